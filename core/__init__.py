@@ -1,0 +1,7 @@
+"""The ``dq_init`` step itself: arrays and headers in, arrays and a layout out.
+
+Nothing here imports an AWS package, opens a file or socket, or keeps state between calls.
+"""
+
+__version__ = "0.1.0"
+SOFTWARE = "jwst-dq-init-lambda"

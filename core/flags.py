@@ -1,0 +1,117 @@
+"""The 32 standard data-quality flags, and translation of a mask's own bits into them.
+
+The flags are those that the JWST pipeline documents under "Data Quality Flags"
+(jwst-pipeline.readthedocs.io, References: General); `stdatamodels.jwst.datamodels.dqflags`
+holds the same table.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["DO_NOT_USE", "PIXEL_FLAGS", "FlagDefinition", "count_by_mnemonic", "translate"]
+
+log = logging.getLogger(__name__)
+
+_MNEMONICS_BY_BIT = (
+    "DO_NOT_USE", "SATURATED", "JUMP_DET", "DROPOUT",
+    "OUTLIER", "PERSISTENCE", "AD_FLOOR", "CHARGELOSS",
+    "RESERVED", "NON_SCIENCE", "DEAD", "HOT",
+    "WARM", "LOW_QE", "RC", "TELEGRAPH",
+    "NONLINEAR", "BAD_REF_PIXEL", "NO_FLAT_FIELD", "NO_GAIN_VALUE",
+    "NO_LIN_CORR", "NO_SAT_CHECK", "UNRELIABLE_BIAS", "UNRELIABLE_DARK",
+    "UNRELIABLE_SLOPE", "UNRELIABLE_FLAT", "OPEN", "ADJ_OPEN",
+    "FLUX_ESTIMATED", "MSA_FAILED_OPEN", "OTHER_BAD_PIXEL", "REFERENCE_PIXEL",
+)  # fmt: skip
+
+PIXEL_FLAGS: Mapping[str, int] = MappingProxyType(
+    {mnemonic: 1 << bit for bit, mnemonic in enumerate(_MNEMONICS_BY_BIT)}
+)
+"""Mnemonic to bit value, from bit 0 to bit 31."""
+
+DO_NOT_USE = PIXEL_FLAGS["DO_NOT_USE"]
+
+_GOOD = "GOOD"  # a known name that stands for no bit at all
+_WORD = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class FlagDefinition:
+    """One row of a mask's DQ_DEF table.
+
+    Attributes
+    ----------
+    value : int
+        The bits of the mask's DQ array that the row speaks of (signed 32-bit values are read as
+        unsigned ones).
+    name : str
+        Mnemonic of the standard flag they stand for.
+    """
+
+    value: int
+    name: str
+
+
+def translate(
+    dq: NDArray[np.uint32], definitions: Iterable[FlagDefinition], owner: str = "mask"
+) -> NDArray[np.uint32]:
+    """Translate a mask's own bits to the standard flags.
+
+    Each definition sets the standard flag of its name wherever the mask has any of its bits. Rows
+    of one name merge, one bit may serve several rows, and a name that is no standard mnemonic is
+    ignored with a warning. Without definitions the bits are standard already.
+
+    Parameters
+    ----------
+    dq : ndarray of uint32
+        The mask's DQ array, in its own bits. It is left as it is.
+    definitions : iterable of `FlagDefinition`
+        The rows of its DQ_DEF table.
+    owner : str
+        The mask's name, for the warnings.
+
+    Returns
+    -------
+    ndarray of uint32
+        The same pixels in standard flags; `dq` itself where there are no definitions.
+    """
+    rows = list(definitions)
+    if not rows:
+        return dq
+    flagged = np.nonzero(dq)  # few pixels of a mask are flagged: work on those alone
+    own = dq[flagged]
+    standard = np.zeros_like(own)
+    for row in rows:
+        if row.name in PIXEL_FLAGS:
+            hit = (own & np.uint32(row.value & _WORD)) != 0
+            standard[hit] |= np.uint32(PIXEL_FLAGS[row.name])
+        elif row.name != _GOOD:
+            log.warning("%s: DQ_DEF names %r, which is no standard flag; ignored", owner, row.name)
+    translated = np.zeros_like(dq)
+    translated[flagged] = standard
+    return translated
+
+
+def count_by_mnemonic(dq: NDArray[np.uint32]) -> dict[str, int]:
+    """Count the pixels that carry each standard flag.
+
+    Parameters
+    ----------
+    dq : ndarray of uint32
+        Standard flags, of any shape.
+
+    Returns
+    -------
+    dict of str to int
+        Mnemonic to number of pixels, in bit order; flags that no pixel carries are left out.
+    """
+    own = dq[np.nonzero(dq)]
+    counts = {
+        mnemonic: int(np.count_nonzero(own & np.uint32(bit)))
+        for mnemonic, bit in PIXEL_FLAGS.items()
+    }
+    return {mnemonic: count for mnemonic, count in counts.items() if count}

@@ -1,0 +1,272 @@
+"""The output file as an ordered list of segments, and how to render it piece by piece.
+
+A segment is a run of output bytes: made here, a byte range of the input left as it is, planes
+repeated n times, or a byte range of the input whose pixels change. Whoever executes a layout reads
+the ranges it asks for, a bounded piece at a time, and writes what comes out in order.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.pixels import FLOAT32, PixelFormat
+
+__all__ = [
+    "ByteRange",
+    "Converted",
+    "Copied",
+    "Layout",
+    "Made",
+    "Merged",
+    "Piece",
+    "Repeated",
+    "Segment",
+]
+
+Content = bytes | memoryview
+
+
+@dataclass(frozen=True)
+class ByteRange:
+    """A byte range of the input object."""
+
+    start: int
+    length: int
+
+
+class Segment(Protocol):
+    """A run of output bytes.
+
+    Pieces of a segment start and end at multiples of its `grain`, so that no pixel is split.
+    """
+
+    @property
+    def length(self) -> int:
+        """Bytes of output."""
+
+    @property
+    def grain(self) -> int:
+        """Bytes of output that must stay together."""
+
+    def source(self, offset: int, length: int) -> ByteRange | None:
+        """Which bytes of the input a piece needs; None if it needs none."""
+
+    def render(self, offset: int, length: int, source: bytes) -> Content:
+        """Return a piece of the output, given the bytes of the input that it needs."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Bytes made by the step: headers, planes, padding."""
+
+    content: bytes
+    grain = 1
+
+    @property
+    def length(self) -> int:
+        """Bytes of output."""
+        return len(self.content)
+
+    def source(self, offset: int, length: int) -> None:  # noqa: ARG002
+        """Nothing of the input is needed."""
+        return
+
+    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+        """A view of the bytes."""
+        return memoryview(self.content)[offset : offset + length]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """A byte range of the input, left as it is."""
+
+    start: int
+    length: int
+    grain = 1
+
+    def source(self, offset: int, length: int) -> ByteRange:
+        """The same bytes of the input."""
+        return ByteRange(self.start + offset, length)
+
+    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+        """The bytes of the input."""
+        return source
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Planes of bytes, each repeated `each` times, the whole cycle `count` times.
+
+    GROUPDQ of a ramp is one plane repeated for every group of every integration; of superstripes,
+    one plane per stripe, each repeated for every group, the cycle for every super-integration.
+
+    Attributes
+    ----------
+    planes : ndarray of uint8
+        Shape (planes, bytes of a plane).
+    each, count : int
+        Repetitions of a plane, and of the whole cycle.
+    """
+
+    planes: NDArray[np.uint8]
+    each: int
+    count: int
+    grain = 1
+
+    @property
+    def length(self) -> int:
+        """Bytes of output."""
+        return self.planes.size * self.each * self.count
+
+    def source(self, offset: int, length: int) -> None:  # noqa: ARG002
+        """Nothing of the input is needed."""
+        return
+
+    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+        """The bytes at `offset`, joined from as many planes as they span."""
+        return self.window(offset, length).data
+
+    def window(self, offset: int, length: int) -> NDArray[np.uint8]:
+        """Return `length` bytes of the sequence, starting at `offset`."""
+        plane_bytes = self.planes.shape[1]
+        first, skip = divmod(offset, plane_bytes)
+        last = (offset + length - 1) // plane_bytes
+        order = np.arange(first, last + 1) // self.each % len(self.planes)
+        if len(order) == 1:  # inside one plane: a view will do
+            inside: NDArray[np.uint8] = self.planes[order[0], skip : skip + length]
+            return inside
+        joined: NDArray[np.uint8] = self.planes[order].reshape(-1)
+        return joined[skip : skip + length]
+
+
+@dataclass(frozen=True)
+class Merged:
+    """GROUPDQ of the input, with the flags of repeated planes set in it.
+
+    Attributes
+    ----------
+    start : int
+        Where the input's array lies.
+    pixel_format : `~core.pixels.PixelFormat`
+        How its pixels are stored.
+    planes : `Repeated`
+        One byte per pixel, as many as the array has.
+    """
+
+    start: int
+    pixel_format: PixelFormat
+    planes: Repeated
+    grain = 1
+
+    @property
+    def length(self) -> int:
+        """Bytes of output: one per pixel."""
+        return self.planes.length
+
+    def source(self, offset: int, length: int) -> ByteRange:
+        """The same pixels of the input."""
+        size = self.pixel_format.itemsize
+        return ByteRange(self.start + offset * size, length * size)
+
+    def render(self, offset: int, length: int, source: bytes) -> Content:
+        """The input's flags and the planes' together."""
+        found = self.pixel_format.decode(source).astype(np.uint8)
+        return (found | self.planes.window(offset, length)).data
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Pixels of the input, written as big-endian float32.
+
+    Attributes
+    ----------
+    start : int
+        Where the input's array lies.
+    pixels : int
+        How many pixels it has.
+    pixel_format : `~core.pixels.PixelFormat`
+        How they are stored.
+    """
+
+    start: int
+    pixels: int
+    pixel_format: PixelFormat
+    grain = FLOAT32.itemsize
+
+    @property
+    def length(self) -> int:
+        """Bytes of output."""
+        return self.pixels * self.grain
+
+    def source(self, offset: int, length: int) -> ByteRange:
+        """The same pixels of the input."""
+        size = self.pixel_format.itemsize
+        return ByteRange(self.start + offset // self.grain * size, length // self.grain * size)
+
+    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+        """The pixels as float32."""
+        return self.pixel_format.decode(source).astype(">f4").view(np.uint8).data
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A bounded part of a segment."""
+
+    segment: Segment
+    offset: int
+    length: int
+
+    @property
+    def source(self) -> ByteRange | None:
+        """Which bytes of the input it needs."""
+        return self.segment.source(self.offset, self.length)
+
+    def render(self, source: bytes = b"") -> Content:
+        """Return its bytes, given those of the input."""
+        return self.segment.render(self.offset, self.length, source)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The whole output file.
+
+    Attributes
+    ----------
+    segments : tuple of `Segment`
+        In order; copied ranges that follow one another in the input are joined.
+    """
+
+    segments: tuple[Segment, ...]
+
+    @classmethod
+    def of(cls, segments: list[Segment]) -> "Layout":
+        """Join neighbouring segments where that changes nothing; drop empty ones."""
+        joined: list[Segment] = []
+        for segment in segments:
+            last = joined[-1] if joined else None
+            if isinstance(last, Made) and isinstance(segment, Made):
+                joined[-1] = Made(last.content + segment.content)
+            elif (
+                isinstance(last, Copied)
+                and isinstance(segment, Copied)
+                and last.start + last.length == segment.start
+            ):
+                joined[-1] = Copied(last.start, last.length + segment.length)
+            elif segment.length:
+                joined.append(segment)
+        return cls(tuple(joined))
+
+    @property
+    def length(self) -> int:
+        """Bytes of the output file."""
+        return sum(segment.length for segment in self.segments)
+
+    def pieces(self, most: int) -> Iterator[Piece]:
+        """Walk through the output in order, in pieces of at most `most` bytes (>= 4)."""
+        for segment in self.segments:
+            step = most - most % segment.grain
+            for offset in range(0, segment.length, step):
+                yield Piece(segment, offset, min(step, segment.length - offset))

@@ -1,0 +1,101 @@
+"""How the pixels of an image HDU are stored, and how to read and write them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from core.errors import InputRejected
+
+__all__ = ["FLOAT32", "PixelFormat", "encode_uint32", "format_of"]
+
+_STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+_SIGN_BIT_32 = np.uint32(1 << 31)
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """The way FITS stores pixels.
+
+    Attributes
+    ----------
+    bitpix : int
+        BITPIX.
+    unsigned : bool
+        Whether the pixels are unsigned integers, stored as signed ones less 2**(BITPIX - 1)
+        (FITS Standard 4.0, section 4.4.2.5, table 11).
+    """
+
+    bitpix: int
+    unsigned: bool = False
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a pixel."""
+        return abs(self.bitpix) // 8
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether the pixels are integers."""
+        return self.bitpix > 0
+
+    def decode(self, stored: bytes | memoryview) -> NDArray[Any]:
+        """Return the pixels that `stored` bytes hold.
+
+        Parameters
+        ----------
+        stored : bytes-like
+            Whole pixels, big-endian, as they lie in the file.
+
+        Returns
+        -------
+        1-d ndarray
+            Unsigned integers if `unsigned`, else the stored type; big-endian.
+        """
+        raw: NDArray[Any] = np.frombuffer(stored, dtype=_STORED[self.bitpix])
+        if not self.unsigned:
+            return raw
+        # Adding 2**(n-1) to a signed word and reading it as unsigned is flipping its top bit.
+        words = raw.view(raw.dtype.str.replace("i", "u"))
+        flipped: NDArray[Any] = words ^ words.dtype.type(1 << (self.bitpix - 1))
+        return flipped
+
+    def __str__(self) -> str:
+        sign = "u" if self.unsigned or self.bitpix == 8 else ""
+        return f"{sign}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
+
+
+FLOAT32 = PixelFormat(-32)
+
+
+def format_of(header: fits.Header, owner: str) -> PixelFormat:
+    """Return how an image HDU stores its pixels.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        The HDU's header, its structure checked.
+    owner : str
+        The HDU's name, for messages.
+
+    Raises
+    ------
+    InputRejected
+        If the pixels are scaled, other than by the convention for unsigned integers.
+    """
+    bitpix, bscale, bzero = header["BITPIX"], header.get("BSCALE", 1), header.get("BZERO", 0)
+    if bscale == 1 and bzero == 0:
+        return PixelFormat(bitpix)
+    if bscale == 1 and bitpix > 8 and bzero == 1 << (bitpix - 1):
+        return PixelFormat(bitpix, unsigned=True)
+    raise InputRejected(
+        f"{owner}: BITPIX={bitpix} with BSCALE={bscale!r} and BZERO={bzero!r}, "
+        "expected unscaled pixels or unsigned integers"
+    )
+
+
+def encode_uint32(pixels: NDArray[np.uint32]) -> bytes:
+    """Return unsigned 32-bit pixels as FITS stores them (big-endian, BZERO = 2**31)."""
+    return (pixels ^ _SIGN_BIT_32).astype(">u4").tobytes()

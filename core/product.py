@@ -1,0 +1,266 @@
+"""The product: the headers and the layout of the output file."""
+
+import warnings
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyWarning
+
+from core import SOFTWARE, __version__
+from core.exposure import Exposure, Kind
+from core.hdus import Hdu, padding
+from core.layout import Converted, Copied, Layout, Made, Merged, Repeated, Segment
+from core.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
+from core.step import DataQuality, image_name, kept
+
+__all__ = ["Encoding", "Provenance", "compose", "product_name"]
+
+_DATA_MODELS = {
+    Kind.RAMP: "RampModel",
+    Kind.SUPERSTRIPE: "SuperstripeRampModel",
+    Kind.GUIDER: "GuiderRawModel",
+}
+_FLOAT32_ARRAYS = {
+    Kind.RAMP: frozenset({"SCI", "ZEROFRAME", "REFOUT"}),
+    Kind.SUPERSTRIPE: frozenset({"SCI", "ZEROFRAME", "REFOUT"}),
+    Kind.GUIDER: frozenset({"SCI", "ERR"}),
+}
+_UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, unsigned=True)
+_CHECKSUMS = ("CHECKSUM", "DATASUM")
+_STRUCTURE = frozenset(
+    {"XTENSION", "BITPIX", "PCOUNT", "GCOUNT", "BSCALE", "BZERO", "BLANK", "EXTNAME", "EXTVER"}
+)
+
+
+class Encoding(StrEnum):
+    """How the science pixels are written."""
+
+    NATIVE = "native"
+    """SCI, ZEROFRAME and REFOUT keep the bytes they came with."""
+    FLOAT32 = "float32"
+    """They are written as `jwst` writes them."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the product's header says of how it was made.
+
+    Attributes
+    ----------
+    filename : str
+        The product's file name (FILENAME).
+    date : str
+        ISO 8601, UTC (DATE).
+    crds_version, crds_context : str
+        Version of the CRDS package and name of the context (CRDS_VER, CRDS_CTX).
+    mask : str or None
+        What R_MASK says, such as ``crds://jwst_nircam_mask_0033.fits``; None where there was no
+        mask to apply.
+    """
+
+    filename: str
+    date: str
+    crds_version: str
+    crds_context: str
+    mask: str | None
+
+
+def product_name(name: str) -> str:
+    """Return the file name of the product of `name`: ``_uncal`` becomes ``_dq_init``."""
+    stem = name.removesuffix(".fits")
+    return f"{stem.removesuffix('_uncal')}_dq_init.fits"
+
+
+def compose(
+    exposure: Exposure, quality: DataQuality, provenance: Provenance, encoding: Encoding
+) -> Layout:
+    """Lay out the product.
+
+    The data-quality HDUs follow SCI; every other HDU keeps its place and its bytes, except that
+    the primary header is brought up to date and, in float32 encoding, the science arrays are
+    converted.
+
+    Parameters
+    ----------
+    exposure : `~core.exposure.Exposure`
+        The exposure.
+    quality : `~core.step.DataQuality`
+        The planes that the step made.
+    provenance : `Provenance`
+        What the header says of how it was made.
+    encoding : `Encoding`
+        How the science pixels are written.
+
+    Returns
+    -------
+    `~core.layout.Layout`
+        The whole output file.
+    """
+    segments: list[Segment] = [Made(_bytes(_primary_header(exposure, provenance)))]
+    primary = exposure.hdus[0]
+    segments.append(Copied(primary.data_start, primary.end - primary.data_start))
+    made = _made_names(exposure)
+    for hdu in exposure.hdus[1:]:
+        if hdu.name in made:
+            continue
+        if encoding is Encoding.FLOAT32 and hdu.name in _FLOAT32_ARRAYS[exposure.kind]:
+            segments += _converted(hdu, exposure)
+        else:
+            segments += _unchanged(hdu, exposure)
+        if hdu.name == "SCI":
+            segments += _quality_hdus(exposure, quality)
+    return Layout.of(segments)
+
+
+def _made_names(exposure: Exposure) -> frozenset[str]:
+    """EXTNAMEs that the step writes itself, whatever the input has of them."""
+    if exposure.kind is Kind.GUIDER:
+        return frozenset({"DQ"})
+    return frozenset({"PIXELDQ", "GROUPDQ"})
+
+
+def _primary_header(exposure: Exposure, provenance: Provenance) -> fits.Header:
+    """The input's primary header, brought up to date; comments are those of `jwst`."""
+    header = exposure.header.copy()
+    for keyword in _CHECKSUMS:
+        header.remove(keyword, ignore_missing=True)
+    header["DATE"] = (provenance.date, "UTC date file created")
+    header["FILENAME"] = (provenance.filename, "Name of the file")
+    header["DATAMODL"] = (_DATA_MODELS[exposure.kind], "Type of data model")
+    reference: list[tuple[str, str, str]] = [
+        ("CRDS_VER", provenance.crds_version, "Version of CRDS file selection software used"),
+        ("CRDS_CTX", provenance.crds_context, "CRDS context (.pmap) used to select ref files"),
+    ]
+    if provenance.mask is None:
+        header.remove("R_MASK", ignore_missing=True)
+    else:
+        reference.append(("R_MASK", provenance.mask, "Mask reference file name"))
+    status = "SKIPPED" if provenance.mask is None else "COMPLETE"
+    _set_section(header, "Reference file information", reference)
+    _set_section(
+        header,
+        "Calibration step information",
+        [("S_DQINIT", status, "Data Quality Initialization")],
+    )
+    header.add_history(f"dq_init by {SOFTWARE} {__version__}")
+    return header
+
+
+def _set_section(header: fits.Header, title: str, cards: list[tuple[str, str, str]]) -> None:
+    """Set cards; where none of them is there yet, put them under a title at the end."""
+    if not any(keyword in header for keyword, _, _ in cards):
+        for line in ("", title, ""):
+            header.append(("", line), end=True)
+    for keyword, value, comment in cards:
+        if keyword in header:
+            header[keyword] = (value, comment)
+        else:
+            header.append((keyword, value, comment), end=True)
+
+
+def _bytes(header: fits.Header) -> bytes:
+    """A header as it lies in the file, END and padding included."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VerifyWarning)  # a long value may leave no room for comment
+        text: str = header.tostring()
+    return text.encode("ascii")
+
+
+def _unchanged(hdu: Hdu, exposure: Exposure) -> list[Segment]:
+    """An HDU as it lies in the input (the last one may lack its padding there)."""
+    length = hdu.data_start + hdu.data_length - hdu.start
+    return [Copied(hdu.start, length), *_padding_after(hdu, exposure)]
+
+
+def _padding_after(hdu: Hdu, exposure: Exposure) -> list[Segment]:
+    """The padding of an HDU: the input's own, except after the last HDU."""
+    end = hdu.data_start + hdu.data_length
+    if hdu is exposure.hdus[-1]:
+        return [Made(bytes(hdu.end - end))]
+    return [Copied(end, hdu.end - end)]
+
+
+def _converted(hdu: Hdu, exposure: Exposure) -> list[Segment]:
+    """An array of the input, written as float32."""
+    pixel_format = format_of(hdu.header, f"{exposure.name}, {hdu.name}")
+    if pixel_format == FLOAT32:
+        return _unchanged(hdu, exposure)
+    pixels = hdu.data_length // pixel_format.itemsize
+    header = _image_header(hdu.name, FLOAT32, hdu.shape, hdu.header)
+    data = Converted(hdu.data_start, pixels, pixel_format)
+    return [Made(_bytes(header)), data, Made(bytes(padding(data.length)))]
+
+
+def _quality_hdus(exposure: Exposure, quality: DataQuality) -> list[Segment]:
+    """The HDUs that the step adds, in the order `jwst` has them."""
+    image = _image_hdu(exposure, quality)
+    if exposure.kind is Kind.GUIDER:
+        return _error_hdu(exposure) + image
+    return image + _groups_hdu(exposure, quality)
+
+
+def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
+    """PIXELDQ or DQ."""
+    name = image_name(exposure)
+    header = _image_header(name, _UINT32, quality.image.shape, _present_header(exposure, name))
+    data = encode_uint32(quality.image)
+    return [Made(_bytes(header) + data + bytes(padding(len(data))))]
+
+
+def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
+    """GROUPDQ: the step's planes repeated, merged into the input's array where it has one."""
+    integrations, groups = exposure.shape[:2]
+    stripes = len(quality.groups)
+    planes = quality.groups.reshape(stripes, -1)
+    repeated = Repeated(planes, each=groups, count=integrations // stripes)
+    data: Segment = repeated
+    header = _image_header("GROUPDQ", _UINT8, exposure.shape, _present_header(exposure, "GROUPDQ"))
+    present = kept(exposure, "GROUPDQ", exposure.shape)
+    if present is not None:
+        pixel_format = format_of(present.header, f"{exposure.name}, GROUPDQ")
+        data = Merged(present.data_start, pixel_format, repeated)
+    return [Made(_bytes(header)), data, Made(bytes(padding(data.length)))]
+
+
+def _error_hdu(exposure: Exposure) -> list[Segment]:
+    """ERR of a guider exposure: zeros, unless the input has one."""
+    if any(hdu.name == "ERR" for hdu in exposure.hdus):
+        return []
+    integrations, groups = exposure.shape[:2]
+    header = _image_header("ERR", FLOAT32, exposure.shape)
+    image_bytes = int(np.prod(exposure.image_shape)) * FLOAT32.itemsize
+    zeros = Repeated(np.zeros((1, image_bytes), np.uint8), each=groups, count=integrations)
+    return [Made(_bytes(header)), zeros, Made(bytes(padding(zeros.length)))]
+
+
+def _present_header(exposure: Exposure, name: str) -> fits.Header | None:
+    return next((hdu.header for hdu in exposure.hdus if hdu.name == name), None)
+
+
+def _image_header(
+    name: str, pixel_format: PixelFormat, shape: tuple[int, ...], present: fits.Header | None = None
+) -> fits.Header:
+    """Header of an image HDU; cards of `present` that say nothing of its structure are kept."""
+    header = fits.Header()
+    header["XTENSION"] = ("IMAGE", "Image extension")
+    header["BITPIX"] = (pixel_format.bitpix, "array data type")
+    header["NAXIS"] = (len(shape), "number of array dimensions")
+    for axis, size in enumerate(reversed(shape), start=1):
+        header[f"NAXIS{axis}"] = size
+    header["PCOUNT"] = (0, "number of parameters")
+    header["GCOUNT"] = (1, "number of groups")
+    if pixel_format.unsigned:
+        header["BSCALE"] = 1
+        header["BZERO"] = 1 << (pixel_format.bitpix - 1)
+    header["EXTNAME"] = (name, "extension name")
+    header["EXTVER"] = (1, "extension value")
+    for card in present.cards if present is not None else ():
+        if not _is_structural(card.keyword):
+            header.append(card, end=True)
+    return header
+
+
+def _is_structural(keyword: str) -> bool:
+    return keyword in _STRUCTURE or keyword in _CHECKSUMS or keyword.startswith("NAXIS")

@@ -1,0 +1,220 @@
+"""Multistripe readouts: which rows of the detector each stripe read.
+
+A stripe reads scattered blocks of rows along the slow axis, and the readout joins them to one
+image. All of a stripe's rows are known from nine keywords, so a mask is brought to the readout by
+one gather of whole rows. The rules are those of `jwst.lib.stripe_utils` in jwst 3.0.0; the keywords
+are described in the JWST keyword dictionary (MSTR_*, SSTR_*).
+"""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from core import keywords
+from core.errors import InputRejected
+from core.subarray import Subarray
+
+__all__ = ["DETECTOR_SIZE", "StripeReadout"]
+
+log = logging.getLogger(__name__)
+
+DETECTOR_SIZE = 2048
+"""Pixels along the slow axis of every detector that is read in stripes."""
+
+
+@dataclass(frozen=True)
+class StripeReadout:
+    """The stripe keywords of an exposure. All but `reads1` may be absent (None).
+
+    Attributes
+    ----------
+    name : str
+        The exposure's name, for messages.
+    subarray_name : str
+        SUBARRAY.
+    reads1, skips1, reads2, skips2 : int
+        Rows read and skipped: MSTR_RD1, MSTR_SK1, MSTR_RD2, MSTR_SK2.
+    repeat : int
+        MSTR_RPT: whether the head returns to its start after every block.
+    interleave : int
+        MSTR_ILV: whether the rows skipped after each return grow.
+    step, superstripes : int
+        SSTR_STP: rows from one superstripe to the next; SSTR_NST: superstripes in all.
+    fast_axis, slow_axis : int
+        FASTAXIS and SLOWAXIS: 1 for x, 2 for y; negative where the readout runs backwards.
+    """
+
+    name: str
+    subarray_name: str
+    reads1: int
+    skips1: int | None
+    reads2: int | None
+    skips2: int | None
+    repeat: int | None
+    interleave: int | None
+    step: int | None
+    superstripes: int | None
+    fast_axis: int | None
+    slow_axis: int | None
+
+    @classmethod
+    def from_header(cls, header: fits.Header, name: str) -> "StripeReadout | None":
+        """Read the keywords; None where MSTR_RD1 is absent.
+
+        Raises
+        ------
+        InputRejected
+            If a keyword holds anything but an integer.
+        """
+        reads1 = keywords.integer(header, "MSTR_RD1", name)
+        if reads1 is None:
+            return None
+        return cls(
+            name=name,
+            subarray_name=(keywords.text(header, "SUBARRAY", name) or "").upper(),
+            reads1=reads1,
+            skips1=keywords.integer(header, "MSTR_SK1", name),
+            reads2=keywords.integer(header, "MSTR_RD2", name),
+            skips2=keywords.integer(header, "MSTR_SK2", name),
+            repeat=keywords.integer(header, "MSTR_RPT", name),
+            interleave=keywords.integer(header, "MSTR_ILV", name),
+            step=keywords.integer(header, "SSTR_STP", name),
+            superstripes=keywords.integer(header, "SSTR_NST", name),
+            fast_axis=keywords.integer(header, "FASTAXIS", name),
+            slow_axis=keywords.integer(header, "SLOWAXIS", name),
+        )
+
+    @property
+    def slow_is_x(self) -> bool:
+        """Whether rows, as the detector reads them, are columns of the science frame.
+
+        Raises
+        ------
+        InputRejected
+            If FASTAXIS and SLOWAXIS are missing or do not name two different axes.
+        """
+        fast = _needed(self.fast_axis, "FASTAXIS", self.name)
+        slow = _needed(self.slow_axis, "SLOWAXIS", self.name)
+        if {abs(fast), abs(slow)} != {1, 2}:
+            raise InputRejected(
+                f"{self.name}: FASTAXIS={fast} and SLOWAXIS={slow}, expected one of them to be "
+                "+1 or -1 and the other +2 or -2"
+            )
+        return abs(slow) == 1
+
+    def rows(self, subarray: Subarray, length: int) -> NDArray[np.intp]:
+        """Return which rows of the mask each row of the image is, in the science frame.
+
+        Parameters
+        ----------
+        subarray : `~core.subarray.Subarray`
+            The exposure's subarray keywords; its sizes are those of the image.
+        length : int
+            Rows that the mask has along the slow axis.
+
+        Returns
+        -------
+        ndarray of intp
+            Indices along the slow axis of the mask, science frame: shape (size,) for a substripe
+            readout, (SSTR_NST, size) for superstripes.
+
+        Raises
+        ------
+        InputRejected
+            If a keyword that the readout needs is missing, the blocks do not fill the subarray
+            exactly, or a row lies outside the mask.
+        """
+        size = subarray.xsize if self.slow_is_x else subarray.ysize
+        start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)
+        stripes = [
+            self._rows_of(self._blocks(stripe, start, size), length)
+            for stripe in range(max(self.count, 1))
+        ]
+        rows = np.stack(stripes) if self.count > 0 else stripes[0]
+        if _needed(self.slow_axis, "SLOWAXIS", self.name) < 0:
+            return length - 1 - rows[..., ::-1]
+        return rows
+
+    @property
+    def count(self) -> int:
+        """Superstripes in a super-integration; 0 for a substripe readout."""
+        return _needed(self.superstripes, "SSTR_NST", self.name)
+
+    def _start(self, science_start: int) -> int:
+        """Detector index (from 0) at which the readout starts."""
+        backwards = _needed(self.slow_axis, "SLOWAXIS", self.name) < 0
+        start = DETECTOR_SIZE - science_start if backwards else science_start - 1
+        mislabelled = backwards and science_start == 1
+        if start != 0 and (mislabelled or "DHS" in self.subarray_name):
+            log.warning(
+                "%s: slow-axis start %d of %s taken as detector row 0, as early products mean it",
+                self.name,
+                science_start,
+                self.subarray_name,
+            )
+            return 0
+        return start
+
+    def _blocks(self, stripe: int, start: int, size: int) -> list[tuple[int, int]]:
+        """Blocks of rows that one stripe read, in reading order: (first detector row, rows)."""
+        block, head = self._block_length(), max(self.reads1, 0)
+        skip = growing_skip = _needed(self.skips1, "MSTR_SK1", self.name)
+        offset = stripe * _needed(self.step, "SSTR_STP", self.name) if self.count > 0 else 0
+        position = start + head + skip + offset
+        blocks = [(start, head), (position, block)]
+        filled = head + block
+        while filled < size:
+            if _needed(self.repeat, "MSTR_RPT", self.name) > 0:
+                blocks.append((start, head))
+                if self.interleave:
+                    growing_skip += _needed(self.skips2, "MSTR_SK2", self.name) + block
+                    position = start + head + growing_skip
+                else:
+                    position = start + head + skip + offset
+                filled += head
+            else:
+                position += block + _needed(self.skips2, "MSTR_SK2", self.name)
+            blocks.append((position, block))
+            filled += block
+        if filled != size:
+            raise InputRejected(
+                f"{self.name}: the stripes read {filled} rows, the subarray has {size}: {self}"
+            )
+        return blocks
+
+    def _rows_of(self, blocks: list[tuple[int, int]], length: int) -> NDArray[np.intp]:
+        """Join blocks to one index of rows, once they are known to lie on the detector."""
+        for first, count in blocks:
+            if count and not 0 <= first <= first + count <= length:
+                raise InputRejected(
+                    f"{self.name}: a stripe reads rows {first} to {first + count - 1} (from 0), "
+                    f"the mask has rows 0 to {length - 1}: {self}"
+                )
+        return np.concatenate([np.arange(first, first + count) for first, count in blocks])
+
+    def _block_length(self) -> int:
+        """Rows of a science block: MSTR_RD2, or the step where a superstripe leaves it zero."""
+        reads2 = _needed(self.reads2, "MSTR_RD2", self.name)
+        if reads2 <= 0 and self.count > 0:
+            reads2 = _needed(self.step, "SSTR_STP", self.name)
+        if reads2 <= 0:
+            raise InputRejected(f"{self.name}: no rows in a stripe's block: {self}")
+        return reads2
+
+    def __str__(self) -> str:
+        """The keywords as an astronomer reads them in the header."""
+        return (
+            f"MSTR_RD1={self.reads1}, MSTR_SK1={self.skips1}, MSTR_RD2={self.reads2}, "
+            f"MSTR_SK2={self.skips2}, MSTR_RPT={self.repeat}, MSTR_ILV={self.interleave}, "
+            f"SSTR_STP={self.step}, SSTR_NST={self.superstripes}, "
+            f"FASTAXIS={self.fast_axis}, SLOWAXIS={self.slow_axis}"
+        )
+
+
+def _needed(value: int | None, keyword: str, name: str) -> int:
+    if value is None:
+        raise InputRejected(f"{name}: {keyword} is missing, and the stripe readout needs it")
+    return value

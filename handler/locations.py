@@ -1,0 +1,60 @@
+"""Where an S3 object lies."""
+
+from dataclasses import dataclass
+
+__all__ = ["S3Location"]
+
+_SCHEME = "s3://"
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """A bucket and a key, or a bucket and a key prefix.
+
+    Attributes
+    ----------
+    bucket, key : str
+        As S3 takes them: the key is not URL-encoded.
+    version_id : str or None
+        A version of the object; None for the current one.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> "S3Location":
+        """Read ``s3://bucket/key``.
+
+        Raises
+        ------
+        ValueError
+            If it is anything else.
+        """
+        bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
+        if not uri.startswith(_SCHEME) or not bucket or not key:
+            raise ValueError(f"{uri!r} is no s3://bucket/key")
+        return cls(bucket, key)
+
+    @classmethod
+    def parse_prefix(cls, uri: str) -> "S3Location":
+        """Read ``s3://bucket[/prefix]``; slashes at the end do not matter.
+
+        Raises
+        ------
+        ValueError
+            If it is anything else.
+        """
+        bucket, _, prefix = uri.removeprefix(_SCHEME).partition("/")
+        if not uri.startswith(_SCHEME) or not bucket:
+            raise ValueError(f"{uri!r} is no s3://bucket[/prefix]")
+        return cls(bucket, prefix.strip("/"))
+
+    def below(self, *parts: str) -> "S3Location":
+        """The location of something below this prefix."""
+        return S3Location(self.bucket, "/".join(part for part in (self.key, *parts) if part))
+
+    def __str__(self) -> str:
+        version = f"?versionId={self.version_id}" if self.version_id else ""
+        return f"{_SCHEME}{self.bucket}/{self.key}{version}".removesuffix("/")

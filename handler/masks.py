@@ -1,0 +1,149 @@
+"""Mask files: fetched from the mirror once, verified, and kept in memory and in /tmp."""
+
+import hashlib
+import io
+import uuid
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from astropy.io import fits
+
+from core.errors import ReferenceUnavailable
+from core.mask import Mask
+from handler.locations import S3Location
+from handler.objects import ObjectStore, StoredObject
+from handler.rules import Choice
+
+__all__ = ["Masks"]
+
+_LARGEST_FILE = 256 * 1024 * 1024
+_KEPT_IN_MEMORY = 2
+_KEPT_ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
+
+
+@dataclass
+class Masks:
+    """The mask files of a mirror, as far as this container has needed them.
+
+    Attributes
+    ----------
+    mirror : `~handler.locations.S3Location`
+        Bucket and prefix of the mirror.
+    cache : `pathlib.Path`
+        Directory that the files are kept in.
+    """
+
+    mirror: S3Location
+    cache: Path
+    _in_memory: OrderedDict[str, Mask] = field(default_factory=OrderedDict, repr=False)
+
+    def load(self, choice: Choice, instrument: str, store: ObjectStore) -> Mask:
+        """Return the mask that the rules chose.
+
+        Parameters
+        ----------
+        choice : `~handler.rules.Choice`
+            The rules' choice, a mask.
+        instrument : str
+            INSTRUME of the exposure, for the mirror's sub-folder.
+        store : `~handler.objects.ObjectStore`
+            How to reach S3.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If the mirror has no such file, its size or SHA-1 is wrong, or it is no mask.
+        """
+        name = choice.mask or ""
+        if choice.sha1 not in self._in_memory:
+            content = self._on_disk(choice) or self._fetch(name, instrument, choice, store)
+            self._keep(choice.sha1, _read_mask(content, name))
+        self._in_memory.move_to_end(choice.sha1)
+        return self._in_memory[choice.sha1]
+
+    def load_object(self, location: S3Location, store: ObjectStore) -> tuple[Mask, str]:
+        """Return the mask that a request names, and its SHA-1.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If there is no such object, or it is no mask.
+        """
+        content = _whole(store.describe(location, ReferenceUnavailable), store)
+        sha1 = _sha1(content)
+        if sha1 not in self._in_memory:
+            self._keep(sha1, _read_mask(content, str(location)))
+        return self._in_memory[sha1], sha1
+
+    def _keep(self, sha1: str, mask: Mask) -> None:
+        self._in_memory[sha1] = mask
+        while len(self._in_memory) > _KEPT_IN_MEMORY:
+            self._in_memory.popitem(last=False)
+
+    def _on_disk(self, choice: Choice) -> bytes | None:
+        """The file as this container fetched it before; checked again, for /tmp is writable."""
+        path = self._path(choice)
+        if not path.exists():
+            return None
+        content = path.read_bytes()
+        if len(content) == choice.size and _sha1(content) == choice.sha1:
+            return content
+        path.unlink()
+        return None
+
+    def _fetch(self, name: str, instrument: str, choice: Choice, store: ObjectStore) -> bytes:
+        """Fetch the file from the mirror, verify it, and keep it on disk."""
+        found = self._locate(name, instrument, store)
+        if found.size != choice.size:
+            raise ReferenceUnavailable(
+                f"{found.location}: has {found.size} bytes, expected {choice.size}"
+            )
+        content = _whole(found, store)
+        if _sha1(content) != choice.sha1:
+            raise ReferenceUnavailable(
+                f"{found.location}: SHA-1 is {_sha1(content)}, expected {choice.sha1}"
+            )
+        path = self._path(choice)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_room()
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        temporary.write_bytes(content)
+        temporary.replace(path)
+        return content
+
+    def _locate(self, name: str, instrument: str, store: ObjectStore) -> StoredObject:
+        """Find the file in the instrument's sub-folder or, in a flat mirror, beside the others."""
+        folder = self.mirror.below("references", "jwst")
+        in_folder = store.find(folder.below(instrument.lower(), name))
+        return in_folder or store.describe(folder.below(name), ReferenceUnavailable)
+
+    def _path(self, choice: Choice) -> Path:
+        return self.cache / f"{choice.sha1}.fits"
+
+    def _make_room(self) -> None:
+        """Drop the files that were fetched first."""
+        files = sorted(self.cache.glob("*.fits"), key=lambda path: path.stat().st_mtime)
+        for path in files[: max(0, len(files) - _KEPT_ON_DISK + 1)]:
+            path.unlink(missing_ok=True)
+
+
+def _whole(found: StoredObject, store: ObjectStore) -> bytes:
+    if found.size > _LARGEST_FILE:
+        raise ReferenceUnavailable(
+            f"{found.location}: has {found.size} bytes, expected a mask of at most {_LARGEST_FILE}"
+        )
+    return store.read(found, 0, found.size)
+
+
+def _read_mask(content: bytes, name: str) -> Mask:
+    try:
+        with fits.open(io.BytesIO(content), memmap=False) as hdus:
+            return Mask.from_hdus(hdus, name)
+    except OSError as exc:
+        raise ReferenceUnavailable(f"{name}: is no FITS file: {exc}") from exc
+
+
+def _sha1(content: bytes) -> str:
+    """CRDS identifies files by SHA-1."""
+    return hashlib.sha1(content, usedforsecurity=False).hexdigest()

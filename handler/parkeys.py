@@ -1,0 +1,113 @@
+"""The FITS keywords of the parameters that CRDS rules match on.
+
+Rules speak of parameters by their path in the JWST data models. `crds` itself looks the keywords
+up in the schemas of `stdatamodels`, which is no part of the function; this is the same table, for
+every parameter that a rule could sensibly match a raw exposure on.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from astropy.io import fits
+from astropy.io.fits.verify import VerifyError
+
+from core.errors import InputRejected, ReferenceUnavailable
+
+__all__ = ["FITS_KEYWORDS", "UNDEFINED", "matching_parameters"]
+
+UNDEFINED = "UNDEFINED"
+"""What CRDS takes a parameter for that the exposure lacks."""
+
+FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
+    {
+        "META.APERTURE.NAME": "APERNAME",
+        "META.APERTURE.PPS_NAME": "PPS_APER",
+        "META.CALIBRATION_SOFTWARE_VERSION": "CAL_VER",
+        "META.EXPOSURE.GROUPGAP": "GROUPGAP",
+        "META.EXPOSURE.NFRAMES": "NFRAMES",
+        "META.EXPOSURE.NGROUPS": "NGROUPS",
+        "META.EXPOSURE.NINTS": "NINTS",
+        "META.EXPOSURE.NOUTPUTS": "NOUTPUTS",
+        "META.EXPOSURE.NSAMPLES": "NSAMPLES",
+        "META.EXPOSURE.READPATT": "READPATT",
+        "META.EXPOSURE.TYPE": "EXP_TYPE",
+        "META.EXPOSURE.ZERO_FRAME": "ZEROFRAM",
+        "META.INSTRUMENT.BAND": "BAND",
+        "META.INSTRUMENT.CCC_STATE": "CCCSTATE",
+        "META.INSTRUMENT.CHANNEL": "CHANNEL",
+        "META.INSTRUMENT.CORONAGRAPH": "CORONMSK",
+        "META.INSTRUMENT.DETECTOR": "DETECTOR",
+        "META.INSTRUMENT.FILTER": "FILTER",
+        "META.INSTRUMENT.FIXED_SLIT": "FXD_SLIT",
+        "META.INSTRUMENT.FOCUS_POSITION": "FOCUSPOS",
+        "META.INSTRUMENT.GRATING": "GRATING",
+        "META.INSTRUMENT.LAMP_MODE": "OPMODE",
+        "META.INSTRUMENT.LAMP_STATE": "LAMP",
+        "META.INSTRUMENT.MODULE": "MODULE",
+        "META.INSTRUMENT.NAME": "INSTRUME",
+        "META.INSTRUMENT.PUPIL": "PUPIL",
+        "META.INSTRUMENT.PUPIL_IMAGING_LENS": "PILIN",
+        "META.OBSERVATION.DATE": "DATE-OBS",
+        "META.OBSERVATION.TIME": "TIME-OBS",
+        "META.SUBARRAY.FASTAXIS": "FASTAXIS",
+        "META.SUBARRAY.INTERLEAVE_READS1": "MSTR_ILV",
+        "META.SUBARRAY.MULTISTRIPE_READS1": "MSTR_RD1",
+        "META.SUBARRAY.MULTISTRIPE_READS2": "MSTR_RD2",
+        "META.SUBARRAY.MULTISTRIPE_SKIPS1": "MSTR_SK1",
+        "META.SUBARRAY.MULTISTRIPE_SKIPS2": "MSTR_SK2",
+        "META.SUBARRAY.NAME": "SUBARRAY",
+        "META.SUBARRAY.NUM_SUPERSTRIPE": "SSTR_NST",
+        "META.SUBARRAY.REPEAT_STRIPE": "MSTR_RPT",
+        "META.SUBARRAY.SLOWAXIS": "SLOWAXIS",
+        "META.SUBARRAY.SUPERSTRIPE_STEP": "SSTR_STP",
+        "META.SUBARRAY.XSIZE": "SUBSIZE1",
+        "META.SUBARRAY.XSTART": "SUBSTRT1",
+        "META.SUBARRAY.YSIZE": "SUBSIZE2",
+        "META.SUBARRAY.YSTART": "SUBSTRT2",
+        "META.TELESCOPE": "TELESCOP",
+        "META.VISIT.TSOVISIT": "TSOVISIT",
+        "META.VISIT.TYPE": "VISITYPE",
+    }
+)
+
+
+def matching_parameters(
+    header: fits.Header, parameters: Iterable[str], rule: str, owner: str
+) -> dict[str, str | int | float | bool]:
+    """Return what an exposure says of the parameters that a rule matches on.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        The exposure's primary header.
+    parameters : iterable of str
+        The rule's own list, such as ``META.INSTRUMENT.DETECTOR``.
+    rule, owner : str
+        Names of the rule file and of the exposure, for messages.
+
+    Returns
+    -------
+    dict
+        Parameter to value; `UNDEFINED` for one that the exposure lacks.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If the FITS keyword of a parameter is not known.
+    InputRejected
+        If a card cannot be read.
+    """
+    values: dict[str, str | int | float | bool] = {}
+    for parameter in parameters:
+        keyword = FITS_KEYWORDS.get(parameter.upper())
+        if keyword is None:
+            raise ReferenceUnavailable(
+                f"{rule}: matches on {parameter}, whose FITS keyword is not known here"
+            )
+        try:
+            value = header.get(keyword, UNDEFINED)
+        except (VerifyError, ValueError) as exc:
+            raise InputRejected(f"{owner}: the card of {keyword} cannot be read: {exc}") from exc
+        simple = isinstance(value, str | int | float | bool)
+        values[parameter.upper()] = value if simple else UNDEFINED
+    return values

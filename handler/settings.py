@@ -1,0 +1,104 @@
+"""The function's environment, checked once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from core.product import Encoding
+from handler.locations import S3Location
+
+__all__ = ["LATEST", "OnExisting", "Settings"]
+
+LATEST = "latest"
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class OnExisting(StrEnum):
+    """What to do when a product made from the same input and mask is there."""
+
+    SKIP = "skip"
+    REPLACE = "replace"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment says; the README has the table of it.
+
+    Attributes
+    ----------
+    output_bucket, output_prefix : str
+        Where products go.
+    mirror : `~handler.locations.S3Location`
+        The CRDS mirror; its key is the prefix, without a slash at the end.
+    context : str
+        ``latest`` or the name of a context.
+    event_bus : str
+        EventBridge bus for processing events.
+    encoding : `~core.product.Encoding`
+        How science pixels are written.
+    on_existing : `OnExisting`
+        What to do when the product is there.
+    """
+
+    output_bucket: str
+    output_prefix: str
+    mirror: S3Location
+    context: str
+    event_bus: str
+    encoding: Encoding
+    on_existing: OnExisting
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
+        """Read and check the environment.
+
+        Parameters
+        ----------
+        environment : mapping of str to str
+            `os.environ`, or what a test puts in its place.
+
+        Raises
+        ------
+        ValueError
+            If a variable is missing or makes no sense; the message names it.
+        """
+        return cls(
+            output_bucket=_required(environment, "OUTPUT_BUCKET"),
+            output_prefix=environment.get("OUTPUT_PREFIX", "dq_init/"),
+            mirror=_mirror(_required(environment, "CRDS_MIRROR")),
+            context=environment.get("CRDS_CONTEXT") or LATEST,
+            event_bus=environment.get("EVENT_BUS") or "default",
+            encoding=_choice(environment, "SCIENCE_ENCODING", Encoding, Encoding.NATIVE),
+            on_existing=_choice(environment, "ON_EXISTING", OnExisting, OnExisting.SKIP),
+        )
+
+
+def _required(environment: Mapping[str, str], name: str) -> str:
+    value = environment.get(name, "")
+    if not value:
+        raise ValueError(f"the environment variable {name} is not set")
+    return value
+
+
+def _mirror(uri: str) -> S3Location:
+    if uri != uri.lower():
+        # The crds package turns the addresses it is given to lower case before it reads them.
+        raise ValueError(f"CRDS_MIRROR={uri!r}: the prefix must be in lower case")
+    try:
+        return S3Location.parse_prefix(uri)
+    except ValueError as exc:
+        raise ValueError(f"CRDS_MIRROR={uri!r}: {exc}") from exc
+
+
+def _choice(
+    environment: Mapping[str, str], name: str, choices: type[Choice], default: Choice
+) -> Choice:
+    value = environment.get(name) or default.value
+    try:
+        return choices(value)
+    except ValueError as exc:
+        expected = ", ".join(choices)
+        raise ValueError(f"{name}={value!r}: expected one of {expected}") from exc

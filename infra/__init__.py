@@ -1,0 +1,1 @@
+"""What stands around the function: samples, the embedded AWS, the demo, contracts."""

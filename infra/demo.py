@@ -1,0 +1,188 @@
+"""The main job, on an embedded AWS: exposures are uploaded, the function makes their products.
+
+``python -m infra.demo`` generates one exposure of every kind. ``--file`` and ``--crds-path`` do the
+same for a person's own exposure and own CRDS cache. Nothing leaves this machine.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astropy.io import fits
+from rich.console import Console
+from rich.json import JSON
+from rich.progress import Progress
+from rich.table import Table
+
+from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
+from infra.mirror import upload_cache
+from infra.samples.exposures import sample_name, write_exposure
+from infra.samples.mirror import write_sample_mirror
+from infra.samples.modes import MODES
+
+OUTPUT = Path("demo-output")
+console = Console()
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the demo works on: raw exposures, and a CRDS cache."""
+
+    exposures: list[Path]
+    crds_cache: Path
+
+
+def main() -> None:
+    """Run the demo."""
+    arguments = _parser().parse_args()
+    if (arguments.file is None) != (arguments.crds_path is None):
+        sys.exit("FILE and CRDS_PATH go together: an exposure, and the CRDS cache to choose from")
+    OUTPUT.mkdir(exist_ok=True)
+    with _own_scratch(), local_aws() as aws, Progress(console=console) as progress:
+        if arguments.file is None:
+            material = generate(OUTPUT, progress)
+        else:
+            material = Material([arguments.file], arguments.crds_path)
+        fill_mirror(aws, material, progress)
+        announcements = run(aws, material, progress)
+        download(aws, announcements)
+    show(announcements)
+    if any(detail["status"] == "Failed" for detail in announcements):
+        sys.exit(1)
+
+
+@contextmanager
+def _own_scratch() -> Iterator[None]:
+    """Let the function start with an empty /tmp, as a new container does."""
+    with tempfile.TemporaryDirectory() as folder:
+        before, tempfile.tempdir = tempfile.tempdir, folder
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--file", type=Path, help="an exposure of your own, *_uncal.fits")
+    parser.add_argument("--crds-path", type=Path, help="a CRDS cache of your own")
+    return parser
+
+
+def generate(folder: Path, progress: Progress) -> Material:
+    """Make rules, masks and one exposure of every mode."""
+    cache, inputs = folder / "crds_cache", folder / "inputs"
+    for old in (cache, inputs):
+        shutil.rmtree(old, ignore_errors=True)
+    task = progress.add_task("Generating rules, masks and exposures", total=len(MODES) + 1)
+    write_sample_mirror(cache)
+    progress.advance(task)
+    paths = []
+    for mode in MODES:
+        paths.append(inputs / sample_name(mode))
+        write_exposure(mode, paths[-1])
+        progress.advance(task)
+    return Material(paths, cache)
+
+
+def fill_mirror(aws: LocalAws, material: Material, progress: Progress) -> None:
+    """Fill the mirror bucket from the CRDS cache, for the instruments that are needed."""
+    instruments = {str(fits.getval(path, "INSTRUME")).lower() for path in material.exposures}
+    task = progress.add_task("Filling the CRDS mirror bucket", total=None)
+    for _ in upload_cache(material.crds_cache, aws.client("s3"), MIRROR, instruments=instruments):
+        progress.advance(task)
+    progress.update(task, total=progress.tasks[task].completed)
+
+
+def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str, Any]]:
+    """Upload the exposures; let the function process the events that S3 sends of them."""
+    os.environ.update(
+        OUTPUT_BUCKET=PRODUCTS,
+        CRDS_MIRROR=f"s3://{MIRROR}",
+        POWERTOOLS_LOG_LEVEL="CRITICAL",
+        POWERTOOLS_METRICS_DISABLED="true",
+    )
+    from handler.app import lambda_handler  # noqa: PLC0415  # reads the environment, as it does in AWS
+
+    task = progress.add_task("Uploading and processing", total=len(material.exposures))
+    for path in material.exposures:
+        progress.update(task, description=f"Processing {path.name}")
+        aws.client("s3").upload_file(str(path), RAW, f"2023/03/{path.name}")
+        for number, event in enumerate(_batches(aws)):
+            lambda_handler(event, LocalContext(f"demo-{number}"))
+        progress.advance(task)
+    messages = aws.receive(aws.announcements)
+    return [json.loads(message["Body"])["detail"] for message in messages]
+
+
+def _batches(aws: LocalAws) -> Iterator[dict[str, Any]]:
+    """The messages that wait, as Lambda's poller hands them to the function."""
+    for message in aws.receive(aws.uploads):
+        record = {
+            "eventSource": "aws:sqs",
+            "messageId": message["MessageId"],
+            "body": message["Body"],
+        }
+        yield {"Records": [record]}
+
+
+def download(aws: LocalAws, announcements: list[dict[str, Any]]) -> None:
+    """Bring the products to disk."""
+    folder = OUTPUT / "products"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for output in (detail["output"] for detail in announcements):
+        if output is not None:
+            name = output["key"].rpartition("/")[2]
+            aws.client("s3").download_file(output["bucket"], output["key"], str(folder / name))
+
+
+def show(announcements: list[dict[str, Any]]) -> None:
+    """Print what a person wants to see."""
+    table = Table(title="dq_init by jwst-dq-init-lambda", header_style="bold")
+    for heading in ("Exposure", "Kind", "Mask", "Shape", "Flagged pixels", "Do not use"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("MB in", "MB out", "s"):
+        table.add_column(heading, justify="right")
+    for detail in announcements:
+        table.add_row(*_row(detail))
+    console.print(table)
+    if announcements:
+        console.print("\nThe processing event of the first of them:")
+        console.print(JSON(json.dumps(announcements[0])))
+    console.print(f"\nThe products lie in {(OUTPUT / 'products').resolve()}")
+
+
+def _row(detail: dict[str, Any]) -> list[str]:
+    name = detail["input"]["key"].rpartition("/")[2].removesuffix("_uncal.fits")
+    moved = detail["function"]
+    numbers = [
+        f"{moved['bytesReceived'] / 1e6:.1f}",
+        f"{moved['bytesSent'] / 1e6:.1f}",
+        f"{moved['durationSeconds']:.2f}",
+    ]
+    if detail["status"] != "Complete":
+        return [name, detail["status"], detail["reason"], "", "", "", *numbers]
+    exposure, flags = detail["exposure"], detail["flags"]
+    counts = ", ".join(f"{name} {count}" for name, count in flags["byMnemonic"].items())
+    return [
+        name,
+        exposure["kind"],
+        (detail["reference"]["mask"] or "none").removeprefix("crds://"),
+        " x ".join(map(str, exposure["shape"])),
+        counts,
+        f"{flags['doNotUseFraction']:.2%}",
+        *numbers,
+    ]
+
+
+if __name__ == "__main__":
+    main()

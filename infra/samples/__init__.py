@@ -1,0 +1,1 @@
+"""Material made by the project itself: rules, masks and exposures of every mode."""

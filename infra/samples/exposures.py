@@ -1,0 +1,109 @@
+"""Raw exposures (`_uncal`) of every mode, with the HDUs and keywords that real ones have."""
+
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from infra.samples.modes import Mode
+
+__all__ = ["primary_header", "sample_name", "write_exposure"]
+
+_OBSERVED = ("2023-03-01", "12:34:56.789")
+_INT_TIMES = np.dtype(
+    [("integration_number", ">i4")]
+    + [
+        (f"int_{moment}_{scale}", ">f8")
+        for scale in ("MJD_UTC", "BJD_TDB")
+        for moment in ("start", "mid", "end")
+    ]
+)
+_FLIGHT_STARS = np.dtype(
+    [("reference_star_id", "S2"), ("id_x", ">f8"), ("id_y", ">f8"), ("count_rate", ">f8")]
+)
+
+
+def sample_name(mode: Mode, number: int = 1) -> str:
+    """Return a file name as the archive gives it."""
+    return f"jw09999001{number:03d}_02101_00001_{mode.detector.lower()}-{mode.name}_uncal.fits"
+
+
+def primary_header(mode: Mode) -> fits.Header:
+    """Return the primary header of an exposure of that mode."""
+    header = fits.PrimaryHDU().header
+    nints, ngroups = mode.shape[:2]
+    header.update(
+        {
+            "DATE": "2023-03-02T00:00:00.000",
+            "FILENAME": sample_name(mode),
+            "DATAMODL": "Level1bModel",
+            "TELESCOP": "JWST",
+            "DATE-OBS": _OBSERVED[0],
+            "TIME-OBS": _OBSERVED[1],
+            "INSTRUME": mode.instrument,
+            "DETECTOR": mode.detector,
+            "EXP_TYPE": mode.exposure_type,
+            "READPATT": mode.readout_pattern,
+            "NINTS": nints,
+            "NGROUPS": ngroups,
+            "NFRAMES": 1,
+            "GROUPGAP": 0,
+            "ZEROFRAM": mode.zeroframe,
+            "SUBARRAY": mode.subarray,
+            "SUBSTRT1": mode.corner[0],
+            "SUBSTRT2": mode.corner[1],
+            "SUBSIZE1": mode.size[0],
+            "SUBSIZE2": mode.size[1],
+            "FASTAXIS": mode.axes[0],
+            "SLOWAXIS": mode.axes[1],
+            **mode.stripes,
+        }
+    )
+    return header
+
+
+def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
+    """Write a raw exposure with random ramps.
+
+    Parameters
+    ----------
+    mode : `~infra.samples.modes.Mode`
+        How it is read out.
+    path : `pathlib.Path`
+        Where to write it.
+    seed : int
+        Of the random ramps.
+    """
+    rng = np.random.default_rng([seed, *mode.name.encode()])
+    sci = _ramps(rng, mode.shape)
+    hdus = [fits.PrimaryHDU(header=primary_header(mode)), fits.ImageHDU(sci, name="SCI")]
+    hdus[1].header["BUNIT"] = ("DN", "physical units of the array values")
+    if mode.zeroframe:
+        hdus.append(fits.ImageHDU(sci[:, 0] // 2, name="ZEROFRAME"))
+    if mode.refout:
+        hdus.append(fits.ImageHDU(sci[..., ::4].copy(), name="REFOUT"))
+    if mode.instrument == "FGS":
+        stars = np.array([(b"1", 1.0, 2.0, 3.0)], dtype=_FLIGHT_STARS)
+        hdus.append(fits.BinTableHDU(stars, name="Flight Reference Stars"))
+    else:
+        hdus.append(fits.BinTableHDU(_int_times(mode.shape[0]), name="INT_TIMES"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.HDUList(hdus).writeto(path, overwrite=True)
+
+
+def _ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArray[np.uint16]:
+    """A pedestal, a slope per pixel and some noise, as the detector counts them."""
+    _, ngroups, ny, nx = shape
+    slope = rng.integers(1, 50, size=(ny, nx), dtype=np.uint16)
+    groups = np.arange(ngroups, dtype=np.uint16)[:, None, None]
+    noise = rng.integers(0, 30, size=shape, dtype=np.uint16)
+    return np.uint16(10_000) + noise + groups * slope
+
+
+def _int_times(integrations: int) -> NDArray[np.void]:
+    table = np.zeros(integrations, dtype=_INT_TIMES)
+    table["integration_number"] = np.arange(1, integrations + 1)
+    for column in table.dtype.names[1:]:
+        table[column] = 60_000 + np.arange(integrations) / 1e3
+    return table
