@@ -6,11 +6,12 @@ from enum import StrEnum
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyWarning
+from astropy.io.fits.verify import VerifyError, VerifyWarning
 
 from core import SOFTWARE, __version__
+from core.errors import InputRejected
 from core.exposure import Exposure, Kind
-from core.hdus import Hdu, padding
+from core.hdus import Hdu, find, padding
 from core.layout import Converted, Copied, Layout, Made, Merged, Repeated, Segment
 from core.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
 from core.step import DataQuality, image_name, kept
@@ -28,6 +29,9 @@ _FLOAT32_ARRAYS = {
     Kind.GUIDER: frozenset({"SCI", "ERR"}),
 }
 _UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, unsigned=True)
+HeaderCard = tuple[str, str, str]
+"""Keyword, value and comment."""
+
 _CHECKSUMS = ("CHECKSUM", "DATASUM")
 _STRUCTURE = frozenset(
     {"XTENSION", "BITPIX", "PCOUNT", "GCOUNT", "BSCALE", "BZERO", "BLANK", "EXTNAME", "EXTVER"}
@@ -97,27 +101,28 @@ def compose(
     -------
     `~core.layout.Layout`
         The whole output file.
+
+    Raises
+    ------
+    InputRejected
+        If an array cannot be converted, or a card of a header cannot be kept.
     """
-    segments: list[Segment] = [Made(_bytes(_primary_header(exposure, provenance)))]
+    segments: list[Segment] = [Made(_bytes(_primary_header(exposure, provenance), exposure.name))]
     primary = exposure.hdus[0]
     segments.append(Copied(primary.data_start, primary.end - primary.data_start))
     made = _made_names(exposure)
     for hdu in exposure.hdus[1:]:
-        if hdu.name in made:
-            continue
-        if encoding is Encoding.FLOAT32 and hdu.name in _FLOAT32_ARRAYS[exposure.kind]:
-            segments += _converted(hdu, exposure)
-        else:
-            segments += _unchanged(hdu, exposure)
+        if hdu.name not in made:
+            segments += _passed_on(hdu, exposure, encoding)
         if hdu.name == "SCI":
-            segments += _quality_hdus(exposure, quality)
+            segments += _quality_hdus(exposure, quality, encoding)
     return Layout.of(segments)
 
 
 def _made_names(exposure: Exposure) -> frozenset[str]:
-    """EXTNAMEs that the step writes itself, whatever the input has of them."""
+    """EXTNAMEs whose place is after SCI, whatever the input has of them."""
     if exposure.kind is Kind.GUIDER:
-        return frozenset({"DQ"})
+        return frozenset({"ERR", "DQ"})
     return frozenset({"PIXELDQ", "GROUPDQ"})
 
 
@@ -126,10 +131,13 @@ def _primary_header(exposure: Exposure, provenance: Provenance) -> fits.Header:
     header = exposure.header.copy()
     for keyword in _CHECKSUMS:
         header.remove(keyword, ignore_missing=True)
-    header["DATE"] = (provenance.date, "UTC date file created")
-    header["FILENAME"] = (provenance.filename, "Name of the file")
-    header["DATAMODL"] = (_DATA_MODELS[exposure.kind], "Type of data model")
-    reference: list[tuple[str, str, str]] = [
+    for card in (
+        ("DATE", provenance.date, "UTC date file created"),
+        ("FILENAME", provenance.filename, "Name of the file"),
+        ("DATAMODL", _DATA_MODELS[exposure.kind], "Type of data model"),
+    ):
+        _set(header, card, exposure.name)
+    reference: list[HeaderCard] = [
         ("CRDS_VER", provenance.crds_version, "Version of CRDS file selection software used"),
         ("CRDS_CTX", provenance.crds_context, "CRDS context (.pmap) used to select ref files"),
     ]
@@ -138,34 +146,51 @@ def _primary_header(exposure: Exposure, provenance: Provenance) -> fits.Header:
     else:
         reference.append(("R_MASK", provenance.mask, "Mask reference file name"))
     status = "SKIPPED" if provenance.mask is None else "COMPLETE"
-    _set_section(header, "Reference file information", reference)
-    _set_section(
-        header,
-        "Calibration step information",
-        [("S_DQINIT", status, "Data Quality Initialization")],
-    )
+    step: list[HeaderCard] = [("S_DQINIT", status, "Data Quality Initialization")]
+    _set_section(header, "Reference file information", reference, exposure.name)
+    _set_section(header, "Calibration step information", step, exposure.name)
     header.add_history(f"dq_init by {SOFTWARE} {__version__}")
     return header
 
 
-def _set_section(header: fits.Header, title: str, cards: list[tuple[str, str, str]]) -> None:
+def _set_section(header: fits.Header, title: str, cards: list[HeaderCard], owner: str) -> None:
     """Set cards; where none of them is there yet, put them under a title at the end."""
     if not any(keyword in header for keyword, _, _ in cards):
         for line in ("", title, ""):
             header.append(("", line), end=True)
-    for keyword, value, comment in cards:
-        if keyword in header:
-            header[keyword] = (value, comment)
-        else:
-            header.append((keyword, value, comment), end=True)
+    for card in cards:
+        _set(header, card, owner)
 
 
-def _bytes(header: fits.Header) -> bytes:
+def _set(header: fits.Header, card: HeaderCard, owner: str) -> None:
+    """Set a card where it is, or at the end."""
+    keyword, value, comment = card
+    if keyword not in header:
+        header.append(card, end=True)
+        return
+    try:
+        header[keyword] = (value, comment)
+    except ValueError as exc:  # astropy keeps a card that is none, but does not change it
+        raise InputRejected(f"{owner}: the card of {keyword} cannot be replaced: {exc}") from exc
+
+
+def _bytes(header: fits.Header, owner: str) -> bytes:
     """A header as it lies in the file, END and padding included."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VerifyWarning)  # a long value may leave no room for comment
-        text: str = header.tostring()
+    try:
+        with warnings.catch_warnings():
+            # A long value may leave no room for its comment.
+            warnings.simplefilter("ignore", VerifyWarning)
+            text: str = header.tostring()
+    except (VerifyError, ValueError) as exc:
+        raise InputRejected(f"{owner}: a header has a card that cannot be kept: {exc}") from exc
     return text.encode("ascii")
+
+
+def _passed_on(hdu: Hdu, exposure: Exposure, encoding: Encoding) -> list[Segment]:
+    """An HDU of the input, converted where the encoding asks for it."""
+    if encoding is Encoding.FLOAT32 and hdu.name in _FLOAT32_ARRAYS[exposure.kind]:
+        return _converted(hdu, exposure)
+    return _unchanged(hdu, exposure)
 
 
 def _unchanged(hdu: Hdu, exposure: Exposure) -> list[Segment]:
@@ -190,14 +215,14 @@ def _converted(hdu: Hdu, exposure: Exposure) -> list[Segment]:
     pixels = hdu.data_length // pixel_format.itemsize
     header = _image_header(hdu.name, FLOAT32, hdu.shape, hdu.header)
     data = Converted(hdu.data_start, pixels, pixel_format)
-    return [Made(_bytes(header)), data, Made(bytes(padding(data.length)))]
+    return [Made(_bytes(header, exposure.name)), data, Made(bytes(padding(data.length)))]
 
 
-def _quality_hdus(exposure: Exposure, quality: DataQuality) -> list[Segment]:
+def _quality_hdus(exposure: Exposure, quality: DataQuality, encoding: Encoding) -> list[Segment]:
     """The HDUs that the step adds, in the order `jwst` has them."""
     image = _image_hdu(exposure, quality)
     if exposure.kind is Kind.GUIDER:
-        return _error_hdu(exposure) + image
+        return _error_hdu(exposure, encoding) + image
     return image + _groups_hdu(exposure, quality)
 
 
@@ -206,7 +231,7 @@ def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     name = image_name(exposure)
     header = _image_header(name, _UINT32, quality.image.shape, _present_header(exposure, name))
     data = encode_uint32(quality.image)
-    return [Made(_bytes(header) + data + bytes(padding(len(data))))]
+    return [Made(_bytes(header, exposure.name) + data + bytes(padding(len(data))))]
 
 
 def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
@@ -221,22 +246,24 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     if present is not None:
         pixel_format = format_of(present.header, f"{exposure.name}, GROUPDQ")
         data = Merged(present.data_start, pixel_format, repeated)
-    return [Made(_bytes(header)), data, Made(bytes(padding(data.length)))]
+    return [Made(_bytes(header, exposure.name)), data, Made(bytes(padding(data.length)))]
 
 
-def _error_hdu(exposure: Exposure) -> list[Segment]:
+def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """ERR of a guider exposure: zeros, unless the input has one."""
-    if any(hdu.name == "ERR" for hdu in exposure.hdus):
-        return []
+    present = find(exposure.hdus, "ERR")
+    if present is not None:
+        return _passed_on(present, exposure, encoding)
     integrations, groups = exposure.shape[:2]
     header = _image_header("ERR", FLOAT32, exposure.shape)
     image_bytes = int(np.prod(exposure.image_shape)) * FLOAT32.itemsize
     zeros = Repeated(np.zeros((1, image_bytes), np.uint8), each=groups, count=integrations)
-    return [Made(_bytes(header)), zeros, Made(bytes(padding(zeros.length)))]
+    return [Made(_bytes(header, exposure.name)), zeros, Made(bytes(padding(zeros.length)))]
 
 
 def _present_header(exposure: Exposure, name: str) -> fits.Header | None:
-    return next((hdu.header for hdu in exposure.hdus if hdu.name == name), None)
+    present = find(exposure.hdus, name)
+    return None if present is None else present.header
 
 
 def _image_header(

@@ -55,10 +55,19 @@ def kept(exposure: Exposure, name: str, shape: tuple[int, ...]) -> Hdu | None:
     -------
     `~core.hdus.Hdu` or None
         The array's HDU; None where zeros take its place.
+
+    Raises
+    ------
+    InputRejected
+        If the input has something else of that name: a table, or an array of other axes.
     """
     hdu = find(exposure.hdus, name)
     if hdu is None or (hdu.is_image and hdu.shape == shape):
         return hdu
+    if not hdu.is_image or len(hdu.shape) != len(shape):
+        raise InputRejected(
+            f"{exposure.name}: {name} has {len(hdu.shape)} axes, expected an image of {len(shape)}"
+        )
     log.warning(
         "%s: %s has shape %s, expected %s; replaced by zeros", exposure.name, name, hdu.shape, shape
     )
@@ -108,7 +117,7 @@ def initialize(
 def _user_flags(user: NDArray[np.integer], exposure: Exposure) -> NDArray[np.uint32]:
     if user.dtype.kind not in "iu" or user.shape != exposure.plane_shape:
         raise InputRejected(
-            f"{exposure.name}: the user-supplied DQ is {user.dtype} of shape {user.shape}, "
+            f"{exposure.name}: the user-supplied DQ is {user.dtype.name} of shape {user.shape}, "
             f"expected integers of shape {exposure.plane_shape}"
         )
     return user.astype(np.uint32)

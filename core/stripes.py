@@ -141,7 +141,10 @@ class StripeReadout:
     @property
     def count(self) -> int:
         """Superstripes in a super-integration; 0 for a substripe readout."""
-        return _needed(self.superstripes, "SSTR_NST", self.name)
+        count = _needed(self.superstripes, "SSTR_NST", self.name)
+        if count < 0:
+            raise InputRejected(f"{self.name}: SSTR_NST is {count}, expected >= 0")
+        return count
 
     def _start(self, science_start: int) -> int:
         """Detector index (from 0) at which the readout starts."""

@@ -79,9 +79,9 @@ def handle_batch(
             for request in _readable(message["body"], settings, services, request_id):
                 process(request, settings, services, request_id)
         except InputRejected:
-            logger.exception("rejected", extra={"message": message["messageId"]})
+            logger.exception("rejected", extra={"message_id": message["messageId"]})
         except Exception:
-            logger.exception("to be delivered again", extra={"message": message["messageId"]})
+            logger.exception("to be delivered again", extra={"message_id": message["messageId"]})
             again.append({"itemIdentifier": message["messageId"]})
     return {"batchItemFailures": again}
 

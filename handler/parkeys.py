@@ -9,9 +9,8 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyError
 
-from core.errors import InputRejected, ReferenceUnavailable
+from core.errors import ReferenceUnavailable
 
 __all__ = ["FITS_KEYWORDS", "UNDEFINED", "matching_parameters"]
 
@@ -72,7 +71,7 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
 
 
 def matching_parameters(
-    header: fits.Header, parameters: Iterable[str], rule: str, owner: str
+    header: fits.Header, parameters: Iterable[str], rule: str
 ) -> dict[str, str | int | float | bool]:
     """Return what an exposure says of the parameters that a rule matches on.
 
@@ -82,8 +81,8 @@ def matching_parameters(
         The exposure's primary header.
     parameters : iterable of str
         The rule's own list, such as ``META.INSTRUMENT.DETECTOR``.
-    rule, owner : str
-        Names of the rule file and of the exposure, for messages.
+    rule : str
+        Name of the rule file, for messages.
 
     Returns
     -------
@@ -94,8 +93,6 @@ def matching_parameters(
     ------
     ReferenceUnavailable
         If the FITS keyword of a parameter is not known.
-    InputRejected
-        If a card cannot be read.
     """
     values: dict[str, str | int | float | bool] = {}
     for parameter in parameters:
@@ -104,10 +101,7 @@ def matching_parameters(
             raise ReferenceUnavailable(
                 f"{rule}: matches on {parameter}, whose FITS keyword is not known here"
             )
-        try:
-            value = header.get(keyword, UNDEFINED)
-        except (VerifyError, ValueError) as exc:
-            raise InputRejected(f"{owner}: the card of {keyword} cannot be read: {exc}") from exc
+        value = header.get(keyword, UNDEFINED)
         simple = isinstance(value, str | int | float | bool)
         values[parameter.upper()] = value if simple else UNDEFINED
     return values

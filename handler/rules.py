@@ -242,7 +242,7 @@ def _is_not_applicable(name: str) -> bool:
 def _best_reference(rules: Any, header: fits.Header, owner: str) -> str | None:
     """Ask the rules for MASK; None where they say that none applies."""
     wanted = rules.get_required_parkeys()
-    parameters = matching_parameters(header, wanted, rules.name, owner)
+    parameters = matching_parameters(header, wanted, rules.name)
     _check_date(parameters, owner)
     parameters = utils.condition_header(parameters)
     found = rules.get_best_ref(parameters)
@@ -259,5 +259,5 @@ def _check_date(parameters: Mapping[str, object], owner: str) -> None:
     try:
         if moment:
             timestamp.reformat_date(moment)
-    except InvalidDatetimeError as exc:
+    except (InvalidDatetimeError, ValueError, LookupError) as exc:
         raise InputRejected(f"{owner}: DATE-OBS and TIME-OBS are {moment!r}: {exc}") from exc

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from infra.samples.modes import Mode
 
-__all__ = ["primary_header", "sample_name", "write_exposure"]
+__all__ = ["asdf_hdu", "primary_header", "sample_name", "write_exposure"]
 
 _OBSERVED = ("2023-03-01", "12:34:56.789")
 _INT_TIMES = np.dtype(
@@ -19,6 +19,15 @@ _INT_TIMES = np.dtype(
         for moment in ("start", "mid", "end")
     ]
 )
+# Every raw file ends with its metadata as an ASDF document; jwst's steps refuse one without.
+_ASDF = b"""#ASDF 1.0.0
+#ASDF_STANDARD 1.5.0
+%YAML 1.1
+%TAG ! tag:stsci.edu:asdf/
+--- !core/asdf-1.1.0
+meta: {model_type: Level1bModel, telescope: JWST}
+...
+"""
 _FLIGHT_STARS = np.dtype(
     [("reference_star_id", "S2"), ("id_x", ">f8"), ("id_y", ">f8"), ("count_rate", ">f8")]
 )
@@ -39,10 +48,22 @@ def primary_header(mode: Mode) -> fits.Header:
             "FILENAME": sample_name(mode),
             "DATAMODL": "Level1bModel",
             "TELESCOP": "JWST",
-            "DATE-OBS": _OBSERVED[0],
-            "TIME-OBS": _OBSERVED[1],
-            "INSTRUME": mode.instrument,
-            "DETECTOR": mode.detector,
+        }
+    )
+    _add_section(
+        header,
+        "Observation identifiers",
+        {"DATE-OBS": _OBSERVED[0], "TIME-OBS": _OBSERVED[1]},
+    )
+    _add_section(
+        header,
+        "Instrument configuration information",
+        {"INSTRUME": mode.instrument, "DETECTOR": mode.detector},
+    )
+    _add_section(
+        header,
+        "Exposure parameters",
+        {
             "EXP_TYPE": mode.exposure_type,
             "READPATT": mode.readout_pattern,
             "NINTS": nints,
@@ -50,6 +71,12 @@ def primary_header(mode: Mode) -> fits.Header:
             "NFRAMES": 1,
             "GROUPGAP": 0,
             "ZEROFRAM": mode.zeroframe,
+        },
+    )
+    _add_section(
+        header,
+        "Subarray parameters",
+        {
             "SUBARRAY": mode.subarray,
             "SUBSTRT1": mode.corner[0],
             "SUBSTRT2": mode.corner[1],
@@ -58,9 +85,17 @@ def primary_header(mode: Mode) -> fits.Header:
             "FASTAXIS": mode.axes[0],
             "SLOWAXIS": mode.axes[1],
             **mode.stripes,
-        }
+        },
     )
     return header
+
+
+def _add_section(header: fits.Header, title: str, cards: dict[str, str | int | bool]) -> None:
+    """Add cards under a title, as the headers of real files are laid out."""
+    for line in ("", title, ""):
+        header.append(("", line), end=True)
+    for keyword, value in cards.items():
+        header.append((keyword, value), end=True)
 
 
 def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
@@ -88,8 +123,16 @@ def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
         hdus.append(fits.BinTableHDU(stars, name="Flight Reference Stars"))
     else:
         hdus.append(fits.BinTableHDU(_int_times(mode.shape[0]), name="INT_TIMES"))
+    hdus.append(asdf_hdu())
     path.parent.mkdir(parents=True, exist_ok=True)
     fits.HDUList(hdus).writeto(path, overwrite=True)
+
+
+def asdf_hdu() -> fits.BinTableHDU:
+    """Return an ASDF extension as real raw files have it."""
+    document = np.frombuffer(_ASDF, dtype=np.uint8)[None, :]
+    column = fits.Column("ASDF_METADATA", format=f"{len(_ASDF)}B", array=document)
+    return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
 def _ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArray[np.uint16]:

@@ -1,0 +1,98 @@
+from collections.abc import Callable
+from io import BytesIO
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import InputRejected
+from core.hdus import Hdu, locate
+
+
+def fits_bytes() -> bytes:
+    hdus = fits.HDUList(
+        [
+            fits.PrimaryHDU(),
+            fits.ImageHDU(np.arange(6000, dtype=np.uint16).reshape(2, 3, 10, 100), name="SCI"),
+            fits.BinTableHDU(np.zeros(7, dtype=[("a", ">i4"), ("b", "S9")]), name="INT_TIMES"),
+        ]
+    )
+    buffer = BytesIO()
+    hdus.writeto(buffer)
+    return buffer.getvalue()
+
+
+def located(content: bytes) -> tuple[Hdu, ...]:
+    return locate(lambda start, length: content[start : start + length], len(content), "x.fits")
+
+
+def test_places_are_those_that_astropy_finds() -> None:
+    content = fits_bytes()
+    with fits.open(BytesIO(content)) as hdus:
+        expected = [hdu.fileinfo() for hdu in hdus]
+    found = located(content)
+    assert [hdu.name for hdu in found] == ["PRIMARY", "SCI", "INT_TIMES"]
+    for hdu, info in zip(found, expected, strict=True):
+        assert (hdu.start, hdu.data_start) == (info["hdrLoc"], info["datLoc"])
+        assert hdu.end == info["datLoc"] + info["datSpan"]
+    assert found[1].shape == (2, 3, 10, 100)
+
+
+def test_only_headers_are_read() -> None:
+    content = fits_bytes()
+    read = []
+
+    def reader(start: int, length: int) -> bytes:
+        read.append((start, start + length))
+        return content[start : start + length]
+
+    sci = locate(reader, len(content), "x.fits")[1]
+    assert all(stop <= sci.data_start or start >= sci.end for start, stop in read)
+
+
+def test_filler_after_the_last_hdu_is_ignored() -> None:
+    assert len(located(fits_bytes() + bytes(2880))) == 3
+
+
+def patched(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    return lambda content: content.replace(old, new.ljust(len(old))[: len(old)], 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "is empty"),
+        (lambda content: b"II*\0" + bytes(5000), "not FITS"),
+        (lambda content: content[:1000], "truncated: the header has no END"),
+        (lambda content: content[:7000], r"HDU 1 \(SCI\): truncated"),
+        (lambda content: content[: content.index(b"INT_TIMES") + 100], "HDU 2: truncated"),
+        (lambda content: content[:-2880], r"HDU 2 \(INT_TIMES\): truncated"),
+        (lambda content: content + b"garbage" * 1000, "HDU 3: not FITS"),
+        (patched(b"BITPIX  =                   16", b"BITPIX  =                   17"), "BITPIX is 17"),
+        (patched(b"NAXIS4  =                    2", b"NAXIS4  =                   -2"), "NAXIS4 is -2"),
+        (patched(b"NAXIS4  =                    2", b"NAXIS4  = 'two'"), "NAXIS4 is 'two'"),
+        (patched(b"NAXIS4  =                    2", b"NAXISX  =                    2"), "NAXIS4 is missing"),
+        (patched(b"NAXIS4  =                    2", b"NAXIS4  =        9999999999999"), "truncated: its data"),
+        (patched(b"NAXIS   =                    4", b"NAXIS   =            999999999"), "NAXIS is 999999999"),
+        (patched(b"PCOUNT  =                    0", b"PCOUNT  =                   -9"), "PCOUNT is -9"),
+        (patched(b"array data type", b"array d\xe4ta type"), "no FITS header has"),
+    ],
+)  # fmt: skip
+def test_damage_is_rejected_with_what_was_found(
+    damage: Callable[[bytes], bytes], message: str
+) -> None:
+    with pytest.raises(InputRejected, match=message):
+        located(damage(fits_bytes()))
+
+
+def test_a_header_without_an_end_is_not_read_for_ever() -> None:
+    card = b"SIMPLE  =                    T".ljust(80)
+    read = []
+
+    def reader(start: int, length: int) -> bytes:
+        read.append(length)
+        return (card * 36)[:length]
+
+    with pytest.raises(InputRejected, match="no END card within"):
+        locate(reader, 10**13, "x.fits")
+    assert sum(read) < 2_000_000

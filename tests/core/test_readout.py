@@ -1,0 +1,232 @@
+"""Cutting masks: a table of geometry, and stripes against a readout followed row by row."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from core.errors import InputRejected, ReferenceUnavailable
+from core.exposure import Exposure, Kind
+from core.mask import Mask
+from core.readout import cut
+from core.stripes import StripeReadout
+from core.subarray import Subarray
+from infra.samples.modes import MODES
+from tests.reference_step import striped
+
+RNG = np.random.default_rng(11)
+FULL = RNG.integers(0, 2**32, (2048, 2048), dtype=np.uint32)
+MIRI = RNG.integers(0, 2**32, (1024, 1032), dtype=np.uint32)
+IRS2 = RNG.integers(0, 2**32, (3200, 2048), dtype=np.uint32)
+SMALL = RNG.integers(0, 2**32, (40, 60), dtype=np.uint32)
+
+
+def mask(dq: np.ndarray, area: tuple[int, ...] | None, instrument: str = "NIRCAM") -> Mask:
+    return Mask("mask.fits", dq, instrument, Subarray(*area) if area else None)
+
+
+def exposure(
+    area: tuple[int, ...] | None,
+    image: tuple[int, int] | None = None,
+    kind: Kind = Kind.RAMP,
+    **header: Any,
+) -> Exposure:
+    """`image` is (ny, nx); by default what the keywords say."""
+    subarray = Subarray(*area) if area else None
+    shape = image or (subarray.ysize, subarray.xsize)
+    stripes = StripeReadout.from_header(fits.Header(header), "x.fits")
+    return Exposure(
+        "x.fits", (), kind, (4, 2, *shape), subarray, stripes, header.get("SSTR_NST", 0)
+    )
+
+
+@pytest.mark.parametrize(
+    ("reference", "science", "expected"),
+    [
+        pytest.param(mask(FULL, (1, 1, 2048, 2048)), exposure((1, 1, 2048, 2048)), FULL, id="whole"),
+        pytest.param(mask(FULL, None), exposure((1, 1, 2048, 2048)), FULL, id="whole-no-keywords"),
+        pytest.param(mask(MIRI, None, "MIRI"), exposure((1, 1, 1032, 1024)), MIRI, id="miri"),
+        pytest.param(
+            mask(FULL, (1, 1, 2048, 2048)), exposure((10, 20, 30, 40)), FULL[19:59, 9:39], id="window"
+        ),
+        pytest.param(
+            mask(SMALL, (101, 201, 60, 40)), exposure((110, 205, 8, 9)), SMALL[4:13, 9:17],
+            id="window-of-a-subarray-mask",
+        ),
+        pytest.param(
+            mask(SMALL, (101, 201, 60, 40)), exposure((101, 201, 60, 40)), SMALL, id="subarray-mask-whole"
+        ),
+        pytest.param(
+            mask(SMALL, (5, 5, 64, 64)), exposure((5, 5, 60, 40)), SMALL, id="mask-size-keywords-wrong"
+        ),
+        pytest.param(
+            mask(SMALL, (5, 5, 60, 40)), exposure((5, 5, 1, 1), (40, 60)), SMALL,
+            id="science-size-keywords-wrong",
+        ),
+        pytest.param(
+            mask(IRS2, (1, 1, 2048, 2048)), exposure((1, 1, 2048, 2048), (3200, 2048)), IRS2, id="irs2"
+        ),
+        pytest.param(
+            mask(FULL, (1, 1, 2048, 2048)),
+            exposure((1018, 841, 128, 128), kind=Kind.GUIDER),
+            FULL[840:968, 1017:1145],
+            id="guider",
+        ),
+    ],
+)  # fmt: skip
+def test_masks_are_cut_as_the_rules_say(
+    reference: Mask, science: Exposure, expected: np.ndarray
+) -> None:
+    cutout = cut(reference, science)
+    assert np.array_equal(cutout, expected)
+    assert np.shares_memory(cutout, reference.dq)
+
+
+@pytest.mark.parametrize(
+    ("reference", "science", "error", "message"),
+    [
+        pytest.param(
+            mask(FULL, (1, 1, 2048, 2048)), exposure(None, (64, 64)), InputRejected, "is missing",
+            id="no-science-keywords",
+        ),
+        pytest.param(
+            mask(SMALL, None), exposure((1, 1, 8, 8)), ReferenceUnavailable, r"\(40, 60\).*\(2048, 2048\)",
+            id="small-mask-without-keywords",
+        ),
+        pytest.param(
+            mask(SMALL, (5, 5, 60, 40)), exposure((4, 5, 8, 8)), InputRejected,
+            "SUBSTRT1=4, .*SUBSTRT1=5, .*columns -1 to 7 of 60, rows 0 to 8 of 40", id="left-of-the-mask",
+        ),
+        pytest.param(
+            mask(SMALL, (5, 5, 60, 40)), exposure((5, 40, 8, 8)), InputRejected, "rows 35 to 43 of 40",
+            id="above-the-mask",
+        ),
+        pytest.param(
+            mask(FULL, (1, 1, 2048, 2048)), exposure((5, 5, 8, 9), (8, 8)), InputRejected,
+            "contradicts SCI", id="science-size-keywords-wrong",
+        ),
+        pytest.param(
+            mask(FULL, (1, 1, 2048, 2048)), exposure((1, 1, 2048, 2048), (3200, 2048)), InputRejected,
+            r"\(2048, 2048\), expected \(3200, 2048\)", id="irs2-exposure-ordinary-mask",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_cut_is_refused(
+    reference: Mask, science: Exposure, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        cut(reference, science)
+
+
+STRIPES = {
+    "MSTR_RD1": 1, "MSTR_SK1": 1526, "MSTR_RD2": 40, "MSTR_SK2": 85, "MSTR_RPT": 1, "MSTR_ILV": 1,
+    "SSTR_STP": 0, "SSTR_NST": 0, "FASTAXIS": -1, "SLOWAXIS": 2, "SUBARRAY": "SUB164STRIPE4_DHS",
+}  # fmt: skip
+DHS = (1, 1, 2048, 164)
+
+
+@pytest.mark.parametrize(
+    "mode", [mode for mode in MODES if mode.stripes], ids=lambda mode: mode.name
+)
+def test_striped_modes_gather_the_rows_that_were_read(mode: Any) -> None:
+    header = {
+        **mode.stripes, "FASTAXIS": mode.axes[0], "SLOWAXIS": mode.axes[1], "SUBARRAY": mode.subarray,
+        "SUBSTRT1": mode.corner[0], "SUBSTRT2": mode.corner[1],
+        "SUBSIZE1": mode.size[0], "SUBSIZE2": mode.size[1],
+    }  # fmt: skip
+    kind = Kind.SUPERSTRIPE if mode.stripes["SSTR_NST"] else Kind.RAMP
+    science = exposure((*mode.corner, *mode.size), kind=kind, **header)
+    cutout = cut(mask(FULL, (1, 1, 2048, 2048)), science)
+    assert np.array_equal(cutout, striped(FULL, header))
+
+
+@given(data=st.data())
+def test_any_repeating_readout_gathers_the_rows_that_were_read(data: st.DataObject) -> None:
+    draw = data.draw
+    slow = draw(st.sampled_from([1, -1, 2, -2]))
+    reads1, reads2, blocks = (
+        draw(st.integers(0, 4)),
+        draw(st.integers(1, 9)),
+        draw(st.integers(1, 4)),
+    )
+    size, start = (reads1 + reads2) * blocks, draw(st.integers(2, 900))
+    fast_start, fast_size = draw(st.integers(1, 100)), draw(st.integers(1, 20))
+    corner = (fast_start, start) if abs(slow) == 2 else (start, fast_start)
+    image = (fast_size, size) if abs(slow) == 2 else (size, fast_size)
+    if slow < 0:
+        corner = tuple(2049 - c if c == start else c for c in corner)
+        assume(fast_start != start)
+    count = draw(st.integers(0, 5))
+    header = {
+        "MSTR_RD1": reads1, "MSTR_SK1": draw(st.integers(0, 90)), "MSTR_RD2": reads2,
+        "MSTR_SK2": draw(st.integers(0, 20)), "MSTR_RPT": 1,
+        "MSTR_ILV": draw(st.integers(0, 1)) if count == 0 else 0,
+        "SSTR_STP": draw(st.integers(1, 30)) if count else 0, "SSTR_NST": count,
+        "FASTAXIS": draw(st.sampled_from([1, -1])) * (3 - abs(slow)), "SLOWAXIS": slow,
+        "SUBARRAY": "SUB640", "SUBSTRT1": corner[0], "SUBSTRT2": corner[1],
+        "SUBSIZE1": image[0], "SUBSIZE2": image[1],
+    }  # fmt: skip
+    kind = Kind.SUPERSTRIPE if count else Kind.RAMP
+    science = exposure((*corner, *image), kind=kind, **header)
+    assert np.array_equal(cut(mask(FULL, (1, 1, 2048, 2048)), science), striped(FULL, header))
+
+
+def test_a_mask_without_keywords_is_taken_whole_along_the_fast_axis() -> None:
+    science = exposure(DHS, **STRIPES)
+    assert np.array_equal(
+        cut(mask(FULL, None), science), cut(mask(FULL, (1, 1, 2048, 2048)), science)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "first"), [("X_DHS", 2008, 0), ("SUB640", 1, 0), ("SUB640", 2046, 2)]
+)
+def test_early_products_mean_row_0_of_the_detector(
+    name: str, start: int, first: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": name}
+    readout = StripeReadout.from_header(fits.Header(header), "x.fits")
+    with caplog.at_level(logging.WARNING):
+        rows = readout.rows(Subarray(1, start, 2048, 164), 2048)
+    assert 2047 - rows[-1] == first
+    assert bool(caplog.records) == (first == 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *[({key: None}, f"{key} is missing") for key in ("MSTR_SK1", "MSTR_RD2", "MSTR_SK2", "MSTR_RPT",
+                                                         "FASTAXIS", "SLOWAXIS", "SSTR_NST")],
+        ({"SSTR_NST": -3}, "SSTR_NST is -3"),
+        ({"MSTR_RD2": 0}, "no rows in a stripe's block"),
+        ({"MSTR_RD2": 41}, "read 168 rows, the subarray has 164"),
+        ({"MSTR_SK1": 2000}, r"reads rows 2001 to 2040|rows 2126 to 2165 .*rows 0 to 2047"),
+        ({"MSTR_SK1": -5}, "reads rows -4 to 35"),
+        ({"SLOWAXIS": 1}, "FASTAXIS=-1 and SLOWAXIS=1"),
+        ({"FASTAXIS": 3}, "FASTAXIS=3 and SLOWAXIS=2"),
+    ],
+)  # fmt: skip
+def test_stripe_keywords_that_are_missing_or_contradict_are_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    header = {k: v for k, v in (STRIPES | changes).items() if v is not None}
+    with pytest.raises(InputRejected, match=message):
+        cut(mask(FULL, (1, 1, 2048, 2048)), exposure(DHS, **header))
+
+
+def test_a_missing_interleave_keyword_means_no_interleaving() -> None:
+    without = {k: v for k, v in STRIPES.items() if k != "MSTR_ILV"}
+    reference = mask(FULL, (1, 1, 2048, 2048))
+    assert np.array_equal(
+        cut(reference, exposure(DHS, **without)),
+        cut(reference, exposure(DHS, **(without | {"MSTR_ILV": 0}))),
+    )
+
+
+def test_stripes_outside_the_mask_along_the_fast_axis_are_refused() -> None:
+    with pytest.raises(InputRejected, match="fast axis -1 to 2047 of 2048"):
+        cut(mask(FULL, (2, 1, 2048, 2048)), exposure(DHS, **STRIPES))

@@ -1,0 +1,196 @@
+import logging
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import InputRejected
+from core.exposure import Exposure, Kind
+from core.hdus import locate
+from core.product import Encoding, Provenance, compose, product_name
+from core.step import initialize, kept
+from infra.samples.exposures import primary_header
+from infra.samples.modes import MODES
+
+MODE = {mode.name: mode for mode in MODES}
+SHAPE = (4, 3, 8, 64)
+
+
+def raw(
+    mode: str = "nircam-sub64p", shape: tuple[int, ...] = SHAPE, *more: Any, **header: Any
+) -> bytes:
+    primary = primary_header(MODE[mode])
+    primary.update(header)
+    sci = np.arange(np.prod(shape), dtype=np.uint32).astype(np.uint16).reshape(shape)
+    hdus = [fits.PrimaryHDU(header=primary), fits.ImageHDU(sci, name="SCI"), *more]
+    buffer = BytesIO()
+    fits.HDUList(hdus).writeto(buffer)
+    return buffer.getvalue()
+
+
+def read(content: bytes) -> Exposure:
+    hdus = locate(lambda start, length: content[start : start + length], len(content), "x.fits")
+    return Exposure.from_hdus(hdus, "x.fits")
+
+
+def product(
+    content: bytes, encoding: Encoding = Encoding.NATIVE, mask: Any = None, **more: Any
+) -> bytes:
+    exposure = read(content)
+    provenance = Provenance(
+        "x_dq_init.fits", "2026-01-01T00:00:00.000", "14.0.3", "jwst_9001.pmap",
+        None if mask is None else "crds://mask.fits",
+    )  # fmt: skip
+    layout = compose(exposure, initialize(exposure, mask, **more), provenance, encoding)
+    out = b""
+    for piece in layout.pieces(1000):
+        wanted = piece.source
+        out += piece.render(content[wanted.start : wanted.start + wanted.length] if wanted else b"")
+    assert len(out) == layout.length
+    return out
+
+
+def test_kinds() -> None:
+    assert read(raw()).kind is Kind.RAMP
+    assert read(raw("nircam-superstripe", (64, 2, 8, 64))).kind is Kind.SUPERSTRIPE
+    assert read(raw("fgs1-track")).kind is Kind.GUIDER
+    assert read(raw("fgs1-track", EXP_TYPE="fgs_fineguide")).kind is Kind.GUIDER
+    assert read(raw("fgs1-track", EXP_TYPE="FGS_IMAGE")).kind is Kind.RAMP
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (raw(shape=(3, 8, 64)), "SCI has shape"),
+        (raw().replace(b"EXTNAME = 'SCI", b"EXTNAME = 'SKY"), "no SCI image among its HDUs"),
+        (raw().replace(b"BZERO   =                32768", b"BZERO   =                    0"), "SCI holds int16"),
+        (raw().replace(b"BZERO   =                32768", b"BZERO   =                   99"), "BZERO=99"),
+        (raw(SUBSTRT1=0), "corner must be at least"),
+        (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
+        (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
+        (raw(EXP_TYPE=5), "EXP_TYPE is 5, expected a string"),
+        (raw("nircam-superstripe", (65, 2, 8, 64)), "65 integrations are no multiple of SSTR_NST=64"),
+    ],
+)  # fmt: skip
+def test_exposures_that_are_none_are_rejected(content: bytes, message: str) -> None:
+    with pytest.raises(InputRejected, match=message):
+        read(content)
+
+
+FLAGS = np.zeros((8, 64), np.uint32)
+FLAGS[0, 0], FLAGS[1, 1] = 1 | 1 << 10, 1 << 11
+
+
+def test_do_not_use_goes_on_to_the_groups_and_nothing_else_does() -> None:
+    quality = initialize(read(raw()), FLAGS)
+    assert np.array_equal(quality.image, FLAGS)
+    assert quality.groups.sum() == quality.groups[0, 0, 0] == 1
+
+
+def test_user_flags_are_merged_and_reach_the_groups() -> None:
+    user = np.full((8, 64), 5, np.int16)
+    before = FLAGS.copy()
+    quality = initialize(read(raw()), FLAGS, user=user)
+    assert np.array_equal(quality.image, FLAGS | 5)
+    assert quality.groups.all()
+    assert np.array_equal(FLAGS, before)
+
+
+@pytest.mark.parametrize("user", [np.zeros((8, 65), np.int32), np.zeros((8, 64), np.float32)])
+def test_user_flags_of_another_shape_or_of_floats_are_rejected(user: Any) -> None:
+    with pytest.raises(InputRejected, match="user-supplied DQ is"):
+        initialize(read(raw()), FLAGS, user=user)
+
+
+def test_flags_that_are_there_are_kept_but_do_not_reach_the_groups() -> None:
+    quality = initialize(read(raw()), FLAGS, present=np.full((8, 64), 1, np.uint32))
+    assert np.array_equal(quality.image, FLAGS | 1)
+    assert quality.groups.sum() == 1
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_groupdq_that_is_there_is_merged_into(encoding: Encoding) -> None:
+    present = np.random.default_rng(3).integers(0, 256, SHAPE, dtype=np.uint8)
+    extra = fits.ImageHDU(present, name="GROUPDQ")
+    extra.header["NOTE"] = "kept"
+    with fits.open(BytesIO(product(raw("nircam-sub64p", SHAPE, extra), encoding, FLAGS))) as hdus:
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "SCI", "PIXELDQ", "GROUPDQ"]
+        assert np.array_equal(hdus["GROUPDQ"].data, present | (FLAGS & 1).astype(np.uint8))
+        assert hdus["GROUPDQ"].header["NOTE"] == "kept"
+
+
+def test_arrays_of_another_size_are_replaced_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    extra = fits.ImageHDU(np.ones((4, 3, 8, 65), np.uint8), name="GROUPDQ")
+    with caplog.at_level(logging.WARNING):
+        content = product(raw("nircam-sub64p", SHAPE, extra), mask=FLAGS)
+    assert "GROUPDQ has shape (4, 3, 8, 65), expected (4, 3, 8, 64); replaced" in caplog.text
+    assert fits.getdata(BytesIO(content), "GROUPDQ").shape == SHAPE
+
+
+def test_something_else_of_that_name_is_rejected() -> None:
+    content = raw(
+        "nircam-sub64p", SHAPE, fits.ImageHDU(np.ones((2, 8, 64), np.uint32), name="PIXELDQ")
+    )
+    with pytest.raises(InputRejected, match="PIXELDQ has 3 axes, expected an image of 2"):
+        kept(read(content), "PIXELDQ", (8, 64))
+
+
+def test_no_mask_gives_zeros_and_says_skipped() -> None:
+    content = raw(R_MASK="crds://old.fits")
+    with fits.open(BytesIO(product(content))) as hdus:
+        assert hdus[0].header["S_DQINIT"] == "SKIPPED"
+        assert "R_MASK" not in hdus[0].header
+        assert not hdus["PIXELDQ"].data.any()
+        assert not hdus["GROUPDQ"].data.any()
+
+
+def test_float32_encoding_converts_the_science_arrays_and_nothing_else() -> None:
+    zeroframe = fits.ImageHDU(np.full((4, 8, 64), 65535, np.uint16), name="ZEROFRAME")
+    table = fits.BinTableHDU(np.zeros(3, dtype=[("a", ">i4")]), name="INT_TIMES")
+    content = raw("nircam-sub64p", SHAPE, zeroframe, table)
+    with (
+        fits.open(BytesIO(content)) as before,
+        fits.open(BytesIO(product(content, Encoding.FLOAT32, FLAGS))) as after,
+    ):
+        for name in ("SCI", "ZEROFRAME"):
+            assert after[name].data.dtype == np.dtype(">f4")
+            assert np.array_equal(after[name].data, before[name].data)
+            assert "BZERO" not in after[name].header
+        assert after["INT_TIMES"].header.tostring() == before["INT_TIMES"].header.tostring()
+
+
+def test_the_product_of_a_file_without_its_last_padding_is_whole() -> None:
+    table = fits.BinTableHDU(np.arange(3, dtype=np.int32).view([("a", "<i4")]), name="INT_TIMES")
+    content = raw("nircam-sub64p", SHAPE, table)[: -2880 + 12]
+    out = product(content, mask=FLAGS)
+    assert len(out) % 2880 == 0
+    assert fits.getdata(BytesIO(out), "INT_TIMES")["a"].tolist() == [0, 1, 2]
+
+
+def test_a_guider_product_has_err_before_dq_and_keeps_an_err_that_is_there() -> None:
+    present = fits.ImageHDU(np.full((4, 3, 8, 64), 2.5, np.float32), name="ERR")
+    with fits.open(BytesIO(product(raw("fgs1-track", SHAPE, present), mask=FLAGS))) as hdus:
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "SCI", "ERR", "DQ"]
+        assert (hdus["ERR"].data == 2.5).all()
+
+
+def test_stale_checksums_are_dropped_from_the_primary_header() -> None:
+    header = fits.getheader(BytesIO(product(raw(CHECKSUM="x", DATASUM="0"), mask=FLAGS)))
+    assert "CHECKSUM" not in header
+    assert "DATASUM" not in header
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("jw01_nrca1_uncal.fits", "jw01_nrca1_dq_init.fits"),
+        ("jw01_nrca1.fits", "jw01_nrca1_dq_init.fits"),
+        ("a_uncal_b_uncal.fits", "a_uncal_b_dq_init.fits"),
+    ],
+)
+def test_product_names(name: str, expected: str) -> None:
+    assert product_name(name) == expected

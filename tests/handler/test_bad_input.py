@@ -1,0 +1,276 @@
+"""Every bad input has its class of error, a message, a Failed event, and no product."""
+
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
+from core.exposure import Exposure
+from core.hdus import locate
+from core.product import Encoding, Provenance, compose
+from core.step import initialize
+from infra.local_aws import MIRROR, RAW
+from infra.samples.exposures import write_exposure
+from infra.samples.mirror import CONTEXT
+from infra.samples.modes import MODES
+from tests.conftest import SHARED, Function
+
+MODE = {mode.name: mode for mode in MODES}
+KEY = "2023/jw01_uncal.fits"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], bytes]:
+    folder = tmp_path_factory.mktemp("exposures")
+
+    def read(mode: str) -> bytes:
+        path = folder / f"{mode}.fits"
+        if not path.exists():
+            write_exposure(MODE[mode], path)
+        return path.read_bytes()
+
+    return read
+
+
+def changed(content: bytes, **header: Any) -> bytes:
+    """The same file with other keywords; None removes one."""
+    with fits.open(BytesIO(content)) as hdus:
+        for keyword, value in header.items():
+            hdus[0].header[keyword] = value
+            if value is None:
+                del hdus[0].header[keyword]
+        buffer = BytesIO()
+        hdus.writeto(buffer)
+    return buffer.getvalue()
+
+
+def check_failed(function: Function, error: type[Exception], message: str, **fields: Any) -> None:
+    with pytest.raises(error, match=message):
+        function.run(KEY, **fields)
+    (detail,) = function.announcements()
+    assert detail["status"] == "Failed"
+    assert detail["error"] == error.__name__
+    assert detail["input"]["key"] == KEY
+    assert detail["output"] is None
+    assert function.products() == set()
+    s3 = function.aws.client("s3")
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=function.settings.output_bucket)
+
+
+@pytest.mark.parametrize(
+    ("mode", "damage", "message"),
+    [
+        ("nircam-sub64p", lambda _: b"", "is empty"),
+        ("nircam-sub64p", lambda _: b"GIF89a" * 999, "not FITS"),
+        ("nircam-sub64p", lambda c: c[:2000], "truncated"),
+        ("nircam-sub64p", lambda c: c[:50_000], r"SCI.*truncated"),
+        ("nircam-sub64p", lambda c: c[:-4000], "truncated"),
+        ("nircam-sub64p", lambda c: c.replace(b"'SCI     '", b"'SKY     '"), "no SCI image"),
+        ("nircam-sub64p", lambda c: c.replace(b"NAXIS4  =                    3", b"NAXIS4  =         999999999999"), "truncated"),
+        ("nircam-sub64p", lambda c: c.replace(b"BZERO   =                32768", b"BZERO   =                    0"), "SCI holds int16"),
+        ("nircam-sub64p", lambda c: changed(c, SUBSTRT1=None), "SUBSTRT1, .* is missing"),
+        ("nircam-sub64p", lambda c: changed(c, SUBSTRT2=0), "corner must be at least"),
+        ("nircam-sub64p", lambda c: changed(c, SUBSTRT1=1990), "where the mask has no pixels.*2053 of 2048"),
+        ("nircam-sub64p", lambda c: changed(c, SUBSIZE1=65), "contradicts SCI"),
+        ("nircam-dhs", lambda c: changed(c, MSTR_RD2=39), "read 160 rows|read .* rows, the subarray has 164"),
+        ("nircam-dhs", lambda c: changed(c, MSTR_SK1=None), "MSTR_SK1 is missing"),
+        ("niriss-superstripe", lambda c: changed(c, SSTR_NST=7), "20 integrations are no multiple of SSTR_NST=7"),
+        ("niriss-superstripe", lambda c: changed(c, SSTR_STP=400), "reads rows"),
+        ("fgs1-acq1", lambda c: changed(c, SUBSTRT2=2000), "where the mask has no pixels"),
+        ("nircam-sub64p", lambda c: changed(c, **{"DATE-OBS": None}), "DATE-OBS and TIME-OBS"),
+        ("nircam-sub64p", lambda c: changed(c, **{"DATE-OBS": "yesterday"}), "'yesterday 12:34:56.789'"),
+        ("nircam-sub64p", lambda c: changed(c, INSTRUME=None), "INSTRUME is missing"),
+    ],
+)  # fmt: skip
+def test_bad_exposures(
+    mode: str, damage: Any, message: str, function: Function, good: Callable[[str], bytes]
+) -> None:
+    function.upload(damage(good(mode)), KEY)
+    check_failed(function, InputRejected, message)
+
+
+def test_an_exposure_that_is_not_there(function: Function) -> None:
+    check_failed(function, InputRejected, f"s3://{RAW}/{KEY}.*no such object")
+
+
+def user_dq(data: Any) -> bytes:
+    buffer = BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(data)]).writeto(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (user_dq(np.ones((64, 65), np.int32)), r"int32 of shape \(64, 65\), expected integers of shape \(64, 64\)"),
+        (user_dq(np.ones((64, 64), np.float32)), "float32 of shape"),
+        (b"no FITS at all", "no DQ image can be read"),
+        (None, "no such object"),
+    ],
+)  # fmt: skip
+def test_bad_user_dq(
+    content: bytes | None, message: str, function: Function, good: Callable[[str], bytes]
+) -> None:
+    function.upload(good("nircam-sub64p"), KEY)
+    if content is not None:
+        function.upload(content, "user.fits")
+    check_failed(function, InputRejected, message, userSuppliedDq=f"s3://{RAW}/user.fits")
+
+
+MASK = "references/jwst/nircam/jwst_nircam_mask_9002.fits"
+
+
+@pytest.fixture
+def broken_mirror(
+    sample_cache: Path, function: Function, make_function: Any, tmp_path: Path
+) -> Callable[..., Function]:
+    """A mirror with the NIRCam mask only, in which one object has been changed."""
+    s3 = function.aws.client("s3")
+
+    def breaking(key: str, change: Any, **config: Any) -> Function:
+        prefix = tmp_path.name.lower().replace("_", "-")
+        names = [f"mappings/jwst/{CONTEXT}", "config/jwst/server_config", MASK]
+        names += [f"mappings/jwst/jwst_nircam_{kind}" for kind in ("9001.imap", "mask_9001.rmap")]
+        for name in names:
+            content = (sample_cache / name).read_bytes()
+            content = change(content) if name == key else content
+            if content is not None:
+                s3.put_object(Bucket=MIRROR, Key=f"{prefix}/{name}", Body=content)
+        return make_function(prefix)
+
+    return breaking
+
+
+def flip(content: bytes) -> bytes:
+    return content[:20_000] + bytes([content[20_000] ^ 1]) + content[20_001:]
+
+
+@pytest.mark.parametrize(
+    ("key", "change", "message"),
+    [
+        (MASK, lambda _: None, r"mask_9002\.fits.*no such object"),
+        (MASK, lambda c: c[:-1], r"has \d+ bytes, expected \d+"),
+        (MASK, flip, "SHA-1 is [0-9a-f]{40}, expected [0-9a-f]{40}"),
+        ("mappings/jwst/jwst_nircam_mask_9001.rmap", lambda _: None, "mask_9001.rmap.*no such object"),
+        ("mappings/jwst/jwst_nircam_mask_9001.rmap", lambda c: c.replace(b"NRCB1", b"NRCB3"), "sha1sum"),
+        ("mappings/jwst/jwst_nircam_mask_9001.rmap", lambda c: c + b"\nimport os\n", "jwst_nircam_mask_9001.rmap"),
+        ("mappings/jwst/jwst_nircam_9001.imap", lambda _: None, "9001.imap.*no such object"),
+        (f"mappings/jwst/{CONTEXT}", lambda _: None, f"{CONTEXT}.*no such object"),
+        ("config/jwst/server_config", lambda _: None, "server_config.*no such object"),
+        ("config/jwst/server_config", lambda c: c[:100], "server_config: cannot be read"),
+        ("config/jwst/server_config", lambda c: c.replace(b"'bad_files_list': []", b"'bad_files_list': ['jwst_nircam_mask_9002.fits']"), "mask_9002.fits: on the server's list of bad"),
+        ("config/jwst/server_config", lambda c: c.replace(b"'bad_files_list': []", b"'bad_files_list': ['jwst_nircam_mask_9001.rmap']"), "mask_9001.rmap: on the server's list of bad"),
+    ],
+)  # fmt: skip
+def test_bad_mirrors(
+    key: str, change: Any, message: str, broken_mirror: Any, good: Callable[[str], bytes]
+) -> None:
+    function = broken_mirror(key, change)
+    function.upload(good("nircam-sub64p"), KEY)
+    check_failed(function, ReferenceUnavailable, message)
+    assert not list(function.services.references.masks.cache.glob("*"))
+
+
+def test_a_context_that_the_mirror_does_not_hold(
+    function: Function, good: Callable[[str], bytes]
+) -> None:
+    function.upload(good("nircam-sub64p"), KEY)
+    check_failed(
+        function, ReferenceUnavailable, "jwst_0001.pmap.*no such object", context="jwst_0001.pmap"
+    )
+
+
+def test_rules_without_a_match(function: Function, good: Callable[[str], bytes]) -> None:
+    function.upload(changed(good("nircam-sub64p"), DETECTOR="NRCB4"), KEY)
+    check_failed(function, ReferenceUnavailable, r"jwst_nircam_mask_9001.rmap: no mask for .*NRCB4")
+
+
+def test_a_detector_that_is_not_named_counts_as_undefined(
+    function: Function, good: Callable[[str], bytes]
+) -> None:
+    function.upload(changed(good("nircam-sub64p"), DETECTOR=None), KEY)
+    check_failed(function, ReferenceUnavailable, "'META.INSTRUMENT.DETECTOR': 'UNDEFINED'")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (user_dq(np.ones((64, 64), np.int32)), "no DQ array among its HDUs"),
+        (b"no FITS at all", "is no FITS file"),
+        (None, "no such object"),
+    ],
+)
+def test_a_mask_of_the_request_that_is_none(
+    content: bytes | None, message: str, function: Function, good: Callable[[str], bytes]
+) -> None:
+    function.upload(good("nircam-sub64p"), KEY)
+    if content is not None:
+        function.upload(content, "mask.fits")
+    check_failed(function, ReferenceUnavailable, message, mask=f"s3://{RAW}/mask.fits")
+
+
+HEADERS = [path.read_bytes() for path in sorted((SHARED / "uncal-headers").glob("*.fits"))]
+DAMAGES = st.tuples(
+    st.sampled_from(["byte", "card", "value", "cut", "double"]),
+    st.integers(0, 40_000),
+    st.one_of(
+        st.sampled_from(["-1", "0", "1", "99999999999", "1.5", "T", "'x'", "", "1 2", "= ="]),
+        st.text(st.characters(max_codepoint=255), max_size=70),
+    ),
+)
+
+
+def damaged(content: bytes, damages: list[tuple[str, int, str]]) -> bytes:
+    """A raw exposure, damaged in a few places: bytes, whole cards, or its end."""
+    out = bytearray(content)
+    for kind, place, text in damages:
+        start, new = place - place % 80, text.encode("latin-1")
+        match kind:
+            case "byte":
+                out[place : place + 1] = new[:1]
+            case "card":
+                out[start : start + 80] = new.ljust(80)
+            case "value":
+                out[start + 10 : start + 80] = new.rjust(20).ljust(70)
+            case "cut":
+                del out[place * 4 :]
+            case "double":
+                out[place:place] = out[place : place + 2880]
+    return bytes(out)
+
+
+def outcome(content: bytes) -> str:
+    """What becomes of a file: a product of bounded size, or one of the three errors."""
+    try:
+        hdus = locate(lambda start, length: content[start : start + length], len(content), "x")
+        exposure = Exposure.from_hdus(hdus, "x")
+        provenance = Provenance("x_dq_init.fits", "2026-01-01", "1", CONTEXT, None)
+        layout = compose(exposure, initialize(exposure, None), provenance, Encoding.FLOAT32)
+        written = 0
+        for piece in layout.pieces(100_000):
+            source = piece.source
+            wanted = content[source.start : source.start + source.length] if source else b""
+            assert len(wanted) == (source.length if source else 0)
+            written += len(piece.render(wanted))
+        assert written == layout.length
+        assert layout.length < 20 * len(content) + 1_000_000
+    except (InputRejected, ReferenceUnavailable, TransientFailure) as exc:
+        return type(exc).__name__
+    return "product"
+
+
+@pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyWarning")
+@given(original=st.integers(0, 9), damages=st.lists(DAMAGES, min_size=1, max_size=6))
+def test_damaged_exposures_are_processed_or_refused_and_nothing_else(
+    original: int, damages: list[tuple[str, int, str]], good: Callable[[str], bytes]
+) -> None:
+    own = [good(name) for name in ("nircam-sub64p", "nircam-superstripe", "fgs1-acq2")]
+    originals = HEADERS + own
+    assert outcome(damaged(originals[original % len(originals)], damages))

@@ -1,0 +1,64 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from core.product import Encoding
+from handler.locations import S3Location
+from handler.settings import OnExisting, Settings
+
+LEAST = {"OUTPUT_BUCKET": "products", "CRDS_MIRROR": "s3://mirror"}
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment(LEAST)
+    assert settings == Settings(
+        "products",
+        "dq_init/",
+        S3Location("mirror", ""),
+        "latest",
+        "default",
+        Encoding.NATIVE,
+        OnExisting.SKIP,
+    )
+
+
+def test_everything_set() -> None:
+    more = {
+        "OUTPUT_PREFIX": "",
+        "CRDS_MIRROR": "s3://mirror/jwst/crds/",
+        "CRDS_CONTEXT": "jwst_1321.pmap",
+        "EVENT_BUS": "science",
+        "SCIENCE_ENCODING": "float32",
+        "ON_EXISTING": "replace",
+    }
+    settings = Settings.from_environment(LEAST | more)
+    assert settings.output_prefix == ""
+    assert settings.mirror == S3Location("mirror", "jwst/crds")
+    assert str(settings.mirror.below("config", "jwst")) == "s3://mirror/jwst/crds/config/jwst"
+    assert settings.encoding is Encoding.FLOAT32
+    assert settings.on_existing is OnExisting.REPLACE
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"CRDS_MIRROR": "s3://m"}, "OUTPUT_BUCKET is not set"),
+        ({"OUTPUT_BUCKET": "b"}, "CRDS_MIRROR is not set"),
+        (LEAST | {"CRDS_MIRROR": "https://m"}, "no s3://bucket"),
+        (LEAST | {"CRDS_MIRROR": "s3://m/Crds"}, "must be in lower case"),
+        (LEAST | {"SCIENCE_ENCODING": "float64"}, "expected one of native, float32"),
+        (LEAST | {"ON_EXISTING": "x"}, "expected one of skip, replace, error"),
+    ],
+)
+def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Settings.from_environment(environment)
+
+
+def test_the_table_of_the_readme_names_the_variables_that_are_read() -> None:
+    project = Path(__file__).parents[2]
+    source = (project / "handler" / "settings.py").read_text()
+    read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', source))
+    table = set(re.findall(r"^\| `([A-Z_]+)` \|", (project / "README.md").read_text(), re.M))
+    assert table == read

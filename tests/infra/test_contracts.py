@@ -1,0 +1,84 @@
+"""What is promised outside the code: the event's schema, the template, the samples' own rules."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from crds.core import rmap
+
+from core.flags import PIXEL_FLAGS
+from handler.announcements import SCHEMA_VERSION
+from handler.parkeys import FITS_KEYWORDS
+from handler.settings import Settings
+from infra.samples.mirror import CONTEXT
+from tests.conftest import PROJECT, SCHEMA, SHARED
+
+
+class Intrinsic(yaml.SafeLoader):
+    """Reads ``!Ref x`` and the like as what they refer to."""
+
+
+Intrinsic.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix} {node.value}")
+
+
+def test_the_schema_is_one_and_has_the_version_that_is_sent() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+    assert SCHEMA["properties"]["schemaVersion"]["const"] == SCHEMA_VERSION
+    known = SCHEMA["properties"]["flags"]["properties"]["byMnemonic"]
+    for mnemonic in PIXEL_FLAGS:
+        jsonschema.validate({mnemonic: 1}, known)
+
+
+def test_the_template_gives_the_function_an_environment_it_accepts() -> None:
+    template = yaml.load((PROJECT / "template.yaml").read_text(), Loader=Intrinsic)  # noqa: S506
+    defaults = {k: str(v.get("Default", "")) for k, v in template["Parameters"].items()}
+    function = template["Resources"]["Function"]["Properties"]
+    assert function["Handler"] == "handler.app.lambda_handler"
+    environment: dict[str, str] = {}
+    for name, value in function["Environment"]["Variables"].items():
+        reference = str(value).removeprefix("!Ref ")
+        environment[name] = defaults.get(reference, value)
+    environment["CRDS_MIRROR"] = "s3://mirror/"
+    settings = Settings.from_environment(environment)
+    assert settings == Settings.from_environment(
+        {"OUTPUT_BUCKET": environment["OUTPUT_BUCKET"], "CRDS_MIRROR": "s3://mirror"}
+    )
+
+
+def test_the_samples_rules_are_rules_to_crds(
+    sample_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CRDS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("CRDS_PATH", str(sample_cache))
+    context = rmap.load_mapping(CONTEXT)
+    masks = {name for name in context.reference_names() if "_mask_" in name}
+    assert masks == {path.name for path in sample_cache.glob("references/**/*.fits")}
+    for parameter in parameters_of(context):
+        assert parameter in FITS_KEYWORDS
+
+
+def parameters_of(context: Any) -> set[str]:
+    return {
+        parameter
+        for instrument in context.selections.normal_values()
+        for parameter in instrument.get_rmap("mask").get_required_parkeys()
+    }
+
+
+def test_the_parameters_of_every_real_rule_are_known() -> None:
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared/data: the samples' rules stand in, above")
+    parameters = set()
+    for path in (SHARED / "crds-mirror" / "mappings" / "jwst").glob("*.rmap"):
+        parameters |= set(rmap.Mapping.from_string(path.read_text(), path.name).parkey[0])
+    assert {name.upper() for name in parameters} <= set(FITS_KEYWORDS)
+
+
+def test_the_sample_events_are_json() -> None:
+    for path in (PROJECT / "tests" / "events").glob("*.json"):
+        assert json.loads(path.read_text())

@@ -1,0 +1,59 @@
+"""The demo as a person runs it, and the same for a person's own file and CRDS cache."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from astropy.io import fits
+
+from infra.samples.exposures import write_exposure
+from infra.samples.modes import MODES
+from tests.conftest import PROJECT
+
+
+def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
+    for name in list(environment):
+        if name.startswith(("AWS_", "CRDS_")):
+            del environment[name]
+    return subprocess.run(
+        [sys.executable, "-m", "infra.demo", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_persons_own_exposure_and_cache(tmp_path: Path, sample_cache: Path) -> None:
+    mode = next(mode for mode in MODES if mode.name == "niriss-ami")
+    write_exposure(mode, tmp_path / "mine_uncal.fits")
+    done = demo(tmp_path, "--file", "mine_uncal.fits", "--crds-path", str(sample_cache))
+    assert done.returncode == 0, done.stderr
+    assert "jwst_niriss_mask_9002.fits" in done.stdout
+    assert "4 x 5 x 80 x 80" in done.stdout
+    assert '"status": "Complete"' in done.stdout
+    products = tmp_path / "demo-output" / "products"
+    assert str(products) in done.stdout.replace("\n", "")
+    assert fits.getdata(products / "mine_dq_init.fits", "PIXELDQ").shape == (80, 80)
+
+
+def test_a_bad_exposure_is_told_and_the_exit_says_so(tmp_path: Path, sample_cache: Path) -> None:
+    mode = next(mode for mode in MODES if mode.name == "niriss-ami")
+    write_exposure(mode, tmp_path / "mine_uncal.fits")
+    with fits.open(tmp_path / "mine_uncal.fits", mode="update") as hdus:
+        hdus[0].header["SUBSTRT1"] = 2000
+    done = demo(tmp_path, "--file", "mine_uncal.fits", "--crds-path", str(sample_cache))
+    assert done.returncode == 1
+    assert "InputRejected" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--file", "x"), ("--crds-path", "x")])
+def test_file_and_cache_go_together(arguments: tuple[str, str], tmp_path: Path) -> None:
+    done = demo(tmp_path, *arguments)
+    assert done.returncode == 1
+    assert "go together" in done.stderr
