@@ -21,6 +21,7 @@ _DEFINITIONS = (
     (6, 64, "NOISY"),
     (7, 128, "REFERENCE_PIXEL"),
 )
+_DQ_DEF = np.dtype([("BIT", ">i4"), ("VALUE", ">i4"), ("NAME", "S40"), ("DESCRIPTION", "S80")])
 _BORDER = 4  # rows and columns of reference pixels around a detector
 
 
@@ -84,8 +85,8 @@ def write_mask(mask: SampleMask, path: Path, seed: int = 0) -> None:
     rng = np.random.default_rng([seed, *mask.name.encode()])
     hdus = [_primary(mask), fits.ImageHDU(_defects(rng, mask), name="DQ")]
     if mask.own_bits:
-        columns = np.dtype([("BIT", ">i4"), ("VALUE", ">i4"), ("NAME", "S40")])
-        hdus.append(fits.BinTableHDU(np.array(list(_DEFINITIONS), dtype=columns), name="DQ_DEF"))
+        rows = [(bit, value, name, "") for bit, value, name in _DEFINITIONS]
+        hdus.append(fits.BinTableHDU(np.array(rows, dtype=_DQ_DEF), name="DQ_DEF"))
     path.parent.mkdir(parents=True, exist_ok=True)
     fits.HDUList(hdus).writeto(path, overwrite=True)
 

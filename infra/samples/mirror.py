@@ -110,13 +110,19 @@ def write_server_config(
     config = {
         "bad_files_list": list(bad_files),
         "connected": True,
+        "context_history": [[_LATE, context, "Samples"]],
         "crds_version": {"str": "sample"},
         "download_metadata": proxy.crds_encode(catalogue),
+        "edit_context": context,
         "force_remote_mode": 0,
+        "last_synced": _LATE,
+        "mapping_url": {"jwst": "https://crds.invalid/mappings/jwst/"},
         "mappings": [path.name for path in files if path.suffix.endswith("map")],
         "observatory": "jwst",
         "operational_context": context,
+        "reference_url": {"jwst": "https://crds.invalid/references/jwst/"},
         "status": "server",
+        "versions_context": context,
     }
     path = root / "config" / "jwst" / "server_config"
     path.parent.mkdir(parents=True, exist_ok=True)
