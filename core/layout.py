@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.pixels import FLOAT32, PixelFormat
+from core.pixels import FLOAT32, PixelFormat, as_float32
 
 __all__ = [
     "ByteRange",
@@ -38,18 +38,11 @@ class ByteRange:
 
 
 class Segment(Protocol):
-    """A run of output bytes.
-
-    Pieces of a segment start and end at multiples of its `grain`, so that no pixel is split.
-    """
+    """A run of output bytes, of which any part can be rendered by itself."""
 
     @property
     def length(self) -> int:
         """Bytes of output."""
-
-    @property
-    def grain(self) -> int:
-        """Bytes of output that must stay together."""
 
     def source(self, offset: int, length: int) -> ByteRange | None:
         """Which bytes of the input a piece needs; None if it needs none."""
@@ -62,8 +55,7 @@ class Segment(Protocol):
 class Made:
     """Bytes made by the step: headers, planes, padding."""
 
-    content: bytes
-    grain = 1
+    content: Content
 
     @property
     def length(self) -> int:
@@ -85,7 +77,6 @@ class Copied:
 
     start: int
     length: int
-    grain = 1
 
     def source(self, offset: int, length: int) -> ByteRange:
         """The same bytes of the input."""
@@ -114,7 +105,6 @@ class Repeated:
     planes: NDArray[np.uint8]
     each: int
     count: int
-    grain = 1
 
     @property
     def length(self) -> int:
@@ -159,7 +149,6 @@ class Merged:
     start: int
     pixel_format: PixelFormat
     planes: Repeated
-    grain = 1
 
     @property
     def length(self) -> int:
@@ -194,21 +183,28 @@ class Converted:
     start: int
     pixels: int
     pixel_format: PixelFormat
-    grain = FLOAT32.itemsize
 
     @property
     def length(self) -> int:
         """Bytes of output."""
-        return self.pixels * self.grain
+        return self.pixels * FLOAT32.itemsize
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """The same pixels of the input."""
+        """The input's pixels, of which the first and the last may be needed in part."""
+        first, last = _pixels(offset, length)
         size = self.pixel_format.itemsize
-        return ByteRange(self.start + offset // self.grain * size, length // self.grain * size)
+        return ByteRange(self.start + first * size, (last - first) * size)
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+    def render(self, offset: int, length: int, source: bytes) -> Content:
         """The pixels as float32."""
-        return self.pixel_format.decode(source).astype(">f4").view(np.uint8).data
+        first, _ = _pixels(offset, length)
+        skip = offset - first * FLOAT32.itemsize
+        return as_float32(source, self.pixel_format).view(np.uint8).data[skip : skip + length]
+
+
+def _pixels(offset: int, length: int) -> tuple[int, int]:
+    """The float32 pixels that a byte range of the output touches: first, and one past the last."""
+    return offset // FLOAT32.itemsize, -(-(offset + length) // FLOAT32.itemsize)
 
 
 @dataclass(frozen=True)
@@ -247,9 +243,7 @@ class Layout:
         joined: list[Segment] = []
         for segment in segments:
             last = joined[-1] if joined else None
-            if isinstance(last, Made) and isinstance(segment, Made):
-                joined[-1] = Made(last.content + segment.content)
-            elif (
+            if (
                 isinstance(last, Copied)
                 and isinstance(segment, Copied)
                 and last.start + last.length == segment.start
@@ -264,9 +258,20 @@ class Layout:
         """Bytes of the output file."""
         return sum(segment.length for segment in self.segments)
 
-    def pieces(self, most: int) -> Iterator[Piece]:
-        """Walk through the output in order, in pieces of at most `most` bytes (>= 4)."""
+    def pieces(self, most: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
+        """Walk through the output in order, in bounded pieces.
+
+        Parameters
+        ----------
+        most : int
+            Bytes that a piece has at most.
+        start, stop : int
+            The part of the output to walk through; all of it by default.
+        """
+        end = self.length if stop is None else stop
+        position = 0
         for segment in self.segments:
-            step = most - most % segment.grain
-            for offset in range(0, segment.length, step):
-                yield Piece(segment, offset, min(step, segment.length - offset))
+            first, last = max(start - position, 0), min(end - position, segment.length)
+            for offset in range(first, last, most):
+                yield Piece(segment, offset, min(most, last - offset))
+            position += segment.length

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected
 
-__all__ = ["FLOAT32", "PixelFormat", "encode_uint32", "format_of"]
+__all__ = ["FLOAT32", "PixelFormat", "as_float32", "encode_uint32", "format_of"]
 
 _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _SIGN_BIT_32 = np.uint32(1 << 31)
@@ -96,6 +96,20 @@ def format_of(header: fits.Header, owner: str) -> PixelFormat:
     )
 
 
-def encode_uint32(pixels: NDArray[np.uint32]) -> bytes:
+def as_float32(stored: bytes | memoryview, pixel_format: PixelFormat) -> NDArray[np.float32]:
+    """Return the pixels that `stored` bytes hold as big-endian float32.
+
+    Parameters
+    ----------
+    stored : bytes-like
+        Whole pixels, big-endian, as they lie in the file.
+    pixel_format : `PixelFormat`
+        How they are stored.
+    """
+    return pixel_format.decode(stored).astype(">f4")
+
+
+def encode_uint32(pixels: NDArray[np.uint32]) -> memoryview:
     """Return unsigned 32-bit pixels as FITS stores them (big-endian, BZERO = 2**31)."""
-    return (pixels ^ _SIGN_BIT_32).astype(">u4").tobytes()
+    stored = (pixels ^ _SIGN_BIT_32).astype(">u4")
+    return stored.reshape(-1).view(np.uint8).data

@@ -231,7 +231,7 @@ def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     name = image_name(exposure)
     header = _image_header(name, _UINT32, quality.image.shape, _present_header(exposure, name))
     data = encode_uint32(quality.image)
-    return [Made(_bytes(header, exposure.name) + data + bytes(padding(len(data))))]
+    return [Made(_bytes(header, exposure.name)), Made(data), Made(bytes(padding(len(data))))]
 
 
 def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:

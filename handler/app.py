@@ -19,6 +19,7 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
 from core.errors import InputRejected
+from handler.blocks import Blocks
 from handler.masks import Masks
 from handler.observability import adopt_other_loggers, logger
 from handler.process import Services, process, reject
@@ -30,7 +31,10 @@ from handler.settings import Settings
 __all__ = ["lambda_handler"]
 
 _PATIENT = Config(
-    retries={"mode": "standard", "max_attempts": 5}, connect_timeout=5, read_timeout=60
+    retries={"mode": "standard", "max_attempts": 5},
+    connect_timeout=5,
+    read_timeout=60,
+    max_pool_connections=10,
 )
 
 
@@ -44,7 +48,7 @@ def settings_and_services() -> tuple[Settings, Services]:
         Rules(settings.mirror, scratch), Masks(settings.mirror, scratch / "references")
     )
     clients = boto3.client("s3", config=_PATIENT), boto3.client("events", config=_PATIENT)
-    return settings, Services(*clients, references)
+    return settings, Services(*clients, references, Blocks(settings.blocks))
 
 
 @logger.inject_lambda_context(clear_state=True)

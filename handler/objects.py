@@ -1,27 +1,20 @@
-"""S3: ranged reads of an object, and the execution of a layout."""
+"""S3: what an object is, and ranged reads of it."""
 
-import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputRejected, TransientFailure
-from core.layout import Layout
 from handler.errors import failures_of
 from handler.locations import S3Location
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "StoredObject"]
+__all__ = ["ObjectStore", "StoredObject", "address"]
 
-MIB = 1024 * 1024
 _WINDOW = 128 * 1024
 """Bytes fetched for a header: most primary headers and the next one fit into one request."""
-_PART = 8 * MIB
-"""Bytes of a part, and so of what is held in memory at a time."""
-_MOST_PARTS = 10_000
 
 
 @dataclass(frozen=True)
@@ -38,12 +31,15 @@ class StoredObject:
         Bytes.
     metadata : dict of str to str
         Its user-defined metadata.
+    crc32 : str or None
+        Its CRC-32, in base64, where S3 has one of the whole object.
     """
 
     location: S3Location
     etag: str
     size: int
     metadata: dict[str, str]
+    crc32: str | None = None
 
 
 @dataclass
@@ -55,12 +51,13 @@ class ObjectStore:
     client : boto3 S3 client
         How to reach it.
     received, sent : int
-        Bytes of content moved in and out.
+        Bytes of content moved in and out. Copies within S3 do not count.
     """
 
     client: "S3Client"
     received: int = 0
     sent: int = 0
+    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _window: tuple[int, bytes] = field(default=(0, b""), repr=False)
 
     def describe(self, location: S3Location, missing: type[Exception]) -> StoredObject:
@@ -72,12 +69,13 @@ class ObjectStore:
             `missing`, if it is not there.
         """
         with failures_of(f"{location}: looking it up", missing):
-            answer = self.client.head_object(**_address(location))
+            answer = self.client.head_object(**address(location), ChecksumMode="ENABLED")
         return StoredObject(
             location=S3Location(location.bucket, location.key, _version(answer)),
             etag=answer["ETag"],
             size=answer["ContentLength"],
             metadata=answer["Metadata"],
+            crc32=answer.get("ChecksumCRC32"),
         )
 
     def find(self, location: S3Location) -> StoredObject | None:
@@ -102,12 +100,12 @@ class ObjectStore:
             return b""
         with failures_of(f"{source.location}: reading bytes {start} to {stop}", InputRejected):
             answer = self.client.get_object(
-                **_address(source.location),
+                **address(source.location),
                 IfMatch=source.etag,
                 Range=f"bytes={start}-{stop - 1}",
             )
             content = answer["Body"].read()
-        self.received += len(content)
+        self.count(received=len(content))
         if len(content) != stop - start:
             raise TransientFailure(
                 f"{source.location}: S3 answered {len(content)} bytes, expected {stop - start}"
@@ -122,143 +120,22 @@ class ObjectStore:
             self._window = (first, window)
         return window[start - first : start - first + length]
 
-    def write(
-        self, layout: Layout, source: StoredObject, target: S3Location, metadata: dict[str, str]
-    ) -> StoredObject:
-        """Execute a layout: write the product, whole or not at all, and check that it is there.
-
-        Parameters
-        ----------
-        layout : `~core.layout.Layout`
-            The product.
-        source : `StoredObject`
-            The input that the layout refers to.
-        target : `~handler.locations.S3Location`
-            Where the product goes.
-        metadata : dict of str to str
-            User-defined metadata of the product.
-
-        Returns
-        -------
-        `StoredObject`
-            The product.
-
-        Raises
-        ------
-        TransientFailure
-            If S3 cannot be reached, the input was replaced meanwhile, or the product has the
-            wrong length.
-        """
-        if layout.length <= _PART:
-            self._put(b"".join(self._content(layout, source, _PART)), target, metadata)
-        else:
-            self._upload(layout, source, target, metadata)
-        product = self.describe(target, missing=TransientFailure)
-        if product.size != layout.length or product.metadata != metadata:
-            raise TransientFailure(
-                f"{target}: has {product.size} bytes and metadata {product.metadata}, "
-                f"expected {layout.length} bytes and {metadata}"
-            )
-        return product
-
-    def _put(self, content: bytes, target: S3Location, metadata: dict[str, str]) -> None:
-        with failures_of(f"{target}: writing it", TransientFailure):
-            self.client.put_object(
-                **_address(target),
-                Body=content,
-                Metadata=metadata,
-                ContentType=_CONTENT_TYPE,
-                ChecksumAlgorithm="CRC32",
-            )
-        self.sent += len(content)
-
-    def _upload(
-        self, layout: Layout, source: StoredObject, target: S3Location, metadata: dict[str, str]
-    ) -> None:
-        """Stream the layout as a multipart upload."""
-        part_bytes = max(_PART, -(-layout.length // _MOST_PARTS))
-        with self._multipart(target, metadata, layout.length) as (upload, parts):
-            for part in _joined(self._content(layout, source, part_bytes), part_bytes):
-                number = len(parts) + 1
-                answer = self.client.upload_part(
-                    **_address(target),
-                    UploadId=upload,
-                    PartNumber=number,
-                    Body=part,
-                    ChecksumAlgorithm="CRC32",
-                )
-                parts.append(
-                    {
-                        "PartNumber": number,
-                        "ETag": answer["ETag"],
-                        "ChecksumCRC32": answer["ChecksumCRC32"],
-                    }
-                )
-                self.sent += len(part)
-
-    @contextmanager
-    def _multipart(
-        self, target: S3Location, metadata: dict[str, str], length: int
-    ) -> Iterator[tuple[str, list[Any]]]:
-        """Open a multipart upload; complete it if all goes well, else leave nothing behind."""
-        with failures_of(f"{target}: writing it", TransientFailure):
-            upload = self.client.create_multipart_upload(
-                **_address(target),
-                Metadata=metadata,
-                ContentType=_CONTENT_TYPE,
-                ChecksumAlgorithm="CRC32",
-                ChecksumType="FULL_OBJECT",
-            )["UploadId"]
-            parts: list[Any] = []
-            try:
-                yield upload, parts
-                self.client.complete_multipart_upload(
-                    **_address(target),
-                    UploadId=upload,
-                    MultipartUpload={"Parts": parts},
-                    ChecksumType="FULL_OBJECT",
-                    MpuObjectSize=length,
-                )
-            except BaseException:
-                self.client.abort_multipart_upload(**_address(target), UploadId=upload)
-                raise
-
-    def _content(self, layout: Layout, source: StoredObject, most: int) -> Iterator[Any]:
-        """The bytes of the product in order, in bounded pieces."""
-        for piece in layout.pieces(most):
-            wanted = piece.source
-            yield piece.render(
-                self.read(source, wanted.start, wanted.length) if wanted is not None else b""
-            )
+    def count(self, received: int = 0, sent: int = 0) -> None:
+        """Count bytes that passed through the function; parts are moved side by side."""
+        with self._counting:
+            self.received += received
+            self.sent += sent
 
 
-_CONTENT_TYPE = "application/fits"  # registered by RFC 4047
-
-
-def _address(location: S3Location) -> dict[str, Any]:
-    address = {"Bucket": location.bucket, "Key": location.key}
+def address(location: S3Location) -> dict[str, Any]:
+    """Return an object's address as the S3 client takes it."""
+    parts = {"Bucket": location.bucket, "Key": location.key}
     if location.version_id is not None:
-        address["VersionId"] = location.version_id
-    return address
+        parts["VersionId"] = location.version_id
+    return parts
 
 
 def _version(answer: Any) -> str | None:
     """The version that S3 names; objects of an unversioned bucket have none."""
     version: str | None = answer.get("VersionId")
     return None if version == "null" else version
-
-
-def _joined(content: Iterator[Any], part_bytes: int) -> Iterator[bytes]:
-    """Cut a stream of pieces into parts of equal length; the last takes what is left."""
-    part = io.BytesIO()
-    for piece in content:
-        rest = memoryview(piece)
-        while rest:
-            room = part_bytes - part.tell()
-            part.write(rest[:room])
-            rest = rest[room:]
-            if part.tell() == part_bytes:
-                yield part.getvalue()
-                part = io.BytesIO()
-    if part.tell():
-        yield part.getvalue()

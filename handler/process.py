@@ -14,14 +14,17 @@ from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
 from core import __version__
-from core.errors import InputRejected
+from core.errors import InputRejected, TransientFailure
 from core.exposure import Exposure
 from core.hdus import locate
+from core.layout import Layout
 from core.pixels import format_of
 from core.product import Provenance, compose
 from core.readout import cut
 from core.step import DataQuality, image_name, initialize, kept
 from handler.announcements import Record, Status, announce
+from handler.assembly import Overtaken, Target, write
+from handler.blocks import Blocks
 from handler.locations import S3Location
 from handler.objects import ObjectStore, StoredObject
 from handler.observability import logger, measure
@@ -35,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Services", "process", "reject"]
 
+_REPLACE = OnExisting.REPLACE
 _LARGEST_USER_DQ = 256 * 1024 * 1024
 
 
@@ -48,11 +52,14 @@ class Services:
         S3 and EventBridge.
     references : `~handler.references.References`
         The CRDS mirror; caches what it has read.
+    blocks : `~handler.blocks.Blocks`
+        Blocks of repeated planes; remembers which have been checked.
     """
 
     s3: "S3Client"
     events: "EventBridgeClient"
     references: References
+    blocks: Blocks
 
 
 def process(
@@ -85,7 +92,7 @@ def process(
     store = ObjectStore(services.s3)
     record = Record(settings.mirror, request_id)
     try:
-        status, reason = _run(request, settings, services.references, store, record)
+        status, reason = _run(request, settings, services, store, record)
     except Exception as exc:
         usage = _usage(store, started)
         detail = record.detail(Status.FAILED, str(exc), type(exc).__name__, usage)
@@ -117,7 +124,7 @@ def _tell(detail: dict[str, Any], settings: Settings, services: Services) -> Non
 def _run(
     request: ExposureRequest,
     settings: Settings,
-    references: References,
+    services: Services,
     store: ObjectStore,
     record: Record,
 ) -> tuple[Status, str | None]:
@@ -129,28 +136,56 @@ def _run(
     exposure = _read_exposure(source, store)
     record.exposure_is(exposure)
 
-    reference = references.resolve(request, exposure, settings.context, store)
+    reference = services.references.resolve(request, exposure, settings.context, store)
     record.reference_is(reference)
     logger.append_keys(mask=reference.label, context=reference.context)
 
-    target = request.target(settings.output_bucket, settings.output_prefix)
+    location = request.target(settings.output_bucket, settings.output_prefix)
     user_dq = _described_user_dq(request, store)
     metadata = _metadata(source, reference, user_dq, settings)
-    present = store.find(target)
-    if present is not None and _is_same(present.metadata, metadata):
-        on_existing = request.on_existing or settings.on_existing
-        if on_existing is OnExisting.SKIP:
-            record.output_is(present)
-            return Status.SKIPPED, f"{target} was made from the same input and mask"
-        if on_existing is OnExisting.ERROR:
-            raise InputRejected(f"{target} is there, made from the same input and mask")
+    present = store.find(location)
+    on_existing = request.on_existing or settings.on_existing
+    if present is not None and _is_same(present, metadata) and on_existing is not _REPLACE:
+        return _already_made(present, on_existing, record)
 
-    quality = _data_quality(exposure, source, reference, user_dq, references, store)
+    quality = _data_quality(exposure, source, reference, user_dq, services.references, store)
     record.flags_are(quality.image)
-    provenance = _provenance(target, reference)
-    layout = compose(exposure, quality, provenance, settings.encoding)
-    record.output_is(store.write(layout, source, target, metadata))
+    layout = compose(exposure, quality, _provenance(location, reference), settings.encoding)
+    condition = {"IfNoneMatch": "*"} if present is None else {"IfMatch": present.etag}
+    try:
+        product = _write(layout, source, Target(location, metadata, condition), services, store)
+    except Overtaken as exc:
+        present = store.find(location)
+        if present is not None and _is_same(present, metadata):
+            return _already_made(present, OnExisting.SKIP, record)
+        raise TransientFailure(f"{location}: was written meanwhile: {exc}") from exc
+    record.output_is(product)
     return Status.COMPLETE, None
+
+
+def _already_made(
+    present: StoredObject, on_existing: OnExisting, record: Record
+) -> tuple[Status, str]:
+    """The product is there: that is all there is to do, or an error."""
+    reason = f"{present.location} was made from the same input and mask"
+    if on_existing is OnExisting.ERROR:
+        raise InputRejected(reason)
+    record.output_is(present)
+    return Status.SKIPPED, reason
+
+
+def _write(
+    layout: Layout, source: StoredObject, target: Target, services: Services, store: ObjectStore
+) -> StoredObject:
+    """Write the product; if that fails, doubt the blocks that were trusted, once."""
+    keeper = partial(services.blocks.keep, store=store)
+    try:
+        return write(layout, source, target, store, keeper)
+    except TransientFailure:
+        if not services.blocks.forget():
+            raise
+        logger.warning("writing again, the blocks checked anew", exc_info=True)
+        return write(layout, source, target, store, keeper)
 
 
 def _usage(store: ObjectStore, started: float) -> dict[str, Any]:
@@ -190,9 +225,10 @@ def _metadata(
     }
 
 
-def _is_same(present: dict[str, str], wanted: dict[str, str]) -> bool:
+def _is_same(present: StoredObject, wanted: dict[str, str]) -> bool:
     """Whether a product would come out the same; another context may choose the same mask."""
-    return all(present.get(key) == wanted[key] for key in wanted if key != "crds-context")
+    found = present.metadata
+    return all(found.get(key) == wanted[key] for key in wanted if key != "crds-context")
 
 
 def _data_quality(

@@ -41,6 +41,8 @@ class Settings:
         How science pixels are written.
     on_existing : `OnExisting`
         What to do when the product is there.
+    blocks : `~handler.locations.S3Location` or None
+        Where repeated planes may be kept; None to keep none.
     """
 
     output_bucket: str
@@ -50,6 +52,7 @@ class Settings:
     event_bus: str
     encoding: Encoding
     on_existing: OnExisting
+    blocks: S3Location | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -72,6 +75,7 @@ class Settings:
             context=environment.get("CRDS_CONTEXT") or LATEST,
             event_bus=environment.get("EVENT_BUS") or "default",
             encoding=_choice(environment, "SCIENCE_ENCODING", Encoding, Encoding.NATIVE),
+            blocks=_blocks(environment.get("DQ_BLOCK_URI", "")),
             on_existing=_choice(environment, "ON_EXISTING", OnExisting, OnExisting.SKIP),
         )
 
@@ -91,6 +95,13 @@ def _mirror(uri: str) -> S3Location:
         return S3Location.parse_prefix(uri)
     except ValueError as exc:
         raise ValueError(f"CRDS_MIRROR={uri!r}: {exc}") from exc
+
+
+def _blocks(uri: str) -> S3Location | None:
+    try:
+        return S3Location.parse_prefix(uri) if uri else None
+    except ValueError as exc:
+        raise ValueError(f"DQ_BLOCK_URI={uri!r}: {exc}") from exc
 
 
 def _choice(

@@ -15,6 +15,7 @@ from hypothesis import settings as hypothesis_settings
 
 from core.product import Encoding
 from handler.app import handle_batch, handle_one
+from handler.blocks import Blocks
 from handler.locations import S3Location
 from handler.masks import Masks
 from handler.process import Services
@@ -132,11 +133,14 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
     """Make functions of any settings, each with an empty /tmp."""
     empty_buckets(aws)
 
-    def make(prefix: str = "", context: str = "latest") -> Function:
+    def make(
+        prefix: str = "", context: str = "latest", blocks: S3Location | None = None
+    ) -> Function:
         mirror = S3Location(MIRROR, prefix)
         scratch = tmp_path / "scratch"
         references = References(Rules(mirror, scratch), Masks(mirror, scratch / "references"))
-        services = Services(aws.client("s3"), aws.client("events"), references)
+        clients = aws.client("s3"), aws.client("events")
+        services = Services(*clients, references, Blocks(blocks))
         settings = Settings(
             PRODUCTS, "dq_init/", mirror, context, "default", Encoding.NATIVE, OnExisting.SKIP
         )

@@ -62,13 +62,14 @@ def test_pieces_of_any_size_give_the_same_bytes(
 
 
 def test_ranges_that_follow_one_another_are_joined() -> None:
-    layout = Layout.of([Copied(0, 10), Copied(10, 5), Copied(20, 5), Made(b"a"), Made(b"b")])
-    assert layout.segments == (Copied(0, 15), Copied(20, 5), Made(b"ab"))
+    layout = Layout.of([Copied(0, 10), Copied(10, 5), Copied(20, 5), Made(b""), Made(b"b")])
+    assert layout.segments == (Copied(0, 15), Copied(20, 5), Made(b"b"))
 
 
 def test_a_conversion_asks_for_whole_pixels_of_the_input() -> None:
     segment = Converted(100, 50, UINT16)
     assert segment.source(40, 20) == ByteRange(120, 10)
+    assert segment.source(41, 20) == ByteRange(120, 12)
 
 
 def test_a_repeated_plane_is_rendered_without_a_copy() -> None:

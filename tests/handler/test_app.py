@@ -11,8 +11,7 @@ from astropy.io import fits
 
 from core.errors import InputRejected, TransientFailure
 from core.product import Encoding
-from handler import app
-from handler.objects import ObjectStore
+from handler import app, process
 from handler.settings import OnExisting
 from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
 from infra.samples.exposures import write_exposure
@@ -97,7 +96,7 @@ def test_on_existing_decides(function: Function, exposure: bytes) -> None:
     replaced = function.run(KEY, onExisting="replace")
     assert replaced["status"] == "Complete"
     assert replaced["output"]["versionId"] != first["output"]["versionId"]
-    with pytest.raises(InputRejected, match="is there, made from the same input and mask"):
+    with pytest.raises(InputRejected, match="was made from the same input and mask"):
         function.with_settings(on_existing=OnExisting.ERROR).run(KEY)
 
 
@@ -200,13 +199,14 @@ def test_an_input_replaced_while_it_is_read_leaves_no_product(
     )
     try:
         function.aws.client("s3").put_object(Bucket=RAW, Key=KEY, Body=exposure)
-        original = ObjectStore.write
+        original = process.write
 
-        def replace_first(self: ObjectStore, *arguments: Any) -> Any:
-            self.client.put_object(Bucket=RAW, Key=KEY, Body=exposure[:-1] + b"\1")
-            return original(self, *arguments)
+        def replace_first(layout: Any, source: Any, *arguments: Any) -> Any:
+            s3 = function.aws.client("s3")
+            s3.put_object(Bucket=RAW, Key=KEY, Body=exposure[:-1] + b"\1")
+            return original(layout, source, *arguments)
 
-        monkeypatch.setattr(ObjectStore, "write", replace_first)
+        monkeypatch.setattr(process, "write", replace_first)
         with pytest.raises(TransientFailure, match="replaced meanwhile"):
             function.run(KEY)
     finally:
