@@ -92,7 +92,7 @@ def write(
     objects: dict[str, StoredObject] = {}
     stretches = [_stretch(segment, source, keeper, objects) for segment in layout.segments]
     parts = plan(stretches)
-    with _overtaken(), failures_of(f"{target.location}: writing it", TransientFailure):
+    with failures_of(f"{target.location}: writing it", TransientFailure), _overtaken():
         if len(parts) == 1 and isinstance(parts[0], UploadedPart):
             _put(_content(layout, parts[0], source, store), target, store)
         else:

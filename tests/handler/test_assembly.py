@@ -1,0 +1,283 @@
+"""Products that S3 assembles: same bytes, few of them through the function, faults leave nothing."""
+
+import threading
+from collections.abc import Callable, Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from botocore.exceptions import ClientError
+
+from core.errors import TransientFailure
+from core.product import Encoding
+from handler import assembly, blocks, process
+from handler.blocks import Blocks
+from handler.locations import S3Location
+from infra.local_aws import MIRROR, PRODUCTS, RAW
+from infra.samples.exposures import asdf_hdu, primary_header
+from infra.samples.modes import MODES
+from tests.conftest import Function
+
+MODE = {mode.name: mode for mode in MODES}
+KEY = "2023/jw01_uncal.fits"
+MIB = 1024 * 1024
+BLOCKS = S3Location(MIRROR, "blocks")
+
+
+def exposure(mode: str, shape: tuple[int, ...], *extra: Any, **header: Any) -> bytes:
+    primary = primary_header(MODE[mode])
+    primary.update(header)
+    sci = np.random.default_rng(1).integers(0, 65536, shape, dtype=np.uint16)
+    hdus = [fits.PrimaryHDU(header=primary), fits.ImageHDU(sci, name="SCI"), *extra, asdf_hdu()]
+    buffer = BytesIO()
+    fits.HDUList(hdus).writeto(buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def full_frame() -> bytes:
+    """42 MB of SCI; GROUPDQ is 21 MB."""
+    return exposure("nircam-full", (1, 5, 2048, 2048))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks pay for products as small as those of the tests."""
+    monkeypatch.setattr(blocks, "_LEAST_GAIN", 8 * MIB)
+    monkeypatch.setattr(blocks, "_BLOCK", 16 * MIB)
+
+
+@pytest.fixture
+def with_blocks(make_function: Any, small_blocks: None) -> Iterator[Function]:
+    function = make_function(blocks=BLOCKS)
+    yield function
+    forget_blocks(function)
+
+
+def block_keys(function: Function) -> list[str]:
+    found = function.aws.client("s3").list_objects_v2(Bucket=MIRROR, Prefix="blocks/")
+    return [item["Key"] for item in found.get("Contents", [])]
+
+
+def forget_blocks(function: Function) -> None:
+    for key in block_keys(function):
+        function.aws.client("s3").delete_object(Bucket=MIRROR, Key=key)
+
+
+def same_but_for_the_date(first: bytes, second: bytes) -> bool:
+    place = first.index(b"DATE    = '")
+    assert second[:place] == first[:place]
+    return first[place + 80 :] == second[place + 80 :]
+
+
+@pytest.fixture
+def streamed(function: Function, monkeypatch: pytest.MonkeyPatch) -> Callable[[], bytes]:
+    """The same product, every byte of it through the function."""
+
+    def make(**fields: Any) -> bytes:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(assembly, "_LEAST_SOURCE", 10**15)
+            return function.product(function.run(KEY, onExisting="replace", **fields))
+
+    return make
+
+
+SHAPES = {
+    "nircam-full": (1, 5, 2048, 2048),
+    "niriss-soss": (2, 20, 256, 2048),
+    "niriss-superstripe": (40, 8, 256, 208),
+    "fgs1-id-image": (1, 3, 2048, 2024),
+    "miri-full": (2, 6, 1024, 1032),
+}
+
+
+@pytest.mark.parametrize("mode", SHAPES)
+def test_assembled_and_streamed_products_are_the_same_bytes(
+    mode: str, with_blocks: Function, streamed: Callable[[], bytes]
+) -> None:
+    content = exposure(mode, SHAPES[mode])
+    with_blocks.upload(content, KEY)
+    detail = with_blocks.run(KEY)
+    assembled = with_blocks.product(detail)
+    assert block_keys(with_blocks)
+    assert detail["output"]["bytes"] == len(assembled)
+    again = with_blocks.run(KEY, onExisting="replace")
+    assert again["function"]["bytesSent"] < len(assembled) / 2
+    assert same_but_for_the_date(assembled, with_blocks.product(again))
+    assert same_but_for_the_date(assembled, streamed())
+
+
+def test_science_pixels_do_not_pass_through_the_function(
+    with_blocks: Function, full_frame: bytes
+) -> None:
+    with_blocks.upload(full_frame, KEY)
+    with_blocks.run(KEY)
+    moved = with_blocks.run(KEY, onExisting="replace")["function"]
+    assert moved["bytesReceived"] < 6 * MIB
+    assert moved["bytesSent"] < 5 * MIB + 17 * MIB
+
+
+def test_without_a_place_for_blocks_groupdq_is_uploaded(
+    function: Function, full_frame: bytes
+) -> None:
+    function.upload(full_frame, KEY)
+    moved = function.run(KEY)["function"]
+    assert moved["bytesSent"] > 5 * 2048 * 2048
+    assert block_keys(function) == []
+
+
+def test_float32_is_streamed_and_its_groupdq_copied(
+    with_blocks: Function, full_frame: bytes
+) -> None:
+    function = with_blocks.with_settings(encoding=Encoding.FLOAT32)
+    function.upload(full_frame, KEY)
+    product = function.product(function.run(KEY))
+    with fits.open(BytesIO(product)) as after, fits.open(BytesIO(full_frame)) as before:
+        assert np.array_equal(after["SCI"].data, before["SCI"].data)
+        assert after["SCI"].data.dtype == np.dtype(">f4")
+    assert block_keys(function)
+
+
+def test_groupdq_that_is_there_is_streamed_and_merged(with_blocks: Function) -> None:
+    shape = (1, 5, 2048, 2048)
+    present = np.random.default_rng(2).integers(0, 2, shape, dtype=np.uint8) * 4
+    content = exposure("nircam-full", shape, fits.ImageHDU(present, name="GROUPDQ"))
+    with_blocks.upload(content, KEY)
+    product = with_blocks.product(with_blocks.run(KEY))
+    with fits.open(BytesIO(product)) as hdus:
+        bad = (hdus["PIXELDQ"].data & 1).astype(np.uint8)
+        assert np.array_equal(hdus["GROUPDQ"].data, present | bad)
+    assert block_keys(with_blocks) == []
+
+
+def test_exposures_with_the_same_planes_share_a_block(
+    with_blocks: Function, full_frame: bytes
+) -> None:
+    for number in range(2):
+        with_blocks.upload(full_frame, f"jw0{number}_uncal.fits")
+        with_blocks.run(f"jw0{number}_uncal.fits")
+    assert len(block_keys(with_blocks)) == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "short", "overwritten"])
+@pytest.mark.parametrize("remembered", [True, False])
+def test_a_bad_block_is_made_anew(
+    damage: str, remembered: bool, with_blocks: Function, full_frame: bytes
+) -> None:
+    with_blocks.upload(full_frame, KEY)
+    good = with_blocks.product(with_blocks.run(KEY))
+    (key,) = block_keys(with_blocks)
+    s3 = with_blocks.aws.client("s3")
+    whole = s3.get_object(Bucket=MIRROR, Key=key)
+    content, metadata = whole["Body"].read(), whole["Metadata"]
+    s3.delete_object(Bucket=MIRROR, Key=key, VersionId=whole["VersionId"])
+    if damage == "short":
+        s3.put_object(Bucket=MIRROR, Key=key, Body=content[:-1], Metadata=metadata)
+    if damage == "overwritten":
+        s3.put_object(Bucket=MIRROR, Key=key, Body=bytes(len(content)), Metadata=metadata)
+    if not remembered:
+        with_blocks.services.blocks = Blocks(BLOCKS)
+    again = with_blocks.product(with_blocks.run(KEY, onExisting="replace"))
+    assert same_but_for_the_date(good, again)
+
+
+def failing(operation: str, number: int, code: str) -> Callable[..., None]:
+    """Let the n-th call of an operation fail as S3 would."""
+    calls = iter(range(1, 10_000))
+    lock = threading.Lock()
+
+    def fail(**_: Any) -> None:
+        with lock:
+            if next(calls) == number:
+                raise ClientError({"Error": {"Code": code, "Message": "as asked"}}, operation)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("operation", "number"),
+    [("UploadPart", 1), ("UploadPart", 3), ("UploadPartCopy", 1), ("CompleteMultipartUpload", 1), ("GetObject", 4)],
+)  # fmt: skip
+def test_a_part_that_fails_leaves_neither_product_nor_upload(
+    operation: str, number: int, function: Function, full_frame: bytes
+) -> None:
+    function.upload(full_frame, KEY)
+    fail = failing(operation, number, "SlowDown")
+    function.services.s3.meta.events.register(f"before-call.s3.{operation}", fail)
+    with pytest.raises(TransientFailure, match="SlowDown"):
+        function.run(KEY)
+    assert function.products() == set()
+    assert "Uploads" not in function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS)
+    assert function.run(KEY)["status"] == "Complete"
+
+
+def test_throttling_is_retried_with_back_off(function: Function, full_frame: bytes) -> None:
+    """botocore's own retries see what the server answers, not what a hook raises."""
+    function.upload(full_frame, KEY)
+    answers = iter(["SlowDown", "SlowDown"])
+
+    def throttle(response: Any, **_: Any) -> Any:
+        return 0.01 if next(answers, None) else None
+
+    function.services.s3.meta.events.register("needs-retry.s3.UploadPart", throttle)
+    assert function.run(KEY)["status"] == "Complete"
+
+
+def test_two_invocations_at_once_leave_one_whole_product(
+    function: Function, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function.upload(full_frame, KEY)
+    both, one_by_one = threading.Barrier(2), threading.Lock()
+    original = process.write
+
+    def together(*arguments: Any) -> Any:
+        both.wait(timeout=60)
+        with one_by_one:  # unlike S3, moto does not check the condition and write in one step
+            return original(*arguments)
+
+    monkeypatch.setattr(process, "write", together)
+    details: list[dict[str, Any]] = []
+    threads = [threading.Thread(target=lambda: details.append(function.run(KEY))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(detail["status"] for detail in details) == ["Complete", "Skipped"]
+    versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS)["Versions"]
+    assert len(versions) == 1
+    assert "Uploads" not in function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS)
+
+
+def test_a_product_of_something_else_written_meanwhile_is_left_alone(
+    function: Function, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function.upload(full_frame, KEY)
+    original = process.write
+
+    def overtaken(layout: Any, source: Any, target: Any, *arguments: Any) -> Any:
+        function.aws.client("s3").put_object(
+            Bucket=PRODUCTS, Key=target.location.key, Body=b"newer", Metadata={"input-etag": "x"}
+        )
+        return original(layout, source, target, *arguments)
+
+    monkeypatch.setattr(process, "write", overtaken)
+    with pytest.raises(TransientFailure, match="was written meanwhile"):
+        function.run(KEY)
+    (key,) = function.products()
+    answer = function.aws.client("s3").get_object(Bucket=PRODUCTS, Key=key)
+    assert answer["Body"].read() == b"newer"
+
+
+def test_copies_are_pinned_to_the_inputs_version(function: Function, full_frame: bytes) -> None:
+    seen: list[dict[str, Any]] = []
+    function.services.s3.meta.events.register(
+        "provide-client-params.s3.UploadPartCopy", lambda params, **_: seen.append(params)
+    )
+    version = function.upload(full_frame, KEY)
+    detail = function.run(KEY)
+    assert seen
+    for params in seen:
+        assert params["CopySource"] == f"{RAW}/{KEY}?versionId={version}"
+        assert params["CopySourceIfMatch"] == detail["input"]["etag"]
