@@ -101,7 +101,7 @@ def _dq_array(hdus: fits.HDUList, name: str) -> NDArray[np.uint32]:
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "iu":
         found = "no data" if data is None else f"{data.dtype} of shape {np.shape(data)}"
         raise ReferenceUnavailable(f"{name}: DQ is {found}, expected a 2-D image of integers")
-    return data.astype(np.uint32)
+    return data.astype(np.uint32, copy=False)
 
 
 def _definitions(hdus: fits.HDUList, name: str) -> list[FlagDefinition]:

@@ -111,5 +111,6 @@ def as_float32(stored: bytes | memoryview, pixel_format: PixelFormat) -> NDArray
 
 def encode_uint32(pixels: NDArray[np.uint32]) -> memoryview:
     """Return unsigned 32-bit pixels as FITS stores them (big-endian, BZERO = 2**31)."""
-    stored = (pixels ^ _SIGN_BIT_32).astype(">u4")
+    stored = np.empty(pixels.shape, ">u4")
+    np.bitwise_xor(pixels, _SIGN_BIT_32, out=stored)
     return stored.reshape(-1).view(np.uint8).data

@@ -110,7 +110,7 @@ def initialize(
     if user is not None and mask is not None:
         flags = flags | _user_flags(user, exposure)
     image = flags if present is None else flags | present
-    planes = (flags & np.uint32(DO_NOT_USE)).astype(np.uint8)
+    planes = flags.astype(np.uint8) & np.uint8(DO_NOT_USE)
     return DataQuality(image=image, groups=planes.reshape(-1, *exposure.image_shape))
 
 

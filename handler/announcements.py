@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from core import __version__
 from core.errors import TransientFailure
 from core.exposure import Exposure
-from core.flags import DO_NOT_USE, count_by_mnemonic
+from core.flags import count_by_mnemonic
 from handler.errors import failures_of
 from handler.locations import S3Location
 from handler.objects import StoredObject
@@ -85,10 +85,11 @@ class Record:
 
     def flags_are(self, dq: NDArray[np.uint32]) -> None:
         """Count the flags of the data-quality image."""
-        bad = int(np.count_nonzero(dq & np.uint32(DO_NOT_USE)))
+        counts = count_by_mnemonic(dq)
+        bad = counts.get("DO_NOT_USE", 0)
         self._parts["flags"] = {
             "pixels": dq.size,
-            "byMnemonic": count_by_mnemonic(dq),
+            "byMnemonic": counts,
             "doNotUse": bad,
             "doNotUseFraction": bad / dq.size,
         }

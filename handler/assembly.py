@@ -23,9 +23,12 @@ from handler.objects import ObjectStore, StoredObject, address
 __all__ = ["Overtaken", "Target", "write"]
 
 MIB = 1024 * 1024
-_SIDE_BY_SIDE = 4
-_PIECE = 2 * MIB
-"""Bytes of the input that a part being made asks for at a time."""
+_UPLOADS_AT_ONCE = 2
+"""Each holds a part in memory and takes its share of one CPU; two fill the network."""
+_COPIES_AT_ONCE = 8
+"""Copies cost the function nothing but waiting."""
+_PIECE = 16 * MIB
+"""Bytes of a part that are made at a time: few requests cost less than little memory."""
 _LEAST_SOURCE = 5 * MIB
 """S3 copies ranges of larger objects only."""
 _CONTENT_TYPE = "application/fits"  # registered by RFC 4047
@@ -164,12 +167,17 @@ def _assemble(
             content = _content(layout, part, source, store)
             return _upload(content, number, upload, target, store)
 
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-            moving = [pool.submit(move, number, part) for number, part in enumerate(parts, 1)]
+        with (
+            ThreadPoolExecutor(_UPLOADS_AT_ONCE) as uploads,
+            ThreadPoolExecutor(_COPIES_AT_ONCE) as copies,
+        ):
+            pools = {UploadedPart: uploads, CopiedPart: copies}
+            moving = [pools[type(part)].submit(move, n, part) for n, part in enumerate(parts, 1)]
             try:
                 done += [future.result() for future in moving]
             except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
+                for pool in pools.values():
+                    pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
 

@@ -1,7 +1,6 @@
 """Mask files: fetched from the mirror once, verified, and kept in memory and in /tmp."""
 
 import hashlib
-import io
 import uuid
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from handler.rules import Choice
 __all__ = ["Masks"]
 
 _LARGEST_FILE = 256 * 1024 * 1024
+_PIECE = 8 * 1024 * 1024
 _KEPT_IN_MEMORY = 2
 _KEPT_ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
 
@@ -57,8 +57,8 @@ class Masks:
         """
         name = choice.mask or ""
         if choice.sha1 not in self._in_memory:
-            content = self._on_disk(choice) or self._fetch(name, instrument, choice, store)
-            self._keep(choice.sha1, _read_mask(content, name))
+            path = self._on_disk(choice) or self._fetch(name, instrument, choice, store)
+            self._keep(choice.sha1, _read_mask(path, name))
         self._in_memory.move_to_end(choice.sha1)
         return self._in_memory[choice.sha1]
 
@@ -70,10 +70,13 @@ class Masks:
         ReferenceUnavailable
             If there is no such object, or it is no mask.
         """
-        content = _whole(store.describe(location, ReferenceUnavailable), store)
-        sha1 = _sha1(content)
-        if sha1 not in self._in_memory:
-            self._keep(sha1, _read_mask(content, str(location)))
+        found = store.describe(location, ReferenceUnavailable)
+        path, sha1 = _download(found, self.cache, store)
+        try:
+            if sha1 not in self._in_memory:
+                self._keep(sha1, _read_mask(path, str(location)))
+        finally:
+            path.unlink()
         return self._in_memory[sha1], sha1
 
     def _keep(self, sha1: str, mask: Mask) -> None:
@@ -81,36 +84,31 @@ class Masks:
         while len(self._in_memory) > _KEPT_IN_MEMORY:
             self._in_memory.popitem(last=False)
 
-    def _on_disk(self, choice: Choice) -> bytes | None:
+    def _on_disk(self, choice: Choice) -> Path | None:
         """The file as this container fetched it before; checked again, for /tmp is writable."""
         path = self._path(choice)
         if not path.exists():
             return None
-        content = path.read_bytes()
-        if len(content) == choice.size and _sha1(content) == choice.sha1:
-            return content
+        with path.open("rb") as file:
+            sha1 = hashlib.file_digest(file, _sha1).hexdigest()
+        if path.stat().st_size == choice.size and sha1 == choice.sha1:
+            return path
         path.unlink()
         return None
 
-    def _fetch(self, name: str, instrument: str, choice: Choice, store: ObjectStore) -> bytes:
+    def _fetch(self, name: str, instrument: str, choice: Choice, store: ObjectStore) -> Path:
         """Fetch the file from the mirror, verify it, and keep it on disk."""
         found = self._locate(name, instrument, store)
         if found.size != choice.size:
             raise ReferenceUnavailable(
                 f"{found.location}: has {found.size} bytes, expected {choice.size}"
             )
-        content = _whole(found, store)
-        if _sha1(content) != choice.sha1:
-            raise ReferenceUnavailable(
-                f"{found.location}: SHA-1 is {_sha1(content)}, expected {choice.sha1}"
-            )
-        path = self._path(choice)
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._make_room()
-        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-        return content
+        temporary, sha1 = _download(found, self.cache, store)
+        if sha1 != choice.sha1:
+            temporary.unlink()
+            raise ReferenceUnavailable(f"{found.location}: SHA-1 is {sha1}, expected {choice.sha1}")
+        return temporary.replace(self._path(choice))
 
     def _locate(self, name: str, instrument: str, store: ObjectStore) -> StoredObject:
         """Find the file in the instrument's sub-folder or, in a flat mirror, beside the others."""
@@ -128,22 +126,34 @@ class Masks:
             path.unlink(missing_ok=True)
 
 
-def _whole(found: StoredObject, store: ObjectStore) -> bytes:
+def _download(found: StoredObject, folder: Path, store: ObjectStore) -> tuple[Path, str]:
+    """Write an object to a file of its own, a piece at a time; return its place and SHA-1."""
     if found.size > _LARGEST_FILE:
         raise ReferenceUnavailable(
             f"{found.location}: has {found.size} bytes, expected a mask of at most {_LARGEST_FILE}"
         )
-    return store.read(found, 0, found.size)
-
-
-def _read_mask(content: bytes, name: str) -> Mask:
+    folder.mkdir(parents=True, exist_ok=True)
+    path, digest = folder / f"{uuid.uuid4().hex}.download", _sha1()
     try:
-        with fits.open(io.BytesIO(content), memmap=False) as hdus:
+        with path.open("wb") as file:
+            for start in range(0, found.size, _PIECE):
+                content = store.read(found, start, _PIECE)
+                digest.update(content)
+                file.write(content)
+    except BaseException:
+        path.unlink()
+        raise
+    return path, digest.hexdigest()
+
+
+def _read_mask(path: Path, name: str) -> Mask:
+    try:
+        with fits.open(path, memmap=False) as hdus:
             return Mask.from_hdus(hdus, name)
     except OSError as exc:
         raise ReferenceUnavailable(f"{name}: is no FITS file: {exc}") from exc
 
 
-def _sha1(content: bytes) -> str:
+def _sha1() -> "hashlib._Hash":
     """CRDS identifies files by SHA-1."""
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()
+    return hashlib.sha1(usedforsecurity=False)

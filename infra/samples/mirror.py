@@ -6,7 +6,7 @@ pattern too, for FGS the exposure type; each chooses by the date of the observat
 
 import hashlib
 import pprint
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from crds.client import proxy
@@ -14,7 +14,7 @@ from crds.core import utils
 
 from infra.samples.masks import MASKS, SampleMask, write_mask
 
-__all__ = ["CONTEXT", "write_rules", "write_sample_mirror", "write_server_config"]
+__all__ = ["CONTEXT", "RULES", "Rules", "write_rules", "write_sample_mirror", "write_server_config"]
 
 CONTEXT = "jwst_9001.pmap"
 
@@ -22,8 +22,10 @@ _DATE = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
 _PLACE = ("META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME")
 _EARLY, _LATE = "1999-01-01 00:00:00", "2022-01-01 00:00:00"
 
-# For each instrument: what its rules match on, and (values, date) -> number of the mask.
-_RULES: dict[str, tuple[tuple[str, ...], dict[tuple[tuple[str, ...], str], int]]] = {
+Rules = Mapping[str, tuple[tuple[str, ...], Mapping[tuple[tuple[str, ...], str], int]]]
+"""For each instrument: what its rules match on, and (values, date) -> number of the mask."""
+
+RULES: Rules = {
     "nircam": (
         _PLACE,
         {(("NRCA1", "GENERIC"), _LATE): 9001, (("NRCB1", "GENERIC"), _LATE): 9002},
@@ -69,20 +71,20 @@ def write_sample_mirror(root: Path, masks: Iterable[SampleMask] = MASKS) -> None
     write_server_config(root)
 
 
-def write_rules(root: Path, context: str = CONTEXT) -> None:
+def write_rules(root: Path, context: str = CONTEXT, rules: Rules = RULES) -> None:
     """Write the rules of a context: one pipeline mapping, and two files per instrument."""
     folder = root / "mappings" / "jwst"
     folder.mkdir(parents=True, exist_ok=True)
     number = context.removeprefix("jwst_").removesuffix(".pmap")
     instruments = {}
-    for instrument, (parameters, choices) in _RULES.items():
-        rules = f"jwst_{instrument}_mask_{number}.rmap"
-        _write_mapping(folder / rules, *_reference_mapping(instrument, parameters, choices))
+    for instrument, (parameters, choices) in rules.items():
+        name = f"jwst_{instrument}_mask_{number}.rmap"
+        _write_mapping(folder / name, *_reference_mapping(instrument, parameters, choices))
         instruments[instrument.upper()] = f"jwst_{instrument}_{number}.imap"
         _write_mapping(
             folder / instruments[instrument.upper()],
             {"mapping": "INSTRUMENT", "instrument": instrument.upper(), "parkey": ("REFTYPE",)},
-            pprint.pformat({"MASK": rules, "DARK": "N/A", "FLAT": "N/A"}),
+            pprint.pformat({"MASK": name, "DARK": "N/A", "FLAT": "N/A"}),
         )
     header: dict[str, object] = {"mapping": "PIPELINE", "parkey": ("META.INSTRUMENT.NAME",)}
     _write_mapping(folder / context, header, pprint.pformat(instruments))
@@ -132,7 +134,7 @@ def write_server_config(
 def _reference_mapping(
     instrument: str,
     parameters: tuple[str, ...],
-    choices: dict[tuple[tuple[str, ...], str], int],
+    choices: Mapping[tuple[tuple[str, ...], str], int],
 ) -> tuple[dict[str, object], str]:
     """Header and selector of a mapping for MASK."""
     header: dict[str, object] = {

@@ -39,9 +39,13 @@ class Case:
     shape : tuple of int
         Of SCI.
     mask : dict
-        Of the mask: shape, subarray keywords (or none), style of DQ_DEF.
+        Of the mask: shape, subarray keywords (or none), style of DQ_DEF. None: as `by` says.
     extras : tuple of str
         What else there is: zeroframe, refout, int_times, pixeldq, groupdq, dq, err, ..., user_dq.
+    dtype : str
+        Of SCI.
+    by : str
+        How the mask is chosen: ``mask`` (the case's own), ``rules`` (CRDS) or ``none`` (N/A).
     """
 
     name: str
@@ -49,9 +53,10 @@ class Case:
     seed: int
     header: dict[str, Any]
     shape: tuple[int, ...]
-    mask: dict[str, Any] | None
+    mask: dict[str, Any] | None = None
     extras: tuple[str, ...] = ()
     dtype: str = "uint16"
+    by: str = "mask"
 
 
 def write_case(case: Case, folder: Path) -> None:

@@ -1,30 +1,84 @@
-"""Run by jwst's own interpreter: `DQInitStep` on each case, and the comparison.
+"""Run by jwst's own interpreter.
 
-Usage: with_jwst.py run FOLDER | compare FOLDER
+Usage: with_jwst.py apertures | run FOLDER | compare FOLDER | choose FILE
 """
 
+import json
 import logging
 import sys
 import warnings
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 warnings.simplefilter("ignore")
 logging.disable(logging.CRITICAL)
+
+EXEMPT_KEYWORDS = {
+    "DATE": "when the file was written",
+    "FILENAME": "jwst names its product after the step",
+    "CAL_VER": "jwst's own version, which is not ours to claim",
+    "CAL_VCS": "the same",
+    "CRDS_VER": "the version of the crds package in each environment",
+    "HISTORY": "names this software",
+}
+EXEMPT_WITH_OWN_MASK = {"R_MASK": "a path there, an S3 address here"}
+EXEMPT_HDUS = {"ASDF": "jwst writes the headers into it once more; the product keeps the input's"}
+EXEMPT_METADATA = ("date", "filename", "calibration_software_", "ref_file.crds.sw_version")
+
+
+def cases(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/case.json"))
+
+
+def apertures() -> None:
+    """Print [instrument, detector, aperture, xstart, ystart, xsize, ysize] of every subarray."""
+    import numpy as np
+    import pysiaf
+
+    fulls = {"NIRCam": "{}_FULL", "NIRISS": "NIS_CEN", "MIRI": "MIRIM_FULL", "FGS": "{}_FULL"}
+    rows: list[tuple[Any, ...]] = []
+    for instrument, full_name in fulls.items():
+        siaf, seen = pysiaf.Siaf(instrument), set()
+        for name, aperture in siaf.apertures.items():
+            detector = name.split("_")[0]
+            full = siaf.apertures.get(full_name.format(detector))
+            if (
+                aperture.AperType not in {"SUBARRAY", "FULLSCA"}
+                or full is None
+                or aperture.XDetRef is None
+            ):
+                continue
+            edges = (np.array([0.5, size + 0.5]) for size in (aperture.XSciSize, aperture.YSciSize))
+            x, y = full.det_to_sci(*aperture.sci_to_det(*edges))
+            area = (
+                round(min(x) + 0.5),
+                round(min(y) + 0.5),
+                round(abs(x[1] - x[0])),
+                round(abs(y[1] - y[0])),
+            )
+            inside = (
+                area[0] + area[2] - 1 <= full.XSciSize and area[1] + area[3] - 1 <= full.YSciSize
+            )
+            if min(area) >= 1 and inside and (detector, area) not in seen:
+                seen.add((detector, area))
+                rows.append((instrument, detector, name, *area))
+    print(json.dumps(rows))
 
 
 def run(folder: Path) -> None:
     """Make jwst's product of every case, or note why it refuses."""
     from jwst.dq_init import DQInitStep
-    from jwst.stpipe import Step
 
     # Without this, every call asks the CRDS server for parameters of the step.
-    Step.get_config_from_reference = classmethod(lambda cls, *a, **k: {})
-    for case in sorted(path.parent for path in folder.glob("*/case.json")):
-        mask = case / "mask.fits"
+    DQInitStep.get_config_from_reference = classmethod(lambda cls, *a, **k: {})
+    for case in cases(folder):
+        by = json.loads((case / "case.json").read_text())["by"]
         user = case / "user_dq.fits"
         try:
             step = DQInitStep()
-            step.override_mask = str(mask) if mask.exists() else "N/A"
+            if by != "rules":
+                step.override_mask = str(case / "mask.fits") if by == "mask" else "N/A"
             step.user_supplied_dq = str(user) if user.exists() else None
             result = step.run(str(case / "exposure_uncal.fits"))
             result.save(str(case / "jwst.fits"))
@@ -33,5 +87,129 @@ def run(folder: Path) -> None:
             (case / "jwst.refused").write_text(f"{type(exc).__name__}: {exc}")
 
 
+def compare(folder: Path) -> None:
+    """Write the differences of every case's products into ``differences.json``."""
+    for case in cases(folder):
+        if not (case / "jwst.fits").exists() or not (case / "float32.fits").exists():
+            continue
+        by = json.loads((case / "case.json").read_text())["by"]
+        differences = {
+            "float32 file": file_differences(case, own_mask=by == "mask"),
+            "native data model": model_differences(case, own_mask=by == "mask"),
+            "next steps": step_differences(case) if by == "rules" else [],
+        }
+        (case / "differences.json").write_text(json.dumps(differences))
+
+
+def file_differences(case: Path, own_mask: bool) -> list[str]:
+    """What FITSDiff sees in the float32 product, the exemptions taken out of both."""
+    from astropy.io import fits
+
+    keywords = [*EXEMPT_KEYWORDS, *(EXEMPT_WITH_OWN_MASK if own_mask else ())]
+    with fits.open(case / "float32.fits") as ours, fits.open(case / "jwst.fits") as theirs:
+        for hdus in (ours, theirs):
+            for keyword in keywords:
+                hdus[0].header.remove(keyword, ignore_missing=True, remove_all=True)
+            for name in EXEMPT_HDUS:
+                del hdus[name]
+        # jwst writes its schema's comments; the product keeps those of the input.
+        diff = fits.FITSDiff(ours, theirs, ignore_comments=["*"])
+        return [] if diff.identical else diff.report().splitlines()[:60]
+
+
+def model_differences(case: Path, own_mask: bool) -> list[str]:
+    """Arrays and metadata in which the native product's data model differs."""
+    import numpy as np
+    from stdatamodels.jwst import datamodels
+
+    found = []
+    with (
+        datamodels.open(case / "native.fits") as ours,
+        datamodels.open(case / "jwst.fits") as theirs,
+    ):
+        if type(ours) is not type(theirs):
+            found.append(f"{type(ours).__name__} is not {type(theirs).__name__}")
+        for name in ("data", "pixeldq", "groupdq", "dq", "err", "zeroframe", "refout", "int_times"):
+            a, b = getattr(ours, name, None), getattr(theirs, name, None)
+            if (a is None) != (b is None) or (a is not None and not np.array_equal(a, b)):
+                found.append(name)
+        first, second = (m.to_flat_dict(include_arrays=False) for m in (ours, theirs))
+    exempt = (*EXEMPT_METADATA, *(("ref_file.mask",) if own_mask else ()))
+    for key in sorted(set(first) | set(second)):
+        judged = key.startswith("meta.") and not key.removeprefix("meta.").startswith(exempt)
+        if judged and first.get(key) != second.get(key):
+            found.append(f"{key}: {first.get(key)!r} is not {second.get(key)!r}")
+    return found
+
+
+def step_differences(case: Path) -> list[str]:
+    """Differences after jwst's next steps, run on both products."""
+    import numpy as np
+    from jwst.group_scale import GroupScaleStep
+    from jwst.guider_cds import GuiderCdsStep
+    from jwst.refpix import RefPixStep
+    from stdatamodels.jwst import datamodels
+
+    guider = json.loads((case / "case.json").read_text())["header"]["EXP_TYPE"].startswith(
+        ("FGS_ID", "FGS_ACQ", "FGS_TR", "FGS_FI")
+    )
+    steps = (
+        [(GuiderCdsStep, ("gain", "readnoise"))]
+        if guider
+        else [(GroupScaleStep, ()), (RefPixStep, ("refpix",))]
+    )
+    found = []
+    for kind, references in steps:
+        kind.get_config_from_reference = classmethod(lambda cls, *a, **k: {})
+        outcomes = []
+        for name in ("native.fits", "jwst.fits"):
+            step = kind()
+            for reference in references:
+                setattr(step, f"override_{reference}", "N/A")
+            with datamodels.open(case / name) as model:
+                try:
+                    outcomes.append(step.run(model))
+                except Exception as exc:
+                    outcomes.append(f"{type(exc).__name__}: {exc}")
+        a, b = outcomes
+        if isinstance(a, str) or isinstance(b, str):
+            if a != b:
+                found.append(f"{kind.__name__}: {a if isinstance(a, str) else b}")
+            continue
+        for name in ("data", "pixeldq", "groupdq", "dq", "err"):
+            x, y = getattr(a, name, None), getattr(b, name, None)
+            if (x is None) != (y is None) or (
+                x is not None and not np.array_equal(x, y, equal_nan=True)
+            ):
+                found.append(f"{kind.__name__}: {name}")
+    return found
+
+
+def choose(path: Path) -> None:
+    """Ask crds in the ordinary way for the mask of each header; print the names."""
+    import crds
+
+    answers = []
+    for question in json.loads(path.read_text()):
+        try:
+            chosen = crds.getrecommendations(
+                question["header"], ["mask"], context=question["context"], observatory="jwst"
+            )
+            answers.append(chosen.get("mask", "N/A"))
+        except Exception as exc:
+            answers.append(f"NOT FOUND {exc}")
+    path.with_suffix(".answers").write_text(json.dumps(answers))
+
+
 if __name__ == "__main__":
-    {"run": run}[sys.argv[1]](Path(sys.argv[2]))
+    if sys.argv[1] == "apertures":
+        apertures()
+    elif sys.argv[1] == "versions":
+        print(
+            ", ".join(
+                f"{name} {version(name)}"
+                for name in ("jwst", "stdatamodels", "astropy", "numpy", "crds")
+            )
+        )
+    else:
+        {"run": run, "compare": compare, "choose": choose}[sys.argv[1]](Path(sys.argv[2]))

@@ -1,0 +1,124 @@
+"""An S3 server in a process of its own, behind a proxy that counts the bytes at the socket."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["CountingProxy", "ministack", "moto"]
+
+_CHUNK = 1 << 18
+
+
+@dataclass
+class CountingProxy:
+    """A TCP proxy; counts what passes in each direction, as the client sees it."""
+
+    upstream: int
+    port: int = 0
+    received: int = 0
+    sent: int = 0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> None:
+        """Listen on a free port of this machine."""
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def reset(self) -> None:
+        """Start counting anew."""
+        with self._lock:
+            self.received = self.sent = 0
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            client, _ = listener.accept()
+            server = socket.create_connection(("127.0.0.1", self.upstream))
+            for source, sink, outward in ((client, server, True), (server, client, False)):
+                threading.Thread(
+                    target=self._pump, args=(source, sink, outward), daemon=True
+                ).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket, outward: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(_CHUNK):
+                with self._lock:
+                    if outward:
+                        self.sent += len(data)
+                    else:
+                        self.received += len(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextmanager
+def moto() -> Iterator[int]:
+    """moto's server; yields its port."""
+    port = _free_port()
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    with _running(command, port, {}):
+        yield port
+
+
+@contextmanager
+def ministack(interpreter: Path) -> Iterator[int]:
+    """MiniStack, installed beside `interpreter`; yields its port."""
+    port = _free_port()
+    folder = tempfile.mkdtemp()
+    settings = {
+        "GATEWAY_PORT": str(port),
+        "BIND_HOST": "127.0.0.1",
+        "LAMBDA_EXECUTOR": "local",
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": folder,
+        "TMPDIR": folder,
+    }
+    try:
+        with _running([str(interpreter.parent / "ministack")], port, settings, folder):
+            yield port
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _running(
+    command: list[str], port: int, settings: dict[str, str], folder: str | None = None
+) -> Iterator[None]:
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **settings},
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        _wait_for(port)
+        yield
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _wait_for(port: int) -> None:
+    """Wait until the server accepts connections."""
+    for _ in range(600):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            time.sleep(0.5)
+            return
+        time.sleep(0.1)
+    raise TimeoutError(f"no server on port {port}")
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

@@ -1,0 +1,51 @@
+"""The function in a process of its own: one line of JSON in, one line of JSON out.
+
+In comes an event; out goes the detail, and what the invocation cost this process.
+"""
+
+import json
+import os
+import resource
+import sys
+import time
+from types import SimpleNamespace
+
+STARTED = time.perf_counter()
+CONTEXT = SimpleNamespace(
+    aws_request_id="benchmark",
+    function_name="dq-init",
+    memory_limit_in_mb=1769,
+    invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:dq-init",
+)
+
+
+def peak_mib() -> float:
+    """Peak memory of this process alone; getrusage counts what its parent had before the start."""
+    with open("/proc/self/status") as status:  # noqa: PTH123
+        line = next(line for line in status if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
+def main() -> None:
+    """Answer events until there are no more."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the function logs goes elsewhere
+
+    from handler.app import lambda_handler  # noqa: PLC0415  # the import is part of a cold start
+
+    for line in sys.stdin:
+        before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        detail = lambda_handler(json.loads(line), CONTEXT)
+        after, stop = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        cost = {
+            "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "seconds": stop - start,
+            "since_start": stop - STARTED,
+            "peak_mib": peak_mib(),
+        }
+        answers.write(json.dumps({"detail": detail, "cost": cost}) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    main()
