@@ -16,7 +16,7 @@ from core.layout import Converted, Copied, Layout, Made, Merged, Repeated, Segme
 from core.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
 from core.step import DataQuality, image_name, kept
 
-__all__ = ["Encoding", "Provenance", "compose", "product_name"]
+__all__ = ["NO_MASK", "Encoding", "Provenance", "compose", "product_name"]
 
 _DATA_MODELS = {
     Kind.RAMP: "RampModel",
@@ -29,6 +29,9 @@ _FLOAT32_ARRAYS = {
     Kind.GUIDER: frozenset({"SCI", "ERR"}),
 }
 _UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, unsigned=True)
+NO_MASK = "N/A"
+"""What jwst writes into R_MASK where CRDS has no mask for an exposure."""
+
 HeaderCard = tuple[str, str, str]
 """Keyword, value and comment."""
 
@@ -140,11 +143,8 @@ def _primary_header(exposure: Exposure, provenance: Provenance) -> fits.Header:
     reference: list[HeaderCard] = [
         ("CRDS_VER", provenance.crds_version, "Version of CRDS file selection software used"),
         ("CRDS_CTX", provenance.crds_context, "CRDS context (.pmap) used to select ref files"),
+        ("R_MASK", provenance.mask or NO_MASK, "Mask reference file name"),
     ]
-    if provenance.mask is None:
-        header.remove("R_MASK", ignore_missing=True)
-    else:
-        reference.append(("R_MASK", provenance.mask, "Mask reference file name"))
     status = "SKIPPED" if provenance.mask is None else "COMPLETE"
     step: list[HeaderCard] = [("S_DQINIT", status, "Data Quality Initialization")]
     _set_section(header, "Reference file information", reference, exposure.name)

@@ -19,7 +19,7 @@ from core.exposure import Exposure
 from core.hdus import locate
 from core.layout import Layout
 from core.pixels import format_of
-from core.product import Provenance, compose
+from core.product import NO_MASK, Provenance, compose
 from core.readout import cut
 from core.step import DataQuality, image_name, initialize, kept
 from handler.announcements import Record, Status, announce
@@ -29,7 +29,7 @@ from handler.locations import S3Location
 from handler.objects import ObjectStore, StoredObject
 from handler.observability import logger, measure
 from handler.references import Reference, References
-from handler.requests import NO_MASK, ExposureRequest
+from handler.requests import ExposureRequest
 from handler.settings import OnExisting, Settings
 
 if TYPE_CHECKING:

@@ -18,16 +18,15 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from core.errors import InputRejected
-from core.product import product_name
+from core.product import NO_MASK, product_name
 from handler.locations import S3Location
 from handler.settings import OnExisting
 
-__all__ = ["NO_MASK", "ExposureRequest", "requests_in", "requests_in_body"]
+__all__ = ["ExposureRequest", "requests_in", "requests_in_body"]
 
 Event = Mapping[str, Any]
 
 _CONTEXT = re.compile(r"latest|jwst_\d+\.pmap")
-NO_MASK = "N/A"
 _INPUT_SUFFIX = "_uncal.fits"
 
 

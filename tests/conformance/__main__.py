@@ -22,14 +22,14 @@ from typing import Any
 from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
-from core.product import Encoding
+from core.product import NO_MASK, Encoding
 from handler.blocks import Blocks
 from handler.locations import S3Location
 from handler.masks import Masks
 from handler.observability import logger
 from handler.process import Services, process
 from handler.references import References
-from handler.requests import NO_MASK, ExposureRequest
+from handler.requests import ExposureRequest
 from handler.rules import Rules
 from handler.settings import OnExisting, Settings
 from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws

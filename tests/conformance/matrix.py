@@ -127,14 +127,15 @@ def matrix(apertures: list[list[Any]]) -> Iterator[tuple[str, Case]]:
             )
     for detector in ("NRS1", "NRS2"):
         yield "NIRSPEC IRS2", _case(
-            f"irs2-{detector.lower()}", detector, (1, 1, 2048, 2048), (1, 1, 3200, 2048), READPATT="NRSIRS2RAPID"
+            f"irs2-{detector.lower()}", detector, (1, 1, 2048, 2048), (1, 1, 3200, 2048), READPATT="NRSIRS2RAPID",
+            NRS_NORM=16, NRS_REF=4,
         )  # fmt: skip
     yield from _striped()
     for exposure_type, area in _GUIDER.items():
         for extras in ((), ("dq",), ("err", "user_dq")) if area[2] < 200 else ((),):
             yield "FGS guider types", _case(
                 f"{exposure_type}-{'-'.join(extras)}".lower(), "GUIDER1", area, (2, 2, area[3], area[2]), extras,
-                EXP_TYPE=exposure_type,
+                EXP_TYPE=exposure_type, TGROUP=0.364,
             )  # fmt: skip
     for extras in (("pixeldq",), ("groupdq",), ("pixeldq", "groupdq", "user_dq"), ("user_dq",), ("int_times",),
                    ("pixeldq_misshapen", "groupdq_misshapen")):  # fmt: skip

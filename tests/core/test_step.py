@@ -143,7 +143,7 @@ def test_no_mask_gives_zeros_and_says_skipped() -> None:
     content = raw(R_MASK="crds://old.fits")
     with fits.open(BytesIO(product(content))) as hdus:
         assert hdus[0].header["S_DQINIT"] == "SKIPPED"
-        assert "R_MASK" not in hdus[0].header
+        assert hdus[0].header["R_MASK"] == "N/A"
         assert not hdus["PIXELDQ"].data.any()
         assert not hdus["GROUPDQ"].data.any()
 

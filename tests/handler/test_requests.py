@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from core.errors import InputRejected
+from core.product import NO_MASK
 from handler.locations import S3Location
-from handler.requests import NO_MASK, ExposureRequest, requests_in, requests_in_body
+from handler.requests import ExposureRequest, requests_in, requests_in_body
 from handler.settings import OnExisting
 
 EVENTS = Path(__file__).parents[1] / "events"
