@@ -47,8 +47,8 @@ class Segment(Protocol):
     def source(self, offset: int, length: int) -> ByteRange | None:
         """Which bytes of the input a piece needs; None if it needs none."""
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:
-        """Return a piece of the output, given the bytes of the input that it needs."""
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:
+        """Fill `out` with the output from `offset` on, given the input's bytes that it needs."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Made:
         """Nothing of the input is needed."""
         return
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
-        """A view of the bytes."""
-        return memoryview(self.content)[offset : offset + length]
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
+        """Some of the bytes."""
+        out[:] = memoryview(self.content)[offset : offset + len(out)]
 
 
 @dataclass(frozen=True)
@@ -82,9 +82,9 @@ class Copied:
         """The same bytes of the input."""
         return ByteRange(self.start + offset, length)
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
         """The bytes of the input."""
-        return source
+        out[:] = source
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class Repeated:
         """Nothing of the input is needed."""
         return
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:  # noqa: ARG002
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
         """The bytes at `offset`, joined from as many planes as they span."""
-        return self.window(offset, length).data
+        out[:] = self.window(offset, len(out)).data
 
     def window(self, offset: int, length: int) -> NDArray[np.uint8]:
         """Return `length` bytes of the sequence, starting at `offset`."""
@@ -160,10 +160,10 @@ class Merged:
         size = self.pixel_format.itemsize
         return ByteRange(self.start + offset * size, length * size)
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:
         """The input's flags and the planes' together."""
         found = self.pixel_format.decode(source).astype(np.uint8)
-        return (found | self.planes.window(offset, length)).data
+        out[:] = (found | self.planes.window(offset, len(out))).data
 
 
 @dataclass(frozen=True)
@@ -195,11 +195,16 @@ class Converted:
         size = self.pixel_format.itemsize
         return ByteRange(self.start + first * size, (last - first) * size)
 
-    def render(self, offset: int, length: int, source: bytes) -> Content:
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:
         """The pixels as float32."""
-        first, _ = _pixels(offset, length)
+        if offset % FLOAT32.itemsize == 0 and len(out) % FLOAT32.itemsize == 0:
+            as_float32(source, self.pixel_format, np.frombuffer(out, ">f4"))
+            return
+        first, last = _pixels(offset, len(out))  # a part may begin or end inside a pixel
+        whole = np.empty(last - first, ">f4")
+        as_float32(source, self.pixel_format, whole)
         skip = offset - first * FLOAT32.itemsize
-        return as_float32(source, self.pixel_format).view(np.uint8).data[skip : skip + length]
+        out[:] = whole.view(np.uint8).data[skip : skip + len(out)]
 
 
 def _pixels(offset: int, length: int) -> tuple[int, int]:
@@ -220,9 +225,9 @@ class Piece:
         """Which bytes of the input it needs."""
         return self.segment.source(self.offset, self.length)
 
-    def render(self, source: bytes = b"") -> Content:
-        """Return its bytes, given those of the input."""
-        return self.segment.render(self.offset, self.length, source)
+    def render(self, source: bytes, out: memoryview) -> None:
+        """Fill `out`, of the piece's length, given the bytes of the input that it needs."""
+        self.segment.render(self.offset, source, out)
 
 
 @dataclass(frozen=True)

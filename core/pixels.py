@@ -96,8 +96,10 @@ def format_of(header: fits.Header, owner: str) -> PixelFormat:
     )
 
 
-def as_float32(stored: bytes | memoryview, pixel_format: PixelFormat) -> NDArray[np.float32]:
-    """Return the pixels that `stored` bytes hold as big-endian float32.
+def as_float32(
+    stored: bytes | memoryview, pixel_format: PixelFormat, out: NDArray[np.float32]
+) -> None:
+    """Convert pixels to float32.
 
     Parameters
     ----------
@@ -105,8 +107,10 @@ def as_float32(stored: bytes | memoryview, pixel_format: PixelFormat) -> NDArray
         Whole pixels, big-endian, as they lie in the file.
     pixel_format : `PixelFormat`
         How they are stored.
+    out : 1-d ndarray of float32
+        Where they go, in whatever byte order it has.
     """
-    return pixel_format.decode(stored).astype(">f4")
+    out[...] = pixel_format.decode(stored)
 
 
 def encode_uint32(pixels: NDArray[np.uint32]) -> memoryview:

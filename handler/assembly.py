@@ -127,13 +127,13 @@ def _content(
 ) -> bytearray:
     """Make the bytes of a part, reading what it needs of the input."""
     content = bytearray(part.stop - part.start)
-    position = 0
+    out, position = memoryview(content), 0
     for piece in layout.pieces(_PIECE, part.start, part.stop):
         wanted = piece.source
         read = b""
         if wanted is not None and source is not None:
             read = store.read(source, wanted.start, wanted.length)
-        content[position : position + piece.length] = piece.render(read)
+        piece.render(read, out[position : position + piece.length])
         position += piece.length
     return content
 

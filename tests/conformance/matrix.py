@@ -88,7 +88,7 @@ def _case(
     base = {
         "INSTRUME": instrument, "DETECTOR": detector, "EXP_TYPE": TYPE[instrument],
         "READPATT": PATTERN[instrument], "SUBARRAY": "FULL", "SUBSTRT1": x, "SUBSTRT2": y,
-        "SUBSIZE1": nx, "SUBSIZE2": ny, "FASTAXIS": AXES[detector][0], "SLOWAXIS": AXES[detector][1],
+        "SUBSIZE1": nx, "SUBSIZE2": ny, "ZEROFRAM": "zeroframe" in extras, "FASTAXIS": AXES[detector][0], "SLOWAXIS": AXES[detector][1],
     }  # fmt: skip
     return Case(
         name, "nircam-sub64p", sum(name.encode()), base | header, shape or (1, 2, ny, nx), None, extras, by=by

@@ -45,8 +45,8 @@ def rendered(layout: Layout, most: int) -> bytes:
         assert piece.length <= most
         wanted = piece.source
         source = b"" if wanted is None else SOURCE[wanted.start : wanted.start + wanted.length]
-        content = bytes(piece.render(source))
-        assert len(content) == piece.length
+        content = bytearray(piece.length)
+        piece.render(source, memoryview(content))
         out += content
     return out
 

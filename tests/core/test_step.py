@@ -46,8 +46,10 @@ def product(
     layout = compose(exposure, initialize(exposure, mask, **more), provenance, encoding)
     out = b""
     for piece in layout.pieces(1000):
-        wanted = piece.source
-        out += piece.render(content[wanted.start : wanted.start + wanted.length] if wanted else b"")
+        wanted, made = piece.source, bytearray(piece.length)
+        source = content[wanted.start : wanted.start + wanted.length] if wanted else b""
+        piece.render(source, memoryview(made))
+        out += made
     assert len(out) == layout.length
     return out
 

@@ -258,7 +258,8 @@ def outcome(content: bytes) -> str:
             source = piece.source
             wanted = content[source.start : source.start + source.length] if source else b""
             assert len(wanted) == (source.length if source else 0)
-            written += len(piece.render(wanted))
+            piece.render(wanted, memoryview(bytearray(piece.length)))
+            written += piece.length
         assert written == layout.length
         assert layout.length < 20 * len(content) + 1_000_000
     except (InputRejected, ReferenceUnavailable, TransientFailure) as exc:

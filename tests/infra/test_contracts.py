@@ -41,11 +41,15 @@ def test_the_template_gives_the_function_an_environment_it_accepts() -> None:
     environment: dict[str, str] = {}
     for name, value in function["Environment"]["Variables"].items():
         reference = str(value).removeprefix("!Ref ")
-        environment[name] = defaults.get(reference, value)
+        environment[name] = defaults.get(reference, str(value).removeprefix("!Sub "))
     environment["CRDS_MIRROR"] = "s3://mirror/"
     settings = Settings.from_environment(environment)
     assert settings == Settings.from_environment(
-        {"OUTPUT_BUCKET": environment["OUTPUT_BUCKET"], "CRDS_MIRROR": "s3://mirror"}
+        {
+            "OUTPUT_BUCKET": environment["OUTPUT_BUCKET"],
+            "CRDS_MIRROR": "s3://mirror",
+            "DQ_BLOCK_URI": environment["DQ_BLOCK_URI"],
+        }
     )
 
 
