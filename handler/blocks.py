@@ -27,7 +27,7 @@ _FORMAT = "1"
 _BLOCK = 64 * MIB
 """A block has at least so many bytes: a product of several GB then takes a few dozen copies."""
 _LONGEST_CYCLE = 512 * MIB
-_LEAST_GAIN = 32 * MIB
+_LEAST_GAIN = 16 * MIB
 """Shorter repetitions are uploaded: see docs/performance.md for where the line lies and why."""
 _PIECE = 1 * MIB
 

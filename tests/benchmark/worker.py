@@ -33,6 +33,10 @@ def main() -> None:
 
     from handler.app import lambda_handler  # noqa: PLC0415  # the import is part of a cold start
 
+    if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
+        from handler import blocks  # noqa: PLC0415
+
+        blocks._LEAST_GAIN = int(os.environ["BENCH_LEAST_GAIN"])
     for line in sys.stdin:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         detail = lambda_handler(json.loads(line), CONTEXT)
