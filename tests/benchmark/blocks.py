@@ -13,7 +13,7 @@ from statistics import median
 from infra.samples.mirror import write_sample_mirror
 from tests.benchmark.__main__ import Bench, fill, upload
 from tests.benchmark.material import LongExposure
-from tests.benchmark.servers import CountingProxy, ministack
+from tests.benchmark.servers import CountingProxy, absolute, ministack
 
 MIB = 1024 * 1024
 
@@ -21,7 +21,7 @@ MIB = 1024 * 1024
 def main() -> None:
     """Measure and print a Markdown table."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--ministack", type=Path, required=True, help="MiniStack's interpreter")
+    parser.add_argument("--ministack", type=absolute, required=True, help="MiniStack's interpreter")
     arguments = parser.parse_args()
     os.environ["BENCH_LEAST_GAIN"] = "1"  # so that even the shortest repetition has a block
     with tempfile.TemporaryDirectory() as folder, ministack(arguments.ministack) as port:

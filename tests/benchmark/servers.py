@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CountingProxy", "ministack", "moto"]
+__all__ = ["CountingProxy", "absolute", "ministack", "moto"]
 
 _CHUNK = 1 << 18
 
@@ -59,6 +59,11 @@ class CountingProxy:
                         self.received += len(data)
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
+
+
+def absolute(path: str) -> Path:
+    """An interpreter's path that holds in any folder; links are kept, as environments are links."""
+    return Path(path).absolute()
 
 
 @contextmanager

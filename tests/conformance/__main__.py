@@ -36,6 +36,7 @@ from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
 from infra.mirror import upload_cache
 from infra.samples.masks import write_mask
 from infra.samples.mirror import CONTEXT, write_rules, write_server_config
+from tests.benchmark.servers import absolute
 from tests.conformance.cases import Case, random_cases, write_case
 from tests.conformance.matrix import MASKS, MATRIX_RULES, matrix
 from tests.conftest import SHARED
@@ -286,7 +287,7 @@ def report(rows: list[Row], versions: str, seeds: int, minutes: float) -> str:
 def main() -> None:
     """Compare everything, write the page."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--jwst", type=Path, required=True, help="jwst's own interpreter")
+    parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
     parser.add_argument("--seeds", type=int, default=200, help="how many random cases")
     parser.add_argument("--seed", type=int, default=1, help="of the random cases")
     arguments = parser.parse_args()
