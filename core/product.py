@@ -118,7 +118,7 @@ def compose(
         if hdu.name not in made:
             segments += _passed_on(hdu, exposure, encoding)
         if hdu.name == "SCI":
-            segments += _quality_hdus(exposure, quality, encoding)
+            segments += _quality_hdus(exposure, quality, encoding, provenance.mask is None)
     return Layout.of(segments)
 
 
@@ -218,12 +218,26 @@ def _converted(hdu: Hdu, exposure: Exposure) -> list[Segment]:
     return [Made(_bytes(header, exposure.name)), data, Made(bytes(padding(data.length)))]
 
 
-def _quality_hdus(exposure: Exposure, quality: DataQuality, encoding: Encoding) -> list[Segment]:
-    """The HDUs that the step adds, in the order `jwst` has them."""
-    image = _image_hdu(exposure, quality)
+def _quality_hdus(
+    exposure: Exposure, quality: DataQuality, encoding: Encoding, skipped: bool
+) -> list[Segment]:
+    """The HDUs that the step adds, in the order `jwst` has them.
+
+    A step that is skipped leaves an array of another shape as it is.
+    """
+    name = image_name(exposure)
+    misfit = _misfit(exposure, name, exposure.plane_shape) if skipped else None
+    image = _unchanged(misfit, exposure) if misfit else _image_hdu(exposure, quality)
     if exposure.kind is Kind.GUIDER:
         return _error_hdu(exposure, encoding) + image
-    return image + _groups_hdu(exposure, quality)
+    misfit = _misfit(exposure, "GROUPDQ", exposure.shape) if skipped else None
+    return image + (_unchanged(misfit, exposure) if misfit else _groups_hdu(exposure, quality))
+
+
+def _misfit(exposure: Exposure, name: str, shape: tuple[int, ...]) -> Hdu | None:
+    """An array of the input that has not the shape it should have."""
+    hdu = find(exposure.hdus, name)
+    return None if hdu is None or hdu.shape == shape else hdu
 
 
 def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:

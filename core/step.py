@@ -69,7 +69,11 @@ def kept(exposure: Exposure, name: str, shape: tuple[int, ...]) -> Hdu | None:
             f"{exposure.name}: {name} has {len(hdu.shape)} axes, expected an image of {len(shape)}"
         )
     log.warning(
-        "%s: %s has shape %s, expected %s; replaced by zeros", exposure.name, name, hdu.shape, shape
+        "%s: %s has shape %s, expected %s; nothing is merged into it",
+        exposure.name,
+        name,
+        hdu.shape,
+        shape,
     )
     return None
 

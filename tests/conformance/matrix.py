@@ -88,7 +88,7 @@ def _case(
     base = {
         "INSTRUME": instrument, "DETECTOR": detector, "EXP_TYPE": TYPE[instrument],
         "READPATT": PATTERN[instrument], "SUBARRAY": "FULL", "SUBSTRT1": x, "SUBSTRT2": y,
-        "SUBSIZE1": nx, "SUBSIZE2": ny, "ZEROFRAM": "zeroframe" in extras, "FASTAXIS": AXES[detector][0], "SLOWAXIS": AXES[detector][1],
+        "SUBSIZE1": nx, "SUBSIZE2": ny, "ZEROFRAM": "zeroframe" in extras, "NOUTPUTS": 4, "TFRAME": 10.7, "TGROUP": 10.7, "FASTAXIS": AXES[detector][0], "SLOWAXIS": AXES[detector][1],
     }  # fmt: skip
     return Case(
         name, "nircam-sub64p", sum(name.encode()), base | header, shape or (1, 2, ny, nx), None, extras, by=by
@@ -135,7 +135,7 @@ def matrix(apertures: list[list[Any]]) -> Iterator[tuple[str, Case]]:
         for extras in ((), ("dq",), ("err", "user_dq")) if area[2] < 200 else ((),):
             yield "FGS guider types", _case(
                 f"{exposure_type}-{'-'.join(extras)}".lower(), "GUIDER1", area, (2, 2, area[3], area[2]), extras,
-                EXP_TYPE=exposure_type, TGROUP=0.364,
+                EXP_TYPE=exposure_type,
             )  # fmt: skip
     for extras in (("pixeldq",), ("groupdq",), ("pixeldq", "groupdq", "user_dq"), ("user_dq",), ("int_times",),
                    ("pixeldq_misshapen", "groupdq_misshapen")):  # fmt: skip
