@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from infra.samples.modes import Mode
 
-__all__ = ["asdf_hdu", "primary_header", "sample_name", "write_exposure"]
+__all__ = ["asdf_hdu", "int_times", "primary_header", "sample_name", "write_exposure"]
 
 _OBSERVED = ("2023-03-01", "12:34:56.789")
 _INT_TIMES = np.dtype(
@@ -122,7 +122,7 @@ def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
         stars = np.array([(b"1", 1.0, 2.0, 3.0)], dtype=_FLIGHT_STARS)
         hdus.append(fits.BinTableHDU(stars, name="Flight Reference Stars"))
     else:
-        hdus.append(fits.BinTableHDU(_int_times(mode.shape[0]), name="INT_TIMES"))
+        hdus.append(fits.BinTableHDU(int_times(mode.shape[0]), name="INT_TIMES"))
     hdus.append(asdf_hdu())
     path.parent.mkdir(parents=True, exist_ok=True)
     fits.HDUList(hdus).writeto(path, overwrite=True)
@@ -144,7 +144,8 @@ def _ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArra
     return np.uint16(10_000) + noise + groups * slope
 
 
-def _int_times(integrations: int) -> NDArray[np.void]:
+def int_times(integrations: int) -> NDArray[np.void]:
+    """Return the times of each integration, as the INT_TIMES table has them."""
     table = np.zeros(integrations, dtype=_INT_TIMES)
     table["integration_number"] = np.arange(1, integrations + 1)
     for column in table.dtype.names[1:]:

@@ -14,7 +14,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from infra.samples.exposures import asdf_hdu, primary_header
+from infra.samples.exposures import asdf_hdu, int_times, primary_header
 from infra.samples.modes import MODES, Mode
 
 __all__ = ["Case", "random_cases", "write_case"]
@@ -116,6 +116,8 @@ def _exposure(case: Case, rng: np.random.Generator) -> fits.HDUList:
             hdus.append(
                 fits.ImageHDU(makers[extra](), name=extra.removesuffix("_misshapen").upper(), ver=1)
             )
+    if "int_times" in case.extras:
+        hdus.append(fits.BinTableHDU(int_times(nints), name="INT_TIMES", ver=1))
     hdus.append(asdf_hdu())
     return hdus
 
