@@ -5,6 +5,8 @@ that a failure is announced with as much as was known by then.
 """
 
 import json
+import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -20,14 +22,14 @@ from handler.errors import failures_of
 from handler.locations import S3Location
 from handler.objects import StoredObject
 from handler.references import Reference
+from handler.requests import SOURCE, ExposureRequest
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
 
-__all__ = ["SCHEMA_VERSION", "SOURCE", "Record", "Status", "announce"]
+__all__ = ["SCHEMA_VERSION", "Record", "Status", "announce", "skipped"]
 
-SCHEMA_VERSION = "1.0"
-SOURCE = "jwst.dq_init"
+SCHEMA_VERSION = "1.1"
 _LONGEST_REASON = 2048
 
 
@@ -54,6 +56,11 @@ class Record:
     mirror: S3Location
     request_id: str
     _parts: dict[str, Any] = field(default_factory=dict)
+
+    def request_is(self, request: ExposureRequest) -> None:
+        """Note what was asked for, and of which object."""
+        self._parts["request"] = request.to_direct()
+        self.input_is(request.source)
 
     def input_is(self, found: StoredObject | S3Location) -> None:
         """Note the input: where it lies, or the object found there."""
@@ -110,15 +117,24 @@ class Record:
         usage : dict
             Duration in seconds and bytes moved.
         """
-        known = ("input", "output", "exposure", "reference", "flags")
+        known = ("request", "input", "output", "exposure", "reference", "flags")
         return {
             "schemaVersion": SCHEMA_VERSION,
+            "id": uuid.uuid4().hex,
             "status": status.value,
             "reason": reason[:_LONGEST_REASON] if reason else None,
             "error": error,
             **{part: self._parts.get(part) for part in known},
             "function": {"version": __version__, "requestId": self.request_id, **usage},
         }
+
+
+def skipped(detail: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is announced where the result, `detail`, was announced `before`."""
+    request = before["function"]["requestId"]
+    reason = f"was announced as {before['status']} by request {request}"
+    status = Status.SKIPPED.value
+    return {**detail, "id": uuid.uuid4().hex, "status": status, "reason": reason, "error": None}
 
 
 def announce(client: "EventBridgeClient", bus: str, detail: dict[str, Any]) -> None:

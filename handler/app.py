@@ -4,13 +4,12 @@ What comes in                       what goes out
 an SQS batch                        the messages to deliver again (``batchItemFailures``)
 one event or direct request         the processing event's detail; a failure is raised
 
-A message whose exposure is rejected is not delivered again: no retry would help. Every failure is
-announced. An event that asks for nothing (a test of the notification) is answered with nothing.
+An event that asks for nothing (a test of the notification) is answered with nothing.
 """
 
 import os
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,16 @@ from aws_lambda_powertools.utilities.typing import LambdaContext
 from botocore.config import Config
 
 from core.errors import InputRejected
+from handler.batches import handle_batch
 from handler.blocks import Blocks
+from handler.case import Services
+from handler.invocation import Invocation
 from handler.masks import Masks
 from handler.observability import adopt_other_loggers, logger
-from handler.process import Services, process, reject
+from handler.outcomes import Outcomes
+from handler.process import process, reject
 from handler.references import References
-from handler.requests import ExposureRequest, requests_in, requests_in_body
+from handler.requests import requests_in
 from handler.rules import Rules
 from handler.settings import Settings
 
@@ -49,8 +52,16 @@ def settings_and_services() -> tuple[Settings, Services]:
     references = References(
         Rules(settings.mirror, scratch), Masks(settings.mirror, scratch / "references")
     )
-    clients = boto3.client("s3", config=_PATIENT), boto3.client("events", config=_PATIENT)
-    return settings, Services(*clients, references, Blocks(settings.blocks))
+    s3, events = client("s3"), client("events")
+    logs = partial(client, "logs")
+    outcomes = Outcomes(settings.outcomes, settings.event_log, settings.event_bus, s3, events, logs)
+    return settings, Services(s3, references, Blocks(settings.blocks), outcomes)
+
+
+@cache
+def client(service: str) -> Any:
+    """Make a client of an AWS service, when it is first needed."""
+    return boto3.client(service, config=_PATIENT)  # type: ignore[call-overload]
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -70,47 +81,25 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
         For an SQS batch, the messages to deliver again; else the processing event's detail.
     """
     settings, services = settings_and_services()
+    invocation = Invocation.from_context(context)
     if _is_batch(event):
-        return handle_batch(event, settings, services, context.aws_request_id)
-    return handle_one(event, settings, services, context.aws_request_id)
-
-
-def handle_batch(
-    event: dict[str, Any], settings: Settings, services: Services, request_id: str
-) -> dict[str, Any]:
-    """Process the messages of an SQS batch; a bad one does not stop the others."""
-    again = []
-    for message in event["Records"]:
-        try:
-            for request in _readable(message["body"], settings, services, request_id):
-                process(request, settings, services, request_id)
-        except InputRejected:
-            logger.exception("rejected", extra={"message_id": message["messageId"]})
-        except Exception:
-            logger.exception("to be delivered again", extra={"message_id": message["messageId"]})
-            again.append({"itemIdentifier": message["messageId"]})
-    return {"batchItemFailures": again}
+        return handle_batch(event, settings, services, invocation, partial(client, "sqs"))
+    return handle_one(event, settings, services, invocation)
 
 
 def handle_one(
-    event: dict[str, Any], settings: Settings, services: Services, request_id: str
+    event: dict[str, Any], settings: Settings, services: Services, invocation: Invocation
 ) -> dict[str, Any]:
     """Process one event or direct request; the last detail is returned, failures are raised."""
-    detail: dict[str, Any] = {}
-    for request in _readable(event, settings, services, request_id):
-        detail = process(request, settings, services, request_id)
-    return detail
-
-
-def _readable(
-    event: dict[str, Any] | str, settings: Settings, services: Services, request_id: str
-) -> list[ExposureRequest]:
-    """Read the requests in an event or a message's body; announce it if that cannot be done."""
     try:
-        return requests_in_body(event) if isinstance(event, str) else requests_in(event)
+        requests = requests_in(event)
     except InputRejected as exc:
-        reject(exc, settings, services, request_id)
+        reject(exc, settings, services, invocation)
         raise
+    detail: dict[str, Any] = {}
+    for request in requests:
+        detail = process(request, settings, services, invocation)
+    return detail
 
 
 def _is_batch(event: dict[str, Any]) -> bool:

@@ -4,10 +4,12 @@ What arrives                                       what it looks like
 an S3 notification                                 {"Records": [{"eventSource": "aws:s3", ...}]}
 an EventBridge event                               {"source": "aws.s3", "detail-type": ..., ...}
 a direct request (Step Functions, CLI, sam local)  {"bucket": ..., "key": ..., ...}
+a processing event of ours that says Failed        {"source": "jwst.dq_init", "detail": ...}
 
-The body of each message of an SQS batch is one of the first two, as JSON. S3 notifications encode
-keys as forms do (a blank is ``+``); EventBridge and direct requests carry them as they are. The
-message that S3 sends to test a notification asks for nothing.
+The body of each message of an SQS batch is one of these, as JSON. S3 notifications encode keys as
+forms do (a blank is ``+``); EventBridge and direct requests carry them as they are. A failure that
+comes back (an operator has sent it from the queue of rejected input) asks for the same once more.
+The message that S3 sends to test a notification asks for nothing.
 """
 
 import json
@@ -22,7 +24,10 @@ from core.product import NO_MASK, product_name
 from handler.locations import S3Location
 from handler.settings import OnExisting
 
-__all__ = ["ExposureRequest", "requests_in", "requests_in_body"]
+__all__ = ["SOURCE", "ExposureRequest", "requests_in", "requests_in_body"]
+
+SOURCE = "jwst.dq_init"
+"""Of the processing events."""
 
 Event = Mapping[str, Any]
 
@@ -48,6 +53,13 @@ class ExposureRequest:
         What to do when the product is there; None for the function's own.
     output_key : str or None
         Key of the product; None for the usual one.
+    announce_failure : bool
+        Whether a failure that a retry may help is announced; a caller that retries, and announces
+        the last failure itself, says no.
+    etag : str or None
+        Entity tag of the object that the event speaks of.
+    anew : bool
+        Whether the result is announced even if it was announced before.
     """
 
     source: S3Location
@@ -56,6 +68,9 @@ class ExposureRequest:
     user_dq: S3Location | None = None
     on_existing: OnExisting | None = None
     output_key: str | None = None
+    announce_failure: bool = True
+    etag: str | None = None
+    anew: bool = False
 
     @classmethod
     def from_direct(cls, event: Event) -> "ExposureRequest":
@@ -83,7 +98,22 @@ class ExposureRequest:
             user_dq=_location(event, "userSuppliedDq"),
             on_existing=_on_existing(event),
             output_key=_text(event, "outputKey"),
+            announce_failure=_flag(event, "announceFailure"),
         )
+
+    def to_direct(self) -> dict[str, str]:
+        """Return the direct request that asks for the same; what was not said is left out."""
+        fields = {
+            "bucket": self.source.bucket,
+            "key": self.source.key,
+            "versionId": self.source.version_id,
+            "context": self.context,
+            "mask": None if self.mask is None else str(self.mask),
+            "userSuppliedDq": None if self.user_dq is None else str(self.user_dq),
+            "onExisting": None if self.on_existing is None else self.on_existing.value,
+            "outputKey": self.output_key,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
 
     def target(self, bucket: str, prefix: str) -> S3Location:
         """Return where the product goes.
@@ -116,6 +146,7 @@ _FIELDS = (
     "userSuppliedDq",
     "onExisting",
     "outputKey",
+    "announceFailure",
 )
 
 
@@ -147,6 +178,8 @@ def requests_in(event: Event) -> list[ExposureRequest]:
         ]
     if event.get("source") == "aws.s3":
         return [_from_eventbridge(event)] if event.get("detail-type") == "Object Created" else []
+    if event.get("source") == SOURCE:
+        return [_from_failure(event)]
     return [ExposureRequest.from_direct(event)]
 
 
@@ -170,9 +203,10 @@ def requests_in_body(body: str) -> list[ExposureRequest]:
 def _from_notification(record: Event) -> ExposureRequest:
     try:
         entity = record["s3"]
-        key = unquote_plus(entity["object"]["key"])
-        version = entity["object"].get("versionId")
-        return ExposureRequest(S3Location(entity["bucket"]["name"], key, version))
+        found = entity["object"]
+        key = unquote_plus(found["key"])
+        source = S3Location(entity["bucket"]["name"], key, found.get("versionId"))
+        return ExposureRequest(source, etag=found.get("eTag"))
     except (KeyError, TypeError, AttributeError) as exc:
         raise InputRejected(f"S3 notification: {exc!r} where an object was expected") from exc
 
@@ -180,12 +214,20 @@ def _from_notification(record: Event) -> ExposureRequest:
 def _from_eventbridge(event: Event) -> ExposureRequest:
     try:
         detail = event["detail"]
-        entity = detail["object"]
-        return ExposureRequest(
-            S3Location(detail["bucket"]["name"], entity["key"], entity.get("version-id"))
-        )
+        found = detail["object"]
+        source = S3Location(detail["bucket"]["name"], found["key"], found.get("version-id"))
+        return ExposureRequest(source, etag=found.get("etag"))
     except (KeyError, TypeError, AttributeError) as exc:
         raise InputRejected(f"EventBridge event: {exc!r} where an object was expected") from exc
+
+
+def _from_failure(event: Event) -> ExposureRequest:
+    detail = event.get("detail")
+    failed = isinstance(detail, dict) and detail.get("status") == "Failed"
+    request = detail.get("request") if isinstance(detail, dict) and failed else None
+    if not isinstance(request, dict):
+        raise InputRejected("processing event: expected one that says Failed and names a request")
+    return replace(ExposureRequest.from_direct(request), anew=True)
 
 
 def _text(event: Event, field: str) -> str | None:
@@ -200,6 +242,13 @@ def _required(event: Event, field: str) -> str:
     if value is None:
         raise InputRejected(f"request: {field} is missing")
     return value
+
+
+def _flag(event: Event, field: str) -> bool:
+    value = event.get(field, True)
+    if isinstance(value, bool):
+        return value
+    raise InputRejected(f"request: {field} is {value!r}, expected true or false")
 
 
 def _location(event: Event, field: str) -> S3Location | None:

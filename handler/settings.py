@@ -43,6 +43,14 @@ class Settings:
         What to do when the product is there.
     blocks : `~handler.locations.S3Location` or None
         Where repeated planes may be kept; None to keep none.
+    outcomes : `~handler.locations.S3Location` or None
+        Where it is kept how exposures ended; None to keep nothing.
+    event_log : str or None
+        CloudWatch log group that holds every processing event.
+    queue : str or None
+        Address of the SQS queue whose batches come in.
+    attempts : int
+        How often a message of it is attempted.
     """
 
     output_bucket: str
@@ -53,6 +61,10 @@ class Settings:
     encoding: Encoding
     on_existing: OnExisting
     blocks: S3Location | None = None
+    outcomes: S3Location | None = None
+    event_log: str | None = None
+    queue: str | None = None
+    attempts: int = 5
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -75,7 +87,11 @@ class Settings:
             context=environment.get("CRDS_CONTEXT") or LATEST,
             event_bus=environment.get("EVENT_BUS") or "default",
             encoding=_choice(environment, "SCIENCE_ENCODING", Encoding, Encoding.NATIVE),
-            blocks=_blocks(environment.get("DQ_BLOCK_URI", "")),
+            blocks=_place(environment, "DQ_BLOCK_URI"),
+            outcomes=_place(environment, "OUTCOME_URI"),
+            event_log=environment.get("EVENT_LOG") or None,
+            queue=environment.get("UPLOADED_QUEUE") or None,
+            attempts=_count(environment, "MAX_ATTEMPTS", 5),
             on_existing=_choice(environment, "ON_EXISTING", OnExisting, OnExisting.SKIP),
         )
 
@@ -97,11 +113,19 @@ def _mirror(uri: str) -> S3Location:
         raise ValueError(f"CRDS_MIRROR={uri!r}: {exc}") from exc
 
 
-def _blocks(uri: str) -> S3Location | None:
+def _place(environment: Mapping[str, str], name: str) -> S3Location | None:
+    uri = environment.get(name, "")
     try:
         return S3Location.parse_prefix(uri) if uri else None
     except ValueError as exc:
-        raise ValueError(f"DQ_BLOCK_URI={uri!r}: {exc}") from exc
+        raise ValueError(f"{name}={uri!r}: {exc}") from exc
+
+
+def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+    value = environment.get(name) or str(default)
+    if not value.isdecimal() or int(value) < 1:
+        raise ValueError(f"{name}={value!r}: expected a number from 1")
+    return int(value)
 
 
 def _choice(

@@ -22,7 +22,7 @@ from rich.json import JSON
 from rich.progress import Progress
 from rich.table import Table
 
-from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
+from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
 from infra.mirror import upload_cache
 from infra.samples.exposures import sample_name, write_exposure
 from infra.samples.mirror import write_sample_mirror
@@ -106,6 +106,8 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
     """Upload the exposures; let the function process the events that S3 sends of them."""
     os.environ.update(
         OUTPUT_BUCKET=PRODUCTS,
+        OUTCOME_URI=f"s3://{PRODUCTS}/dq_outcomes",
+        EVENT_LOG=EVENT_LOG,
         CRDS_MIRROR=f"s3://{MIRROR}",
         POWERTOOLS_LOG_LEVEL="CRITICAL",
         POWERTOOLS_METRICS_DISABLED="true",

@@ -1,23 +1,25 @@
 """An embedded AWS for the demo and the tests: moto's server, on a port of this machine.
 
 The function's own code reaches it over HTTP as it would reach AWS; S3 notifies a queue of every
-upload, and a rule on the event bus keeps the processing events in another.
+upload, and a rule on the event bus keeps the processing events in another, and in a log group.
 """
 
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
 
-__all__ = ["MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws"]
+__all__ = ["EVENT_LOG", "MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws"]
 
 RAW, PRODUCTS, MIRROR = "raw-exposures", "products", "crds-mirror"
+EVENT_LOG = "/aws/events/dq-init"
 _REGION = "us-east-1"
 
 
@@ -29,6 +31,11 @@ class LocalContext:
     function_name: str = "dq-init"
     memory_limit_in_mb: int = 1769
     invoked_function_arn: str = f"arn:aws:lambda:{_REGION}:123456789012:function:dq-init"
+    deadline: float = field(default_factory=lambda: time.time() + 900)
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Say how long the invocation may still last."""
+        return int((self.deadline - time.time()) * 1000)
 
 
 @dataclass
@@ -110,7 +117,10 @@ def _furnish(aws: LocalAws) -> None:
         Bucket=RAW, NotificationConfiguration={"QueueConfigurations": [notification]}
     )
     events.put_rule(Name="announcements", EventPattern=json.dumps({"source": ["jwst.dq_init"]}))
-    events.put_targets(Rule="announcements", Targets=[{"Id": "queue", "Arn": announcements_arn}])
+    aws.client("logs").create_log_group(logGroupName=EVENT_LOG)
+    log_arn = f"arn:aws:logs:{_REGION}:123456789012:log-group:{EVENT_LOG}"
+    targets = [{"Id": "queue", "Arn": announcements_arn}, {"Id": "log", "Arn": log_arn}]
+    events.put_targets(Rule="announcements", Targets=targets)
 
 
 def _queue(aws: LocalAws, name: str) -> tuple[str, str]:

@@ -4,8 +4,11 @@ import gzip
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +17,25 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from core.product import Encoding
-from handler.app import handle_batch, handle_one
+from handler.app import handle_one
+from handler.batches import handle_batch
 from handler.blocks import Blocks
+from handler.case import Services
+from handler.invocation import Invocation
 from handler.locations import S3Location
 from handler.masks import Masks
-from handler.process import Services
+from handler.outcomes import Outcomes
 from handler.references import References
 from handler.rules import Rules
 from handler.settings import OnExisting, Settings
-from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, local_aws
 from infra.mirror import upload_cache
 from infra.samples.mirror import write_sample_mirror
 
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
 SCHEMA = json.loads(
-    (PROJECT / "infra" / "contracts" / "processing-event-1.0.schema.json").read_text()
+    (PROJECT / "infra" / "contracts" / "processing-event-1.1.schema.json").read_text()
 )
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
@@ -82,6 +88,7 @@ class Function:
     services: Services
     settings: Settings
     announced: list[dict[str, Any]] = field(default_factory=list)
+    requests: Iterator[int] = field(default_factory=lambda: count(1))
 
     def upload(self, content: bytes | Path, key: str) -> str:
         body = content.read_bytes() if isinstance(content, Path) else content
@@ -94,25 +101,31 @@ class Function:
     def run(self, key: str, **fields: Any) -> dict[str, Any]:
         """A direct request; returns the detail, raises on failure."""
         event = {"bucket": RAW, "key": key, **fields}
-        return handle_one(event, self.settings, self.services, "request-1")
+        return self.run_event(event)
 
     def run_event(self, event: dict[str, Any]) -> dict[str, Any]:
-        return handle_one(event, self.settings, self.services, "request-1")
+        return handle_one(event, self.settings, self.services, self.invocation())
 
-    def run_batch(self, *bodies: str) -> dict[str, Any]:
+    def run_batch(self, *bodies: str, delivery: int = 1) -> dict[str, Any]:
+        attributes = {"ApproximateReceiveCount": str(delivery)}
         records = [
-            {"eventSource": "aws:sqs", "messageId": f"message-{i}", "body": body}
+            {"messageId": f"message-{i}", "body": body, "attributes": attributes}
             for i, body in enumerate(bodies)
         ]
-        return handle_batch({"Records": records}, self.settings, self.services, "request-1")
+        batch = {"Records": records}
+        sqs = partial(self.aws.client, "sqs")
+        return handle_batch(batch, self.settings, self.services, self.invocation(), sqs)
+
+    def invocation(self) -> Invocation:
+        return Invocation(f"request-{next(self.requests)}", time.time() + 900)
 
     def product(self, detail: dict[str, Any]) -> bytes:
         output = detail["output"]
         answer = self.aws.client("s3").get_object(Bucket=output["bucket"], Key=output["key"])
         return answer["Body"].read()
 
-    def products(self) -> set[str]:
-        found = self.aws.client("s3").list_objects_v2(Bucket=PRODUCTS)
+    def products(self, prefix: str = "dq_init/") -> set[str]:
+        found = self.aws.client("s3").list_objects_v2(Bucket=PRODUCTS, Prefix=prefix)
         return {item["Key"] for item in found.get("Contents", [])}
 
     def announcements(self) -> list[dict[str, Any]]:
@@ -139,8 +152,10 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
         mirror = S3Location(MIRROR, prefix)
         scratch = tmp_path / "scratch"
         references = References(Rules(mirror, scratch), Masks(mirror, scratch / "references"))
-        clients = aws.client("s3"), aws.client("events")
-        services = Services(*clients, references, Blocks(blocks))
+        s3, events, logs = aws.client("s3"), aws.client("events"), partial(aws.client, "logs")
+        place = S3Location(PRODUCTS, "dq_outcomes")
+        outcomes = Outcomes(place, EVENT_LOG, "default", s3, events, logs)
+        services = Services(s3, references, Blocks(blocks), outcomes)
         settings = Settings(
             PRODUCTS, "dq_init/", mirror, context, "default", Encoding.NATIVE, OnExisting.SKIP
         )

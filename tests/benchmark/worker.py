@@ -16,6 +16,7 @@ CONTEXT = SimpleNamespace(
     function_name="dq-init",
     memory_limit_in_mb=1769,
     invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:dq-init",
+    get_remaining_time_in_millis=lambda: 900_000,
 )
 
 

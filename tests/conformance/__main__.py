@@ -12,10 +12,12 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,13 @@ from astropy.io import fits
 from core.errors import InputRejected, ReferenceUnavailable
 from core.product import NO_MASK, Encoding
 from handler.blocks import Blocks
+from handler.case import Services
+from handler.invocation import Invocation
 from handler.locations import S3Location
 from handler.masks import Masks
 from handler.observability import logger
-from handler.process import Services, process
+from handler.outcomes import Outcomes
+from handler.process import process
 from handler.references import References
 from handler.requests import ExposureRequest
 from handler.rules import Rules
@@ -91,7 +96,9 @@ class Function:
         )
         try:
             request = ExposureRequest(S3Location(RAW, key), **more)
-            detail = process(request, settings, self.services, case.name)
+            detail = process(
+                request, settings, self.services, Invocation(case.name, time.time() + 900)
+            )
         except (InputRejected, ReferenceUnavailable) as exc:
             return str(exc)
         answer = s3.get_object(Bucket=PRODUCTS, Key=detail["output"]["key"])
@@ -102,7 +109,9 @@ def function(aws: LocalAws, scratch: Path) -> Function:
     """Set the function up."""
     mirror = S3Location(MIRROR, "")
     references = References(Rules(mirror, scratch), Masks(mirror, scratch / "references"))
-    services = Services(aws.client("s3"), aws.client("events"), references, Blocks(None))
+    s3, events, logs = aws.client("s3"), aws.client("events"), partial(aws.client, "logs")
+    outcomes = Outcomes(None, None, "default", s3, events, logs)
+    services = Services(s3, references, Blocks(None), outcomes)
     return Function(aws, services, mirror)
 
 

@@ -54,6 +54,8 @@ def test_what_a_retry_may_help_is_delivered_again(
     empty = make_function("an-empty-mirror")
     function.upload(exposure, KEY)
     assert empty.run_batch(created(KEY)) == {"batchItemFailures": [{"itemIdentifier": "message-0"}]}
+    assert function.announcements() == []
+    assert empty.run_batch(created(KEY), delivery=5)["batchItemFailures"]
     assert [d["error"] for d in function.announcements()] == ["ReferenceUnavailable"]
 
 
@@ -71,12 +73,36 @@ def test_a_test_message_of_s3_asks_for_nothing(function: Function) -> None:
     assert function.announcements() == []
 
 
-def test_the_version_that_the_event_names_is_processed(function: Function, exposure: bytes) -> None:
+def test_an_event_of_a_version_that_was_replaced_is_skipped(
+    function: Function, exposure: bytes
+) -> None:
+    version = function.upload(exposure, KEY)
+    function.upload(exposure[:-1] + b"\1", KEY)
+    newer = function.run(KEY)
+    detail = function.run_event(json.loads(created(KEY, version)))
+    assert detail["status"] == "Skipped"
+    assert "superseded" in detail["reason"]
+    assert function.product(newer)
+    answer = function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=newer["output"]["key"])
+    assert answer["VersionId"] == newer["output"]["versionId"]
+
+
+def test_where_versions_are_not_named_the_etag_tells(function: Function, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    etag = function.aws.client("s3").head_object(Bucket=RAW, Key=KEY)["ETag"].strip('"')
+    event = json.loads(created(KEY))
+    event["detail"]["object"]["etag"] = etag
+    function.upload(b"replaced by nonsense", KEY)
+    assert "superseded" in function.run_event(event)["reason"]
+
+
+def test_an_old_version_is_processed_to_a_place_of_its_own(
+    function: Function, exposure: bytes
+) -> None:
     version = function.upload(exposure, KEY)
     function.upload(b"replaced by nonsense", KEY)
-    detail = function.run_event(json.loads(created(KEY, version)))
-    assert detail["input"]["versionId"] == version
-    assert detail["status"] == "Complete"
+    detail = function.run(KEY, versionId=version, outputKey="old/x.fits")
+    assert (detail["input"]["versionId"], detail["status"]) == (version, "Complete")
 
 
 def test_a_repeated_event_is_skipped_without_work(function: Function, exposure: bytes) -> None:
@@ -130,7 +156,7 @@ def test_no_mask_for_the_asking(function: Function, exposure: bytes) -> None:
         "mask": None, "sha1": None, "context": CONTEXT, "mirror": f"s3://{MIRROR}",
     }  # fmt: skip
     assert detail["flags"]["byMnemonic"] == {}
-    assert function.products() == {"elsewhere/x.fits"}
+    assert function.products("elsewhere/") == {"elsewhere/x.fits"}
     assert fits.getheader(BytesIO(function.product(detail)))["S_DQINIT"] == "SKIPPED"
 
 
@@ -240,4 +266,6 @@ def test_the_entry_reads_its_environment_and_logs_json(
     assert any("NOISY" in line["message"] for line in warned)
     (measured,) = [line for line in lines if "_aws" in line]
     assert (measured["instrument"], measured["detector"]) == ("NIRCAM", "NRCB1")
-    assert measured["Complete"] == [1.0]
+    assert measured["Processed"] == [1.0]
+    sets = measured["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
+    assert sorted(map(sorted, sets)) == [["detector", "instrument", "service"], ["service"]]

@@ -245,7 +245,9 @@ def test_two_invocations_at_once_leave_one_whole_product(
     for thread in threads:
         thread.join()
     assert sorted(detail["status"] for detail in details) == ["Complete", "Skipped"]
-    versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS)["Versions"]
+    versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix="dq_init/")[
+        "Versions"
+    ]
     assert len(versions) == 1
     assert "Uploads" not in function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS)
 
