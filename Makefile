@@ -1,10 +1,14 @@
 # Each target sets up what it needs in virtual environments inside the clone.
 PYTHON ?= python3
+ARCHITECTURE ?= arm64
 PIP = pip --disable-pip-version-check --quiet
 BIN = .venv/bin
 TOOLS = .venv-tools/bin
+CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation
+# sam and the tools beside it ask no one who or where this is.
+OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint bench conformance format clean
+.PHONY: help demo test lint build build-Function bundle-report e2e soak bench conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -28,10 +32,15 @@ help:
 	$(BIN)/$(PIP) install --editable '.[dev]'
 	@touch $@
 
-# aws-sam-cli pins what it depends on, and so has an environment of its own.
-.venv-tools/done: tests/lint-requirements.txt
+# aws-sam-cli and checkov pin what they depend on, and so have environments of their own.
+.venv-tools/done: tests/lint/requirements.txt
 	$(PYTHON) -m venv .venv-tools
 	$(TOOLS)/$(PIP) install --requirement $<
+	@touch $@
+
+.venv-checkov/done: tests/lint/checkov-requirements.txt
+	$(PYTHON) -m venv .venv-checkov
+	.venv-checkov/bin/$(PIP) install --requirement $<
 	@touch $@
 
 demo: .venv/demo
@@ -40,12 +49,37 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-lint: .venv/dev .venv-tools/done
+lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(TOOLS)/cfn-lint template.yaml
-	SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1 $(TOOLS)/sam validate --lint --template template.yaml
+	@mkdir -p build
+	for template in template.yaml; do \
+	  transformed=build/$$(basename $$template .yaml).transformed.json && \
+	  $(OFFLINE) $(TOOLS)/python tests/lint/transform.py $$template > $$transformed && \
+	  $(TOOLS)/cfn-lint $$template $$transformed && \
+	  $(CHECKOV) --file $$template && $(CHECKOV) --file $$transformed && \
+	  $(TOOLS)/python tests/lint/state_machines.py $$template || exit 1; done
+
+# For Lambda on arm64, or with ARCHITECTURE=x86_64 for the other and for what runs here.
+build: .venv/dev .venv-tools/done
+	$(OFFLINE) ARCHITECTURE=$(ARCHITECTURE) $(TOOLS)/sam build --build-in-source --parameter-overrides Architecture=$(ARCHITECTURE)
+
+# What sam build calls.
+build-Function:
+	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)'
+
+bundle-report: build
+	$(BIN)/python -m infra.bundle report .aws-sam/build/Function
+
+# What runs on this machine is built for it; what is deployed on AWS is make build.
+e2e: .venv-ministack/done
+	$(MAKE) build ARCHITECTURE=x86_64
+	$(BIN)/python -m pytest tests/e2e
+
+soak: .venv-ministack/done
+	$(MAKE) build ARCHITECTURE=x86_64
+	$(BIN)/python -m tests.e2e.soak
 
 bench: .venv/dev .venv-jwst/done .venv-ministack/done
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
@@ -59,8 +93,9 @@ conformance: .venv/dev .venv-jwst/done
 	.venv-jwst/bin/$(PIP) install --requirement $<
 	@touch $@
 
-.venv-ministack/done: tests/benchmark/requirements.txt
-	$(PYTHON) -m venv .venv-ministack
+# A local AWS; it runs the bundle, with the Python that Lambda runs.
+.venv-ministack/done: tests/ministack-requirements.txt .venv/dev
+	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-ministack
 	.venv-ministack/bin/$(PIP) install --requirement $<
 	@touch $@
 
@@ -69,4 +104,4 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-jwst .venv-ministack demo-output build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-checkov .venv-jwst .venv-ministack demo-output build .aws-sam *.egg-info

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 __all__ = ["handle_batch"]
 
-_FIRST_DELAY = 30
 _LONGEST_DELAY = 900
 _QUOTED = 1000
 """Characters of a message that cannot be read."""
@@ -85,7 +84,7 @@ def _is_done(
 ) -> bool:
     """Process what a message asks for; return whether the message has had its answer."""
     extra = {"message_id": message.identifier, "delivery": message.delivery}
-    attempt = invocation.attempt(is_last=message.delivery >= settings.attempts)
+    attempt = invocation.attempt(message.delivery, settings.attempts)
     try:
         for request in _requests(message, settings, services, attempt):
             if message.delivery > settings.attempts:
@@ -139,7 +138,7 @@ def _delay(message: Message, settings: Settings, sqs: "Callable[[], SQSClient]")
     """Have a message delivered again sooner than it would be, but later each time."""
     if settings.queue is None:
         return
-    wait = min(_FIRST_DELAY * 2 ** (message.delivery - 1), _LONGEST_DELAY)
+    wait = min(settings.retry_delay * 2 ** (message.delivery - 1), _LONGEST_DELAY)
     if message.delivery >= settings.attempts:
         wait = 0  # only to be put aside
     sqs().change_message_visibility(

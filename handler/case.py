@@ -68,6 +68,8 @@ class Case:
         Where the product goes.
     made : dict of str to str
         What the product is made from.
+    is_known : bool
+        Whether the result was announced before.
     """
 
     request: ExposureRequest
@@ -79,6 +81,7 @@ class Case:
     source: StoredObject | None = None
     target: S3Location = _NOWHERE
     made: dict[str, str] = field(default_factory=lambda: {"software-version": __version__})
+    is_known: bool = False
     _started: float = field(default_factory=time.perf_counter)
 
     def __post_init__(self) -> None:
@@ -119,8 +122,10 @@ class Case:
     ) -> dict[str, Any]:
         """Announce how it ended, once; log and measure what was announced."""
         anew = self.request.anew or self.on_existing is OnExisting.REPLACE
-        said = self.services.outcomes.announce(
-            self.identity, self.detail(status, reason, error), self.made, self.invocation, anew
-        )
+        outcomes, detail = self.services.outcomes, self.detail(status, reason, error)
+        if self.is_known:
+            said = outcomes.skip(detail, self.invocation)
+        else:
+            said = outcomes.announce(self.identity, detail, self.made, self.invocation, anew)
         report(said)
         return said

@@ -166,25 +166,39 @@ class Outcomes:
         if etag is None:
             found = self._settled(exposure)
             if found is not None and found.is_same(claim) and self._was_sent(exposure, found):
-                return self._send(skipped(detail, found.detail))
+                return self.skip(skipped(detail, found.detail), invocation)
             condition = {"IfMatch": found.etag} if found else {"IfNoneMatch": "*"}
             etag = self._put(exposure, claim, condition)
         if etag is None:
             raise TransientFailure(f"{self._location(exposure)}: is being written by another")
         return self._send_claimed(exposure, claim, etag)
 
+    def skip(self, detail: dict[str, Any], invocation: Invocation) -> dict[str, Any]:
+        """Announce that the result was known; not to a message that is delivered again.
+
+        Parameters and what is returned are those of `announce`.
+        """
+        return detail if invocation.is_repeated else self._send(detail)
+
     def _settled(self, exposure: str) -> Outcome | None:
         """The outcome that is there, unless an invocation that may be alive is announcing it."""
-        for pause in (*_PAUSES, 0):
-            found = self.recorded(exposure)
-            if found is None or found.announced or self.clock() >= found.ends_at:
-                return found
+        found = self.recorded(exposure)
+        for pause in _PAUSES:
+            if not self._is_open(found):
+                break
             time.sleep(pause)
-        request = found.detail["function"]["requestId"]
-        raise TransientFailure(
-            f"{self._location(exposure)}: request {request} is announcing the result, or has "
-            f"been ended; expected to find its announcement"
-        )
+            found = self.recorded(exposure)
+        if found is not None and self._is_open(found):
+            request = found.detail["function"]["requestId"]
+            raise TransientFailure(
+                f"{self._location(exposure)}: request {request} is announcing the result, or has "
+                f"been ended; expected to find its announcement"
+            )
+        return found
+
+    def _is_open(self, found: Outcome | None) -> bool:
+        """Whether an invocation may be at work between claiming a result and announcing it."""
+        return found is not None and not found.announced and self.clock() < found.ends_at
 
     def _was_sent(self, exposure: str, found: Outcome) -> bool:
         """Whether an outcome was announced; noted, if only the log of events knows."""

@@ -168,6 +168,7 @@ def _already_made(present: StoredObject, case: Case) -> tuple[Status, str]:
     if case.on_existing is OnExisting.ERROR:
         raise InputRejected(reason)
     case.record.output_is(present)
+    case.is_known = True
     return Status.SKIPPED, reason
 
 

@@ -51,6 +51,8 @@ class Settings:
         Address of the SQS queue whose batches come in.
     attempts : int
         How often a message of it is attempted.
+    retry_delay : int
+        Seconds before a message whose first attempt failed is delivered again.
     """
 
     output_bucket: str
@@ -65,6 +67,7 @@ class Settings:
     event_log: str | None = None
     queue: str | None = None
     attempts: int = 5
+    retry_delay: int = 30
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -92,6 +95,7 @@ class Settings:
             event_log=environment.get("EVENT_LOG") or None,
             queue=environment.get("UPLOADED_QUEUE") or None,
             attempts=_count(environment, "MAX_ATTEMPTS", 5),
+            retry_delay=_count(environment, "RETRY_DELAY", 30),
             on_existing=_choice(environment, "ON_EXISTING", OnExisting, OnExisting.SKIP),
         )
 

@@ -121,6 +121,18 @@ def test_rejected_input_is_announced_once(function: Function) -> None:
     assert statuses(function) == ["Failed", "Skipped", "Skipped"]
 
 
+def test_a_message_that_is_delivered_again_has_nothing_to_add(
+    function: Function, exposure: bytes
+) -> None:
+    """Killed between the announcement and SQS's being told that the message is done."""
+    function.upload(exposure, KEY)
+    function.upload(b"no FITS", BAD)
+    for delivery in (1, 2):
+        assert function.run_batch(created(KEY), delivery=delivery) == {"batchItemFailures": []}
+        assert function.run_batch(created(BAD), delivery=delivery) == {"batchItemFailures": []}
+    assert statuses(function) == ["Complete", "Failed"]
+
+
 def test_a_failure_that_is_sent_back_is_tried_and_announced_again(
     function: Function, exposure: bytes
 ) -> None:

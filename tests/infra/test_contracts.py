@@ -1,4 +1,4 @@
-"""What is promised outside the code: the event's schema, the template, the samples' own rules."""
+"""What is promised outside the code: the event's schema, sample events, the samples' own rules."""
 
 import json
 import os
@@ -7,22 +7,13 @@ from typing import Any
 
 import jsonschema
 import pytest
-import yaml
 from crds.core import rmap
 
 from core.flags import PIXEL_FLAGS
 from handler.announcements import SCHEMA_VERSION
 from handler.parkeys import FITS_KEYWORDS
-from handler.settings import Settings
 from infra.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
-
-
-class Intrinsic(yaml.SafeLoader):
-    """Reads ``!Ref x`` and the like as what they refer to."""
-
-
-Intrinsic.add_multi_constructor("!", lambda loader, suffix, node: f"!{suffix} {node.value}")
 
 
 def test_the_schema_is_one_and_has_the_version_that_is_sent() -> None:
@@ -31,26 +22,6 @@ def test_the_schema_is_one_and_has_the_version_that_is_sent() -> None:
     known = SCHEMA["properties"]["flags"]["properties"]["byMnemonic"]
     for mnemonic in PIXEL_FLAGS:
         jsonschema.validate({mnemonic: 1}, known)
-
-
-def test_the_template_gives_the_function_an_environment_it_accepts() -> None:
-    template = yaml.load((PROJECT / "template.yaml").read_text(), Loader=Intrinsic)  # noqa: S506
-    defaults = {k: str(v.get("Default", "")) for k, v in template["Parameters"].items()}
-    function = template["Resources"]["Function"]["Properties"]
-    assert function["Handler"] == "handler.app.lambda_handler"
-    environment: dict[str, str] = {}
-    for name, value in function["Environment"]["Variables"].items():
-        reference = str(value).removeprefix("!Ref ")
-        environment[name] = defaults.get(reference, str(value).removeprefix("!Sub "))
-    environment["CRDS_MIRROR"] = "s3://mirror/"
-    settings = Settings.from_environment(environment)
-    assert settings == Settings.from_environment(
-        {
-            "OUTPUT_BUCKET": environment["OUTPUT_BUCKET"],
-            "CRDS_MIRROR": "s3://mirror",
-            "DQ_BLOCK_URI": environment["DQ_BLOCK_URI"],
-        }
-    )
 
 
 def test_the_samples_rules_are_rules_to_crds(

@@ -1,0 +1,65 @@
+"""The bundle: ``python -m infra.bundle build|report|python``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from core import __version__
+from infra.bundle.build import ARCHITECTURES, build, digest
+from infra.bundle.python import PYTHON, target_python
+from infra.bundle.report import BUDGET, MB, ZIPPED_BUDGET, measure
+
+_NO_PYTHON = f"There is no Python {PYTHON} on this machine (TARGET_PYTHON can name one)."
+
+
+def main() -> None:
+    """Run one of the commands."""
+    parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    making = commands.add_parser("build", help="make the bundle (sam build calls this)")
+    making.add_argument("--architecture", choices=ARCHITECTURES, required=True)
+    making.add_argument("--into", type=Path, default=os.environ.get("ARTIFACTS_DIR"))
+    commands.add_parser("python", help="print where the Python that Lambda runs lies here")
+    showing = commands.add_parser("report", help="print its size by package")
+    showing.add_argument("bundle", type=Path)
+    arguments = parser.parse_args()
+    if arguments.command == "build":
+        if not build(arguments.architecture, arguments.into):
+            print(
+                f"{_NO_PYTHON} The modules are not compiled, and every cold start will take "
+                "seconds longer.",
+                file=sys.stderr,
+            )
+    elif arguments.command == "python":
+        print(target_python() or sys.exit(f"{_NO_PYTHON} What runs the bundle needs it."))
+    else:
+        report(arguments.bundle)
+
+
+def report(bundle: Path) -> None:
+    """Print the sizes; exit with 1 if they are over the budget."""
+    sizes = measure(bundle)
+    table = Table(title=f"Bundle {__version__} in {bundle}", header_style="bold")
+    table.add_column("Package")
+    table.add_column("MB", justify="right")
+    large = [(name, size) for name, size in sizes.packages.most_common() if size >= MB]
+    for name, size in large:
+        table.add_row(name, f"{size / MB:.1f}")
+    rest = sizes.unzipped - sum(size for _, size in large)
+    table.add_row(f"{len(sizes.packages) - len(large)} others", f"{rest / MB:.1f}")
+    table.add_section()
+    table.add_row(f"unzipped (budget {BUDGET // MB})", f"{sizes.unzipped / MB:.1f}")
+    table.add_row(f"zipped (budget {ZIPPED_BUDGET // MB})", f"{sizes.zipped / MB:.1f}")
+    console = Console()
+    console.print(table)
+    console.print(f"SHA-256 of its files: {digest(bundle)}")
+    if not sizes.is_within_budget:
+        sys.exit("the bundle is over its budget")
+
+
+if __name__ == "__main__":
+    main()

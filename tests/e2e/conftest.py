@@ -1,0 +1,38 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.samples.exposures import write_exposure
+from infra.samples.modes import MODES
+from tests.conftest import PROJECT
+from tests.e2e.stack import REGION, Stack, deployed
+
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "local",
+    "AWS_SECRET_ACCESS_KEY": "local",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """The built template, deployed once for all tests."""
+    os.environ.update(ENVIRONMENT)
+    interpreter = PROJECT / ".venv-ministack" / "bin" / "python"
+    with deployed(interpreter, PROJECT / ".venv-tools" / "bin" / "sam") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def exposures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """One exposure of every mode that is small."""
+    folder, found = tmp_path_factory.mktemp("exposures"), {}
+    for mode in MODES:
+        path = Path(folder, f"{mode.name}_uncal.fits")
+        write_exposure(mode, path)
+        if path.stat().st_size < 20_000_000:
+            found[mode.name] = path.read_bytes()
+    return found

@@ -1,0 +1,259 @@
+"""The template, deployed by `sam deploy` on a local AWS (MiniStack), and what the tests do with it.
+
+What MiniStack leaves out is done here in its place, and said where it is done:
+
+- EventBridge does not deliver to log groups: `Stack.listen` puts the processing events into EventLog.
+- ``MaximumConcurrency`` arrives as text and stalls the poller: it is set again after deploying.
+- A range of a version's bytes is answered with all of them: the buckets' versions are suspended, and
+  ETags stand for them (tests/handler has the same cases with versions, on moto).
+- CloudWatch does not extract metrics from logs: the alarms are checked by `tests.e2e.alarms`.
+"""
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import jsonschema
+import psutil
+import yaml
+from botocore.config import Config
+
+from infra.mirror import upload_cache
+from infra.samples.mirror import write_sample_mirror
+from tests.benchmark.servers import ministack
+from tests.conftest import PROJECT, SCHEMA
+
+NAME, REGION, MIRROR = "dq-init", "us-east-1", "crds-mirror"
+BUILT = PROJECT / ".aws-sam" / "build" / "template.yaml"
+PARAMETERS = {
+    "MirrorBucket": MIRROR,
+    "Architecture": "x86_64",
+    "RetryDelay": "1",
+    "Timeout": "20",
+    "VisibilityTimeout": "25",
+    "MaximumConcurrency": "2",
+}
+
+
+@dataclass
+class Stack:
+    """The deployed template."""
+
+    endpoint: str
+    server: psutil.Process
+    outputs: dict[str, str] = field(default_factory=dict)
+    announced: list[dict[str, Any]] = field(default_factory=list)
+    _stop: threading.Event = field(default_factory=threading.Event)
+
+    def client(self, service: str) -> Any:
+        settings = Config(retries={"mode": "standard", "max_attempts": 5}, read_timeout=120)
+        return boto3.client(
+            service, endpoint_url=self.endpoint, region_name=REGION, config=settings
+        )
+
+    def __getitem__(self, output: str) -> str:
+        return self.outputs[output]
+
+    # Putting in
+
+    def upload(self, key: str, body: bytes) -> None:
+        self.client("s3").put_object(Bucket=self["RawBucket"], Key=key, Body=body)
+
+    def repeat_event(self, key: str) -> None:
+        """Deliver an event once more, as EventBridge may at any time."""
+        head = self.client("s3").head_object(Bucket=self["RawBucket"], Key=key)
+        found = {"key": key, "size": head["ContentLength"], "etag": head["ETag"].strip('"')}
+        event = {
+            "source": "aws.s3",
+            "detail-type": "Object Created",
+            "detail": {"bucket": {"name": self["RawBucket"]}, "object": found},
+        }
+        self.client("sqs").send_message(
+            QueueUrl=self["UploadedQueue"], MessageBody=json.dumps(event)
+        )
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let exposures wait in the queue."""
+        self._switch(enabled=False)
+        try:
+            yield
+        finally:
+            self._switch(enabled=True)
+
+    def _switch(self, enabled: bool) -> None:
+        functions = self.client("lambda")
+        (mapping,) = functions.list_event_source_mappings()["EventSourceMappings"]
+        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=enabled)
+
+    def kill_function(self, chance: random.Random) -> bool:
+        """Kill a process that runs the function, as Lambda does at time-out or out of memory."""
+        workers = self.workers()
+        if not workers:
+            return False
+        with contextlib.suppress(psutil.NoSuchProcess):
+            chance.choice(workers).kill()
+            return True
+        return False
+
+    def workers(self) -> list[psutil.Process]:
+        return [p for p in self.server.children(recursive=True) if p.status() != "zombie"]
+
+    # Looking
+
+    def depth(self, queue: str) -> int:
+        """Messages of a queue, those in flight included."""
+        names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+        found = self.client("sqs").get_queue_attributes(QueueUrl=self[queue], AttributeNames=names)[
+            "Attributes"
+        ]
+        return sum(int(found[name]) for name in names)
+
+    def drain(self, seconds: float) -> None:
+        """Wait until no exposure waits, and every announcement has arrived."""
+        end = time.monotonic() + seconds
+        while self.depth("UploadedQueue"):
+            assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
+            time.sleep(0.2)
+        known = -1
+        while known != len(self.announced):
+            known = len(self.announced)
+            time.sleep(1)
+
+    def products(self) -> dict[str, int]:
+        """Names and sizes of the products."""
+        pages = (
+            self.client("s3")
+            .get_paginator("list_objects_v2")
+            .paginate(Bucket=self["ProductBucket"], Prefix="dq_init/")
+        )
+        found = [item for page in pages for item in page.get("Contents", [])]
+        return {item["Key"].removeprefix("dq_init/"): item["Size"] for item in found}
+
+    def said(self, key: str) -> list[str]:
+        """What was announced of an exposure, in order."""
+        mine = (d for d in self.announced if d["input"] and d["input"]["key"] == key)
+        return [detail["status"] for detail in mine]
+
+    def messages(self, queue: str) -> list[dict[str, Any]]:
+        """Take what waits in a queue."""
+        sqs, bodies = self.client("sqs"), []
+        while found := sqs.receive_message(QueueUrl=self[queue], MaxNumberOfMessages=10).get(
+            "Messages"
+        ):
+            for message in found:
+                bodies.append(json.loads(message["Body"]))
+                sqs.delete_message(QueueUrl=self[queue], ReceiptHandle=message["ReceiptHandle"])
+        return bodies
+
+    def logged(self) -> list[dict[str, Any]]:
+        """The function's log lines."""
+        pages = (
+            self.client("logs")
+            .get_paginator("filter_log_events")
+            .paginate(logGroupName=self["FunctionLog"])
+        )
+        lines = [event["message"] for page in pages for event in page["events"]]
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Collect what is announced, and put it into the event log as EventBridge would."""
+        sqs, events = self.client("sqs"), self.client("events")
+        queue = sqs.create_queue(QueueName="announcements")["QueueUrl"]
+        arn = f"arn:aws:sqs:{REGION}:000000000000:announcements"
+        events.put_rule(Name="announcements", EventPattern='{"source": ["jwst.dq_init"]}')
+        events.put_targets(Rule="announcements", Targets=[{"Id": "queue", "Arn": arn}])
+        self.client("logs").create_log_stream(logGroupName=self["EventLog"], logStreamName="all")
+        thread = threading.Thread(target=self._listen, args=(queue,), daemon=True)
+        thread.start()
+        yield
+        self._stop.set()
+        thread.join()
+
+    def _listen(self, queue: str) -> None:
+        sqs, logs = self.client("sqs"), self.client("logs")
+        while not self._stop.is_set():
+            found = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+            for message in found.get("Messages", []):
+                entry = {"timestamp": int(time.time() * 1000), "message": message["Body"]}
+                logs.put_log_events(
+                    logGroupName=self["EventLog"], logStreamName="all", logEvents=[entry]
+                )
+                event = json.loads(message["Body"])
+                jsonschema.validate(event["detail"], SCHEMA)
+                assert len(message["Body"]) < 64 * 1024
+                self.announced.append(event["detail"])
+                sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+
+
+@contextmanager
+def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
+    """Start MiniStack, fill a mirror, deploy the built template."""
+    with ministack(interpreter) as port, tempfile.TemporaryDirectory() as folder:
+        server = psutil.Process(port_owner(port))
+        stack = Stack(f"http://127.0.0.1:{port}", server)
+        s3 = stack.client("s3")
+        for bucket in (MIRROR, "artifacts"):
+            s3.create_bucket(Bucket=bucket)
+        write_sample_mirror(Path(folder))
+        list(upload_cache(Path(folder), s3, MIRROR))
+        deploy(stack, sam)
+        found = stack.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
+        stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
+        functions = stack.client("lambda")
+        (mapping,) = functions.list_event_source_mappings()["EventSourceMappings"]
+        functions.update_event_source_mapping(
+            UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
+        )
+        for bucket in ("RawBucket", "ProductBucket"):
+            s3.put_bucket_versioning(
+                Bucket=stack[bucket], VersioningConfiguration={"Status": "Suspended"}
+            )
+        with stack.listening():
+            yield stack
+
+
+def deploy(stack: Stack, sam: Path) -> None:
+    """Run `sam deploy`, as docs/operating.md has it."""
+    command = [
+        *(str(sam), "deploy", "--template-file", str(BUILT), "--stack-name", NAME),
+        *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
+        *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
+        *(f"{name}={value}" for name, value in PARAMETERS.items()),
+    ]
+    environment = os.environ | {
+        "AWS_ENDPOINT_URL": stack.endpoint,
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "SAM_CLI_TELEMETRY": "0",
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def port_owner(port: int) -> int:
+    """The process that listens on a port of this machine."""
+    return next(
+        connection.pid
+        for connection in psutil.net_connections("tcp")
+        if connection.laddr.port == port and connection.status == psutil.CONN_LISTEN
+    )
+
+
+def template() -> dict[str, Any]:
+    """The built template."""
+    return yaml.safe_load(BUILT.read_text())

@@ -1,0 +1,280 @@
+"""The deployed template, left alone: nothing lost, nothing twice, nothing silent."""
+
+import io
+import json
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from astropy.io import fits
+
+from infra.queues import redrive, waiting
+from tests.conftest import PROJECT
+from tests.e2e.alarms import Point, firing, measured, queued
+from tests.e2e.stack import MIRROR, Stack
+
+SMALL = "nircam-sub64p"
+EVENTS = PROJECT / "tests" / "events"
+
+
+def product_of(key: str) -> str:
+    return key.rpartition("/")[2].replace("_uncal", "_dq_init")
+
+
+def opened(stack: Stack, name: str) -> fits.HDUList:
+    answer = stack.client("s3").get_object(Bucket=stack["ProductBucket"], Key=f"dq_init/{name}")
+    with fits.open(io.BytesIO(answer["Body"].read())) as hdus:
+        for hdu in hdus:
+            assert hdu.data is not None or hdu.header["NAXIS"] == 0
+        return hdus
+
+
+def test_every_mode_is_processed(stack: Stack, exposures: dict[str, bytes]) -> None:
+    keys = {f"modes/{name}_uncal.fits": body for name, body in exposures.items()}
+    for key, body in keys.items():
+        stack.upload(key, body)
+    stack.drain(120)
+    for key in keys:
+        assert stack.said(key) == ["Complete"], key
+        assert "HISTORY" in opened(stack, product_of(key))[0].header
+
+
+def test_good_bad_and_repeated_exposures_fifty_at_once(
+    stack: Stack, exposures: dict[str, bytes]
+) -> None:
+    good = [f"fifty/jw{i:04}_uncal.fits" for i in range(44)] + ["fifty/a b+c%20d&e=f_uncal.fits"]
+    bad = [f"fifty/bad{i}_uncal.fits" for i in range(5)]
+    aside = "fifty/notes.txt"
+    for key in good:
+        stack.upload(key, exposures[SMALL])
+    for key in bad:
+        stack.upload(key, exposures[SMALL][: 2880 + 100])
+    stack.upload(aside, b"no exposure")
+    repeated = [*good[:4], good[-1], bad[0]]
+    for key in repeated:
+        stack.repeat_event(key)
+    stack.drain(180)
+    for key in good:
+        assert stack.said(key).count("Complete") == 1
+        assert set(stack.said(key)) <= {"Complete", "Skipped"}
+    for key in bad:
+        assert stack.said(key).count("Failed") == 1
+        assert set(stack.said(key)) <= {"Failed", "Skipped"}
+    assert sum(len(stack.said(key)) for key in good + bad) == len(good + bad + repeated)
+    assert stack.said(aside) == []
+    assert {product_of(key) for key in good} <= stack.products().keys()
+    assert not {product_of(key) for key in bad} & stack.products().keys()
+    assert {stack.products()[product_of(key)] for key in good} == {259200}
+
+
+def test_rejected_input_waits_with_its_reason_and_can_be_sent_again(
+    stack: Stack, exposures: dict[str, bytes]
+) -> None:
+    stack.messages("RejectedQueue")
+    key = "rejected/jw01_uncal.fits"
+    stack.upload(key, b"no FITS")
+    stack.drain(60)
+    sqs = stack.client("sqs")
+    (message,) = waiting(sqs, stack["RejectedQueue"])
+    assert (message.exposure, message.error) == (
+        f"s3://{stack['RawBucket']}/{key}",
+        "InputRejected",
+    )
+    assert "not FITS" in message.reason
+    sqs.change_message_visibility(
+        QueueUrl=stack["RejectedQueue"], ReceiptHandle=message.receipt, VisibilityTimeout=0
+    )
+    with stack.paused():
+        assert redrive(sqs, stack["RejectedQueue"], stack["UploadedQueue"]) == 1
+    stack.drain(60)
+    assert stack.said(key) == ["Failed", "Failed"], "an operator asked for it"
+    assert stack.depth("RejectedQueue") == 1
+    stack.upload(key, exposures[SMALL])  # mended
+    stack.drain(60)
+    assert stack.said(key)[2:] == ["Complete"]
+
+
+def test_an_exposure_that_is_replaced_in_the_queue_is_processed_once(
+    stack: Stack, exposures: dict[str, bytes]
+) -> None:
+    key = "replaced/jw02_uncal.fits"
+    newer = exposures[SMALL][:-1] + b"\1"
+    with stack.paused():
+        stack.upload(key, exposures[SMALL])
+        stack.upload(key, newer)
+    stack.drain(60)
+    assert sorted(stack.said(key)) == ["Complete", "Skipped"]
+    (skipped,) = (
+        d for d in stack.announced if d["status"] == "Skipped" and d["input"]["key"] == key
+    )
+    assert "superseded" in skipped["reason"]
+    head = stack.client("s3").head_object(
+        Bucket=stack["ProductBucket"], Key=f"dq_init/{product_of(key)}"
+    )
+    current = stack.client("s3").head_object(Bucket=stack["RawBucket"], Key=key)
+    assert head["Metadata"]["input-etag"] == current["ETag"].strip('"')
+
+
+def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
+    stack: Stack, exposures: dict[str, bytes]
+) -> None:
+    s3, key = stack.client("s3"), "mirror/niriss_uncal.fits"
+    mask = "references/jwst/niriss/jwst_niriss_mask_9002.fits"
+    content = s3.get_object(Bucket=MIRROR, Key=mask)["Body"].read()
+    s3.delete_object(Bucket=MIRROR, Key=mask)
+    body = exposures["niriss-ami"]
+    for process in stack.workers():
+        process.kill()  # what has the mask in memory
+    forget_masks(stack)
+    stack.upload(key, body)
+    wait_for(lambda: stack.depth("FailedQueue"), 120)
+    stack.drain(60)
+    assert stack.said(key) == ["Failed"]
+    assert stack.announced[-1]["error"] == "ReferenceUnavailable"
+    points = [*measured(stack.logged()), *queued(stack, "FailedQueue", "UndeliveredQueue")]
+    assert {"FailedAlarm", "MirrorAlarm"} <= firing(stack, points)
+    s3.put_object(Bucket=MIRROR, Key=mask, Body=content)
+    assert redrive(stack.client("sqs"), stack["FailedQueue"], stack["UploadedQueue"]) == 1
+    stack.drain(60)
+    assert stack.said(key) == ["Failed", "Complete"], "redriven after the mirror was mended"
+
+
+def test_killed_functions_lose_and_double_nothing(
+    stack: Stack, exposures: dict[str, bytes]
+) -> None:
+    keys = [f"killed/jw{i:04}_uncal.fits" for i in range(40)]
+    for key in keys:
+        stack.upload(key, exposures[SMALL])
+    kills, chance = 0, random.Random(7)
+    while stack.depth("UploadedQueue") and kills < 6:
+        time.sleep(chance.uniform(0.3, 1.5))
+        kills += stack.kill_function(chance)
+    assert kills
+    stack.drain(240)
+    for key in keys:
+        assert stack.said(key).count("Complete") == 1, (key, stack.said(key))
+        assert set(stack.said(key)) <= {"Complete", "Skipped"}
+        assert stack.products()[product_of(key)] == 259200
+
+
+def test_the_alarms_are_silent_when_all_is_well_and_each_of_them_can_fire(stack: Stack) -> None:
+    deployed = {
+        a["AlarmName"].split("-")[2]
+        for a in stack.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    }
+    service = frozenset({("service", "dq_init")})
+    usual = [
+        Point("JwstDqInit", "DoNotUseFraction", service, 0.01),
+        *queued(stack, "UndeliveredQueue"),
+    ]
+    assert firing(stack, usual) == set()
+    assert "RejectedAlarm" in firing(stack, measured(stack.logged()))
+    uploaded = frozenset({("QueueName", stack["UploadedQueue"].rpartition("/")[2])})
+    undelivered = frozenset({("QueueName", stack["UndeliveredQueue"].rpartition("/")[2])})
+    backfill = frozenset({("StateMachineArn", stack["Backfill"])})
+    trouble = [
+        Point("AWS/SQS", "ApproximateAgeOfOldestMessage", uploaded, 8000),
+        Point("AWS/SQS", "ApproximateNumberOfMessagesVisible", undelivered, 1),
+        Point("AWS/States", "ExecutionsFailed", backfill, 1),
+        Point("JwstDqInit", "DoNotUseFraction", service, 0),
+        Point("JwstDqInit", "DoNotUseFraction", service, 0.9),
+    ]
+    assert firing(stack, trouble) | {"RejectedAlarm", "MirrorAlarm", "FailedAlarm"} == deployed
+
+
+def test_one_exposure_by_state_machine(stack: Stack, exposures: dict[str, bytes]) -> None:
+    with stack.paused():
+        stack.upload("direct/jw03_uncal.fits", exposures[SMALL])
+        request = {
+            "bucket": stack["RawBucket"],
+            "key": "direct/jw03_uncal.fits",
+            "mask": "N/A",
+            "outputKey": "dq_init/named.fits",
+        }
+        done = execute(stack, "OneExposure", request)
+    assert done["status"] == "SUCCEEDED"
+    detail = json.loads(done["output"])
+    assert (detail["status"], detail["output"]["key"]) == ("Complete", "dq_init/named.fits")
+    rejected = execute(stack, "OneExposure", {"bucket": stack["RawBucket"], "key": "absent"})
+    assert rejected["status"] == "FAILED"
+    stack.drain(60)
+    assert stack.said("absent").count("Failed") == 1
+
+
+@pytest.mark.parametrize("source", ["prefix", "json", "csv"])
+def test_a_backfill(source: str, stack: Stack, exposures: dict[str, bytes]) -> None:
+    """MiniStack has no ResultWriter: that the failures are named is not seen here."""
+    keys = [f"backfill-{source}/jw{i}_uncal.fits" for i in range(3)]
+    with stack.paused():
+        for key in keys:
+            stack.upload(key, exposures[SMALL])
+        stack.upload(f"backfill-{source}/notes.txt", b"no exposure")
+        bucket = stack["RawBucket"]
+        rows = [{"bucket": bucket, "key": key} for key in keys]
+        manifest = {"bucket": stack["ProductBucket"], "key": f"dq_backfills/manifest.{source}"}
+        if source == "prefix":
+            request: dict[str, Any] = {"bucket": bucket, "prefix": f"backfill-{source}/"}
+        else:
+            lines = "bucket,key\n" + "".join(f"{bucket},{key}\n" for key in keys)
+            body = json.dumps(rows) if source == "json" else lines
+            stack.client("s3").put_object(
+                Bucket=manifest["bucket"], Key=manifest["key"], Body=body.encode()
+            )
+            request = {"manifest": manifest}
+        done = execute(stack, "Backfill", request)
+        assert done["status"] == "SUCCEEDED", done
+        for key in keys:
+            assert stack.said(key) == ["Complete"]
+    stack.drain(60)  # the events that waited find the products
+    for key in keys:
+        assert stack.said(key) == ["Complete", "Skipped"]
+
+
+def test_nothing_is_left_behind(stack: Stack) -> None:
+    """Runs last."""
+    assert stack.depth("UploadedQueue") == stack.depth("FailedQueue") == 0
+    assert stack.depth("UndeliveredQueue") == 0
+    outcomes = (
+        stack.client("s3")
+        .get_paginator("list_objects_v2")
+        .paginate(Bucket=stack["ProductBucket"], Prefix="dq_outcomes/")
+    )
+    for page in outcomes:
+        for item in page["Contents"]:
+            body = stack.client("s3").get_object(Bucket=stack["ProductBucket"], Key=item["Key"])
+            assert json.loads(body["Body"].read())["announced"]
+    logged = stack.logged()
+    assert all(
+        {"function_request_id", "exposure", "mask", "context"} <= line.keys()
+        for line in logged
+        if line.get("message", "").startswith("DQ initialization Complete")
+    )
+
+
+def execute(stack: Stack, machine: str, request: dict[str, Any]) -> dict[str, Any]:
+    states = stack.client("stepfunctions")
+    execution = states.start_execution(stateMachineArn=stack[machine], input=json.dumps(request))
+    end = time.monotonic() + 120
+    while True:
+        found = states.describe_execution(executionArn=execution["executionArn"])
+        if found["status"] != "RUNNING":
+            return found
+        assert time.monotonic() < end, "the execution does not end"
+        time.sleep(0.3)
+
+
+def forget_masks(stack: Stack) -> None:
+    """Empty the /tmp that the function's processes share on this machine."""
+
+    folder = Path(stack.server.environ()["TMPDIR"]) / "crds" / "references"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def wait_for(condition: Any, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it does not come"
+        time.sleep(0.2)

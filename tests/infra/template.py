@@ -1,0 +1,104 @@
+"""Reading the template: its intrinsic functions, resolved with the names of the embedded AWS."""
+
+import fnmatch
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW
+from tests.conftest import PROJECT
+
+ACCOUNT = "123456789012"
+ARNS = "arn:aws:{}:us-east-1:" + ACCOUNT + ":{}"
+REFERENCES = {
+    "AWS::Partition": "aws",
+    "AWS::Region": "us-east-1",
+    "AWS::AccountId": ACCOUNT,
+    "AWS::StackName": "dq-init",
+    "MirrorBucket": MIRROR,
+    "RawBucket": RAW,
+    "ProductBucket": PRODUCTS,
+    "UploadedQueue": "uploads",
+    "EventLog": EVENT_LOG,
+    "FunctionLog": "/aws/lambda/dq-init",
+}
+ATTRIBUTES = {
+    "RawBucket.Arn": f"arn:aws:s3:::{RAW}",
+    "ProductBucket.Arn": f"arn:aws:s3:::{PRODUCTS}",
+    "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
+    "FunctionLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/dq-init:*"),
+}
+
+
+class Loader(yaml.SafeLoader):
+    """Reads ``!Ref x`` as CloudFormation's JSON form of it."""
+
+
+def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    name = suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}"
+    if isinstance(node, yaml.ScalarNode):
+        return {name: loader.construct_scalar(node)}
+    return {name: loader.construct_sequence(node, deep=True)}
+
+
+Loader.add_multi_constructor("!", _intrinsic)
+
+
+def load(name: str = "template.yaml") -> dict[str, Any]:
+    """Read a template."""
+    return yaml.load((PROJECT / name).read_text(), Loader=Loader)  # noqa: S506
+
+
+def resolve(  # noqa: PLR0911  # one for each function
+    value: Any, names: Mapping[str, str], conditions: Mapping[str, bool]
+) -> Any:
+    """Replace intrinsic functions by what they stand for; None for AWS::NoValue."""
+    if isinstance(value, list):
+        return [r for item in value if (r := resolve(item, names, conditions)) is not None]
+    if not isinstance(value, dict):
+        return value
+    match next(iter(value.items()), None):
+        case ("Ref", name):
+            return names.get(name)
+        case ("Fn::GetAtt", name):
+            return ATTRIBUTES[name]
+        case ("Fn::Sub", text):
+            known = {**ATTRIBUTES, **names}
+            return re.sub(r"\$\{([^}]+)\}", lambda found: known[found[1]], text)
+        case ("Fn::If", [condition, yes, no]):
+            return resolve(yes if conditions[condition] else no, names, conditions)
+    return {key: resolve(item, names, conditions) for key, item in value.items()}
+
+
+def names_of(template: dict[str, Any], **changes: str) -> dict[str, str]:
+    """Parameters, at their defaults, and resources."""
+    defaults = {name: str(p.get("Default", "")) for name, p in template["Parameters"].items()}
+    return defaults | REFERENCES | changes
+
+
+@dataclass(frozen=True)
+class Permission:
+    """One action on one resource, and the statement that allows it."""
+
+    sid: str
+    action: str
+    resource: str
+
+    def allows(self, action: str, resource: str) -> bool:
+        return self.action == action and fnmatch.fnmatchcase(resource, self.resource)
+
+
+def permissions(template: dict[str, Any], role: str, **conditions: bool) -> Iterator[Permission]:
+    """What a role may do."""
+    every = dict.fromkeys(template["Conditions"], False) | conditions
+    names = names_of(template, KmsKey="arn:kms:key", MirrorKmsKey="arn:kms:mirror")
+    policies = template["Resources"][role]["Properties"]["Policies"]
+    for policy in resolve(policies, names, every):
+        for statement in policy["PolicyDocument"]["Statement"]:
+            actions, resources = statement["Action"], statement["Resource"]
+            for action in actions if isinstance(actions, list) else [actions]:
+                for resource in resources if isinstance(resources, list) else [resources]:
+                    yield Permission(statement["Sid"], action, resource)

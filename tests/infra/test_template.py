@@ -1,0 +1,208 @@
+"""The template and the code: what one says of the other is true."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import botocore.client
+import jsonschema
+import pytest
+from botocore.exceptions import ClientError
+
+from core import __version__
+from core.errors import TransientFailure
+from core.product import product_name
+from handler import outcomes as ledger
+from handler.batches import handle_batch
+from handler.locations import S3Location
+from handler.outcomes import Outcomes
+from handler.settings import Settings
+from infra.bundle.python import PYTHON
+from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW
+from infra.samples.exposures import write_exposure
+from infra.samples.modes import MODES
+from tests.conftest import PROJECT, SCHEMA, Function
+from tests.infra.template import ARNS, Permission, load, names_of, permissions, resolve
+
+TEMPLATE = load()
+RESOURCES = TEMPLATE["Resources"]
+FUNCTION = RESOURCES["Function"]["Properties"]
+MODE = {mode.name: mode for mode in MODES}
+OF_LAMBDA = {"BeDrivenByTheQueue", "Log", "Trace"}
+"""What Lambda itself does in the function's name."""
+
+
+def test_the_function_is_given_an_environment_it_accepts() -> None:
+    assert FUNCTION["Handler"] == "handler.app.lambda_handler"
+    assert FUNCTION["Runtime"] == f"python{PYTHON}"
+    variables = FUNCTION["Environment"]["Variables"]
+    environment = resolve(variables, names_of(TEMPLATE), {})
+    required = {"OUTPUT_BUCKET": PRODUCTS, "CRDS_MIRROR": f"s3://{MIRROR}"}
+    chosen = ("DQ_BLOCK_URI", "OUTCOME_URI", "EVENT_LOG", "UPLOADED_QUEUE")
+    assert Settings.from_environment(environment) == Settings.from_environment(
+        required | {name: environment[name] for name in chosen}
+    ), "the template's defaults are the code's"
+
+
+def test_queue_and_function_agree_on_times_and_attempts() -> None:
+    queue = RESOURCES["UploadedQueue"]["Properties"]
+    names = names_of(TEMPLATE)
+    assert int(names["VisibilityTimeout"]) >= 6 * int(names["Timeout"])
+    attempts = int(FUNCTION["Environment"]["Variables"]["MAX_ATTEMPTS"])
+    assert queue["RedrivePolicy"]["maxReceiveCount"] == attempts + 1
+    assert FUNCTION["Events"]["Uploaded"]["Properties"]["FunctionResponseTypes"] == [
+        "ReportBatchItemFailures"
+    ]
+
+
+def test_every_rule_and_queue_has_a_dead_letter_queue() -> None:
+    for name, resource in RESOURCES.items():
+        if resource["Type"] == "AWS::Events::Rule":
+            for target in resource["Properties"]["Targets"]:
+                assert target["DeadLetterConfig"], name
+
+
+def test_a_product_never_sets_the_function_off() -> None:
+    (key,) = RESOURCES["UploadedRule"]["Properties"]["EventPattern"]["detail"]["object"]["key"]
+    assert key["wildcard"]["Fn::Sub"].endswith("*_uncal.fits")
+    assert not product_name("jw_uncal.fits").endswith("_uncal.fits")
+
+
+def test_there_is_one_version() -> None:
+    for name in ("OneExposure",):
+        substitutions = RESOURCES[name]["Properties"]["DefinitionSubstitutions"]
+        assert substitutions["Version"] == __version__
+
+
+def test_what_the_state_machine_announces_follows_the_schema() -> None:
+    path = PROJECT / RESOURCES["OneExposure"]["Properties"]["DefinitionUri"]
+    (entry,) = json.loads(path.read_text())["States"]["Announce"]["Parameters"]["Entries"]
+    jsonschema.validate(filled(entry["Detail"]), SCHEMA)
+
+
+def filled(value: Any) -> Any:
+    """Fill in what Step Functions would."""
+    if not isinstance(value, dict):
+        return value
+    plain = {name.removesuffix(".$"): filled(item) for name, item in value.items()}
+    return plain | ({"id": "0" * 32} if "id.$" in value else {})
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
+    """Records the permission that every call to AWS needs, whoever makes it."""
+    found: set[tuple[str, str]] = set()
+    original = botocore.client.BaseClient._make_api_call
+
+    def recorded(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
+        found.update(needed(operation, parameters))
+        try:
+            return original(client, operation, parameters)
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] in {"404", "NoSuchKey"} and "Key" in parameters:
+                found.add(("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}"))
+            raise
+
+    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recorded)
+    return found
+
+
+def needed(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """The permissions of one call."""
+    if "Key" in parameters:
+        version = "Version" if "VersionId" in parameters else ""
+        action = {"HeadObject": f"GetObject{version}", "GetObject": f"GetObject{version}"}.get(
+            operation, operation if operation == "AbortMultipartUpload" else "PutObject"
+        )
+        yield f"s3:{action}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"
+    if operation == "UploadPartCopy":
+        source = parameters["CopySource"]
+        version = "Version" if "VersionId" in source else ""
+        yield f"s3:GetObject{version}", f"arn:aws:s3:::{source['Bucket']}/{source['Key']}"
+    if operation == "PutEvents":
+        yield "events:PutEvents", ARNS.format("events", "event-bus/default")
+    if operation == "FilterLogEvents":
+        yield "logs:FilterLogEvents", ARNS.format("logs", f"log-group:{EVENT_LOG}:*")
+    if operation == "ChangeMessageVisibility":
+        yield "sqs:ChangeMessageVisibility", ARNS.format("sqs", "uploads")
+
+
+def test_the_function_may_do_what_it_does_and_nothing_else(
+    make_function: Any, tmp_path: Path, calls: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function: Function = make_function(blocks=S3Location(PRODUCTS, "dq_blocks"))
+    material = {name: tmp_path / f"{name}_uncal.fits" for name in ("nircam-full", "miri-full")}
+    for name, path in material.items():
+        write_exposure(MODE[name], path)
+        function.upload(path, path.name)
+    calls.clear()
+    exercise(function, [path.name for path in material.values()], monkeypatch)
+    allowed = [p for p in permissions(TEMPLATE, "FunctionRole") if p.sid not in OF_LAMBDA]
+    for action, resource in sorted(calls):
+        assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
+    unused = [p for p in allowed if not any(p.allows(*call) for call in calls)]
+    assert unused == []
+
+
+def exercise(function: Function, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do whatever the function can do: products, blocks, failures, an aborted upload, a kill."""
+    monkeypatch.setattr(ledger, "_PAUSES", ())
+    first, second = keys
+
+    def fail(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "SlowDown"}}, "UploadPartCopy")
+
+    hooks = function.services.s3.meta.events
+    hooks.register("before-call.s3.UploadPartCopy", fail)
+    with pytest.raises(TransientFailure):
+        function.run(first)
+    hooks.unregister("before-call.s3.UploadPartCopy", fail)
+    with monkeypatch.context() as patch:
+        patch.setattr(Outcomes, "_note", lambda *_: None)  # killed before it
+        function.run(first)
+    function.services.outcomes.clock = lambda: 4e9
+    assert function.run(first)["status"] == "Skipped"
+    assert function.run(second)["status"] == "Complete"
+    batch_that_fails(function)
+
+
+def batch_that_fails(function: Function) -> None:
+    message = {"bucket": RAW, "key": "absent", "mask": f"s3://{MIRROR}/absent.fits"}
+    function.upload(b"", "present")
+    sqs = boto3.client("sqs")
+    sqs.send_message(QueueUrl=function.aws.uploads, MessageBody=json.dumps(message))
+    record = {"messageId": "1", "body": json.dumps(message), "receiptHandle": "r"}
+    function = function.with_settings(queue=function.aws.uploads, context="jwst_0001.pmap")
+    (mode,) = (mode for mode in MODES if mode.name == "nircam-sub64p")
+    path = Path(function.services.references.masks.cache, "x_uncal.fits")
+    write_exposure(mode, path)
+    function.upload(path, "absent")
+    with pytest.raises(ClientError):  # there is no such receipt
+        handle_batch(
+            {"Records": [record]},
+            function.settings,
+            function.services,
+            function.invocation(),
+            lambda: sqs,
+        )
+
+
+def test_encrypted_buckets_ask_for_their_keys_and_for_nothing_else() -> None:
+    usual = set(permissions(TEMPLATE, "FunctionRole"))
+    keyed = set(permissions(TEMPLATE, "FunctionRole", HasKmsKey=True, HasMirrorKmsKey=True))
+    assert keyed - usual == {
+        Permission("UseTheBucketsKey", "kms:Decrypt", "arn:kms:key"),
+        Permission("UseTheBucketsKey", "kms:GenerateDataKey", "arn:kms:key"),
+        Permission("UseTheMirrorsKey", "kms:Decrypt", "arn:kms:mirror"),
+    }
+
+
+def test_no_statement_but_those_that_must_names_every_resource() -> None:
+    for role in ("FunctionRole", "OneExposureRole", "BackfillRole"):
+        for statement in RESOURCES[role]["Properties"]["Policies"][0]["PolicyDocument"][
+            "Statement"
+        ]:
+            if statement.get("Resource") == "*":
+                assert statement["Sid"] in {"Trace", "LogAndTrace"}
