@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core import __version__
-from core.errors import TransientFailure
+from core.errors import InputRejected, TransientFailure
 from core.product import product_name
 from handler import outcomes as ledger
 from handler.batches import handle_batch
@@ -133,12 +135,12 @@ def test_the_function_may_do_what_it_does_and_nothing_else(
     make_function: Any, tmp_path: Path, calls: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function: Function = make_function(blocks=S3Location(PRODUCTS, "dq_blocks"))
-    material = {name: tmp_path / f"{name}_uncal.fits" for name in ("nircam-full", "miri-full")}
-    for name, path in material.items():
-        write_exposure(MODE[name], path)
-        function.upload(path, path.name)
+    write_exposure(replace(MODE["nircam-full"], shape=(1, 5, 2048, 2048)), tmp_path / "x.fits")
+    keys = ["first_uncal.fits", "second_uncal.fits"]
+    for key in keys:
+        function.upload(tmp_path / "x.fits", key)
     calls.clear()
-    exercise(function, [path.name for path in material.values()], monkeypatch)
+    exercise(function, keys, monkeypatch)
     allowed = [p for p in permissions(TEMPLATE, "FunctionRole") if p.sid not in OF_LAMBDA]
     for action, resource in sorted(calls):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
@@ -152,41 +154,34 @@ def exercise(function: Function, keys: list[str], monkeypatch: pytest.MonkeyPatc
     first, second = keys
 
     def fail(**_: Any) -> None:
-        raise ClientError({"Error": {"Code": "SlowDown"}}, "UploadPartCopy")
+        raise ClientError({"Error": {"Code": "SlowDown"}}, "any")
 
     hooks = function.services.s3.meta.events
-    hooks.register("before-call.s3.UploadPartCopy", fail)
-    with pytest.raises(TransientFailure):
-        function.run(first)
-    hooks.unregister("before-call.s3.UploadPartCopy", fail)
+    for operation in ("UploadPart", "UploadPartCopy"):  # of a block first, then of the product
+        hooks.register(f"before-call.s3.{operation}", fail)
+        with pytest.raises(TransientFailure):
+            function.run(first)
+        hooks.unregister(f"before-call.s3.{operation}", fail)
     with monkeypatch.context() as patch:
         patch.setattr(Outcomes, "_note", lambda *_: None)  # killed before it
         function.run(first)
     function.services.outcomes.clock = lambda: 4e9
     assert function.run(first)["status"] == "Skipped"
+    function.services.blocks.forget()
     assert function.run(second)["status"] == "Complete"
-    batch_that_fails(function)
+    with pytest.raises(InputRejected):
+        function.run("absent_uncal.fits")
+    batch_that_fails(function, second)
 
 
-def batch_that_fails(function: Function) -> None:
-    message = {"bucket": RAW, "key": "absent", "mask": f"s3://{MIRROR}/absent.fits"}
-    function.upload(b"", "present")
-    sqs = boto3.client("sqs")
-    sqs.send_message(QueueUrl=function.aws.uploads, MessageBody=json.dumps(message))
-    record = {"messageId": "1", "body": json.dumps(message), "receiptHandle": "r"}
-    function = function.with_settings(queue=function.aws.uploads, context="jwst_0001.pmap")
-    (mode,) = (mode for mode in MODES if mode.name == "nircam-sub64p")
-    path = Path(function.services.references.masks.cache, "x_uncal.fits")
-    write_exposure(mode, path)
-    function.upload(path, "absent")
-    with pytest.raises(ClientError):  # there is no such receipt
-        handle_batch(
-            {"Records": [record]},
-            function.settings,
-            function.services,
-            function.invocation(),
-            lambda: sqs,
-        )
+def batch_that_fails(function: Function, key: str) -> None:
+    """A message that is to be delayed; nobody has received it, so that cannot be done."""
+    body = json.dumps({"bucket": RAW, "key": key, "mask": f"s3://{MIRROR}/absent.fits"})
+    batch = {"Records": [{"messageId": "1", "body": body, "receiptHandle": "r"}]}
+    function = function.with_settings(queue=function.aws.uploads)
+    invocation, sqs = function.invocation(), partial(boto3.client, "sqs")
+    with pytest.raises(ClientError):
+        handle_batch(batch, function.settings, function.services, invocation, sqs)
 
 
 def test_encrypted_buckets_ask_for_their_keys_and_for_nothing_else() -> None:
