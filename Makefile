@@ -8,7 +8,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build build-Function bundle-report e2e soak bench conformance format clean
+.PHONY: help demo test lint build build-Function bundle-report bundle-test e2e soak bench conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -77,6 +77,16 @@ e2e: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m pytest tests/e2e
 
+# AWS's own client of the runtime, alone on the Python that Lambda runs.
+.venv-runtime/done: tests/bundle/requirements.txt .venv/dev
+	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-runtime
+	.venv-runtime/bin/$(PIP) install --requirement $<
+	@touch $@
+
+bundle-test: .venv-runtime/done .venv-tools/done
+	$(MAKE) build ARCHITECTURE=x86_64
+	$(BIN)/python -m pytest tests/bundle
+
 soak: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.e2e.soak
@@ -104,4 +114,4 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-checkov .venv-jwst .venv-ministack demo-output build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-checkov .venv-jwst .venv-ministack .venv-runtime demo-output build .aws-sam *.egg-info

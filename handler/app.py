@@ -8,6 +8,7 @@ An event that asks for nothing (a test of the notification) is answered with not
 """
 
 import os
+import random
 import tempfile
 from functools import cache, partial
 from pathlib import Path
@@ -102,6 +103,30 @@ def handle_one(
     return detail
 
 
+def forget() -> None:
+    """Drop what a snapshot must not carry into other containers.
+
+    Clients hold connections and credentials; services hold what the mirror called operational; the
+    pauses between retries would be the same everywhere. Rules and masks in /tmp never change.
+    """
+    settings_and_services.cache_clear()
+    client.cache_clear()
+    random.seed()
+
+
+def start() -> None:
+    """Make ready in the INIT phase, where Lambda gives a whole CPU; know of SnapStart."""
+    settings_and_services()
+    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
+        from snapshot_restore_py import register_after_restore  # noqa: PLC0415  # the runtime's own
+
+        register_after_restore(forget)
+
+
 def _is_batch(event: dict[str, Any]) -> bool:
     records = event.get("Records") or [{}]
     return bool(records[0].get("eventSource") == "aws:sqs")
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    start()

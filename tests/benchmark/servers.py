@@ -69,7 +69,7 @@ def absolute(path: str) -> Path:
 @contextmanager
 def moto() -> Iterator[int]:
     """moto's server; yields its port."""
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with _running(command, port, {}):
         yield port
@@ -78,7 +78,7 @@ def moto() -> Iterator[int]:
 @contextmanager
 def ministack(interpreter: Path) -> Iterator[int]:
     """MiniStack, installed beside `interpreter`; yields its port."""
-    port = _free_port()
+    port = free_port()
     folder = tempfile.mkdtemp()
     settings = {
         "GATEWAY_PORT": str(port),
@@ -107,14 +107,14 @@ def _running(
         stderr=subprocess.DEVNULL,
     )
     try:
-        _wait_for(port)
+        wait_for(port)
         yield
     finally:
         process.terminate()
         process.wait(timeout=30)
 
 
-def _wait_for(port: int) -> None:
+def wait_for(port: int) -> None:
     """Wait until the server accepts connections."""
     for _ in range(600):
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
@@ -124,6 +124,6 @@ def _wait_for(port: int) -> None:
     raise TimeoutError(f"no server on port {port}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

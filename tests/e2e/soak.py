@@ -105,7 +105,8 @@ def check(stack: Stack, keys: list[str], bad: set[str], repeated: list[str]) -> 
         once = Counter(["Failed" if key in bad else "Complete"])
         extra = said[key] - once
         if once - said[key] or set(extra) - {"Skipped"} or (extra and key not in repeated):
-            faults.append(f"{key}: announced {dict(said[key])}")
+            reasons = [d["reason"] for d in stack.announced if d["input"]["key"] == key]
+            faults.append(f"{key}: announced {dict(said[key])}: {reasons}")
     wanted = {
         "UploadedQueue": 0,
         "FailedQueue": 0,

@@ -1,0 +1,184 @@
+"""Every kind of event, put through the bundle that is deployed, on the Python that runs it."""
+
+import json
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core import __version__
+from infra.bundle.build import digest, is_left_out
+from infra.bundle.report import measure
+from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws
+from infra.samples.exposures import write_exposure
+from infra.samples.mirror import CONTEXT, write_rules, write_server_config
+from infra.samples.modes import MODES
+from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime, snap_started
+from tests.conftest import PROJECT, empty_buckets
+
+KEY = "2023/03/jw01234001001_02101_00001_nrca1_uncal.fits"
+ODD_KEY = "2023/a b+c %d_uncal.fits"
+VERSION, ETAG = "096fKKXTRTtl3on89fVO.nfljtsv6qko", "d41d8cd98f00b204e9800998ecf8427e"
+"""What the sample events say of the object."""
+EVENTS = PROJECT / "tests" / "events"
+
+
+@pytest.fixture(scope="module")
+def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
+    write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def environment(aws: LocalAws, mirrors: set[str]) -> dict[str, str]:
+    return {
+        "AWS_ENDPOINT_URL": aws.endpoint,
+        "OUTPUT_BUCKET": PRODUCTS,
+        "CRDS_MIRROR": f"s3://{MIRROR}",
+        "OUTCOME_URI": f"s3://{PRODUCTS}/dq_outcomes",
+        "DQ_BLOCK_URI": f"s3://{PRODUCTS}/dq_blocks",
+        "EVENT_LOG": EVENT_LOG,
+    }
+
+
+@pytest.fixture(scope="module")
+def function(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Runtime]:
+    with runtime(environment, tmp_path_factory.mktemp("tmp")) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def uploaded(aws: LocalAws, exposure: bytes) -> None:
+    empty_buckets(aws)
+    aws.client("s3").put_object(Bucket=RAW, Key=KEY, Body=exposure)
+
+
+def announced(aws: LocalAws) -> list[dict[str, Any]]:
+    return [json.loads(m["Body"])["detail"] for m in aws.receive(aws.announcements)]
+
+
+def test_a_direct_request_succeeds(function: Runtime, aws: LocalAws) -> None:
+    detail = function.invoke({"bucket": RAW, "key": KEY})
+    assert detail["status"] == "Complete"
+    assert detail["function"]["version"] == __version__
+    assert announced(aws) == [detail]
+    product = aws.client("s3").get_object(Bucket=PRODUCTS, Key=detail["output"]["key"])
+    assert f"jwst-dq-init-lambda {__version__}".encode() in product["Body"].read()
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in EVENTS.glob("*.json")))
+def test_the_sample_events_are_answered(
+    name: str, function: Runtime, aws: LocalAws, exposure: bytes
+) -> None:
+    there = aws.client("s3").put_object(Bucket=RAW, Key=ODD_KEY, Body=exposure)
+    text = (EVENTS / name).read_text().replace(VERSION, there["VersionId"])
+    answer = function.invoke(json.loads(text.replace(ETAG, there["ETag"].strip('"'))))
+    if name == "s3-test-event.json":
+        assert answer == {}
+    elif name == "sqs-batch.json":
+        assert answer == {"batchItemFailures": []}
+        assert announced(aws)[0]["status"] == "Complete"
+    else:
+        assert answer["status"] == "Complete"
+
+
+def test_rejected_input_is_raised(function: Runtime, aws: LocalAws) -> None:
+    aws.client("s3").put_object(Bucket=RAW, Key="bad_uncal.fits", Body=b"no FITS")
+    answer = function.invoke({"bucket": RAW, "key": "bad_uncal.fits"})
+    assert answer["errorType"] == "InputRejected"
+    assert "not FITS" in answer["errorMessage"]
+
+
+def test_an_unavailable_reference_is_raised(function: Runtime) -> None:
+    answer = function.invoke({"bucket": RAW, "key": KEY, "context": "jwst_0001.pmap"})
+    assert answer["errorType"] == "ReferenceUnavailable"
+
+
+def test_a_transient_failure_is_raised(
+    environment: dict[str, str], tmp_path: Path, aws: LocalAws
+) -> None:
+    with runtime(environment | {"OUTPUT_BUCKET": "no-such-bucket"}, tmp_path) as running:
+        answer = running.invoke({"bucket": RAW, "key": KEY})
+    assert answer["errorType"] == "TransientFailure"
+    assert announced(aws)[0]["error"] == "TransientFailure"
+
+
+def test_a_bug_surfaces_as_itself(function: Runtime) -> None:
+    assert function.invoke({"Records": 5})["errorType"] == "TypeError"
+    assert function.invoke({"bucket": RAW, "key": KEY})["status"] in {"Complete", "Skipped"}
+
+
+def test_a_batch_says_what_to_deliver_again(function: Runtime) -> None:
+    bodies = [{"bucket": RAW, "key": KEY}, {"bucket": RAW, "key": KEY, "context": "jwst_0001.pmap"}]
+    records = [
+        {
+            "eventSource": "aws:sqs",
+            "messageId": str(i),
+            "body": json.dumps(body),
+            "receiptHandle": "r",
+        }
+        for i, body in enumerate(bodies)
+    ]
+    assert function.invoke({"Records": records}) == {"batchItemFailures": [{"itemIdentifier": "1"}]}
+
+
+def test_a_time_out_ends_it(environment: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        stalled = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        with runtime(environment | stalled, tmp_path, timeout=3) as running:
+            answer = running.invoke({"bucket": RAW, "key": KEY})
+    assert "timed out after 3.00 seconds" in json.dumps(answer)
+
+
+def test_nothing_of_the_checkout_is_loaded(function: Runtime) -> None:
+    function.invoke({"bucket": RAW, "key": KEY})
+    own = [path for path in function.mapped() if path.is_relative_to(PROJECT)]
+    assert own
+    assert all(
+        path.is_relative_to(BUNDLE) or path.is_relative_to(PYTHON.parents[1]) for path in own
+    )
+
+
+def test_a_restored_snapshot_asks_anew_which_context_is_operational(
+    environment: dict[str, str], tmp_path: Path, aws: LocalAws, sample_cache: Path
+) -> None:
+    """And has new clients: the endpoint that the snapshot was made with is gone by then."""
+    s3, config = aws.client("s3"), "config/jwst/server_config"
+    before = s3.get_object(Bucket=MIRROR, Key=config)["Body"].read()
+    with snap_started(environment, tmp_path) as api:
+        assert api.frozen.wait(60), (tmp_path / "snapstart.log").read_text()
+        write_rules(sample_cache, context="jwst_9003.pmap")
+        write_server_config(sample_cache, context="jwst_9003.pmap")
+        for path in [*sample_cache.glob("mappings/jwst/*9003*"), sample_cache / config]:
+            s3.upload_file(str(path), MIRROR, path.relative_to(sample_cache).as_posix())
+        api.restored.set()
+        api.events.put({"bucket": RAW, "key": KEY})
+        detail = api.answers.get(timeout=60)
+    s3.put_object(Bucket=MIRROR, Key=config, Body=before)
+    write_server_config(sample_cache)
+    assert detail["reference"]["context"] == "jwst_9003.pmap" != CONTEXT
+
+
+def test_a_snapshot_forgets_its_clients(environment: dict[str, str], tmp_path: Path) -> None:
+    code = (
+        "from handler import app; before = app.settings_and_services(); import random; "
+        "state = random.getstate(); app.forget(); after = app.settings_and_services(); "
+        "assert before[1].s3 is not after[1].s3; assert random.getstate() != state; "
+        "assert before[1].references is not after[1].references"
+    )
+    subprocess.run(
+        [str(PYTHON), "-c", code], cwd=BUNDLE, env=alone(environment, tmp_path), check=True
+    )
+
+
+def test_the_bundle_is_within_its_budget_and_holds_nothing_that_is_left_out() -> None:
+    assert measure(BUNDLE).is_within_budget
+    names = [path.relative_to(BUNDLE).as_posix() for path in BUNDLE.rglob("*") if path.is_file()]
+    assert [n for n in names if is_left_out(n) and not n.endswith(".pyc")] == []
+    assert len(digest(BUNDLE)) == 64
