@@ -8,7 +8,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build build-Function bundle-report bundle-test e2e soak bench conformance format clean
+.PHONY: help demo test lint build build-Function build-mirror build-Freshen bundle-report bundle-test e2e soak bench conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -54,7 +54,7 @@ lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	@mkdir -p build
-	for template in template.yaml; do \
+	for template in template.yaml infra/mirror.yaml; do \
 	  transformed=build/$$(basename $$template .yaml).transformed.json && \
 	  $(OFFLINE) $(TOOLS)/python tests/lint/transform.py $$template > $$transformed && \
 	  $(TOOLS)/cfn-lint $$template $$transformed && \
@@ -68,6 +68,12 @@ build: .venv/dev .venv-tools/done
 # What sam build calls.
 build-Function:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)'
+
+build-mirror: .venv/dev .venv-tools/done
+	$(OFFLINE) ARCHITECTURE=$(ARCHITECTURE) $(TOOLS)/sam build --build-in-source --template infra/mirror.yaml --build-dir .aws-sam/mirror --parameter-overrides Architecture=$(ARCHITECTURE)
+
+build-Freshen:
+	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --with infra/mirror
 
 bundle-report: build
 	$(BIN)/python -m infra.bundle report .aws-sam/build/Function

@@ -43,6 +43,13 @@ _PATIENT = Config(
     s3={"payload_signing_enabled": False},
 )
 
+_PROMPT = Config(
+    # Within the time for which a result is claimed, it is announced or that has failed.
+    retries={"mode": "standard", "max_attempts": 3},
+    connect_timeout=3,
+    read_timeout=10,
+)
+
 
 @cache
 def settings_and_services() -> tuple[Settings, Services]:
@@ -53,16 +60,16 @@ def settings_and_services() -> tuple[Settings, Services]:
     references = References(
         Rules(settings.mirror, scratch), Masks(settings.mirror, scratch / "references")
     )
-    s3, events = client("s3"), client("events")
+    s3, events = client("s3"), client("events", _PROMPT)
     logs = partial(client, "logs")
     outcomes = Outcomes(settings.outcomes, settings.event_log, settings.event_bus, s3, events, logs)
     return settings, Services(s3, references, Blocks(settings.blocks), outcomes)
 
 
 @cache
-def client(service: str) -> Any:
+def client(service: str, config: Config = _PATIENT) -> Any:
     """Make a client of an AWS service, when it is first needed."""
-    return boto3.client(service, config=_PATIENT)  # type: ignore[call-overload]
+    return boto3.client(service, config=config)  # type: ignore[call-overload]
 
 
 @logger.inject_lambda_context(clear_state=True)

@@ -34,6 +34,8 @@ _TAKEN = frozenset({"412", "PreconditionFailed", "409", "ConditionalRequestConfl
 _NOWHERE = S3Location("", "")
 _PAUSES = (0.1, 0.3, 1.0)
 """Seconds to wait for an invocation that is announcing the same result: it takes a moment only."""
+_CLAIMED = 60
+"""Seconds that a result is claimed for: what announces it gives up sooner (see handler.app)."""
 _CLOCKS_DIFFER = 300  # seconds; of this machine and of the log
 
 
@@ -48,8 +50,8 @@ class Outcome:
     made : dict of str to str
         What the product was made from; as much as was known.
     claimed_at, ends_at : float
-        When the invocation claimed it, and when Lambda has ended that invocation, in seconds
-        since 1970.
+        When an invocation claimed it, and when it has announced it, or been ended, or given up;
+        in seconds since 1970.
     announced : bool
         Whether the announcement is known to be sent.
     etag : str
@@ -161,7 +163,8 @@ class Outcomes:
         if self.place is None or detail["status"] == Status.SKIPPED:
             return self._send(detail)
         detail = detail | {"id": _announcement(exposure, detail, made, invocation, anew)}
-        claim = Outcome(detail, dict(made), self.clock(), invocation.ends_at)
+        now = self.clock()
+        claim = Outcome(detail, dict(made), now, min(invocation.ends_at, now + _CLAIMED))
         etag = self._put(exposure, claim, {"IfNoneMatch": "*"})
         if etag is None:
             found = self._settled(exposure)

@@ -23,7 +23,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
-from infra.mirror import upload_cache
+from infra.mirror.cache import upload_cache
 from infra.samples.exposures import sample_name, write_exposure
 from infra.samples.mirror import write_sample_mirror
 from infra.samples.modes import MODES

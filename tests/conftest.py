@@ -29,7 +29,7 @@ from handler.references import References
 from handler.rules import Rules
 from handler.settings import OnExisting, Settings
 from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, local_aws
-from infra.mirror import upload_cache
+from infra.mirror.cache import upload_cache
 from infra.samples.mirror import write_sample_mirror
 
 PROJECT = Path(__file__).parents[1]

@@ -23,12 +23,13 @@ def main() -> None:
     making = commands.add_parser("build", help="make the bundle (sam build calls this)")
     making.add_argument("--architecture", choices=ARCHITECTURES, required=True)
     making.add_argument("--into", type=Path, default=os.environ.get("ARTIFACTS_DIR"))
+    making.add_argument("--with", dest="packages", nargs="*", default=[], help="more packages")
     commands.add_parser("python", help="print where the Python that Lambda runs lies here")
     showing = commands.add_parser("report", help="print its size by package")
     showing.add_argument("bundle", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "build":
-        if not build(arguments.architecture, arguments.into):
+        if not build(arguments.architecture, arguments.into, arguments.packages):
             print(
                 f"{_NO_PYTHON} The modules are not compiled, and every cold start will take "
                 "seconds longer.",

@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from infra.bundle.python import PYTHON, target_python
@@ -72,7 +72,7 @@ _TIME = 1_640_995_200  # 2022-01-01, the year of JWST's first light; what zip ca
 _READABLE = 0o644
 
 
-def build(architecture: str, target: Path) -> bool:
+def build(architecture: str, target: Path, packages: Iterable[str] = ()) -> bool:
     """Make the bundle in a directory.
 
     Parameters
@@ -81,6 +81,8 @@ def build(architecture: str, target: Path) -> bool:
         ``arm64`` or ``x86_64``.
     target : `pathlib.Path`
         The directory; what it holds is replaced.
+    packages : iterable of str
+        Directories of further packages of the project.
 
     Returns
     -------
@@ -96,7 +98,7 @@ def build(architecture: str, target: Path) -> bool:
         shutil.rmtree(target)
     target.mkdir(parents=True)
     _install(architecture, target)
-    for package in _CODE:
+    for package in (*_CODE, *packages):
         shutil.copytree(PROJECT / package, target / package)
     _leave_out(target)
     is_compiled = _compile(target)

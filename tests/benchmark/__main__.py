@@ -21,7 +21,7 @@ from typing import Any
 
 import boto3
 
-from infra.mirror import upload_cache
+from infra.mirror.cache import upload_cache
 from infra.samples.mirror import CONTEXT, write_sample_mirror
 from tests.benchmark.material import EXPOSURES, LongExposure
 from tests.benchmark.servers import CountingProxy, absolute, ministack, moto

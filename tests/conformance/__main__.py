@@ -38,7 +38,7 @@ from handler.requests import ExposureRequest
 from handler.rules import Rules
 from handler.settings import OnExisting, Settings
 from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
-from infra.mirror import upload_cache
+from infra.mirror.cache import upload_cache
 from infra.samples.masks import write_mask
 from infra.samples.mirror import CONTEXT, write_rules, write_server_config
 from tests.benchmark.servers import absolute

@@ -29,7 +29,7 @@ import psutil
 import yaml
 from botocore.config import Config
 
-from infra.mirror import upload_cache
+from infra.mirror.cache import upload_cache
 from infra.samples.mirror import write_sample_mirror
 from tests.benchmark.servers import ministack
 from tests.conftest import PROJECT, SCHEMA
@@ -39,7 +39,7 @@ BUILT = PROJECT / ".aws-sam" / "build" / "template.yaml"
 PARAMETERS = {
     "MirrorBucket": MIRROR,
     "Architecture": "x86_64",
-    "RetryDelay": "1",
+    "RetryDelay": "2",
     "Timeout": "20",
     "VisibilityTimeout": "25",
     "MaximumConcurrency": "2",

@@ -15,7 +15,7 @@ from astropy.io import fits
 from core import __version__
 from core.errors import ReferenceUnavailable
 from infra.local_aws import MIRROR
-from infra.mirror import upload_cache
+from infra.mirror.cache import upload_cache
 from infra.samples.exposures import sample_name, write_exposure
 from infra.samples.mirror import CONTEXT
 from infra.samples.modes import MODES, Mode

@@ -23,6 +23,8 @@ def main() -> None:
             if resource["Type"] == "AWS::Serverless::StateMachine":
                 substituted(resource["Properties"], template.parent, Path(folder, f"{name}.json"))
         paths = [str(path) for path in sorted(Path(folder).iterdir())]
+        if not paths:
+            return
         command = ["--yes", VALIDATOR]
         for path in paths:
             command += ["--json-path", path]

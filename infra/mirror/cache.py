@@ -1,4 +1,4 @@
-"""Filling a CRDS mirror bucket from a local CRDS cache."""
+"""Filling a bucket of the embedded AWS from a CRDS cache, as it is: for the demo and the tests."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

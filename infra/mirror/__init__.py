@@ -1,0 +1,1 @@
+"""The CRDS mirror bucket: made, checked, kept fresh (``python -m infra.mirror --help``)."""

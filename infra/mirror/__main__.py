@@ -1,0 +1,169 @@
+"""The CRDS mirror: ``python -m infra.mirror sync|verify|contexts|diff|prune s3://bucket/prefix``.
+
+The bucket is reached as boto3 reaches it (AWS_PROFILE, AWS_ENDPOINT_URL and so on).
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import boto3
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from core.errors import ReferenceUnavailable
+from handler.locations import S3Location
+from infra.mirror.bucket import Mirror
+from infra.mirror.changes import changes, held_context, keep_only, superfluous
+from infra.mirror.sources import Cache, Server, Source, operational_context
+from infra.mirror.sync import Plan, copy, make_plan, publish
+from infra.mirror.verify import Report, verify
+
+SERVER = "https://jwst-crds.stsci.edu"
+MB = 1_000_000
+console = Console()
+
+
+def main() -> None:
+    """Run one of the commands; exit with 1 if the mirror has a fault."""
+    arguments = _parser().parse_args()
+    place = S3Location.parse_prefix(arguments.mirror)
+    mirror = Mirror(boto3.client("s3"), place)
+    commands = {
+        "sync": _sync,
+        "verify": _verify,
+        "contexts": _contexts,
+        "diff": _diff,
+        "prune": _prune,
+    }
+    try:
+        commands[arguments.command](mirror, arguments)
+    except ReferenceUnavailable as exc:
+        sys.exit(str(exc))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m infra.mirror", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    sync = _command(commands, "sync", "copy a context and its masks into the mirror")
+    sync.add_argument("--context", default="latest", help="latest, or such as jwst_1321.pmap")
+    sync.add_argument("--from", dest="cache", type=Path, help="a CRDS cache, instead of a server")
+    sync.add_argument("--server", default=SERVER, help=f"the CRDS server ({SERVER})")
+    sync.add_argument("--dry-run", action="store_true", help="say what would be copied")
+    _command(commands, "verify", "read the mirror as the function will")
+    _command(commands, "contexts", "list what the mirror holds")
+    diff = _command(commands, "diff", "show which masks change between two contexts")
+    diff.add_argument("before")
+    diff.add_argument("after")
+    prune = _command(commands, "prune", "delete what no kept context needs")
+    prune.add_argument("--keep", nargs="*", default=[], help="contexts beside the operational one")
+    prune.add_argument("--dry-run", action="store_true", help="say what would be deleted")
+    return parser
+
+
+def _command(
+    commands: "argparse._SubParsersAction", name: str, text: str
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=text)
+    command.add_argument("mirror", help="s3://bucket[/prefix], in lower case")
+    return command
+
+
+def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        source: Source
+        if arguments.cache:
+            source = Cache(arguments.cache)
+        else:
+            source = Server(arguments.server, Path(folder))
+        plan = make_plan(source, mirror, arguments.context)
+        wrong = sum(item.state == "wrong" for item in plan.to_copy)
+        size = sum(item.facts.size for item in plan.to_copy)
+        console.print(
+            f"{plan.context.name}: {len(plan.items)} files; to copy: {len(plan.to_copy)} "
+            f"({wrong} of them wrong in the mirror), {size / MB:.1f} MB"
+        )
+        if arguments.dry_run:
+            for item in plan.to_copy:
+                console.print(f"  {item.state:8} {item.facts.size / MB:8.1f} MB  {item.key}")
+            return
+        _copy(plan, source, mirror)
+        operational = publish(plan, source, mirror)
+    console.print(f"{plan.context.name} is in {mirror.place}; operational there: {operational}")
+
+
+def _copy(plan: Plan, source: Source, mirror: Mirror) -> None:
+    size = sum(item.facts.size for item in plan.to_copy)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("Copying", total=size)
+        for item in copy(plan, source, mirror):
+            progress.update(task, advance=item.facts.size, description=item.name)
+
+
+def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
+    report = Report()
+    with console.status("Reading the mirror") as status:
+        for name, found in verify(mirror):
+            report = found
+            status.update(f"Reading {name}")
+    table = Table(title=f"{mirror.place}, operational: {report.operational}", header_style="bold")
+    for heading in ("Instrument", "Detector", "Rules", "Masks", "MB", "Whole", "Unknown flags"):
+        table.add_column(heading)
+    for instrument, detector, rules in report.rows():
+        masks = {rule.mask for rule in rules if rule.mask.upper() != "N/A"}
+        whole = {name: report.masks[name] for name in masks & report.masks.keys()}
+        table.add_row(
+            instrument,
+            detector,
+            str(len(rules)),
+            str(len(masks)),
+            f"{sum(mask.size for mask in whole.values()) / MB:.1f}",
+            str(len(whole)),
+            ", ".join(sorted({name for mask in whole.values() for name in mask.unknown})),
+        )
+    console.print(table)
+    for fault in report.faults:
+        console.print(f"FAULT {fault}", highlight=False, markup=False, soft_wrap=True)
+    if report.faults:
+        sys.exit(1)
+    console.print(f"{len(report.contexts)} contexts and {len(report.masks)} masks are whole.")
+
+
+def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
+    info = mirror.config()
+    operational = operational_context(info) if info else ""
+    for name in mirror.contexts():
+        console.print(f"{name}{'  operational' if name == operational else ''}")
+
+
+def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    before, after = (held_context(mirror, name) for name in (arguments.before, arguments.after))
+    table = Table(title=f"{before.name} -> {after.name}", header_style="bold")
+    for heading in ("Instrument", "For", "Observed from", before.name, after.name):
+        table.add_column(heading, overflow="fold")
+    for change in changes(before, after):
+        rule = change.rule
+        matched = ", ".join(value for _, value in rule.parameters)
+        table.add_row(rule.instrument, matched, rule.after, change.before, change.after)
+    console.print(table if table.row_count else "No mask changes.")
+
+
+def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    names = {operational_context(mirror.config()), *arguments.keep}
+    kept = [held_context(mirror, name) for name in sorted(names)]
+    found = superfluous(mirror, kept) if arguments.dry_run else list(keep_only(mirror, kept))
+    for key in found:
+        console.print(f"{'would delete' if arguments.dry_run else 'deleted'} {key}", soft_wrap=True)
+    console.print(f"{len(found)} files; kept: {', '.join(sorted(names))}")
+
+
+if __name__ == "__main__":
+    main()

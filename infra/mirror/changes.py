@@ -1,0 +1,97 @@
+"""Which masks change between two contexts; and what no context needs any more."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from core.errors import ReferenceUnavailable
+from infra.mirror.bucket import Mirror
+from infra.mirror.contexts import Context, Rule, key_of, read_context
+from infra.mirror.sources import catalogue, operational_context
+
+__all__ = ["Change", "changes", "held_context", "keep_only", "superfluous"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A rule that chooses another mask, or is new, or has gone.
+
+    Attributes
+    ----------
+    rule : `~infra.mirror.contexts.Rule`
+        What is matched, and from what date; its mask is that of one of the contexts.
+    before, after : str
+        The masks; empty where there is no such rule.
+    """
+
+    rule: Rule
+    before: str
+    after: str
+
+
+def held_context(mirror: Mirror, name: str) -> Context:
+    """Read a context from the mirror.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If the mirror does not hold it whole.
+    """
+    with TemporaryDirectory() as folder:
+        root = Path(folder)
+        return read_context(
+            name, root, lambda file: mirror.get(key_of(file, ""), root / key_of(file, ""))
+        )
+
+
+def changes(a: Context, b: Context) -> Iterator[Change]:
+    """Compare two contexts rule by rule.
+
+    Parameters
+    ----------
+    a, b : `~infra.mirror.contexts.Context`
+        The earlier and the later one.
+    """
+    before, after = _by_match(a), _by_match(b)
+    for match in sorted(before.keys() | after.keys()):
+        old, new = before.get(match), after.get(match)
+        if (old and old.mask) != (new and new.mask):
+            rule = new or old
+            assert rule is not None
+            yield Change(rule, old.mask if old else "", new.mask if new else "")
+
+
+def _by_match(context: Context) -> dict[tuple[str, tuple[tuple[str, str], ...], str], Rule]:
+    return {(rule.instrument, rule.parameters, rule.after): rule for rule in context.rules}
+
+
+def superfluous(mirror: Mirror, kept: list[Context]) -> list[str]:
+    """Return the keys of the files that none of the contexts needs."""
+    needed = {key for context in kept for key in context.keys.values()}
+    names = {name for context in kept for name in context.keys}
+    return [
+        key
+        for key in mirror.list_keys()
+        if key not in needed and key.rpartition("/")[2] not in names
+    ]
+
+
+def keep_only(mirror: Mirror, kept: list[Context]) -> Iterator[str]:
+    """Delete what no context needs; readers are told first that it is gone.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If the operational context is not among those that are kept.
+    """
+    info = mirror.config()
+    operational = operational_context(info)
+    if operational not in {context.name for context in kept}:
+        raise ReferenceUnavailable(f"{operational}: is operational, expected it to be kept")
+    names = {name for context in kept for name in context.keys}
+    files = {name: facts for name, facts in catalogue(info).items() if name in names}
+    mirror.write_config(info, files, operational)
+    for key in superfluous(mirror, kept):
+        mirror.delete(key)
+        yield key

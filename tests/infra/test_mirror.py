@@ -1,0 +1,285 @@
+"""The mirror tool, by its commands, against S3 and a CRDS server that is played."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from astropy.io import fits
+
+from core.errors import ReferenceUnavailable
+from handler import rules as handler_rules
+from handler.locations import S3Location
+from infra.local_aws import MIRROR, LocalAws
+from infra.mirror.bucket import Mirror
+from infra.mirror.contexts import CONFIG
+from infra.mirror.scheduled import keep_fresh
+from infra.samples.exposures import write_exposure
+from infra.samples.masks import MASKS
+from infra.samples.mirror import (
+    CONTEXT,
+    RULES,
+    write_rules,
+    write_sample_mirror,
+    write_server_config,
+)
+from infra.samples.modes import MODES
+from tests.conftest import PROJECT, Function
+from tests.infra.crds_server import CrdsServer, crds_server
+
+NEWER = "jwst_9002.pmap"
+FEW = {instrument: RULES[instrument] for instrument in ("nircam", "miri")}
+CHANGED = ("NRCB1", "GENERIC")
+MASK = "references/jwst/nircam/jwst_nircam_mask_9002.fits"
+IMAP, RMAP = "mappings/jwst/jwst_miri_9001.imap", "mappings/jwst/jwst_miri_mask_9001.rmap"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CRDS cache with two contexts; in the newer one a detector has another mask."""
+    root = tmp_path_factory.mktemp("cache")
+    write_sample_mirror(root, [mask for mask in MASKS if mask.instrument.lower() in FEW])
+    write_rules(root, rules=FEW)
+    parameters, choices = FEW["nircam"]
+    newer = {match: 9001 if match[0] == CHANGED else number for match, number in choices.items()}
+    write_rules(root, context=NEWER, rules={**FEW, "nircam": (parameters, newer)})
+    write_server_config(root)
+    return root
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    return f"mirror-{abs(hash(request.node.name))}"
+
+
+@pytest.fixture
+def place(aws: LocalAws, prefix: str) -> str:
+    return f"s3://{MIRROR}/{prefix}"
+
+
+@pytest.fixture
+def server(cache: Path) -> Iterator[CrdsServer]:
+    with crds_server(cache) as running:
+        yield running
+
+
+@pytest.fixture
+def bucket(aws: LocalAws, prefix: str) -> "Bucket":
+    return Bucket(aws.client("s3"), prefix)
+
+
+class Bucket:
+    def __init__(self, client: Any, prefix: str) -> None:
+        self.client, self.prefix = client, prefix
+
+    def address(self, key: str) -> dict[str, str]:
+        return {"Bucket": MIRROR, "Key": f"{self.prefix}/{key}"}
+
+    def get(self, key: str) -> bytes:
+        return self.client.get_object(**self.address(key))["Body"].read()
+
+    def put(self, key: str, body: bytes) -> None:
+        self.client.put_object(**self.address(key), Body=body)
+
+    def delete(self, key: str) -> None:
+        self.client.delete_object(**self.address(key))
+
+    def listed(self) -> set[str]:
+        found = self.client.list_objects_v2(Bucket=MIRROR, Prefix=f"{self.prefix}/")
+        return {item["Key"].removeprefix(f"{self.prefix}/") for item in found.get("Contents", [])}
+
+
+def run(*arguments: str, fails: bool = False) -> str:
+    """Run the tool as a person does; return what it prints."""
+    command = [sys.executable, "-m", "infra.mirror", *arguments]
+    environment = {n: v for n, v in os.environ.items() if not n.startswith("CRDS_")}
+    environment |= {"COLUMNS": "200", "MIRROR_STALLED_SECONDS": "1"}
+    done = subprocess.run(
+        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode != 0) == fails, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_a_cache_becomes_a_verified_mirror(cache: Path, place: str, bucket: Bucket) -> None:
+    said = run("sync", place, "--from", str(cache), "--dry-run")
+    assert "to copy: 9" in said
+    assert MASK in said
+    assert bucket.listed() == set()
+    run("sync", place, "--from", str(cache))
+    assert "4 masks are whole" in run("verify", place)
+    assert "to copy: 0" in run("sync", place, "--from", str(cache))
+    assert run("contexts", place).split() == [CONTEXT, "operational"]
+
+
+def test_a_server_is_asked_through_crds(server: CrdsServer, place: str, bucket: Bucket) -> None:
+    run("sync", place, "--server", server.url)
+    assert "are whole" in run("verify", place)
+    assert bucket.get(MASK) == server.content(Path(MASK).name)
+
+
+def test_the_scheduled_sync_copies_and_verifies(
+    server: CrdsServer, prefix: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CRDS_")]:
+        monkeypatch.delenv(name)
+    mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
+    said = keep_fresh(mirror, server.url)
+    assert (said["operational"], said["masks"], len(said["copied"])) == (CONTEXT, 4, 9)
+    assert keep_fresh(mirror, server.url)["copied"] == []
+    bucket.put("mappings/jwst/jwst_0001.pmap", b"nonsense")
+    with pytest.raises(ReferenceUnavailable, match="1 faults, the first of them: jwst_0001"):
+        keep_fresh(mirror, server.url)
+
+
+def test_only_what_is_missing_or_wrong_is_copied_again(
+    server: CrdsServer, place: str, bucket: Bucket
+) -> None:
+    run("sync", place, "--server", server.url)
+    bucket.delete(MASK)
+    damaged = MASK.replace("9002", "9001")
+    bucket.put(damaged, bucket.get(damaged)[:-1] + b"?")
+    server.sent.clear()
+    assert "to copy: 2 (1 of them wrong" in run("sync", place, "--server", server.url)
+    assert {name for name in server.sent if name.endswith("fits")} == {
+        Path(MASK).name,
+        Path(damaged).name,
+    }
+    run("verify", place)
+
+
+@pytest.mark.parametrize("fault", ["lies", "stalls", "goes_away"])
+def test_a_server_that_fails_half_way_publishes_nothing_and_is_gone_on_with(
+    fault: str, server: CrdsServer, place: str, bucket: Bucket
+) -> None:
+    getattr(server, fault).add(Path(MASK).name)
+    said = run("sync", place, "--server", server.url, fails=True)
+    assert Path(MASK).name in said
+    assert CONFIG not in bucket.listed()
+    assert MASK not in bucket.listed()
+    there = bucket.listed()
+    assert there
+    getattr(server, fault).clear()
+    server.sent.clear()
+    run("sync", place, "--server", server.url)
+    assert not {Path(key).name for key in there if key.endswith("fits")} & server.sent.keys()
+    run("verify", place)
+
+
+def test_a_damaged_cache_is_refused(
+    cache: Path, place: str, tmp_path: Path, bucket: Bucket
+) -> None:
+    copied = tmp_path / "cache"
+    shutil.copytree(cache, copied)
+    (copied / MASK).write_bytes((copied / MASK).read_bytes()[:-1] + b"?")
+    assert "expected Facts" in run("sync", place, "--from", str(copied), fails=True)
+    assert CONFIG not in bucket.listed()
+
+
+def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> None:
+    run("sync", place, "--from", str(cache), "--context", NEWER)
+    assert run("contexts", place).split() == [NEWER, "operational"], "the only one that is whole"
+    run("sync", place, "--from", str(cache))
+    assert run("contexts", place).split() == [CONTEXT, "operational", NEWER]
+    said = run("diff", place, CONTEXT, NEWER)
+    assert "NRCB1" in said
+    assert "2022-01-01" in said
+    assert "jwst_nircam_mask_9002.fits" in said
+    assert "NRCA1" not in said
+    assert "would delete mappings/jwst/jwst_9002.pmap" in run("prune", place, "--dry-run")
+    run("prune", place, "--keep", NEWER)
+    assert "2 contexts" in run("verify", place)
+    assert "deleted mappings/jwst/jwst_9002.pmap" in run("prune", place)
+    assert "1 contexts" in run("verify", place)
+
+
+def missing(bucket: Bucket) -> None:
+    bucket.delete(MASK)
+
+
+def truncated(bucket: Bucket) -> None:
+    bucket.put(MASK, bucket.get(MASK)[:-2880])
+
+
+def flipped(bucket: Bucket) -> None:
+    content = bytearray(bucket.get(MASK))
+    content[len(content) // 2] ^= 1
+    bucket.put(MASK, bytes(content))
+
+
+def absent_from_the_rules(bucket: Bucket) -> None:
+    """The rules name a mask that no catalogue knows; their own signature is right."""
+    text = bucket.get(RMAP).decode()
+    bucket.put(RMAP, text.replace("jwst_miri_mask_9002.fits", "jwst_miri_mask_9999.fits").encode())
+
+
+def without_imap(bucket: Bucket) -> None:
+    bucket.delete(IMAP)
+
+
+def without_config(bucket: Bucket) -> None:
+    bucket.delete(CONFIG)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [(missing, "nircam_mask_9002"), (truncated, "nircam_mask_9002"), (flipped, "nircam_mask_9002"), (absent_from_the_rules, "miri_mask_9001.rmap"), (without_imap, "miri_9001.imap"), (without_config, "server_config")],
+)  # fmt: skip
+def test_verify_finds(damage: Any, named: str, cache: Path, place: str, bucket: Bucket) -> None:
+    run("sync", place, "--from", str(cache))
+    damage(bucket)
+    said = run("verify", place, fails=True)
+    (fault,) = (line for line in said.splitlines() if line.startswith("FAULT") and named in line)
+    assert fault
+
+
+def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: Path) -> None:
+    """A blank file with the right SHA-1 is no mask; flags that nobody knows are listed."""
+    copied = tmp_path / "cache"
+    shutil.copytree(cache, copied)
+    fits.PrimaryHDU().writeto(copied / MASK, overwrite=True)
+    small = copied / MASK.replace("9002", "9001")
+    with fits.open(small, mode="update") as hdus:
+        hdus["DQ"].data = hdus["DQ"].data[:64, :64]
+    write_server_config(copied)
+    run("sync", place, "--from", str(copied))
+    said = run("verify", place, fails=True)
+    assert "no DQ array among its HDUs" in said
+    assert "its array is (64, 64), expected all 2048 x 2048 pixels" in said
+    assert "NOISY" in said
+
+
+def test_the_function_follows_the_operational_context_and_never_guesses(
+    cache: Path, place: str, prefix: str, bucket: Bucket, make_function: Any, tmp_path: Path
+) -> None:
+    run("sync", place, "--from", str(cache))
+    function: Function = make_function(prefix)
+    path = tmp_path / "x_uncal.fits"
+
+    write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
+    function.upload(path, "jw_uncal.fits")
+    first = function.run("jw_uncal.fits")
+    assert first["reference"]["context"] == CONTEXT
+    newer = tmp_path / "newer"
+    shutil.copytree(cache, newer)
+    write_server_config(newer, context=NEWER)
+    run("sync", place, "--from", str(newer))
+    rules = function.services.references.rules
+    grow_old(rules)
+    second = function.run("jw_uncal.fits")
+    assert second["reference"]["context"] == NEWER
+    assert second["reference"]["mask"] != first["reference"]["mask"]
+    bucket.delete(CONFIG)
+    grow_old(rules)
+    with pytest.raises(ReferenceUnavailable, match="server_config"):
+        function.run("jw_uncal.fits")
+
+
+def grow_old(rules: Any) -> None:
+    """Let the time pass for which the mirror's configuration is believed."""
+    later = rules.clock() + handler_rules._CONFIG_SECONDS + 1
+    rules.clock = lambda: later
