@@ -98,6 +98,7 @@ soak: .venv-ministack/done
 	$(BIN)/python -m tests.e2e.soak
 
 bench: .venv/dev .venv-jwst/done .venv-ministack/done
+	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
 conformance: .venv/dev .venv-jwst/done

@@ -57,10 +57,10 @@ def settings_and_services() -> tuple[Settings, Services]:
     adopt_other_loggers()
     settings = Settings.from_environment(os.environ)
     scratch = Path(tempfile.gettempdir()) / "crds"
-    references = References(
-        Rules(settings.mirror, scratch), Masks(settings.mirror, scratch / "references")
-    )
     s3, events = client("s3"), client("events", _PROMPT)
+    references = References(
+        Rules(settings.mirror, scratch, s3), Masks(settings.mirror, scratch / "references")
+    )
     logs = partial(client, "logs")
     outcomes = Outcomes(settings.outcomes, settings.event_log, settings.event_bus, s3, events, logs)
     return settings, Services(s3, references, Blocks(settings.blocks), outcomes)

@@ -2,8 +2,8 @@
 
 CRDS keeps its rules in three levels of files: a pipeline mapping (the context), an instrument
 mapping and a mapping per reference type. Asked in the ordinary way, `crds` loads every file of the
-instrument; the three that lead to the mask are enough. `crds` reads them from the mirror bucket by
-itself and keeps them in its cache directory; no CRDS server is ever contacted.
+instrument; the three that lead to the mask are enough. They are put into its cache directory here:
+`crds` can read S3 by itself, but makes a client anew for each file. No CRDS server is contacted.
 """
 
 import ast
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
 from crds.client import proxy
@@ -26,8 +26,12 @@ from core import keywords
 from core.errors import InputRejected, ReferenceUnavailable
 from handler.errors import failures_of
 from handler.locations import S3Location
+from handler.objects import address
 from handler.parkeys import matching_parameters
 from handler.settings import LATEST
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
 
 __all__ = ["Choice", "Rules"]
 
@@ -86,13 +90,16 @@ class Rules:
     mirror : `~handler.locations.S3Location`
         Bucket and prefix of the mirror.
     cache : `pathlib.Path`
-        Directory for `crds` to keep rules in.
+        Directory for `crds` to find rules in.
+    client : boto3 S3 client
+        How to reach the mirror.
     clock : callable
         Seconds, for the age of the server's configuration.
     """
 
     mirror: S3Location
     cache: Path
+    client: "S3Client"
     clock: Callable[[], float] = time.monotonic
     _contexts: dict[str, Any] = field(default_factory=dict, repr=False)
     _server_config: ServerConfig | None = field(default=None, repr=False)
@@ -146,30 +153,28 @@ class Rules:
 
     def _point_crds_here(self) -> None:
         """`crds` takes its configuration from the environment, each time it looks."""
-        below = self.mirror.below
         os.environ.update(
             CRDS_OBSERVATORY=_OBSERVATORY,
             CRDS_PATH=str(self.cache),
-            CRDS_MODE="s3",
-            CRDS_S3_ENABLED="1",
             CRDS_SERVER_URL="https://crds-serverless-mode.invalid",
-            CRDS_CONFIG_URI=str(below("config", _OBSERVATORY)),
-            CRDS_MAPPING_URI=str(below("mappings", _OBSERVATORY)),
-            CRDS_REFERENCE_URI=str(below("references", _OBSERVATORY)),
         )
+
+    def _read(self, location: S3Location) -> str:
+        """Read a small file of the mirror."""
+        with failures_of(f"{location}: reading it", ReferenceUnavailable):
+            answer = self.client.get_object(**address(location))
+            return answer["Body"].read().decode()
 
     def _server(self) -> ServerConfig:
         """The server's configuration, read again when it has become old."""
         self._point_crds_here()
         now = self.clock()
         if self._server_config is None or now - self._read_at > _CONFIG_SECONDS:
-            uri = config.get_uri("server_config")
-            with failures_of(f"{uri}: reading it", ReferenceUnavailable):
-                text = utils.get_uri_content(uri)
+            place = self.mirror.below("config", _OBSERVATORY, "server_config")
             try:
-                self._server_config = ServerConfig.parse(text)
+                self._server_config = ServerConfig.parse(self._read(place))
             except (SyntaxError, ValueError, KeyError, TypeError, AttributeError) as exc:
-                raise ReferenceUnavailable(f"{uri}: cannot be read: {exc!r}") from exc
+                raise ReferenceUnavailable(f"{place}: cannot be read: {exc!r}") from exc
             self._read_at = now
         return self._server_config
 
@@ -199,14 +204,12 @@ class Rules:
         return self._contexts[name]
 
     def _cached(self, name: str) -> Path:
-        """Make `crds` read a rule file from the mirror into its cache directory."""
+        """Fetch a rule file from the mirror into the directory where `crds` looks for it."""
         if not _FILE_NAME.fullmatch(name):
             raise ReferenceUnavailable(f"{self.mirror}: {name!r} is no name of a rule file")
         path = Path(config.locate_mapping(name, _OBSERVATORY))
         if not path.exists():
-            uri = config.get_uri(name)
-            with failures_of(f"{uri}: reading it", ReferenceUnavailable):
-                text = utils.get_uri_content(uri)
+            text = self._read(self.mirror.below("mappings", _OBSERVATORY, name))
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_name(f"{name}.{uuid.uuid4().hex}")
             temporary.write_text(text, encoding="utf-8")

@@ -151,8 +151,8 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
     ) -> Function:
         mirror = S3Location(MIRROR, prefix)
         scratch = tmp_path / "scratch"
-        references = References(Rules(mirror, scratch), Masks(mirror, scratch / "references"))
         s3, events, logs = aws.client("s3"), aws.client("events"), partial(aws.client, "logs")
+        references = References(Rules(mirror, scratch, s3), Masks(mirror, scratch / "references"))
         place = S3Location(PRODUCTS, "dq_outcomes")
         outcomes = Outcomes(place, EVENT_LOG, "default", s3, events, logs)
         services = Services(s3, references, Blocks(blocks), outcomes)

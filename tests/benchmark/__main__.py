@@ -15,19 +15,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import boto3
 
+from infra.bundle.python import PYTHON, target_python
 from infra.mirror.cache import upload_cache
+from infra.samples.exposures import write_exposure
 from infra.samples.mirror import CONTEXT, write_sample_mirror
+from infra.samples.modes import MODES
 from tests.benchmark.material import EXPOSURES, LongExposure
 from tests.benchmark.servers import CountingProxy, absolute, ministack, moto
 
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
+BUNDLE = PROJECT / ".aws-sam" / "build" / "Function"
 MIB = 1024 * 1024
 RAW, PRODUCTS, MIRROR = "bench-raw", "bench-products", "bench-mirror"
 CREDENTIALS = {
@@ -76,8 +81,11 @@ class Bench:
         return client(self.port)
 
     @contextmanager
-    def worker(self, encoding: str, blocks: bool = True) -> Iterator[Worker]:
-        """Start the function with an empty /tmp."""
+    def worker(self, encoding: str, blocks: bool = True, bundle: bool = False) -> Iterator[Worker]:
+        """Start the function with an empty /tmp; from the bundle, on Lambda's Python, if asked."""
+        command = [sys.executable, "-m", "tests.benchmark.worker"]
+        if bundle:
+            command = [str(target_python()), str(HERE / "worker.py")]
         with tempfile.TemporaryDirectory() as scratch:
             environment = {
                 **os.environ,
@@ -90,10 +98,10 @@ class Bench:
                 "POWERTOOLS_LOG_LEVEL": "WARNING",
                 "POWERTOOLS_METRICS_DISABLED": "true",
                 "TMPDIR": scratch,
-                "PYTHONPATH": str(PROJECT),
+                "PYTHONPATH": str(BUNDLE if bundle else PROJECT),
             }
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.benchmark.worker"],
+                command,
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -175,6 +183,7 @@ def digest(path: Path) -> str:
 def measure(bench: Bench, interpreter: Path, cache: Path) -> Iterator[tuple[str, str, str, str]]:
     """Yield the rows of the table: what, goal, measured, how."""
     yield from against_jwst(bench, interpreter, cache, EXPOSURES[0])
+    yield from cold(bench, interpreter, cache)
     yield from by_size(bench, EXPOSURES)
 
 
@@ -192,7 +201,7 @@ def against_jwst(
 
     for encoding, goal in (("native", 1 / 5), ("float32", 1 / 2)):
         with bench.worker(encoding) as worker:
-            cold = worker.run(key=small.key, onExisting="replace")
+            worker.run(key=small.key, onExisting="replace")
             warm = [worker.run(key=small.key, onExisting="replace") for _ in range(5)]
         cpu = median(answer["cost"]["cpu"] for answer in warm)
         yield (
@@ -201,15 +210,34 @@ def against_jwst(
             f"{cpu / their_cpu:.3f}",
             f"{cpu:.2f} s against {their_cpu:.2f} s",
         )
-        if encoding == "native":
-            ratio = cold["cost"]["since_start"] / theirs[0]["since_start"]
-            yield (
-                "first product of a fresh process, against jwst's",
-                "<= 0.50",
-                f"{ratio:.3f}",
-                f"{cold['cost']['since_start']:.2f} s against {theirs[0]['since_start']:.2f} s",
-            )
         yield from compared(bench, interpreter, cache, encoding, small)
+
+
+def cold(bench: Bench, interpreter: Path, cache: Path) -> Iterator[tuple[str, str, str, str]]:
+    """The first product of fresh processes, taken in turns with jwst's; blocks are in S3."""
+    subarray = bench.folder / "subarray_uncal.fits"
+    write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), subarray)
+    bench.s3.upload_file(str(subarray), RAW, subarray.name)
+    full = bench.folder / "small_uncal.fits"
+    for name, key, path in (
+        ("a subarray", subarray.name, subarray),
+        (EXPOSURES[0].name, EXPOSURES[0].key, full),
+    ):
+        ours, theirs = [], []
+        for _ in range(5):
+            with bench.worker("native", bundle=True) as worker:
+                answer = worker.run(key=key, onExisting="replace")
+            ours.append(answer["cost"]["since_start"])
+            output = str(bench.folder / "cold.fits")
+            (cost,) = jwst(interpreter, "step", str(path), output, "1", cache=cache)
+            theirs.append(cost["since_start"])
+        yield (
+            f"first product of a fresh process, {name}, against jwst's",
+            "<= 0.50",
+            f"{median(ours) / median(theirs):.3f}",
+            f"{median(ours):.2f} s against {median(theirs):.2f} s, medians of 5; the built bundle "
+            f"on Python {PYTHON}",
+        )
 
 
 def by_size(
@@ -297,9 +325,9 @@ def report(rows: list[tuple[str, str, str, str]], seconds: float) -> str:
         "|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
-        "The first product of a fresh process misses its goal: it includes the imports (astropy, crds",
-        "and boto3 take most of them), the mask, and the block of planes, 64 MiB that are made and",
-        "uploaded once per mask and readout. In float32 encoding the first product is the one shown.",
+        "The first product of a fresh process is that of the deployed bundle: imports, clients, rules,",
+        "mask, product, with an empty /tmp; of the 92 MB, MiniStack's copying takes half a second.",
+        "In float32 encoding the first product is the one whose memory is shown.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -324,7 +352,10 @@ def main() -> None:
             print(f"uploading {exposure.name}", flush=True)
             upload(bench.s3, exposure)
         rows_to_come = (
-            against_jwst(bench, arguments.jwst, cache, EXPOSURES[0])
+            chain(
+                against_jwst(bench, arguments.jwst, cache, EXPOSURES[0]),
+                cold(bench, arguments.jwst, cache),
+            )
             if arguments.small
             else measure(bench, arguments.jwst, cache)
         )

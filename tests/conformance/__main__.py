@@ -108,8 +108,8 @@ class Function:
 def function(aws: LocalAws, scratch: Path) -> Function:
     """Set the function up."""
     mirror = S3Location(MIRROR, "")
-    references = References(Rules(mirror, scratch), Masks(mirror, scratch / "references"))
     s3, events, logs = aws.client("s3"), aws.client("events"), partial(aws.client, "logs")
+    references = References(Rules(mirror, scratch, s3), Masks(mirror, scratch / "references"))
     outcomes = Outcomes(None, None, "default", s3, events, logs)
     services = Services(s3, references, Blocks(None), outcomes)
     return Function(aws, services, mirror)
@@ -224,7 +224,7 @@ def compare_choices(
     """Ask crds in the ordinary way and the function's rules the same questions."""
     prefix = f"choices-{context[5:9]}"
     list(upload_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=()))
-    rules = Rules(S3Location(MIRROR, prefix), scratch / prefix)
+    rules = Rules(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
     headers = list(questions(cache, context))
     asked = [
         {"context": context, "header": {_PATHS[k]: v for k, v in header.items()}}
