@@ -8,13 +8,18 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build build-Function build-mirror build-Freshen bundle-report bundle-test e2e soak bench conformance format clean
+.PHONY: help demo test lint build build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
 	@echo "             (make demo FILE=x_uncal.fits CRDS_PATH=crds_cache: your own exposure)"
 	@echo "make test    run the tests"
 	@echo "make lint    check style, types and the template"
+	@echo "make build   make the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
+	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
+	@echo "make e2e     deploy the template on a local AWS and leave it to itself; make soak: for long"
+	@echo "make release-check"
+	@echo "             do all that in a clean clone"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (some 15 minutes)"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and as many random cases"
@@ -82,6 +87,13 @@ bundle-report: build
 e2e: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m pytest tests/e2e
+
+# Whether what is committed can be released: a clean clone builds, tests and deploys to the local AWS.
+release-check:
+	rm -rf build/release
+	git clone --quiet . build/release
+	$(MAKE) -C build/release lint test build bundle-report bundle-test e2e
+	@echo "version $$($(BIN)/python -c 'import core; print(core.__version__)') can be released"
 
 # AWS's own client of the runtime, alone on the Python that Lambda runs.
 .venv-runtime/done: tests/bundle/requirements.txt .venv/dev

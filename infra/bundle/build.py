@@ -66,7 +66,6 @@ _KEPT = (
     "botocore/data/events/*",
     "botocore/data/logs/*",
     "botocore/data/sqs/*",
-    "boto3/data/s3/*",
 )
 _TIME = 1_640_995_200  # 2022-01-01, the year of JWST's first light; what zip can hold
 _READABLE = 0o644

@@ -232,6 +232,7 @@ def deploy(stack: Stack, sam: Path) -> None:
         *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
         *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
         *(f"{name}={value}" for name, value in PARAMETERS.items()),
+        f"EndpointUrl={stack.endpoint}",
     ]
     environment = os.environ | {
         "AWS_ENDPOINT_URL": stack.endpoint,

@@ -12,6 +12,7 @@ from crds.core import rmap
 from core.flags import PIXEL_FLAGS
 from handler.announcements import SCHEMA_VERSION
 from handler.parkeys import FITS_KEYWORDS
+from handler.requests import requests_in
 from infra.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
 
@@ -52,6 +53,17 @@ def test_the_parameters_of_every_real_rule_are_known() -> None:
     for path in (SHARED / "crds-mirror" / "mappings" / "jwst").glob("*.rmap"):
         parameters |= set(rmap.Mapping.from_string(path.read_text(), path.name).parkey[0])
     assert {name.upper() for name in parameters} <= set(FITS_KEYWORDS)
+
+
+@pytest.mark.parametrize("status", ["Complete", "Skipped", "Failed"])
+def test_there_is_an_example_of_every_announcement(status: str) -> None:
+    path = PROJECT / "tests" / "events" / "announced" / f"{status.lower()}.json"
+    event = json.loads(path.read_text())
+    assert event["detail-type"] == f"DQ Initialization {status}"
+    jsonschema.validate(event["detail"], SCHEMA)
+    if status == "Failed":
+        (request,) = requests_in(event)
+        assert request.to_direct() == event["detail"]["request"]
 
 
 def test_the_sample_events_are_json() -> None:

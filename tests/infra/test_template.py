@@ -48,6 +48,13 @@ def test_the_function_is_given_an_environment_it_accepts() -> None:
     ), "the template's defaults are the code's"
 
 
+def test_the_environment_of_sam_local_invoke_is_one_of_the_templates() -> None:
+    environment = json.loads((PROJECT / "infra" / "local-environment.json").read_text())["Function"]
+    assert environment.keys() <= FUNCTION["Environment"]["Variables"].keys(), "others are ignored"
+    assert Settings.from_environment(environment).mirror == S3Location(MIRROR, "")
+    assert environment["AWS_ENDPOINT_URL"]
+
+
 def test_queue_and_function_agree_on_times_and_attempts() -> None:
     queue = RESOURCES["UploadedQueue"]["Properties"]
     names = names_of(TEMPLATE)
