@@ -4,8 +4,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-import crds
-
 from core import __version__
 from core.errors import InputRejected, TransientFailure
 from core.exposure import Exposure
@@ -24,6 +22,7 @@ from handler.observability import logger, measure, report
 from handler.outcomes import identity
 from handler.references import Reference
 from handler.requests import ExposureRequest
+from handler.rules import CRDS_VERSION
 from handler.settings import OnExisting, Settings
 
 __all__ = ["process", "reject"]
@@ -222,7 +221,7 @@ def _provenance(target: S3Location, reference: Reference) -> Provenance:
     return Provenance(
         filename=target.key.rpartition("/")[2],
         date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
-        crds_version=crds.__version__,
+        crds_version=CRDS_VERSION,
         crds_context=reference.context,
         mask=reference.label,
     )

@@ -18,22 +18,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
-from crds.client import proxy
-from crds.core import config, rmap, timestamp, utils
-from crds.core.exceptions import CrdsError, InvalidDatetimeError
 
 from core import keywords
 from core.errors import InputRejected, ReferenceUnavailable
 from handler.errors import failures_of
+from handler.lean_crds import without_tools
 from handler.locations import S3Location
 from handler.objects import address
 from handler.parkeys import matching_parameters
 from handler.settings import LATEST
 
+with without_tools():
+    import crds
+    from crds.client import proxy
+    from crds.core import config, rmap, timestamp, utils
+    from crds.core.exceptions import CrdsError, InvalidDatetimeError
+
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["Choice", "Rules"]
+__all__ = ["CRDS_VERSION", "Choice", "Rules"]
+
+CRDS_VERSION = str(crds.__version__)
+"""Of the package that evaluates the rules; CRDS_VER of the product."""
 
 _OBSERVATORY = "jwst"
 _CONFIG_SECONDS = 180

@@ -272,6 +272,22 @@ def test_a_product_of_something_else_written_meanwhile_is_left_alone(
     assert answer["Body"].read() == b"newer"
 
 
+def test_encrypted_buckets_work_with_part_copies(function: Function, full_frame: bytes) -> None:
+    s3 = function.aws.client("s3")
+    rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
+    for bucket in (RAW, PRODUCTS):
+        s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration={"Rules": [rule]})
+    try:
+        function.upload(full_frame, KEY)
+        detail = function.run(KEY)
+        head = s3.head_object(Bucket=PRODUCTS, Key=detail["output"]["key"])
+    finally:
+        for bucket in (RAW, PRODUCTS):
+            s3.delete_bucket_encryption(Bucket=bucket)
+    assert head["ServerSideEncryption"] == "aws:kms"
+    assert detail["function"]["bytesSent"] < detail["output"]["bytes"]
+
+
 def test_copies_are_pinned_to_the_inputs_version(function: Function, full_frame: bytes) -> None:
     seen: list[dict[str, Any]] = []
     function.services.s3.meta.events.register(

@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,12 @@ def test_the_table_of_the_readme_names_the_variables_that_are_read() -> None:
     read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', source))
     table = set(re.findall(r"^\| `([A-Z_]+)` \|", (project / "README.md").read_text(), re.M))
     assert table == read
+
+
+def test_crds_is_imported_without_its_tools_and_they_can_be_had_afterwards() -> None:
+    code = (
+        "import sys, handler.rules, crds; assert 'asdf' not in sys.modules; "
+        "assert not [m for m in sys.modules if m.startswith(('crds.bestrefs', 'crds.certify'))]; "
+        "import crds.bestrefs; assert crds.bestrefs.assign_bestrefs; import crds.misc.uniqname"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

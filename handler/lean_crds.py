@@ -1,0 +1,55 @@
+"""`crds`, without the tools that evaluating rules never needs.
+
+``import crds`` imports its command-line tools, too: certifying, refactoring and comparing of
+references, and with them asdf, astropy.table and parsers of text tables. That is a quarter of a cold
+start. Here empty modules stand for the tools while the package is imported, and are gone afterwards:
+whoever imports a tool then gets the real one.
+"""
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
+
+__all__ = ["without_tools"]
+
+_TOOLS = {
+    "bestrefs": (),
+    "refactoring": ("checksum", "newcontext", "refactor", "refactor2"),
+    "misc": ("datalvl", "query_affected", "uniqname", "check_archive", "sql"),
+}
+
+
+@contextmanager
+def without_tools() -> Iterator[None]:
+    """Import `crds` lean, unless it was imported before."""
+    if "crds" in sys.modules:
+        yield
+        return
+    stubs = dict(_stubs())
+    sys.modules.update(stubs)
+    try:
+        importlib.import_module("crds")
+        yield
+    finally:
+        _remove({id(stub) for stub in stubs.values()})
+
+
+def _stubs() -> Iterator[tuple[str, ModuleType]]:
+    for package, modules in _TOOLS.items():
+        stub = ModuleType(f"crds.{package}")
+        stub.assign_bestrefs = None  # type: ignore[attr-defined]  # what crds exports of bestrefs
+        yield stub.__name__, stub
+        for module in modules:
+            name = f"crds.{package}.{module}"
+            yield name, ModuleType(name)
+
+
+def _remove(stubs: set[int]) -> None:
+    """Forget the stubs, and the second names that `crds` gives its modules."""
+    for name in [name for name, module in sys.modules.items() if id(module) in stubs]:
+        del sys.modules[name]
+    crds = sys.modules["crds"]
+    for name in [name for name, value in vars(crds).items() if id(value) in stubs]:
+        delattr(crds, name)
