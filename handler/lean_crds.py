@@ -1,9 +1,9 @@
 """`crds`, without the tools that evaluating rules never needs.
 
 ``import crds`` imports its command-line tools, too: certifying, refactoring and comparing of
-references, and with them asdf, astropy.table and parsers of text tables. That is a quarter of a cold
-start. Here empty modules stand for the tools while the package is imported, and are gone afterwards:
-whoever imports a tool then gets the real one.
+references, and with them asdf, astropy.table and parsers of text tables. That is a quarter of a
+cold start. Here empty modules stand for the tools while the package is imported, and are gone
+afterwards: whoever imports a tool then gets the real one.
 """
 
 import importlib
