@@ -28,6 +28,8 @@ REFERENCES = {
 ATTRIBUTES = {
     "RawBucket.Arn": f"arn:aws:s3:::{RAW}",
     "ProductBucket.Arn": f"arn:aws:s3:::{PRODUCTS}",
+    "MirrorBucket.Arn": "arn:aws:s3:::fresh-mirror",
+    "FreshenLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/crds-mirror:*"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
     "FunctionLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/dq-init:*"),
 }

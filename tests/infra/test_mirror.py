@@ -30,6 +30,7 @@ from infra.samples.mirror import (
 from infra.samples.modes import MODES
 from tests.conftest import PROJECT, Function
 from tests.infra.crds_server import CrdsServer, crds_server
+from tests.infra.template import load, permissions
 
 NEWER = "jwst_9002.pmap"
 FEW = {instrument: RULES[instrument] for instrument in ("nircam", "miri")}
@@ -134,6 +135,25 @@ def test_the_scheduled_sync_copies_and_verifies(
     bucket.put("mappings/jwst/jwst_0001.pmap", b"nonsense")
     with pytest.raises(ReferenceUnavailable, match="1 faults, the first of them: jwst_0001"):
         keep_fresh(mirror, server.url)
+
+
+def test_the_scheduled_sync_may_do_what_it_does_and_nothing_else(
+    server: CrdsServer, aws: LocalAws, calls: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CRDS_")]:
+        monkeypatch.delenv(name)
+    client = aws.client("s3")
+    client.create_bucket(Bucket="fresh-mirror")
+    keep_fresh(Mirror(client, S3Location("fresh-mirror", "")), server.url)
+    made = set(calls)
+    allowed = [
+        p
+        for p in permissions(load("infra/mirror.yaml"), "FreshenRole")
+        if p.sid not in {"Log", "Trace"}
+    ]
+    for action, resource in sorted(made):
+        assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
+    assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
 
 
 def test_only_what_is_missing_or_wrong_is_copied_again(

@@ -1,14 +1,12 @@
 """The template and the code: what one says of the other is true."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3
-import botocore.client
 import jsonschema
 import pytest
 from botocore.exceptions import ClientError
@@ -22,11 +20,11 @@ from handler.locations import S3Location
 from handler.outcomes import Outcomes
 from handler.settings import Settings
 from infra.bundle.python import PYTHON
-from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW
+from infra.local_aws import MIRROR, PRODUCTS, RAW
 from infra.samples.exposures import write_exposure
 from infra.samples.modes import MODES
 from tests.conftest import PROJECT, SCHEMA, Function
-from tests.infra.template import ARNS, Permission, load, names_of, permissions, resolve
+from tests.infra.template import Permission, load, names_of, permissions, resolve
 
 TEMPLATE = load()
 RESOURCES = TEMPLATE["Resources"]
@@ -97,45 +95,6 @@ def filled(value: Any) -> Any:
         return value
     plain = {name.removesuffix(".$"): filled(item) for name, item in value.items()}
     return plain | ({"id": "0" * 32} if "id.$" in value else {})
-
-
-@pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
-    """Records the permission that every call to AWS needs, whoever makes it."""
-    found: set[tuple[str, str]] = set()
-    original = botocore.client.BaseClient._make_api_call
-
-    def recorded(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        found.update(needed(operation, parameters))
-        try:
-            return original(client, operation, parameters)
-        except ClientError as exc:
-            if exc.response["Error"]["Code"] in {"404", "NoSuchKey"} and "Key" in parameters:
-                found.add(("s3:ListBucket", f"arn:aws:s3:::{parameters['Bucket']}"))
-            raise
-
-    monkeypatch.setattr(botocore.client.BaseClient, "_make_api_call", recorded)
-    return found
-
-
-def needed(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The permissions of one call."""
-    if "Key" in parameters:
-        version = "Version" if "VersionId" in parameters else ""
-        action = {"HeadObject": f"GetObject{version}", "GetObject": f"GetObject{version}"}.get(
-            operation, operation if operation == "AbortMultipartUpload" else "PutObject"
-        )
-        yield f"s3:{action}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"
-    if operation == "UploadPartCopy":
-        source = parameters["CopySource"]
-        version = "Version" if "VersionId" in source else ""
-        yield f"s3:GetObject{version}", f"arn:aws:s3:::{source['Bucket']}/{source['Key']}"
-    if operation == "PutEvents":
-        yield "events:PutEvents", ARNS.format("events", "event-bus/default")
-    if operation == "FilterLogEvents":
-        yield "logs:FilterLogEvents", ARNS.format("logs", f"log-group:{EVENT_LOG}:*")
-    if operation == "ChangeMessageVisibility":
-        yield "sqs:ChangeMessageVisibility", ARNS.format("sqs", "uploads")
 
 
 def test_the_function_may_do_what_it_does_and_nothing_else(
