@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from core import __version__
-from infra.bundle.build import digest, is_left_out
+from infra.bundle.build import build, digest, is_left_out
 from infra.bundle.report import measure
 from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws
 from infra.samples.exposures import write_exposure
@@ -181,4 +181,8 @@ def test_the_bundle_is_within_its_budget_and_holds_nothing_that_is_left_out() ->
     assert measure(BUNDLE).is_within_budget
     names = [path.relative_to(BUNDLE).as_posix() for path in BUNDLE.rglob("*") if path.is_file()]
     assert [n for n in names if is_left_out(n) and not n.endswith(".pyc")] == []
-    assert len(digest(BUNDLE)) == 64
+
+
+def test_the_same_inputs_give_the_same_bundle(tmp_path: Path) -> None:
+    assert build("x86_64", tmp_path / "bundle")
+    assert digest(tmp_path / "bundle") == digest(BUNDLE)
