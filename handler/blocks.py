@@ -62,6 +62,7 @@ class Blocks:
         """
         if self.prefix is None or not isinstance(segment, Repeated) or not _gains(segment):
             return None
+        segment = _shortest(segment)
         cycle = segment.planes.size * segment.each
         cycles = max(-(-_BLOCK // cycle), 2)
         location = self.prefix.below(_FORMAT, f"{_digest(segment)}.planes")
@@ -79,8 +80,15 @@ class Blocks:
         return trusted
 
 
+def _shortest(segment: Repeated) -> Repeated:
+    """The same bytes, with the shortest cycle: one plane repeats itself, however many groups."""
+    if len(segment.planes) > 1:
+        return segment
+    return Repeated(segment.planes, 1, segment.each * segment.count)
+
+
 def _gains(segment: Repeated) -> bool:
-    cycle = segment.planes.size * segment.each
+    cycle = segment.planes.size * _shortest(segment).each
     return segment.length >= _LEAST_GAIN and cycle <= _LONGEST_CYCLE
 
 

@@ -11,10 +11,12 @@ from astropy.io import fits
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
+from core.layout import Repeated
 from core.product import Encoding
 from handler import assembly, blocks, process
 from handler.blocks import Blocks
 from handler.locations import S3Location
+from handler.objects import ObjectStore
 from infra.local_aws import MIRROR, PRODUCTS, RAW
 from infra.samples.exposures import asdf_hdu, primary_header
 from infra.samples.modes import MODES
@@ -270,6 +272,19 @@ def test_a_product_of_something_else_written_meanwhile_is_left_alone(
     (key,) = function.products()
     answer = function.aws.client("s3").get_object(Bucket=PRODUCTS, Key=key)
     assert answer["Body"].read() == b"newer"
+
+
+def test_a_block_is_as_large_for_many_groups_as_for_few(function: Function) -> None:
+    """One plane repeats itself: exposures of any number of groups share one block of 64 MiB."""
+    store = ObjectStore(function.aws.client("s3"))
+    keeper = Blocks(S3Location(PRODUCTS, "dq_blocks"))
+    plane = np.arange(4 * MIB, dtype=np.uint8).reshape(1, -1)
+    found = {
+        keeper.keep(Repeated(plane, groups, integrations), store)[1]  # type: ignore[index]
+        for groups, integrations in ((5, 1), (100, 1), (10, 40))
+    }
+    (block,) = found
+    assert block.size == 64 * MIB
 
 
 def test_encrypted_buckets_work_with_part_copies(function: Function, full_frame: bytes) -> None:
