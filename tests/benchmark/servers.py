@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CountingProxy", "absolute", "ministack", "moto"]
+__all__ = ["CountingProxy", "absolute", "discarding", "ministack", "moto"]
 
 _CHUNK = 1 << 18
 
@@ -72,6 +72,15 @@ def moto() -> Iterator[int]:
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with _running(command, port, {}):
+        yield port
+
+
+@contextmanager
+def discarding(exposure: Path, cache: Path) -> Iterator[int]:
+    """A server that keeps nothing of what is uploaded; yields its port."""
+    port = free_port()
+    command = [sys.executable, "-m", "tests.benchmark.discarding", str(port)]
+    with _running([*command, str(exposure), str(cache)], port, {}):
         yield port
 
 

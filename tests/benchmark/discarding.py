@@ -1,0 +1,133 @@
+"""An S3 server that keeps nothing of what is uploaded but its length.
+
+MiniStack keeps objects in memory and puts their parts together in Python: it needs half an hour for
+the 10 GB that a float32 product of 4 GB has. What is measured is the function's own memory, so for
+this row anything will do that answers as S3 does. ``python -m tests.benchmark.discarding PORT FILE
+CACHE`` serves FILE as the exposure and CACHE as the mirror.
+"""
+
+import json
+import re
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_PIECE = 1 << 20
+METADATA = "x-amz-meta-"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers the calls that the function makes."""
+
+    protocol_version = "HTTP/1.1"
+    exposure: Path
+    cache: Path
+    uploads: dict[str, dict[str, str]] = {}  # noqa: RUF012  # of the one server there is
+    lengths: dict[str, int] = {}  # noqa: RUF012
+
+    def do_HEAD(self) -> None:
+        key = self.key()
+        if key in self.lengths:
+            headers = {"ETag": '"product"', "Content-Length": str(self.lengths[key])}
+            self.answer(200, headers=headers | self.uploads[key])
+            return
+        path = self.path_of(key)
+        if path is None:
+            self.answer(404)
+            return
+        headers = {"ETag": '"there"', "Content-Length": str(path.stat().st_size)}
+        self.answer(200, headers=headers)
+
+    def do_GET(self) -> None:
+        path = self.path_of(self.key())
+        if path is None:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+            return
+        first, last = 0, path.stat().st_size - 1
+        wanted = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        if wanted:
+            first, last = int(wanted[1]), int(wanted[2])
+        with path.open("rb") as file:
+            file.seek(first)
+            self.answer(206 if wanted else 200, file.read(last - first + 1))
+
+    def do_PUT(self) -> None:
+        length = self.discard()
+        key, part = self.key(), "partNumber" in self.query()
+        if "x-amz-copy-source-range" in self.headers:
+            first, last = map(int, re.findall(r"\d+", self.headers["x-amz-copy-source-range"]))
+            self.lengths[key + "?"] += last - first + 1
+            self.answer(200, b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>")
+            return
+        if part:
+            self.lengths[key + "?"] += length
+        else:
+            self.lengths[key] = length
+            self.uploads[key] = self.metadata()
+        self.answer(200, headers={"ETag": '"p"'})
+
+    def do_POST(self) -> None:
+        key, query = self.key(), self.query()
+        if "X-Amz-Target" in self.headers:
+            self.discard()
+            entries = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}
+            self.answer(200, json.dumps(entries).encode())
+        elif "uploads" in query:
+            self.discard()
+            self.lengths[key + "?"] = 0
+            self.uploads[key] = self.metadata()
+            self.answer(200, b"<R><UploadId>1</UploadId></R>")
+        else:
+            self.discard()
+            self.lengths[key] = self.lengths.pop(key + "?")
+            self.answer(200, b"<R><ETag>&quot;product&quot;</ETag></R>")
+
+    def key(self) -> str:
+        return unquote(urlsplit(self.path).path)
+
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+
+    def metadata(self) -> dict[str, str]:
+        return {n: v for n, v in self.headers.items() if n.lower().startswith(METADATA)}
+
+    def path_of(self, key: str) -> Path | None:
+        """The file behind a key: the exposure, or one of the mirror's."""
+        if key.endswith("_uncal.fits"):
+            return self.exposure
+        path = self.cache.joinpath(*key.split("/")[2:])
+        return path if path.is_file() else None
+
+    def discard(self) -> int:
+        """Read the body; return the length of its content."""
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            length = left = int(self.headers.get("Content-Length", 0))
+            while left:
+                left -= len(self.rfile.read(min(left, _PIECE)))
+            return int(self.headers.get("x-amz-decoded-content-length", length))
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            self.rfile.read(size + 2)
+        while self.rfile.readline().strip():
+            pass
+        return int(self.headers["x-amz-decoded-content-length"])
+
+    def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def main() -> None:
+    """Serve until the process is ended."""
+    Handler.exposure, Handler.cache = Path(sys.argv[2]), Path(sys.argv[3])
+    ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
