@@ -101,7 +101,7 @@ def _run(case: Case) -> tuple[Status, str | None]:
     case.record.exposure_is(exposure)
     reference = case.services.references.resolve(request, exposure, settings.context, store)
     case.record.reference_is(reference)
-    logger.append_keys(mask=reference.label, context=reference.context)
+    logger.append_keys(mask=reference.label or NO_MASK, context=reference.context)
 
     user_dq = _described_user_dq(request, store)
     case.made = _metadata(source, reference, user_dq, settings)

@@ -226,6 +226,7 @@ def test_a_backfill(source: str, stack: Stack, exposures: dict[str, bytes]) -> N
             request = {"manifest": manifest}
         done = execute(stack, "Backfill", request)
         assert done["status"] == "SUCCEEDED", done
+        wait_for(lambda: all(stack.said(key) for key in keys), 30)
         for key in keys:
             assert stack.said(key) == ["Complete"]
     stack.drain(60)  # the events that waited find the products
