@@ -32,7 +32,7 @@ def main() -> None:
         if not build(arguments.architecture, arguments.into, arguments.packages):
             print(
                 f"{_NO_PYTHON} The modules are not compiled, and every cold start will take "
-                "seconds longer.",
+                "two seconds longer.",
                 file=sys.stderr,
             )
     elif arguments.command == "python":
