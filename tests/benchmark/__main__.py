@@ -348,7 +348,7 @@ def report(rows: list[tuple[str, str, str, str]], seconds: float) -> str:
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
         "The first product of a fresh process is that of the deployed bundle: imports, clients, rules,",
-        "mask, product, with an empty /tmp; of the 92 MB, MiniStack's copying takes half a second.",
+        "mask, product, with an empty /tmp.",
         "In float32 encoding the first product is the one whose memory is shown.",
     ]
     return "\n".join(lines) + "\n"
