@@ -13,7 +13,7 @@ from core.errors import ReferenceUnavailable
 from core.flags import FlagDefinition, translate
 from core.subarray import Subarray
 
-__all__ = ["Mask"]
+__all__ = ["Mask", "full_frame"]
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +81,7 @@ class Mask:
         """
         if self.subarray is not None:
             return self.subarray
-        full = _FULL_FRAMES.get(self.instrument, _FULL_FRAME)
+        full = full_frame(self.instrument)
         if self.dq.shape != full:
             raise ReferenceUnavailable(
                 f"{self.name}: no subarray keywords, and its array is {self.dq.shape}, "
@@ -89,6 +89,17 @@ class Mask:
             )
         log.warning("%s: no subarray keywords; taken as full frame", self.name)
         return Subarray(1, 1, full[1], full[0])
+
+
+def full_frame(instrument: str) -> tuple[int, int]:
+    """Return rows and columns of a mask that covers all of a detector.
+
+    Parameters
+    ----------
+    instrument : str
+        INSTRUME, in upper case.
+    """
+    return _FULL_FRAMES.get(instrument, _FULL_FRAME)
 
 
 def _dq_array(hdus: fits.HDUList, name: str) -> NDArray[np.uint32]:

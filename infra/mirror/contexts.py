@@ -12,7 +12,7 @@ from crds.core.exceptions import CrdsError
 
 from core.errors import ReferenceUnavailable
 
-__all__ = ["CONFIG", "Context", "Rule", "key_of", "read_context"]
+__all__ = ["CONFIG", "Context", "Rule", "key_of", "read_context", "replace_environment"]
 
 CONFIG = "config/jwst/server_config"
 _NONE = {"N/A", "OMIT"}
@@ -134,14 +134,15 @@ def _is_file(mask: str) -> bool:
 def _cache(folder: Path) -> Iterator[None]:
     """Have `crds` look for rule files here, and nowhere else."""
     before = {name: value for name, value in os.environ.items() if name.startswith("CRDS_")}
-    _replace_environment({"CRDS_PATH": str(folder), "CRDS_OBSERVATORY": "jwst"})
+    replace_environment({"CRDS_PATH": str(folder), "CRDS_OBSERVATORY": "jwst"})
     try:
         yield
     finally:
-        _replace_environment(before)
+        replace_environment(before)
 
 
-def _replace_environment(wanted: Mapping[str, str]) -> None:
+def replace_environment(wanted: Mapping[str, str]) -> None:
+    """Tell `crds` this and nothing else: it takes its configuration from the environment."""
     for name in [name for name in os.environ if name.startswith("CRDS_")]:
         del os.environ[name]
     os.environ.update(wanted)

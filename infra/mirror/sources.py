@@ -13,7 +13,7 @@ from crds.client import api, proxy
 from crds.core.exceptions import CrdsError
 
 from core.errors import ReferenceUnavailable
-from infra.mirror.contexts import CONFIG, key_of
+from infra.mirror.contexts import CONFIG, key_of, replace_environment
 
 __all__ = ["Cache", "Facts", "Server", "Source", "catalogue", "operational_context"]
 
@@ -161,16 +161,16 @@ class Server:
             ) from exc
 
     def _point_crds_here(self) -> None:
-        """`crds` takes its configuration from the environment, each time it looks."""
-        for name in [name for name in os.environ if name.startswith("CRDS_")]:
-            del os.environ[name]
-        os.environ.update(
-            CRDS_PATH=str(self.folder),
-            CRDS_SERVER_URL=self.url,
-            CRDS_OBSERVATORY="jwst",
-            CRDS_CLIENT_RETRY_COUNT="3",
-            CRDS_CLIENT_RETRY_DELAY_SECONDS="1",
-            **dict.fromkeys(_URIS, "none"),  # as the server has them
+        """Have `crds` ask this server, and keep files in this folder."""
+        replace_environment(
+            {
+                "CRDS_PATH": str(self.folder),
+                "CRDS_SERVER_URL": self.url,
+                "CRDS_OBSERVATORY": "jwst",
+                "CRDS_CLIENT_RETRY_COUNT": "3",
+                "CRDS_CLIENT_RETRY_DELAY_SECONDS": "1",
+                **dict.fromkeys(_URIS, "none"),  # as the server has them
+            }
         )
 
     def facts(self, name: str, instrument: str) -> Facts:  # noqa: ARG002  # as the protocol has it

@@ -10,15 +10,13 @@ from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
 from core.flags import PIXEL_FLAGS
-from core.mask import Mask
+from core.mask import Mask, full_frame
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule, key_of, read_context
 from infra.mirror.sources import Facts, catalogue, operational_context
 
 __all__ = ["Found", "Report", "verify"]
 
-_DETECTORS = {"miri": (1024, 1032)}
-_DETECTOR = (2048, 2048)
 _ANY_SUBARRAY = {"GENERIC", "N/A", "FULL", "ANY", ""}
 
 
@@ -186,7 +184,7 @@ def _check_cover(mask: Mask, rules: list[Rule]) -> None:
     """A mask for any subarray covers the detector; one for a subarray is as large as it says."""
     area, shape = mask.area, mask.dq.shape
     named = {part for rule in rules for part in rule.value("SUBARRAY.NAME").upper().split("|")}
-    rows, columns = _DETECTORS.get(rules[0].instrument, _DETECTOR)
+    rows, columns = full_frame(rules[0].instrument.upper())
     whole = (area.xstart, area.ystart) == (1, 1) and shape[0] >= rows and shape[1] >= columns
     if named & _ANY_SUBARRAY and not whole:
         raise ReferenceUnavailable(
