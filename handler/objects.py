@@ -75,7 +75,7 @@ class ObjectStore:
             etag=answer["ETag"],
             size=answer["ContentLength"],
             metadata=answer["Metadata"],
-            crc32=answer.get("ChecksumCRC32"),
+            crc32=_crc32_of_whole(answer),
         )
 
     def find(self, location: S3Location) -> StoredObject | None:
@@ -133,6 +133,12 @@ def address(location: S3Location) -> dict[str, Any]:
     if location.version_id is not None:
         parts["VersionId"] = location.version_id
     return parts
+
+
+def _crc32_of_whole(answer: Any) -> str | None:
+    """A composite checksum is one of the parts' checksums, not of the content."""
+    crc32: str | None = answer.get("ChecksumCRC32")
+    return None if answer.get("ChecksumType") == "COMPOSITE" else crc32
 
 
 def _version(answer: Any) -> str | None:

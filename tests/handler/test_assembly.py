@@ -163,6 +163,23 @@ def test_exposures_with_the_same_planes_share_a_block(
     assert len(block_keys(with_blocks)) == 1
 
 
+@pytest.mark.parametrize("checksum", ["FULL_OBJECT", "COMPOSITE"])
+def test_another_container_uses_the_block_that_is_there(
+    checksum: str, with_blocks: Function, full_frame: bytes
+) -> None:
+    def as_asked(parsed: dict[str, Any], **_: Any) -> None:
+        """Not every server makes the checksum of a whole object that it was asked for."""
+        if checksum == "COMPOSITE" and "ChecksumCRC32" in parsed:
+            parsed |= {"ChecksumCRC32": "A4eAOw==-8", "ChecksumType": "COMPOSITE"}
+
+    with_blocks.services.s3.meta.events.register("after-call.s3.HeadObject", as_asked)
+    with_blocks.upload(full_frame, KEY)
+    first = with_blocks.run(KEY)["function"]["bytesSent"]
+    with_blocks.services.blocks = Blocks(BLOCKS)
+    second = with_blocks.run(KEY, onExisting="replace")["function"]["bytesSent"]
+    assert first - second == 16 * MIB
+
+
 @pytest.mark.parametrize("damage", ["missing", "short", "overwritten"])
 @pytest.mark.parametrize("remembered", [True, False])
 def test_a_bad_block_is_made_anew(
