@@ -34,6 +34,7 @@ _TRANSIENT = frozenset(
 _NETWORK = (
     exceptions.HTTPClientError,
     exceptions.ConnectionError,
+    exceptions.FlexibleChecksumError,
     exceptions.IncompleteReadError,
 )
 

@@ -3,6 +3,8 @@
 import hashlib
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +13,12 @@ from astropy.io import fits
 from core.errors import ReferenceUnavailable
 from core.mask import Mask
 from handler.locations import S3Location
-from handler.objects import ObjectStore, StoredObject
+from handler.objects import Arriving, ObjectStore
 from handler.rules import Choice
 
 __all__ = ["Masks"]
 
 _LARGEST_FILE = 256 * 1024 * 1024
-_PIECE = 8 * 1024 * 1024
 _KEPT_IN_MEMORY = 2
 _KEPT_ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
 
@@ -70,8 +71,8 @@ class Masks:
         ReferenceUnavailable
             If there is no such object, or it is no mask.
         """
-        found = store.describe(location, ReferenceUnavailable)
-        path, sha1 = _download(found, self.cache, store)
+        with store.open(location, ReferenceUnavailable) as arriving:
+            path, sha1 = _download(arriving, self.cache)
         try:
             if sha1 not in self._in_memory:
                 self._keep(sha1, _read_mask(path, str(location)))
@@ -98,23 +99,29 @@ class Masks:
 
     def _fetch(self, name: str, instrument: str, choice: Choice, store: ObjectStore) -> Path:
         """Fetch the file from the mirror, verify it, and keep it on disk."""
-        found = self._locate(name, instrument, store)
-        if found.size != choice.size:
-            raise ReferenceUnavailable(
-                f"{found.location}: has {found.size} bytes, expected {choice.size}"
-            )
-        self._make_room()
-        temporary, sha1 = _download(found, self.cache, store)
+        with self._open(name, instrument, store) as arriving:
+            place, size = arriving.stored.location, arriving.stored.size
+            if size != choice.size:
+                raise ReferenceUnavailable(f"{place}: has {size} bytes, expected {choice.size}")
+            self._make_room()
+            temporary, sha1 = _download(arriving, self.cache)
         if sha1 != choice.sha1:
             temporary.unlink()
-            raise ReferenceUnavailable(f"{found.location}: SHA-1 is {sha1}, expected {choice.sha1}")
+            raise ReferenceUnavailable(f"{place}: SHA-1 is {sha1}, expected {choice.sha1}")
         return temporary.replace(self._path(choice))
 
-    def _locate(self, name: str, instrument: str, store: ObjectStore) -> StoredObject:
+    @contextmanager
+    def _open(self, name: str, instrument: str, store: ObjectStore) -> Iterator[Arriving]:
         """Find the file in the instrument's sub-folder or, in a flat mirror, beside the others."""
         folder = self.mirror.below("references", "jwst")
-        in_folder = store.find(folder.below(instrument.lower(), name))
-        return in_folder or store.describe(folder.below(name), ReferenceUnavailable)
+        with ExitStack() as stack:
+            try:
+                place = folder.below(instrument.lower(), name)
+                arriving = stack.enter_context(store.open(place, FileNotFoundError))
+            except FileNotFoundError:
+                place = folder.below(name)
+                arriving = stack.enter_context(store.open(place, ReferenceUnavailable))
+            yield arriving
 
     def _path(self, choice: Choice) -> Path:
         return self.cache / f"{choice.sha1}.fits"
@@ -126,8 +133,9 @@ class Masks:
             path.unlink(missing_ok=True)
 
 
-def _download(found: StoredObject, folder: Path, store: ObjectStore) -> tuple[Path, str]:
+def _download(arriving: Arriving, folder: Path) -> tuple[Path, str]:
     """Write an object to a file of its own, a piece at a time; return its place and SHA-1."""
+    found = arriving.stored
     if found.size > _LARGEST_FILE:
         raise ReferenceUnavailable(
             f"{found.location}: has {found.size} bytes, expected a mask of at most {_LARGEST_FILE}"
@@ -136,8 +144,7 @@ def _download(found: StoredObject, folder: Path, store: ObjectStore) -> tuple[Pa
     path, digest = folder / f"{uuid.uuid4().hex}.download", _sha1()
     try:
         with path.open("wb") as file:
-            for start in range(0, found.size, _PIECE):
-                content = store.read(found, start, _PIECE)
+            for content in arriving.pieces:
                 digest.update(content)
                 file.write(content)
     except BaseException:

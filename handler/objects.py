@@ -1,6 +1,8 @@
 """S3: what an object is, and ranged reads of it."""
 
 import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +11,15 @@ from handler.errors import failures_of
 from handler.locations import S3Location
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectStore", "StoredObject", "address"]
+__all__ = ["Arriving", "ObjectStore", "StoredObject", "address"]
 
 _WINDOW = 128 * 1024
 """Bytes fetched for a header: most primary headers and the next one fit into one request."""
+_PIECE = 8 * 1024 * 1024
+"""Bytes of a whole object that are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,22 @@ class StoredObject:
     size: int
     metadata: dict[str, str]
     crc32: str | None = None
+
+
+@dataclass(frozen=True)
+class Arriving:
+    """An object whose content is on its way.
+
+    Attributes
+    ----------
+    stored : `StoredObject`
+        The object.
+    pieces : iterator of bytes
+        Its content, from the beginning.
+    """
+
+    stored: StoredObject
+    pieces: Iterator[bytes]
 
 
 @dataclass
@@ -70,13 +91,7 @@ class ObjectStore:
         """
         with failures_of(f"{location}: looking it up", missing):
             answer = self.client.head_object(**address(location), ChecksumMode="ENABLED")
-        return StoredObject(
-            location=S3Location(location.bucket, location.key, _version(answer)),
-            etag=answer["ETag"],
-            size=answer["ContentLength"],
-            metadata=answer["Metadata"],
-            crc32=_crc32_of_whole(answer),
-        )
+        return _described(location, answer)
 
     def find(self, location: S3Location) -> StoredObject | None:
         """Look an object up that may not be there."""
@@ -112,6 +127,31 @@ class ObjectStore:
             )
         return content
 
+    @contextmanager
+    def open(self, location: S3Location, missing: type[Exception]) -> Iterator[Arriving]:
+        """Look an object up and read it as a whole, in one request.
+
+        Raises
+        ------
+        Exception
+            `missing`, if it is not there.
+        TransientFailure
+            If S3 cannot be reached or its answer breaks off, also while the pieces are taken.
+        """
+        with failures_of(f"{location}: reading it", missing):
+            answer = self.client.get_object(**address(location))
+        with closing(answer["Body"]) as body:
+            yield Arriving(_described(location, answer), self._pieces(location, body))
+
+    def _pieces(self, location: S3Location, body: "StreamingBody") -> Iterator[bytes]:
+        while True:
+            with failures_of(f"{location}: reading it", TransientFailure):
+                content = body.read(_PIECE)
+            if not content:
+                return
+            self.count(received=len(content))
+            yield content
+
     def read_headers(self, source: StoredObject, start: int, length: int) -> bytes:
         """Read a few bytes of an object, fetching a window around them at a time."""
         first, window = self._window
@@ -133,6 +173,17 @@ def address(location: S3Location) -> dict[str, Any]:
     if location.version_id is not None:
         parts["VersionId"] = location.version_id
     return parts
+
+
+def _described(location: S3Location, answer: Any) -> StoredObject:
+    """What S3's answer says of an object."""
+    return StoredObject(
+        location=S3Location(location.bucket, location.key, _version(answer)),
+        etag=answer["ETag"],
+        size=answer["ContentLength"],
+        metadata=answer["Metadata"],
+        crc32=_crc32_of_whole(answer),
+    )
 
 
 def _crc32_of_whole(answer: Any) -> str | None:
