@@ -3,7 +3,8 @@
 ``import crds`` imports its command-line tools, too: certifying, refactoring and comparing of
 references, and with them asdf, astropy.table and parsers of text tables. That is a quarter of a
 cold start. Here empty modules stand for the tools while the package is imported, and are gone
-afterwards: whoever imports a tool then gets the real one.
+afterwards: whoever imports a tool then gets the real one. Nor does it open a URL as it is imported
+(an empty one, against a fault of macOS): that would load every certificate of the machine.
 """
 
 import importlib
@@ -11,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from urllib import request
 
 __all__ = ["without_tools"]
 
@@ -27,13 +29,19 @@ def without_tools() -> Iterator[None]:
     if "crds" in sys.modules:
         yield
         return
-    stubs = dict(_stubs())
+    stubs, urlopen = dict(_stubs()), request.urlopen
     sys.modules.update(stubs)
+    request.urlopen = _open_nothing  # type: ignore[assignment]
     try:
         importlib.import_module("crds")
         yield
     finally:
+        request.urlopen = urlopen
         _remove({id(stub) for stub in stubs.values()})
+
+
+def _open_nothing(url: str) -> None:
+    raise OSError(f"{url!r} is not opened while crds is imported")
 
 
 def _stubs() -> Iterator[tuple[str, ModuleType]]:

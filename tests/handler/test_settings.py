@@ -70,6 +70,8 @@ def test_crds_is_imported_without_its_tools_and_they_can_be_had_afterwards() -> 
     code = (
         "import sys, handler.rules, crds; assert 'asdf' not in sys.modules; "
         "assert not [m for m in sys.modules if m.startswith(('crds.bestrefs', 'crds.certify'))]; "
+        "from urllib import request; assert request.urlopen.__module__ == 'urllib.request'; "
+        "assert request._opener is None; "
         "import crds.bestrefs; assert crds.bestrefs.assign_bestrefs; import crds.misc.uniqname"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
