@@ -10,6 +10,7 @@ An event that asks for nothing (a test of the notification) is answered with not
 import os
 import random
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -57,13 +58,26 @@ def settings_and_services() -> tuple[Settings, Services]:
     adopt_other_loggers()
     settings = Settings.from_environment(os.environ)
     scratch = Path(tempfile.gettempdir()) / "crds"
-    s3, events = client("s3"), client("events", _PROMPT)
-    references = References(
-        Rules(settings.mirror, scratch, s3), Masks(settings.mirror, scratch / "references")
-    )
+    s3 = client("s3")
+    rules = Rules(settings.mirror, scratch, s3)
+    masks = Masks(settings.mirror, scratch / "references")
+    with ThreadPoolExecutor(1) as beside:  # while the mirror answers, the next client is made
+        beside.submit(read_context, rules, settings.context)
+        events = client("events", _PROMPT)
     logs = partial(client, "logs")
     outcomes = Outcomes(settings.outcomes, settings.event_log, settings.event_bus, s3, events, logs)
-    return settings, Services(s3, references, Blocks(settings.blocks), outcomes)
+    return settings, Services(s3, References(rules, masks), Blocks(settings.blocks), outcomes)
+
+
+def read_context(rules: Rules, context: str) -> None:
+    """Read what every exposure needs of the mirror, before there is one.
+
+    What fails here fails again, and is announced, when an exposure is processed.
+    """
+    try:
+        rules.prepare(context)
+    except Exception:
+        logger.warning("the mirror could not be read yet", exc_info=True)
 
 
 @cache

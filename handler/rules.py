@@ -30,6 +30,7 @@ from handler.settings import LATEST
 
 with without_tools():
     import crds
+    import crds.jwst  # which crds itself imports when it meets the first rule
     from crds.client import proxy
     from crds.core import config, rmap, timestamp, utils
     from crds.core.exceptions import CrdsError, InvalidDatetimeError
@@ -101,13 +102,14 @@ class Rules:
     client : boto3 S3 client
         How to reach the mirror.
     clock : callable
-        Seconds, for the age of the server's configuration.
+        Seconds, for the age of the server's configuration: of the wall clock, for the monotonic
+        one may stand still while Lambda keeps a container frozen.
     """
 
     mirror: S3Location
     cache: Path
     client: "S3Client"
-    clock: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.time
     _contexts: dict[str, Any] = field(default_factory=dict, repr=False)
     _server_config: ServerConfig | None = field(default=None, repr=False)
     _read_at: float = field(default=0.0, repr=False)
@@ -153,6 +155,24 @@ class Rules:
                 f"{self.mirror.below('config', _OBSERVATORY, 'server_config')} does not know it"
             )
         return Choice(name, found, int(facts["size"]), facts["sha1sum"])
+
+    def prepare(self, context: str) -> None:
+        """Read what every exposure needs: the server's configuration and the context.
+
+        Parameters
+        ----------
+        context : str
+            As `choose` takes it.
+
+        Raises
+        ------
+        ReferenceUnavailable, TransientFailure
+            As `choose` does.
+        """
+        server = self._server()
+        name = self.context_name(context)
+        with _failures_of_crds(f"context {name} of {self.mirror}"):
+            self._load(name, server)
 
     def context_name(self, context: str) -> str:
         """Return the name of a context: what the mirror calls operational for ``latest``."""

@@ -177,6 +177,37 @@ def test_a_snapshot_forgets_its_clients(environment: dict[str, str], tmp_path: P
     )
 
 
+def test_init_imports_what_the_path_needs_and_nothing_else(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    code = (
+        "import sys; from types import SimpleNamespace; from handler import app; "
+        "app.settings_and_services(); init = set(sys.modules); "
+        "context = SimpleNamespace(aws_request_id='1', function_name='f', memory_limit_in_mb=1, "
+        "invoked_function_arn='a', get_remaining_time_in_millis=lambda: 60_000); "
+        f"app.lambda_handler({{'bucket': {RAW!r}, 'key': {KEY!r}}}, context); "
+        "print('!', *init); print('!', *(set(sys.modules) - init))"
+    )
+    done = subprocess.run(
+        [str(PYTHON), "-c", code], cwd=BUNDLE, env=alone(environment, tmp_path),
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    init, later = (set(line.split()) for line in done.stdout.splitlines() if line.startswith("!"))
+    tools = {
+        "asdf",
+        "astropy.table",
+        "requests",
+        "yaml",
+        "parsley",
+        "crds.bestrefs",
+        "crds.certify",
+    }
+    assert {"numpy", "astropy.io.fits", "crds.core.rmap", "crds.jwst"} <= init
+    assert not tools & (init | later)
+    assert {name for name in later if "." not in name} == {"!"}
+    assert len(later) < 10, later
+
+
 def test_the_bundle_is_within_its_budget_and_holds_nothing_that_is_left_out() -> None:
     assert measure(BUNDLE).is_within_budget
     names = [path.relative_to(BUNDLE).as_posix() for path in BUNDLE.rglob("*") if path.is_file()]

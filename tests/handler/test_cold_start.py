@@ -1,0 +1,128 @@
+"""A container's first exposure: what it reads of the mirror, and what goes wrong on the way."""
+
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from core.errors import ReferenceUnavailable, TransientFailure
+from handler import app
+from handler.locations import S3Location
+from handler.masks import Masks
+from handler.objects import ObjectStore
+from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext
+from infra.mirror.cache import upload_cache
+from infra.samples.exposures import write_exposure
+from infra.samples.mirror import CONTEXT
+from infra.samples.modes import MODES
+from tests.conftest import Function
+
+KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
+SUBARRAY = next(mode for mode in MODES if mode.name == "nircam-sub64p")
+ALWAYS = ["config/jwst/server_config", f"mappings/jwst/{CONTEXT}"]
+FOR_NIRCAM = [f"mappings/jwst/jwst_nircam_{kind}" for kind in ("9001.imap", "mask_9001.rmap")]
+MASK = "references/jwst/nircam/jwst_nircam_mask_9002.fits"
+
+
+@pytest.fixture(scope="module")
+def exposure(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
+    write_exposure(SUBARRAY, path)
+    return path
+
+
+@pytest.fixture
+def asked(function: Function) -> list[str]:
+    """Keys of the mirror that the function asks for, in order."""
+    keys: list[str] = []
+
+    def note(params: dict[str, Any], **_: Any) -> None:
+        if params["Bucket"] == MIRROR:
+            keys.append(params["Key"])
+
+    function.services.s3.meta.events.register("before-parameter-build.s3", note)
+    return keys
+
+
+def test_nothing_is_read_from_the_mirror_twice(
+    function: Function, exposure: Path, asked: list[str]
+) -> None:
+    function.upload(exposure, KEY)
+    function.upload(exposure, OTHER)
+    function.run(KEY)
+    assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+    function.run(OTHER)
+    assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+
+
+def test_the_context_is_read_before_there_is_an_exposure(
+    function: Function, exposure: Path, asked: list[str]
+) -> None:
+    app.read_context(function.services.references.rules, "latest")
+    assert asked == ALWAYS
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+
+
+def test_a_mirror_may_be_flat(
+    make_function: Any, exposure: Path, sample_cache: Path, tmp_path: Path
+) -> None:
+    cache = tmp_path / "flat"
+    shutil.copytree(sample_cache, cache)
+    references = cache / "references" / "jwst"
+    for path in references.glob("*/*.fits"):
+        path.rename(references / path.name)
+    function: Function = make_function("flat")
+    list(upload_cache(cache, function.aws.client("s3"), MIRROR, "flat/"))
+    function.upload(exposure, KEY)
+    assert function.run(KEY)["reference"]["mask"] == f"crds://{MASK.rpartition('/')[2]}"
+
+
+def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
+    function: Function, exposure: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
+    monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}/not-there")
+    monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
+    function.upload(exposure, KEY)
+    app.settings_and_services.cache_clear()
+    app.settings_and_services()
+    with pytest.raises(ReferenceUnavailable, match="server_config"):
+        app.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-1"))
+    app.settings_and_services.cache_clear()
+    assert [detail["error"] for detail in function.announcements()] == ["ReferenceUnavailable"]
+
+
+@contextmanager
+def broken_off() -> Iterator[str]:
+    """A server whose answer ends before it is whole; yields its address."""
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: "x"\r\n\r\nSIMPLE  ='
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_mask_whose_transfer_breaks_off_is_tried_again_and_leaves_nothing(
+    aws: LocalAws, tmp_path: Path
+) -> None:
+    with broken_off() as address:
+        once = Config(retries={"total_max_attempts": 1})
+        store = ObjectStore(boto3.client("s3", endpoint_url=address, config=once))
+        with pytest.raises(TransientFailure, match="mask: reading it"):
+            Masks(S3Location(MIRROR, ""), tmp_path).load_object(S3Location(MIRROR, "mask"), store)
+    assert list(tmp_path.iterdir()) == []
