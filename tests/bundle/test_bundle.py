@@ -165,11 +165,15 @@ def test_a_restored_snapshot_asks_anew_which_context_is_operational(
     assert detail["reference"]["context"] == "jwst_9003.pmap" != CONTEXT
 
 
-def test_a_snapshot_forgets_its_clients(environment: dict[str, str], tmp_path: Path) -> None:
+def test_what_a_snapshot_must_not_carry_is_made_anew(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     code = (
-        "from handler import app; before = app.settings_and_services(); import random; "
-        "state = random.getstate(); app.forget(); after = app.settings_and_services(); "
+        "from handler import app; before = app.settings_and_services(); import os, random; "
+        "state = random.getstate(); os.environ['AWS_ACCESS_KEY_ID'] = 'another'; "
+        "app.restore(); after = app.settings_and_services(); "
         "assert before[1].s3 is not after[1].s3; assert random.getstate() != state; "
+        "assert after[1].s3._request_signer._credentials.access_key == 'another'; "
         "assert before[1].references is not after[1].references"
     )
     subprocess.run(
