@@ -109,16 +109,17 @@ soak: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.e2e.soak
 
-bench: .venv/dev .venv-jwst/done .venv-ministack/done
+bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-conformance: .venv/dev .venv-jwst/done
+conformance: .venv-jwst/done
 	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),200)
 
-# What the figures and the equality are measured against; never a dependency of the product.
-.venv-jwst/done: tests/jwst-requirements.txt
-	$(PYTHON) -m venv .venv-jwst
+# What the figures and the equality are measured against, on the same Python as the function; never
+# a dependency of the product.
+.venv-jwst/done: tests/jwst-requirements.txt .venv/dev
+	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-jwst
 	.venv-jwst/bin/$(PIP) install --requirement $<
 	@touch $@
 

@@ -85,9 +85,9 @@ def read_context(rules: Rules, context: str) -> None:
 
 
 @cache
-def client(service: str, config: Config = _PATIENT) -> Any:
+def client(service: str, config: Config | None = None) -> Any:
     """Make a client of an AWS service, when it is first needed."""
-    return boto3.client(service, config=config)  # type: ignore[call-overload]
+    return boto3.client(service, config=config or _PATIENT)  # type: ignore[call-overload]
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -131,7 +131,6 @@ def handle_one(
 def start() -> None:
     """Make ready in the INIT phase, where Lambda gives a whole CPU; know of SnapStart."""
     settings_and_services()
-    gc.freeze()  # what is there now stays, and need never be looked at again
     if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
         from snapshot_restore_py import register_after_restore  # noqa: PLC0415  # the runtime's own
 
@@ -159,4 +158,5 @@ def _is_batch(event: dict[str, Any]) -> bool:
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
     start()
+gc.freeze()  # what is there now stays, and need never be looked at again
 gc.enable()

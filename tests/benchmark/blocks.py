@@ -11,11 +11,9 @@ from pathlib import Path
 from statistics import median
 
 from infra.samples.mirror import write_sample_mirror
-from tests.benchmark.__main__ import Bench, fill, upload
+from tests.benchmark.bench import MIB, Bench, fill, upload
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, absolute, ministack
-
-MIB = 1024 * 1024
 
 
 def main() -> None:
@@ -46,8 +44,8 @@ def main() -> None:
 def cost(bench: Bench, exposure: LongExposure, blocks: bool) -> tuple[float, float]:
     """CPU time in ms and MiB out of a warm invocation."""
     with bench.worker("native", blocks) as worker:
-        worker.run(key=exposure.key, onExisting="replace")
-        answers = [worker.run(key=exposure.key, onExisting="replace") for _ in range(7)]
+        worker.run(exposure.key)
+        answers = [worker.run(exposure.key) for _ in range(7)]
     return (
         1e3 * median(answer["cost"]["cpu"] for answer in answers),
         median(answer["sent"] for answer in answers) / MIB,

@@ -50,7 +50,8 @@ class Handler(BaseHTTPRequestHandler):
             first, last = int(wanted[1]), int(wanted[2])
         with path.open("rb") as file:
             file.seek(first)
-            self.answer(206 if wanted else 200, file.read(last - first + 1))
+            content = file.read(last - first + 1)
+        self.answer(206 if wanted else 200, content, {"ETag": '"there"'})
 
     def do_PUT(self) -> None:
         length = self.discard()

@@ -9,13 +9,12 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -45,6 +44,7 @@ from tests.benchmark.servers import absolute
 from tests.conformance.cases import Case, random_cases, write_case
 from tests.conformance.matrix import MASKS, MATRIX_RULES, matrix
 from tests.conftest import SHARED
+from tests.jwst import Jwst
 
 HERE = Path(__file__).parent
 _BATCH = 250
@@ -115,7 +115,7 @@ def function(aws: LocalAws, scratch: Path) -> Function:
     return Function(aws, services, mirror)
 
 
-def compare(cases: list[Case], row: Row, ours: Function, jwst: "Jwst", scratch: Path) -> None:
+def compare(cases: list[Case], row: Row, ours: Function, jwst: Jwst, scratch: Path) -> None:
     """Give jwst and the function the same cases, and note what differs."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
@@ -152,32 +152,6 @@ def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
     else:
         for what, found in json.loads((place / "differences.json").read_text()).items():
             row.differences += [f"{case.name}: {what}: {'; '.join(found)}"] if found else []
-
-
-@dataclass(frozen=True)
-class Jwst:
-    """jwst's own environment."""
-
-    interpreter: Path
-    cache: Path
-
-    def run(self, *arguments: Any) -> str:
-        """Run a command of with_jwst.py."""
-        environment = {
-            **os.environ,
-            "CRDS_PATH": str(self.cache),
-            "CRDS_SERVER_URL": "https://crds-serverless-mode.invalid",
-            "CRDS_CONTEXT": CONTEXT,
-            "CRDS_MODE": "local",
-        }
-        for name in list(environment):
-            if name.startswith("CRDS_S3") or name.endswith("_URI"):
-                del environment[name]
-        command = [str(self.interpreter), str(HERE / "with_jwst.py"), *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr[-3000:]}")
-        return done.stdout
 
 
 def questions(cache: Path, context: str) -> Iterator[dict[str, Any]]:
@@ -219,7 +193,7 @@ _PATHS = {
 
 
 def compare_choices(
-    cache: Path, context: str, row: Row, aws: LocalAws, interpreter: Path, scratch: Path
+    cache: Path, context: str, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path
 ) -> None:
     """Ask crds in the ordinary way and the function's rules the same questions."""
     prefix = f"choices-{context[5:9]}"
@@ -232,7 +206,7 @@ def compare_choices(
     ]
     path = scratch / f"{prefix}.json"
     path.write_text(json.dumps(asked))
-    Jwst(interpreter, cache).run("choose", path)
+    replace(jwst, cache=cache).run("choose", path)
     for header, theirs in zip(
         headers, json.loads(path.with_suffix(".answers").read_text()), strict=True
     ):
@@ -314,11 +288,11 @@ def main() -> None:
             write_mask(mask, cache / "references" / "jwst" / mask.instrument.lower() / mask.name)
         write_server_config(cache)
         list(upload_cache(cache, aws.client("s3"), MIRROR))
-        jwst = Jwst(arguments.jwst, cache)
+        jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
         ours = function(aws, scratch / "tmp")
 
         by_row: dict[str, list[Case]] = {}
-        for what, case in matrix(json.loads(jwst.run("apertures").splitlines()[-1])):
+        for what, case in matrix(jwst.answer("apertures")):
             by_row.setdefault(what, []).append(case)
         for what, cases in by_row.items():
             row = Row(what, everything)
@@ -334,7 +308,7 @@ def main() -> None:
         contexts += [(real, "jwst_0541.pmap", "real rules of jwst_0541")] if real.is_dir() else []
         for place, context, what in contexts:
             row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
-            compare_choices(place, context, row, aws, arguments.jwst, scratch)
+            compare_choices(place, context, row, aws, jwst, scratch)
             rows.append(tell(row))
         versions = jwst.run("versions").strip()
     minutes = (datetime.now(UTC) - started).total_seconds() / 60

@@ -1,0 +1,160 @@
+"""What all rows share: a filled S3 server, and the deployed bundle in processes of its own."""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import boto3
+
+from infra.bundle.python import target_python
+from infra.mirror.cache import upload_cache
+from tests.benchmark.material import LongExposure
+from tests.benchmark.servers import CountingProxy
+from tests.bundle.lambda_runtime import BUNDLE
+
+HERE = Path(__file__).parent
+MIB = 1024 * 1024
+RAW, PRODUCTS, MIRROR = "bench-raw", "bench-products", "bench-mirror"
+_CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": "bench",
+    "AWS_SECRET_ACCESS_KEY": "bench",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+_PART = 64 * MIB
+
+
+def spread(seconds: list[float]) -> str:
+    """Median, least and most."""
+    return f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
+
+
+class Row(NamedTuple):
+    """A row of the table."""
+
+    what: str
+    goal: str
+    measured: str
+    remark: str
+
+
+@dataclass
+class Worker:
+    """The function, in a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    proxy: CountingProxy
+
+    def run(self, key: str) -> dict[str, Any]:
+        """Have it make a product anew; returns detail, cost, and bytes at the socket."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.proxy.reset()
+        request = {"bucket": RAW, "key": key, "onExisting": "replace"}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError("the function's process has ended; see its error output above")
+        answer = json.loads(line)
+        answer["received"], answer["sent"] = self.proxy.received, self.proxy.sent
+        return answer
+
+
+@dataclass
+class Bench:
+    """An S3 server, what counts its bytes, and a folder for files."""
+
+    port: int
+    proxy: CountingProxy
+    folder: Path
+
+    @property
+    def s3(self) -> Any:
+        """A client that goes to the server directly, past the counter."""
+        return client(self.port)
+
+    @contextmanager
+    def worker(self, encoding: str, blocks: bool = True) -> Iterator[Worker]:
+        """Start the deployed bundle with an empty /tmp, behind the counter."""
+        with tempfile.TemporaryDirectory() as scratch:
+            environment = os.environ | function_environment(self.proxy.port, encoding, blocks)
+            environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
+            process = subprocess.Popen(
+                [str(target_python()), str(HERE / "worker.py")],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
+                text=True,
+            )
+            try:
+                yield Worker(process, self.proxy)
+            finally:
+                assert process.stdin is not None
+                process.stdin.close()
+                process.wait(timeout=60)
+
+
+def function_environment(
+    port: int, encoding: str = "native", blocks: bool = True
+) -> dict[str, str]:
+    """The function's environment, with S3 on that port."""
+    return _CREDENTIALS | {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "OUTPUT_BUCKET": PRODUCTS,
+        "CRDS_MIRROR": f"s3://{MIRROR}",
+        "SCIENCE_ENCODING": encoding,
+        "DQ_BLOCK_URI": f"s3://{MIRROR}/blocks" if blocks else "",
+        "POWERTOOLS_LOG_LEVEL": "WARNING",
+        "POWERTOOLS_METRICS_DISABLED": "true",
+    }
+
+
+def client(port: int) -> Any:
+    """A boto3 client of the server on that port."""
+    return boto3.client(
+        "s3",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        region_name="us-east-1",
+        aws_access_key_id="bench",
+        aws_secret_access_key="bench",  # noqa: S106
+    )
+
+
+def upload(s3: Any, exposure: LongExposure) -> None:
+    """Upload an exposure in parts."""
+    upload_id = s3.create_multipart_upload(Bucket=RAW, Key=exposure.key)["UploadId"]
+    parts: list[dict[str, Any]] = []
+    waiting = bytearray()
+
+    def send() -> None:
+        answer = s3.upload_part(
+            Bucket=RAW, Key=exposure.key, UploadId=upload_id, PartNumber=len(parts) + 1,
+            Body=bytes(waiting),
+        )  # fmt: skip
+        parts.append({"PartNumber": len(parts) + 1, "ETag": answer["ETag"]})
+        waiting.clear()
+
+    for piece in exposure.content():
+        waiting += piece
+        if len(waiting) >= _PART:
+            send()
+    send()
+    s3.complete_multipart_upload(
+        Bucket=RAW, Key=exposure.key, UploadId=upload_id, MultipartUpload={"Parts": parts}
+    )
+
+
+def fill(s3: Any, cache: Path) -> None:
+    """Make the buckets and the mirror."""
+    for bucket in (RAW, PRODUCTS, MIRROR):
+        s3.create_bucket(Bucket=bucket)
+    list(upload_cache(cache, s3, MIRROR, instruments=["nircam"]))
