@@ -1,4 +1,4 @@
-"""S3: what an object is, and ranged reads of it."""
+"""S3: what an object is, and reads of it, in ranges or as a whole."""
 
 import threading
 from collections.abc import Iterator

@@ -53,8 +53,8 @@ def report(rows: list[Row], notes: list[str], seconds: float) -> str:
         f"Measured on {datetime.now(UTC):%Y-%m-%d} with `make bench` in {seconds / 60:.0f} minutes: "
         f"{platform.system()}, {os.cpu_count()} cores of {model}.",
         f"The function is the deployed bundle on Python {PYTHON}; jwst 3.0.0 has the same Python.",
-        "S3 is MiniStack in a process of its own, reached through a proxy that counts the bytes",
-        "(by first products directly); jwst reads and writes local files, except where it is said.",
+        "S3 is MiniStack in a process of its own, reached through a proxy where bytes are counted;",
+        "jwst reads and writes local files, except where it is said.",
         "Ratios are of one run, the two sides in turns, of medians; in brackets least and most.",
         "",
         "| what | goal | measured | |",
