@@ -8,7 +8,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench conformance format clean
+.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -17,6 +17,8 @@ help:
 	@echo "make lint    check style, types and the template"
 	@echo "make build   make the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
+	@echo "make lock UPGRADE=1"
+	@echo "             lock the newest versions for the bundle"
 	@echo "make e2e     deploy the template on a local AWS and leave it to itself; make soak: for long"
 	@echo "make release-check"
 	@echo "             do all that in a clean clone"
@@ -80,6 +82,11 @@ build-mirror: .venv/dev .venv-tools/done
 build-Freshen:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --with infra/mirror
 
+# Lock the newest versions that pyproject.toml allows; what is locked already stays without UPGRADE.
+lock: .venv-tools/done
+	$(TOOLS)/uv pip compile pyproject.toml --quiet --python-version 3.13 --generate-hashes --no-header \
+	  $(if $(UPGRADE),--upgrade) --output-file infra/bundle/requirements.lock
+
 bundle-report: build
 	$(BIN)/python -m infra.bundle report .aws-sam/build/Function
 
@@ -93,7 +100,7 @@ release-check:
 	rm -rf build/release
 	git clone --quiet . build/release
 	$(MAKE) -C build/release lint test build bundle-report bundle-test e2e
-	@echo "version $$($(BIN)/python -c 'import core; print(core.__version__)') can be released"
+	@cd build/release && $(BIN)/python -c "import core; print('version', core.__version__, 'can be released')"
 
 # AWS's own client of the runtime, alone on the Python that Lambda runs.
 .venv-runtime/done: tests/bundle/requirements.txt .venv/dev

@@ -21,25 +21,27 @@ from tests.benchmark.material import EXPOSURES
 from tests.benchmark.servers import CountingProxy, absolute, ministack
 from tests.jwst import Jwst
 
+PARTS = ("warm", "cold", "size")
 
-def measure(bench: Bench, jwst: Jwst, small: bool, notes: list[str]) -> Iterator[Row]:
-    """Yield every row; what is to be said below the table goes into `notes`."""
-    exposures = EXPOSURES[: 1 if small else None]
-    for exposure in exposures:
+
+def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) -> Iterator[Row]:
+    """Yield the rows of some parts; what is to be said below the table goes into `notes`."""
+    for exposure in EXPOSURES[: None if "size" in parts else 1]:
         print(f"uploading {exposure.name}", flush=True)
         upload(bench.s3, exposure)
-    shortest, local = EXPOSURES[0], bench.folder / "small_uncal.fits"
-    with local.open("wb") as file:
-        file.writelines(shortest.content())
-    subarray = bench.folder / "subarray_uncal.fits"
+    full, subarray = bench.folder / "full_uncal.fits", bench.folder / "subarray_uncal.fits"
+    with full.open("wb") as file:
+        file.writelines(EXPOSURES[0].content())
     write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), subarray)
 
-    yield from warm.rows(bench, jwst, shortest, local)
-    firsts = cold.measure(bench, jwst, subarray, local)
-    for first in firsts:
-        yield from first.rows()
-    notes += cold.phases(firsts)
-    if not small:
+    if "warm" in parts:
+        yield from warm.rows(bench, jwst, EXPOSURES[0], full)
+    if "cold" in parts:
+        firsts = cold.measure(bench, jwst, subarray, full)
+        for first in firsts:
+            yield from first.rows()
+        notes += cold.phases(firsts)
+    if "size" in parts:
         yield from size.rows(bench, jwst.cache, EXPOSURES)
 
 
@@ -75,8 +77,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
     parser.add_argument("--ministack", type=absolute, required=True, help="MiniStack's interpreter")
-    parser.add_argument("--small", action="store_true", help="small exposures only, no file")
+    parser.add_argument("--only", choices=PARTS, help="one part, and nothing is written")
     arguments = parser.parse_args()
+    parts = (arguments.only,) if arguments.only else PARTS
     started = datetime.now(UTC)
     rows, notes = [], []
     with tempfile.TemporaryDirectory() as name, ministack(arguments.ministack) as port:
@@ -87,11 +90,11 @@ def main() -> None:
         proxy.start()
         bench = Bench(port, proxy, folder)
         fill(bench.s3, jwst.cache)
-        for row in measure(bench, jwst, arguments.small, notes):
+        for row in measure(bench, jwst, parts, notes):
             print(" | ".join(row), flush=True)
             rows.append(row)
     print("\n".join(notes))
-    if not arguments.small:
+    if not arguments.only:
         text = report(rows, notes, (datetime.now(UTC) - started).total_seconds())
         (HERE / "RESULTS.md").write_text(text)
 

@@ -21,6 +21,9 @@ class Handler(BaseHTTPRequestHandler):
     """Answers the calls that the function makes."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = (
+        True  # or each answer waits 40 ms for the client to acknowledge its head
+    )
     exposure: Path
     cache: Path
     uploads: dict[str, dict[str, str]] = {}  # noqa: RUF012  # of the one server there is
