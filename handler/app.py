@@ -14,7 +14,7 @@ gc.disable()  # what is imported is no garbage: not to look for any saves a tent
 import os
 import random
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ _PROMPT = Config(
     read_timeout=10,
 )
 
+_MIRROR_SECONDS = 4
+"""How long INIT waits for the mirror: Lambda ends it after ten seconds."""
+
 
 @cache
 def settings_and_services() -> tuple[Settings, Services]:
@@ -65,9 +68,12 @@ def settings_and_services() -> tuple[Settings, Services]:
     s3 = client("s3")
     rules = Rules(settings.mirror, scratch, s3)
     masks = Masks(settings.mirror, scratch / "references")
-    with ThreadPoolExecutor(1) as beside:  # while the mirror answers, the next client is made
-        beside.submit(read_context, rules, settings.context)
-        events = client("events", _PROMPT)
+    # While the mirror answers, the next client is made.
+    beside = ThreadPoolExecutor(1, "reading the mirror")
+    reading = beside.submit(read_context, rules, settings.context)
+    events = client("events", _PROMPT)
+    wait([reading], _MIRROR_SECONDS)
+    beside.shutdown(wait=False)
     logs = partial(client, "logs")
     outcomes = Outcomes(settings.outcomes, settings.event_log, settings.event_bus, s3, events, logs)
     return settings, Services(s3, References(rules, masks), Blocks(settings.blocks), outcomes)
@@ -76,7 +82,8 @@ def settings_and_services() -> tuple[Settings, Services]:
 def read_context(rules: Rules, context: str) -> None:
     """Read what every exposure needs of the mirror, before there is one.
 
-    What fails here fails again, and is announced, when an exposure is processed.
+    What fails here fails again, and is announced, when an exposure is processed. What takes too
+    long goes on beside it: both write the same into the rules' caches.
     """
     try:
         rules.prepare(context)

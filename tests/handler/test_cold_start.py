@@ -101,6 +101,25 @@ def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
     assert [detail["error"] for detail in function.announcements()] == ["ReferenceUnavailable"]
 
 
+def test_a_mirror_that_is_silent_does_not_hold_up_the_start(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
+        monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}")
+        monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(app, "_MIRROR_SECONDS", 0.1)
+        monkeypatch.setattr(app, "_PATIENT", Config(retries={"total_max_attempts": 1}))
+        app.settings_and_services.cache_clear()
+        app.client.cache_clear()
+        app.settings_and_services()
+        reading = {t.name for t in threading.enumerate() if t.name.startswith("reading the mirror")}
+        assert reading, "it should go on beside the first invocation"
+    app.settings_and_services.cache_clear()
+    app.client.cache_clear()
+
+
 @contextmanager
 def broken_off() -> Iterator[str]:
     """A server whose answer ends before it is whole; yields its address."""
