@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from astropy.io import fits
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.json import JSON
 from rich.progress import Progress
@@ -30,6 +31,8 @@ from infra.samples.modes import MODES
 
 OUTPUT = Path("demo-output")
 console = Console()
+_WIDE = 120
+"""Columns of a terminal that has room for the flags."""
 
 
 @dataclass(frozen=True)
@@ -148,14 +151,21 @@ def download(aws: LocalAws, announcements: list[dict[str, Any]]) -> None:
 
 
 def show(announcements: list[dict[str, Any]]) -> None:
-    """Print what a person wants to see."""
-    table = Table(title="dq_init by jwst-dq-init-lambda", header_style="bold")
-    for heading in ("Exposure", "Kind", "Mask", "Shape", "Flagged pixels", "Do not use"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("MB in", "MB out", "s"):
+    """Print what a person wants to see; the flags one by one where the terminal is wide."""
+    names = [_name(detail) for detail in announcements]
+    common = _common(names)
+    table = Table(title="dq_init by jwst-dq-init-lambda", box=SIMPLE, collapse_padding=True)
+    for heading, width in (("Exposure, mask", 25), ("Kind, shape", 18)):
+        table.add_column(heading, overflow="fold", min_width=width)
+    for heading in ("Do not\nuse", "MB in", "MB out", "s"):
         table.add_column(heading, justify="right")
-    for detail in announcements:
-        table.add_row(*_row(detail))
+    if console.width >= _WIDE:
+        table.add_column("Flagged pixels")
+    for name, detail in zip(names, announcements, strict=True):
+        cells = _cells(name.removeprefix(common), detail)
+        table.add_row(*cells[: len(table.columns)])
+    if common:
+        console.print(f"Every exposure's name begins with {common}")
     console.print(table)
     if announcements:
         console.print("\nThe processing event of the first of them:")
@@ -163,8 +173,18 @@ def show(announcements: list[dict[str, Any]]) -> None:
     console.print(f"\nThe products lie in {(OUTPUT / 'products').resolve()}")
 
 
-def _row(detail: dict[str, Any]) -> list[str]:
-    name = detail["input"]["key"].rpartition("/")[2].removesuffix("_uncal.fits")
+def _name(detail: dict[str, Any]) -> str:
+    name: str = detail["input"]["key"].rpartition("/")[2]
+    return name.removesuffix("_uncal.fits")
+
+
+def _common(names: list[str]) -> str:
+    """The parts, up to an underscore, with which all names begin."""
+    shared = os.path.commonprefix(names) if len(names) > 1 else ""  # noqa: RUF071  # as characters
+    return shared[: shared.rfind("_") + 1]
+
+
+def _cells(name: str, detail: dict[str, Any]) -> list[str]:
     moved = detail["function"]
     numbers = [
         f"{moved['bytesReceived'] / 1e6:.1f}",
@@ -172,17 +192,15 @@ def _row(detail: dict[str, Any]) -> list[str]:
         f"{moved['durationSeconds']:.2f}",
     ]
     if detail["status"] != "Complete":
-        return [name, detail["status"], detail["reason"], "", "", "", *numbers]
+        return [name, f"{detail['status']}\n{detail['reason']}", "", *numbers, ""]
     exposure, flags = detail["exposure"], detail["flags"]
-    counts = ", ".join(f"{name} {count}" for name, count in flags["byMnemonic"].items())
+    mask = (detail["reference"]["mask"] or "no mask").removeprefix("crds://").removesuffix(".fits")
     return [
-        name,
-        exposure["kind"],
-        (detail["reference"]["mask"] or "none").removeprefix("crds://"),
-        " x ".join(map(str, exposure["shape"])),
-        counts,
+        f"{name}\n{mask}",
+        f"{exposure['kind']}\n{' x '.join(map(str, exposure['shape']))}",
         f"{flags['doNotUseFraction']:.2%}",
         *numbers,
+        ", ".join(f"{name} {count}" for name, count in flags["byMnemonic"].items()),
     ]
 
 

@@ -14,7 +14,7 @@ from tests.conftest import PROJECT
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "200"}
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "COLUMNS": "80"}
     for name in list(environment):
         if name.startswith(("AWS_", "CRDS_")):
             del environment[name]
