@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jsonschema
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import settings as hypothesis_settings
 
 from core.product import Encoding
+from handler import app
 from handler.app import handle_one
 from handler.batches import handle_batch
 from handler.blocks import Blocks
@@ -171,6 +173,23 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
 def function(make_function: Any) -> Function:
     """The function, with the project's own mirror."""
     return make_function()
+
+
+@pytest.fixture
+def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+    """The function's entry in an environment and a /tmp of its own, nothing made yet."""
+    monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
+    monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}")
+    monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
+    forget()
+    yield app
+    forget()
+
+
+def forget() -> None:
+    """Let the entry make its services and clients anew."""
+    app.settings_and_services.cache_clear()
+    app.client.cache_clear()
 
 
 def empty_buckets(aws: LocalAws) -> None:

@@ -165,6 +165,16 @@ def test_a_restored_snapshot_asks_anew_which_context_is_operational(
     assert detail["reference"]["context"] == "jwst_9003.pmap" != CONTEXT
 
 
+def run_alone(code: str, environment: dict[str, str], folder: Path) -> str:
+    """Run code with the bundle and nothing else on its path; returns what it prints."""
+    command = [str(PYTHON), "-c", code]
+    settings = alone(environment, folder)
+    done = subprocess.run(
+        command, cwd=BUNDLE, env=settings, stdout=subprocess.PIPE, text=True, check=True
+    )
+    return done.stdout
+
+
 def test_what_a_snapshot_must_not_carry_is_made_anew(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -176,9 +186,7 @@ def test_what_a_snapshot_must_not_carry_is_made_anew(
         "assert after[1].s3._request_signer._credentials.access_key == 'another'; "
         "assert before[1].references is not after[1].references"
     )
-    subprocess.run(
-        [str(PYTHON), "-c", code], cwd=BUNDLE, env=alone(environment, tmp_path), check=True
-    )
+    run_alone(code, environment, tmp_path)
 
 
 def test_init_imports_what_the_path_needs_and_nothing_else(
@@ -192,11 +200,8 @@ def test_init_imports_what_the_path_needs_and_nothing_else(
         f"app.lambda_handler({{'bucket': {RAW!r}, 'key': {KEY!r}}}, context); "
         "print('!', *init); print('!', *(set(sys.modules) - init))"
     )
-    done = subprocess.run(
-        [str(PYTHON), "-c", code], cwd=BUNDLE, env=alone(environment, tmp_path),
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    init, later = (set(line.split()) for line in done.stdout.splitlines() if line.startswith("!"))
+    said = run_alone(code, environment, tmp_path)
+    init, later = (set(line.split()) for line in said.splitlines() if line.startswith("!"))
     tools = {
         "asdf",
         "astropy.table",

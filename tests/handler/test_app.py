@@ -3,6 +3,7 @@ import json
 from contextlib import redirect_stdout
 from io import BytesIO
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from astropy.io import fits
 
 from core.errors import InputRejected, TransientFailure
 from core.product import Encoding
-from handler import app, process
+from handler import process
 from handler.settings import OnExisting
 from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
 from infra.samples.exposures import write_exposure
@@ -243,19 +244,14 @@ def test_an_input_replaced_while_it_is_read_leaves_no_product(
 
 
 def test_the_entry_reads_its_environment_and_logs_json(
-    function: Function, exposure: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    function: Function, exposure: bytes, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
-    monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
-    monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}")
-    monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
-    app.settings_and_services.cache_clear()
     function.upload(exposure, KEY)
     stdout = io.StringIO()
-    for handler in app.logger.handlers:
+    for handler in entry.logger.handlers:
         monkeypatch.setattr(handler, "stream", stdout)
     with redirect_stdout(stdout):
-        detail = app.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-7"))
-    app.settings_and_services.cache_clear()
+        detail = entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-7"))
     assert detail["function"]["requestId"] == "request-7"
     lines = [json.loads(line) for line in stdout.getvalue().splitlines()]
     logged = [line for line in lines if "level" in line]

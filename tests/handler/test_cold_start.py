@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import boto3
@@ -17,7 +18,7 @@ from handler import app
 from handler.locations import S3Location
 from handler.masks import Masks
 from handler.objects import ObjectStore
-from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext
+from infra.local_aws import MIRROR, RAW, LocalAws, LocalContext
 from infra.mirror.cache import upload_cache
 from infra.samples.exposures import write_exposure
 from infra.samples.mirror import CONTEXT
@@ -87,37 +88,26 @@ def test_a_mirror_may_be_flat(
 
 
 def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
-    function: Function, exposure: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    function: Function, exposure: Path, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
-    monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
     monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}/not-there")
-    monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
     function.upload(exposure, KEY)
-    app.settings_and_services.cache_clear()
-    app.settings_and_services()
+    entry.settings_and_services()
     with pytest.raises(ReferenceUnavailable, match="server_config"):
-        app.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-1"))
-    app.settings_and_services.cache_clear()
+        entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-1"))
     assert [detail["error"] for detail in function.announcements()] == ["ReferenceUnavailable"]
 
 
 def test_a_mirror_that_is_silent_does_not_hold_up_the_start(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
-        monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}")
-        monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
-        monkeypatch.setattr(app, "_MIRROR_SECONDS", 0.1)
-        monkeypatch.setattr(app, "_PATIENT", Config(retries={"total_max_attempts": 1}))
-        app.settings_and_services.cache_clear()
-        app.client.cache_clear()
-        app.settings_and_services()
+        monkeypatch.setattr(entry, "_MIRROR_SECONDS", 0.1)
+        monkeypatch.setattr(entry, "_PATIENT", Config(retries={"total_max_attempts": 1}))
+        entry.settings_and_services()
         reading = {t.name for t in threading.enumerate() if t.name.startswith("reading the mirror")}
         assert reading, "it should go on beside the first invocation"
-    app.settings_and_services.cache_clear()
-    app.client.cache_clear()
 
 
 @contextmanager
