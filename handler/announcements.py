@@ -18,11 +18,11 @@ from core import __version__
 from core.errors import TransientFailure
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic
-from handler.errors import failures_of
-from handler.locations import S3Location
-from handler.objects import StoredObject
-from handler.references import Reference
+from handler.reference import Reference
 from handler.requests import SOURCE, ExposureRequest
+from handler.s3.errors import failures_of
+from handler.s3.locations import S3Location
+from handler.s3.objects import StoredObject
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
@@ -47,7 +47,7 @@ class Record:
 
     Attributes
     ----------
-    mirror : `~handler.locations.S3Location`
+    mirror : `~handler.s3.locations.S3Location`
         The CRDS mirror in use.
     request_id : str
         AWS's identifier of the invocation.

@@ -25,16 +25,16 @@ from botocore.config import Config
 
 from core.errors import InputRejected
 from handler.batches import handle_batch
-from handler.blocks import Blocks
 from handler.case import Services
 from handler.invocation import Invocation
-from handler.masks import Masks
 from handler.observability import adopt_other_loggers, logger
 from handler.outcomes import Outcomes
 from handler.process import process, reject
-from handler.references import References
+from handler.reference import References
+from handler.references.masks import Masks
+from handler.references.rules import Rules
 from handler.requests import requests_in
-from handler.rules import Rules
+from handler.s3.blocks import Blocks
 from handler.settings import Settings
 
 __all__ = ["lambda_handler"]

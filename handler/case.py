@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from core import __version__
 from handler.announcements import Record, Status
-from handler.blocks import Blocks
 from handler.invocation import Invocation
-from handler.locations import S3Location
-from handler.objects import ObjectStore, StoredObject
 from handler.observability import logger, report
 from handler.outcomes import Outcomes, identity
-from handler.references import References
+from handler.reference import References
 from handler.requests import ExposureRequest
+from handler.s3.blocks import Blocks
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject
 from handler.settings import OnExisting, Settings
 
 if TYPE_CHECKING:
@@ -32,9 +32,9 @@ class Services:
     ----------
     s3 : boto3 client
         S3.
-    references : `~handler.references.References`
+    references : `~handler.reference.References`
         The CRDS mirror; caches what it has read.
-    blocks : `~handler.blocks.Blocks`
+    blocks : `~handler.s3.blocks.Blocks`
         Blocks of repeated planes; remembers which have been checked.
     outcomes : `~handler.outcomes.Outcomes`
         How exposures ended, and the bus that it is announced on.
@@ -60,11 +60,11 @@ class Case:
         The invocation that is going on.
     record : `~handler.announcements.Record`
         What goes into the processing event.
-    store : `~handler.objects.ObjectStore`
+    store : `~handler.s3.objects.ObjectStore`
         S3; counts the bytes that pass through the function.
-    source : `~handler.objects.StoredObject` or None
+    source : `~handler.s3.objects.StoredObject` or None
         The exposure, once it was found.
-    target : `~handler.locations.S3Location`
+    target : `~handler.s3.locations.S3Location`
         Where the product goes.
     made : dict of str to str
         What the product is made from.

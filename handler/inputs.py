@@ -14,8 +14,8 @@ from core.exposure import Exposure
 from core.hdus import locate
 from core.pixels import format_of
 from core.step import image_name, kept
-from handler.locations import S3Location
-from handler.objects import ObjectStore, StoredObject
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject
 
 __all__ = ["current_exposure", "present_image", "read_exposure", "read_user_dq"]
 
@@ -29,16 +29,16 @@ def current_exposure(
 
     Parameters
     ----------
-    source : `~handler.locations.S3Location`
+    source : `~handler.s3.locations.S3Location`
         The exposure, with the version that was asked for, if one was.
     etag : str or None
         Entity tag of what was asked for, where it is known.
-    store : `~handler.objects.ObjectStore`
+    store : `~handler.s3.objects.ObjectStore`
         How to reach S3.
 
     Returns
     -------
-    tuple of `~handler.objects.StoredObject` and bool
+    tuple of `~handler.s3.objects.StoredObject` and bool
         What lies there now, and whether it is what was asked for.
 
     Raises

@@ -18,10 +18,10 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.announcements import Status, announce, skipped
-from handler.errors import code_of, failures_of
 from handler.invocation import Invocation
-from handler.locations import S3Location
-from handler.objects import address
+from handler.s3.errors import code_of, failures_of
+from handler.s3.locations import S3Location
+from handler.s3.objects import address
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
@@ -81,7 +81,7 @@ class Outcomes:
 
     Attributes
     ----------
-    place : `~handler.locations.S3Location` or None
+    place : `~handler.s3.locations.S3Location` or None
         Where they are kept; None to keep none: then every result is announced as it comes.
     event_log : str or None
         CloudWatch log group that holds every processing event; None if there is none.
@@ -272,11 +272,11 @@ def identity(source: S3Location, etag: str | None, target: S3Location) -> str:
 
     Parameters
     ----------
-    source : `~handler.locations.S3Location`
+    source : `~handler.s3.locations.S3Location`
         The exposure, with its version if it has one.
     etag : str or None
         Its entity tag, which stands for the version where there is none.
-    target : `~handler.locations.S3Location`
+    target : `~handler.s3.locations.S3Location`
         Where its product goes.
     """
     version = source.version_id or (etag or "").strip('"')

@@ -12,17 +12,17 @@ from core.product import NO_MASK, Provenance, compose
 from core.readout import cut
 from core.step import DataQuality, initialize
 from handler.announcements import Record, Status
-from handler.assembly import Overtaken, Target, write
 from handler.case import Case, Services
 from handler.inputs import current_exposure, present_image, read_exposure, read_user_dq
 from handler.invocation import Invocation
-from handler.locations import S3Location
-from handler.objects import ObjectStore, StoredObject
 from handler.observability import logger, measure, report
 from handler.outcomes import identity
-from handler.references import Reference
+from handler.reference import Reference
+from handler.references.rules import CRDS_VERSION
 from handler.requests import ExposureRequest
-from handler.rules import CRDS_VERSION
+from handler.s3.assembly import Overtaken, Target, write
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject
 from handler.settings import OnExisting, Settings
 
 __all__ = ["process", "reject"]

@@ -21,7 +21,7 @@ from urllib.parse import unquote_plus
 
 from core.errors import InputRejected
 from core.product import NO_MASK, product_name
-from handler.locations import S3Location
+from handler.s3.locations import S3Location
 from handler.settings import OnExisting
 
 __all__ = ["SOURCE", "ExposureRequest", "requests_in", "requests_in_body"]
@@ -41,13 +41,13 @@ class ExposureRequest:
 
     Attributes
     ----------
-    source : `~handler.locations.S3Location`
+    source : `~handler.s3.locations.S3Location`
         The exposure, with the version that the event names.
     context : str or None
         CRDS context; None for the function's own.
-    mask : `~handler.locations.S3Location`, ``"N/A"`` or None
+    mask : `~handler.s3.locations.S3Location`, ``"N/A"`` or None
         A mask to use instead of the rules' choice; N/A for none at all.
-    user_dq : `~handler.locations.S3Location` or None
+    user_dq : `~handler.s3.locations.S3Location` or None
         User-supplied DQ image.
     on_existing : `~handler.settings.OnExisting` or None
         What to do when the product is there; None for the function's own.

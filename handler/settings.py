@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from core.product import Encoding
-from handler.locations import S3Location
+from handler.s3.locations import S3Location
 
 __all__ = ["LATEST", "OnExisting", "Settings"]
 
@@ -31,7 +31,7 @@ class Settings:
     ----------
     output_bucket, output_prefix : str
         Where products go.
-    mirror : `~handler.locations.S3Location`
+    mirror : `~handler.s3.locations.S3Location`
         The CRDS mirror; its key is the prefix, without a slash at the end.
     context : str
         ``latest`` or the name of a context.
@@ -41,9 +41,9 @@ class Settings:
         How science pixels are written.
     on_existing : `OnExisting`
         What to do when the product is there.
-    blocks : `~handler.locations.S3Location` or None
+    blocks : `~handler.s3.locations.S3Location` or None
         Where repeated planes may be kept; None to keep none.
-    outcomes : `~handler.locations.S3Location` or None
+    outcomes : `~handler.s3.locations.S3Location` or None
         Where it is kept how exposures ended; None to keep nothing.
     event_log : str or None
         CloudWatch log group that holds every processing event.

@@ -21,18 +21,18 @@ from core.product import Encoding
 from handler import app
 from handler.app import handle_one
 from handler.batches import handle_batch
-from handler.blocks import Blocks
 from handler.case import Services
 from handler.invocation import Invocation
-from handler.locations import S3Location
-from handler.masks import Masks
 from handler.outcomes import Outcomes
-from handler.references import References
-from handler.rules import Rules
+from handler.reference import References
+from handler.references.masks import Masks
+from handler.references.rules import Rules
+from handler.s3.blocks import Blocks
+from handler.s3.locations import S3Location
 from handler.settings import OnExisting, Settings
-from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.demo.samples.mirror import write_sample_mirror
 from infra.mirror.cache import upload_cache
-from infra.samples.mirror import write_sample_mirror
 
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from core.errors import ReferenceUnavailable
-from handler.locations import S3Location
+from handler.s3.locations import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, held_context, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source, operational_context

@@ -12,8 +12,8 @@ from botocore.exceptions import ClientError
 from crds.client import proxy
 
 from core.errors import ReferenceUnavailable
-from handler.errors import code_of
-from handler.locations import S3Location
+from handler.s3.errors import code_of
+from handler.s3.locations import S3Location
 from infra.mirror.contexts import CONFIG
 from infra.mirror.sources import Facts, catalogue
 
@@ -30,7 +30,7 @@ class Mirror:
     ----------
     client : boto3 S3 client
         How to reach it.
-    place : `~handler.locations.S3Location`
+    place : `~handler.s3.locations.S3Location`
         Bucket and prefix.
     """
 

@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable
-from handler.locations import S3Location
+from handler.s3.locations import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.sources import Server
 from infra.mirror.sync import copy, make_plan, publish

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.bundle.python import PYTHON
-from infra.samples.exposures import write_exposure
-from infra.samples.mirror import write_sample_mirror
-from infra.samples.modes import MODES
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import write_sample_mirror
+from infra.demo.samples.modes import MODES
 from tests.benchmark import cold, size, warm
 from tests.benchmark.bench import HERE, Bench, Row, fill, upload
 from tests.benchmark.material import EXPOSURES

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from infra.samples.mirror import write_sample_mirror
+from infra.demo.samples.mirror import write_sample_mirror
 from tests.benchmark.bench import MIB, Bench, fill, upload
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, absolute, ministack

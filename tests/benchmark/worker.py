@@ -38,7 +38,7 @@ def main() -> None:
     # MiniStack takes minutes to put together what S3 does in seconds.
     app._PATIENT = app._PATIENT.merge(Config(read_timeout=1200))
     if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
-        from handler import blocks  # noqa: PLC0415
+        from handler.s3 import blocks  # noqa: PLC0415
 
         blocks._LEAST_GAIN = int(os.environ["BENCH_LEAST_GAIN"])
     app.start()

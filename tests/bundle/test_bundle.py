@@ -12,10 +12,10 @@ import pytest
 from core import __version__
 from infra.bundle.build import build, digest, is_left_out
 from infra.bundle.report import measure
-from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws
-from infra.samples.exposures import write_exposure
-from infra.samples.mirror import CONTEXT, write_rules, write_server_config
-from infra.samples.modes import MODES
+from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
+from infra.demo.samples.modes import MODES
 from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime, snap_started
 from tests.conftest import PROJECT, empty_buckets
 

@@ -24,22 +24,22 @@ from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.product import NO_MASK, Encoding
-from handler.blocks import Blocks
 from handler.case import Services
 from handler.invocation import Invocation
-from handler.locations import S3Location
-from handler.masks import Masks
 from handler.observability import logger
 from handler.outcomes import Outcomes
 from handler.process import process
-from handler.references import References
+from handler.reference import References
+from handler.references.masks import Masks
+from handler.references.rules import Rules
 from handler.requests import ExposureRequest
-from handler.rules import Rules
+from handler.s3.blocks import Blocks
+from handler.s3.locations import S3Location
 from handler.settings import OnExisting, Settings
-from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.demo.samples.masks import write_mask
+from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
 from infra.mirror.cache import upload_cache
-from infra.samples.masks import write_mask
-from infra.samples.mirror import CONTEXT, write_rules, write_server_config
 from tests.benchmark.servers import absolute
 from tests.conformance.cases import Case, random_cases, write_case
 from tests.conformance.matrix import MASKS, MATRIX_RULES, matrix

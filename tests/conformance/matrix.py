@@ -7,8 +7,8 @@ which lives in jwst's environment: ``with_jwst.py apertures``); NIRSpec's are no
 from collections.abc import Iterator
 from typing import Any
 
-from infra.samples.masks import SampleMask
-from infra.samples.mirror import Rules
+from infra.demo.samples.masks import SampleMask
+from infra.demo.samples.mirror import Rules
 from tests.conformance.cases import Case
 
 __all__ = ["MASKS", "MATRIX_RULES", "matrix"]

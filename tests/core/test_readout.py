@@ -15,7 +15,7 @@ from core.mask import Mask
 from core.readout import cut
 from core.stripes import StripeReadout
 from core.subarray import Subarray
-from infra.samples.modes import MODES
+from infra.demo.samples.modes import MODES
 from tests.reference_step import striped
 
 RNG = np.random.default_rng(11)

@@ -11,8 +11,8 @@ from core.exposure import Exposure, Kind
 from core.hdus import locate
 from core.product import Encoding, Provenance, compose, product_name
 from core.step import initialize, kept
-from infra.samples.exposures import primary_header
-from infra.samples.modes import MODES
+from infra.demo.samples.exposures import primary_header
+from infra.demo.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 SHAPE = (4, 3, 8, 64)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.samples.exposures import write_exposure
-from infra.samples.modes import MODES
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
 from tests.e2e.stack import REGION, Stack, deployed
 

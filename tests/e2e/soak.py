@@ -14,8 +14,8 @@ from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from infra.samples.exposures import write_exposure
-from infra.samples.modes import MODES
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
 from tests.e2e.conftest import ENVIRONMENT
 from tests.e2e.stack import Stack, deployed

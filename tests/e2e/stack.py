@@ -29,8 +29,8 @@ import psutil
 import yaml
 from botocore.config import Config
 
+from infra.demo.samples.mirror import write_sample_mirror
 from infra.mirror.cache import upload_cache
-from infra.samples.mirror import write_sample_mirror
 from tests.benchmark.servers import ministack
 from tests.conftest import PROJECT, SCHEMA
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from astropy.io import fits
 
-from infra.queues import redrive, waiting
+from infra.queues.__main__ import redrive, waiting
 from tests.conftest import PROJECT
 from tests.e2e.alarms import Point, firing, measured, queued
 from tests.e2e.stack import MIRROR, Stack

@@ -14,10 +14,10 @@ from core.errors import InputRejected, TransientFailure
 from core.product import Encoding
 from handler import process
 from handler.settings import OnExisting
-from infra.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
-from infra.samples.exposures import write_exposure
-from infra.samples.mirror import CONTEXT
-from infra.samples.modes import MODES
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import CONTEXT
+from infra.demo.samples.modes import MODES
 from tests.conftest import Function
 
 MODE = {mode.name: mode for mode in MODES}

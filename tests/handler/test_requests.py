@@ -6,8 +6,8 @@ import pytest
 
 from core.errors import InputRejected
 from core.product import NO_MASK
-from handler.locations import S3Location
 from handler.requests import ExposureRequest, requests_in, requests_in_body
+from handler.s3.locations import S3Location
 from handler.settings import OnExisting
 
 EVENTS = Path(__file__).parents[1] / "events"

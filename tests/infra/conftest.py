@@ -7,7 +7,7 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 
-from infra.local_aws import EVENT_LOG
+from infra.demo.local_aws import EVENT_LOG
 from tests.infra.template import ARNS
 
 

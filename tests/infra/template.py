@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW
+from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW
 from tests.conftest import PROJECT
 
 ACCOUNT = "123456789012"

@@ -11,9 +11,9 @@ from crds.core import rmap
 
 from core.flags import PIXEL_FLAGS
 from handler.announcements import SCHEMA_VERSION
-from handler.parkeys import FITS_KEYWORDS
+from handler.references.parameters import FITS_KEYWORDS
 from handler.requests import requests_in
-from infra.samples.mirror import CONTEXT
+from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from infra.samples.exposures import write_exposure
-from infra.samples.modes import MODES
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
 
 

@@ -13,22 +13,22 @@ import pytest
 from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
-from handler import rules as handler_rules
-from handler.locations import S3Location
-from infra.local_aws import MIRROR, LocalAws
-from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import CONFIG
-from infra.mirror.scheduled import keep_fresh
-from infra.samples.exposures import write_exposure
-from infra.samples.masks import MASKS
-from infra.samples.mirror import (
+from handler.references import rules as handler_rules
+from handler.s3.locations import S3Location
+from infra.demo.local_aws import MIRROR, LocalAws
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.masks import MASKS
+from infra.demo.samples.mirror import (
     CONTEXT,
     RULES,
     write_rules,
     write_sample_mirror,
     write_server_config,
 )
-from infra.samples.modes import MODES
+from infra.demo.samples.modes import MODES
+from infra.mirror.bucket import Mirror
+from infra.mirror.contexts import CONFIG
+from infra.mirror.scheduled import keep_fresh
 from tests.conftest import PROJECT, Function
 from tests.infra.crds_server import CrdsServer, crds_server
 from tests.infra.template import load, permissions

@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-from infra.local_aws import LocalAws
+from infra.demo.local_aws import LocalAws
 from tests.conftest import PROJECT
 
 FAILED = {

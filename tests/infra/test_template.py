@@ -16,13 +16,13 @@ from core.errors import InputRejected, TransientFailure
 from core.product import product_name
 from handler import outcomes as ledger
 from handler.batches import handle_batch
-from handler.locations import S3Location
 from handler.outcomes import Outcomes
+from handler.s3.locations import S3Location
 from handler.settings import Settings
 from infra.bundle.python import PYTHON
-from infra.local_aws import MIRROR, PRODUCTS, RAW
-from infra.samples.exposures import write_exposure
-from infra.samples.modes import MODES
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT, SCHEMA, Function
 from tests.infra.template import Permission, load, names_of, permissions, resolve
 

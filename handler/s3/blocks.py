@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from core.errors import TransientFailure
 from core.layout import Layout, Repeated, Segment
-from core.parts import Stretch
-from handler.assembly import Overtaken, Target, write
-from handler.locations import S3Location
-from handler.objects import ObjectStore, StoredObject
+from handler.s3.assembly import Overtaken, Target, write
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject
+from handler.s3.parts import Stretch
 
 __all__ = ["Blocks"]
 
@@ -38,7 +38,7 @@ class Blocks:
 
     Attributes
     ----------
-    prefix : `~handler.locations.S3Location` or None
+    prefix : `~handler.s3.locations.S3Location` or None
         Where they are kept; None to keep none.
     """
 
@@ -52,12 +52,12 @@ class Blocks:
         ----------
         segment : `~core.layout.Segment`
             Any segment; only long repetitions gain from a block.
-        store : `~handler.objects.ObjectStore`
+        store : `~handler.s3.objects.ObjectStore`
             How to reach S3.
 
         Returns
         -------
-        tuple of `~core.parts.Stretch` and `~handler.objects.StoredObject`, or None
+        tuple of `~handler.s3.parts.Stretch` and `~handler.s3.objects.StoredObject`, or None
             The stretch, and the block that it speaks of.
         """
         if self.prefix is None or not isinstance(segment, Repeated) or not _gains(segment):

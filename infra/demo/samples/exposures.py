@@ -6,7 +6,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from infra.samples.modes import Mode
+from infra.demo.samples.modes import Mode
 
 __all__ = ["asdf_hdu", "int_times", "primary_header", "sample_name", "write_exposure"]
 
@@ -103,7 +103,7 @@ def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
 
     Parameters
     ----------
-    mode : `~infra.samples.modes.Mode`
+    mode : `~infra.demo.samples.modes.Mode`
         How it is read out.
     path : `pathlib.Path`
         Where to write it.

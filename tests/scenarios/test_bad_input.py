@@ -16,10 +16,10 @@ from core.exposure import Exposure
 from core.hdus import locate
 from core.product import Encoding, Provenance, compose
 from core.step import initialize
-from infra.local_aws import MIRROR, RAW
-from infra.samples.exposures import write_exposure
-from infra.samples.mirror import CONTEXT
-from infra.samples.modes import MODES
+from infra.demo.local_aws import MIRROR, RAW
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import CONTEXT
+from infra.demo.samples.modes import MODES
 from tests.conftest import SHARED, Function
 
 MODE = {mode.name: mode for mode in MODES}

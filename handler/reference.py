@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from core.exposure import Exposure
 from core.mask import Mask
-from handler.locations import S3Location
-from handler.masks import Masks
-from handler.objects import ObjectStore
+from handler.references.masks import Masks
+from handler.references.rules import Choice, Rules
 from handler.requests import ExposureRequest
-from handler.rules import Choice, Rules
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
 
 __all__ = ["Reference", "References"]
 
@@ -25,7 +25,7 @@ class Reference:
         What R_MASK says: ``crds://name`` or ``s3://bucket/key``; None where no mask applies.
     sha1 : str
         Of the mask file; empty where no mask applies.
-    chosen : `~handler.rules.Choice` or None
+    chosen : `~handler.references.rules.Choice` or None
         The rules' choice, where they were asked.
     given : `~core.mask.Mask` or None
         The mask that the request names, where it names one.
@@ -44,9 +44,9 @@ class References:
 
     Attributes
     ----------
-    rules : `~handler.rules.Rules`
+    rules : `~handler.references.rules.Rules`
         The mirror's rules.
-    masks : `~handler.masks.Masks`
+    masks : `~handler.references.masks.Masks`
         The mirror's mask files.
     """
 
@@ -66,13 +66,13 @@ class References:
             The exposure.
         context : str
             The context to use, unless the request names one.
-        store : `~handler.objects.ObjectStore`
+        store : `~handler.s3.objects.ObjectStore`
             How to reach S3.
 
         Raises
         ------
         InputRejected, ReferenceUnavailable, TransientFailure
-            As `handler.rules.Rules.choose` does.
+            As `handler.references.rules.Rules.choose` does.
         """
         context = request.context or context
         if isinstance(request.mask, S3Location):

@@ -12,7 +12,7 @@ from pathlib import Path
 from crds.client import proxy
 from crds.core import utils
 
-from infra.samples.masks import MASKS, SampleMask, write_mask
+from infra.demo.samples.masks import MASKS, SampleMask, write_mask
 
 __all__ = ["CONTEXT", "RULES", "Rules", "write_rules", "write_sample_mirror", "write_server_config"]
 
@@ -62,7 +62,7 @@ def write_sample_mirror(root: Path, masks: Iterable[SampleMask] = MASKS) -> None
     ----------
     root : `pathlib.Path`
         The cache's directory, as CRDS_PATH names it.
-    masks : iterable of `~infra.samples.masks.SampleMask`
+    masks : iterable of `~infra.demo.samples.masks.SampleMask`
         The masks to make; the rules may name more.
     """
     write_rules(root)

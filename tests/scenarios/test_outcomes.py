@@ -11,9 +11,9 @@ from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from handler import outcomes
 from handler.batches import handle_batch
 from handler.outcomes import Outcomes
-from infra.local_aws import PRODUCTS, RAW
-from infra.samples.exposures import write_exposure
-from infra.samples.modes import MODES
+from infra.demo.local_aws import PRODUCTS, RAW
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.modes import MODES
 from tests.conftest import Function
 
 MODE = {mode.name: mode for mode in MODES}

@@ -13,13 +13,14 @@ from botocore.exceptions import ClientError
 from core.errors import TransientFailure
 from core.layout import Repeated
 from core.product import Encoding
-from handler import assembly, blocks, process
-from handler.blocks import Blocks
-from handler.locations import S3Location
-from handler.objects import ObjectStore
-from infra.local_aws import MIRROR, PRODUCTS, RAW
-from infra.samples.exposures import asdf_hdu, primary_header
-from infra.samples.modes import MODES
+from handler import process
+from handler.s3 import assembly, blocks
+from handler.s3.blocks import Blocks
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
+from infra.demo.samples.exposures import asdf_hdu, primary_header
+from infra.demo.samples.modes import MODES
 from tests.conftest import Function
 
 MODE = {mode.name: mode for mode in MODES}

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputRejected, TransientFailure
-from handler.errors import failures_of
-from handler.locations import S3Location
+from handler.s3.errors import failures_of
+from handler.s3.locations import S3Location
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -28,7 +28,7 @@ class StoredObject:
 
     Attributes
     ----------
-    location : `~handler.locations.S3Location`
+    location : `~handler.s3.locations.S3Location`
         Where it lies, with its version if the bucket is versioned.
     etag : str
         Its entity tag, in quotes. Not a checksum of the content.

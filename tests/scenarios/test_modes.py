@@ -14,11 +14,11 @@ from astropy.io import fits
 
 from core import __version__
 from core.errors import ReferenceUnavailable
-from infra.local_aws import MIRROR
+from infra.demo.local_aws import MIRROR
+from infra.demo.samples.exposures import sample_name, write_exposure
+from infra.demo.samples.mirror import CONTEXT
+from infra.demo.samples.modes import MODES, Mode
 from infra.mirror.cache import upload_cache
-from infra.samples.exposures import sample_name, write_exposure
-from infra.samples.mirror import CONTEXT
-from infra.samples.modes import MODES, Mode
 from tests.conftest import SHARED, Function
 from tests.reference_step import check_product, expected_image
 

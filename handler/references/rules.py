@@ -21,11 +21,11 @@ from astropy.io import fits
 
 from core import keywords
 from core.errors import InputRejected, ReferenceUnavailable
-from handler.errors import failures_of
-from handler.lean_crds import without_tools
-from handler.locations import S3Location
-from handler.objects import address
-from handler.parkeys import matching_parameters
+from handler.references.lean_crds import without_tools
+from handler.references.parameters import matching_parameters
+from handler.s3.errors import failures_of
+from handler.s3.locations import S3Location
+from handler.s3.objects import address
 from handler.settings import LATEST
 
 with without_tools():
@@ -95,7 +95,7 @@ class Rules:
 
     Attributes
     ----------
-    mirror : `~handler.locations.S3Location`
+    mirror : `~handler.s3.locations.S3Location`
         Bucket and prefix of the mirror.
     cache : `pathlib.Path`
         Directory for `crds` to find rules in.

@@ -15,14 +15,14 @@ from botocore.config import Config
 
 from core.errors import ReferenceUnavailable, TransientFailure
 from handler import app
-from handler.locations import S3Location
-from handler.masks import Masks
-from handler.objects import ObjectStore
-from infra.local_aws import MIRROR, RAW, LocalAws, LocalContext
+from handler.references.masks import Masks
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
+from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import CONTEXT
+from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
-from infra.samples.exposures import write_exposure
-from infra.samples.mirror import CONTEXT
-from infra.samples.modes import MODES
 from tests.conftest import Function
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"

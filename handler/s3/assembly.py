@@ -15,10 +15,10 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from core.layout import Copied, Layout, Segment
-from core.parts import CopiedPart, Part, Stretch, UploadedPart, plan
-from handler.errors import code_of, failures_of
-from handler.locations import S3Location
-from handler.objects import ObjectStore, StoredObject, address
+from handler.s3.errors import code_of, failures_of
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject, address
+from handler.s3.parts import CopiedPart, Part, Stretch, UploadedPart, plan
 
 __all__ = ["Overtaken", "Target", "write"]
 
@@ -47,7 +47,7 @@ class Target:
 
     Attributes
     ----------
-    location : `~handler.locations.S3Location`
+    location : `~handler.s3.locations.S3Location`
         Where.
     metadata : dict of str to str
         Its user-defined metadata.
@@ -70,18 +70,18 @@ def write(
     ----------
     layout : `~core.layout.Layout`
         The object's content.
-    source : `~handler.objects.StoredObject` or None
+    source : `~handler.s3.objects.StoredObject` or None
         The input that the layout refers to, if it refers to one.
     target : `Target`
         Where it goes.
-    store : `~handler.objects.ObjectStore`
+    store : `~handler.s3.objects.ObjectStore`
         How to reach S3.
     keeper : callable
         Says where S3 has the bytes of a repeated segment.
 
     Returns
     -------
-    `~handler.objects.StoredObject`
+    `~handler.s3.objects.StoredObject`
         The object.
 
     Raises

@@ -12,9 +12,9 @@ from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
 from core.mask import Mask
-from handler.locations import S3Location
-from handler.objects import Arriving, ObjectStore
-from handler.rules import Choice
+from handler.references.rules import Choice
+from handler.s3.locations import S3Location
+from handler.s3.objects import Arriving, ObjectStore
 
 __all__ = ["Masks"]
 
@@ -29,7 +29,7 @@ class Masks:
 
     Attributes
     ----------
-    mirror : `~handler.locations.S3Location`
+    mirror : `~handler.s3.locations.S3Location`
         Bucket and prefix of the mirror.
     cache : `pathlib.Path`
         Directory that the files are kept in.
@@ -44,11 +44,11 @@ class Masks:
 
         Parameters
         ----------
-        choice : `~handler.rules.Choice`
+        choice : `~handler.references.rules.Choice`
             The rules' choice, a mask.
         instrument : str
             INSTRUME of the exposure, for the mirror's sub-folder.
-        store : `~handler.objects.ObjectStore`
+        store : `~handler.s3.objects.ObjectStore`
             How to reach S3.
 
         Raises

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from core import parts as module
-from core.parts import CopiedPart, Stretch, UploadedPart, plan
+from handler.s3 import parts as module
+from handler.s3.parts import CopiedPart, Stretch, UploadedPart, plan
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

@@ -23,11 +23,11 @@ from rich.json import JSON
 from rich.progress import Progress
 from rich.table import Table
 
-from infra.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
+from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
+from infra.demo.samples.exposures import sample_name, write_exposure
+from infra.demo.samples.mirror import write_sample_mirror
+from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
-from infra.samples.exposures import sample_name, write_exposure
-from infra.samples.mirror import write_sample_mirror
-from infra.samples.modes import MODES
 
 OUTPUT = Path("demo-output")
 console = Console()

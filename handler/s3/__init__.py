@@ -1,0 +1,1 @@
+"""Every call to S3, and nothing but S3."""

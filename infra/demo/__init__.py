@@ -1,0 +1,1 @@
+"""The demo: generated exposures and rules, and an embedded AWS that the tests share."""
