@@ -93,7 +93,7 @@ bundle-report: build
 # What runs on this machine is built for it; what is deployed on AWS is make build.
 e2e: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64
-	$(BIN)/python -m pytest tests/e2e
+	$(BIN)/python -m pytest -n 0 tests/e2e
 
 # Whether what is committed can be released: a clean clone builds, tests and deploys to the local AWS.
 release-check:
@@ -110,7 +110,7 @@ release-check:
 
 bundle-test: .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
-	$(BIN)/python -m pytest tests/bundle
+	$(BIN)/python -m pytest -n 0 tests/bundle
 
 soak: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64

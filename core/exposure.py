@@ -1,31 +1,28 @@
 """What the headers of a raw exposure say: its kind, its shape, and how it was read out."""
 
+import logging
+import math
 from dataclasses import dataclass
-from enum import StrEnum
 
 from astropy.io import fits
 
-from core import keywords
 from core.errors import InputRejected
-from core.hdus import Hdu, find
+from core.hdus import Hdu, find, find_all
+from core.keywords import Keywords
+from core.kinds import ENTAILS, Entailment, Kind, kind_of
 from core.pixels import FLOAT32, PixelFormat, format_of
 from core.stripes import StripeReadout
 from core.subarray import Subarray
 
-__all__ = ["Exposure", "Kind"]
+__all__ = ["Exposure"]
 
-_GUIDER_TYPES = frozenset(
-    {"FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_ACQ1", "FGS_ACQ2", "FGS_TRACK", "FGS_FINEGUIDE"}
-)
+log = logging.getLogger(__name__)
+
 _SCI_FORMATS = (PixelFormat(16, unsigned=True), FLOAT32)
-
-
-class Kind(StrEnum):
-    """Which arrays the step makes, and which `jwst` data model the product is."""
-
-    RAMP = "ramp"
-    SUPERSTRIPE = "superstripe"
-    GUIDER = "guider"
+_LONGEST_AXIS = 8192
+"""Rows or columns; the longest axis that a detector of JWST is read out with has 3200."""
+_MOST_PIXELS = 16 * 1024 * 1024
+"""Of a data-quality plane, all stripes together; a full frame has a quarter of it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +35,7 @@ class Exposure:
         Where it lies; used in messages.
     hdus : tuple of `~core.hdus.Hdu`
         Every HDU of the file and its place in it.
-    kind : `Kind`
+    kind : `~core.kinds.Kind`
         Ramp, superstripe or guider.
     shape : tuple of int
         Of SCI: (nints, ngroups, ny, nx).
@@ -72,27 +69,39 @@ class Exposure:
         Raises
         ------
         InputRejected
-            If SCI is missing, is not a 4-D image of uint16 or float32 pixels, a keyword holds a
-            value of the wrong type, or the integrations are no multiple of SSTR_NST.
+            If there is not one SCI, or it is not a 4-D image of uint16 or float32 pixels, larger
+            than any that JWST takes, a keyword holds a value of the wrong type, or the
+            integrations are no multiple of SSTR_NST.
         """
-        primary = hdus[0].header
-        superstripes = keywords.integer(primary, "SSTR_NST", name) or 0
+        keywords = Keywords(hdus[0].header, name)
+        superstripes = keywords.integer("SSTR_NST") or 0
         exposure = cls(
             name=name,
             hdus=hdus,
-            kind=_kind(primary, superstripes, name),
+            kind=kind_of(keywords, superstripes),
             shape=_science_shape(hdus, name),
-            subarray=Subarray.from_header(primary, name),
-            stripes=StripeReadout.from_header(primary, name),
+            subarray=Subarray.from_keywords(keywords),
+            stripes=StripeReadout.from_keywords(keywords),
             superstripes=superstripes,
         )
         exposure._check_integrations()
+        exposure._check_size()
         return exposure
 
     @property
     def header(self) -> fits.Header:
         """The primary header."""
         return self.hdus[0].header
+
+    @property
+    def keywords(self) -> Keywords:
+        """Those of the primary header."""
+        return Keywords(self.header, self.name)
+
+    @property
+    def entails(self) -> Entailment:
+        """What follows from its kind."""
+        return ENTAILS[self.kind]
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -106,9 +115,38 @@ class Exposure:
             return (self.superstripes, *self.image_shape)
         return self.image_shape
 
-    def keyword(self, keyword: str) -> str | None:
-        """The string that a keyword of the primary header holds."""
-        return keywords.text(self.header, keyword, self.name)
+    def existing_array(self, name: str, shape: tuple[int, ...]) -> Hdu | None:
+        """Find a data-quality array that the input has already, for the step to merge into.
+
+        Parameters
+        ----------
+        name : str
+            EXTNAME of the array.
+        shape : tuple of int
+            The shape it must have. An array of another shape is replaced, with a warning.
+
+        Returns
+        -------
+        `~core.hdus.Hdu` or None
+            The array's HDU; None where zeros take its place.
+
+        Raises
+        ------
+        InputRejected
+            If the input has something else of that name: a table, or an array of other axes.
+        """
+        hdu = find(self.hdus, name)
+        if hdu is None or (hdu.is_image and hdu.shape == shape):
+            return hdu
+        if not hdu.is_image or len(hdu.shape) != len(shape):
+            raise InputRejected(
+                f"{self.name}: {name} has {len(hdu.shape)} axes, expected an image of {len(shape)}"
+            )
+        log.warning(
+            "%s: %s has shape %s, expected %s; nothing is merged into it",
+            *(self.name, name, hdu.shape, shape),
+        )
+        return None
 
     def _check_integrations(self) -> None:
         if self.kind is Kind.SUPERSTRIPE and self.shape[0] % self.superstripes:
@@ -117,20 +155,19 @@ class Exposure:
                 f"SSTR_NST={self.superstripes}"
             )
 
-
-def _kind(primary: fits.Header, superstripes: int, name: str) -> Kind:
-    exposure_type = keywords.text(primary, "EXP_TYPE", name) or ""
-    if exposure_type.upper() in _GUIDER_TYPES:
-        return Kind.GUIDER
-    return Kind.SUPERSTRIPE if superstripes > 0 else Kind.RAMP
+    def _check_size(self) -> None:
+        """Refuse what no detector reads out, before memory is asked for it."""
+        pixels = math.prod(self.plane_shape)
+        if max(self.image_shape) > _LONGEST_AXIS or pixels > _MOST_PIXELS:
+            raise InputRejected(
+                f"{self.name}: a data-quality plane of {self.plane_shape} pixels, expected at most "
+                f"{_LONGEST_AXIS} along an axis and {_MOST_PIXELS} in all"
+            )
 
 
 def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int]:
     """Check that SCI is what a raw exposure has, and return its shape."""
-    sci = find(hdus, "SCI")
-    if sci is None or not sci.is_image:
-        names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
-        raise InputRejected(f"{name}: no SCI image among its HDUs ({names})")
+    sci = _only_science(hdus, name)
     shape = sci.shape
     if len(shape) != 4 or 0 in shape:
         raise InputRejected(f"{name}: SCI has shape {shape}, expected (nints, ngroups, ny, nx)")
@@ -138,3 +175,13 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
     if pixel_format not in _SCI_FORMATS:
         raise InputRejected(f"{name}: SCI holds {pixel_format}, expected uint16 or float32")
     return shape[0], shape[1], shape[2], shape[3]
+
+
+def _only_science(hdus: tuple[Hdu, ...], name: str) -> Hdu:
+    found = find_all(hdus, "SCI")
+    if len(found) > 1:
+        raise InputRejected(f"{name}: {len(found)} HDUs are named SCI, expected one")
+    if not found or not found[0].is_image:
+        names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
+        raise InputRejected(f"{name}: no SCI image among its HDUs ({names})")
+    return found[0]

@@ -13,7 +13,14 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["DO_NOT_USE", "PIXEL_FLAGS", "FlagDefinition", "count_by_mnemonic", "translate"]
+__all__ = [
+    "DO_NOT_USE",
+    "PIXEL_FLAGS",
+    "FlagCount",
+    "FlagDefinition",
+    "count_by_mnemonic",
+    "translate",
+]
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +63,24 @@ class FlagDefinition:
     name: str
 
 
+@dataclass(frozen=True)
+class FlagCount:
+    """How many pixels carry a flag.
+
+    Attributes
+    ----------
+    pixels : int
+        All of them.
+    do_not_use : int
+        Those of them that are DO_NOT_USE.
+    """
+
+    pixels: int
+    do_not_use: int
+
+
 def translate(
-    dq: NDArray[np.uint32], definitions: Iterable[FlagDefinition], owner: str = "mask"
+    dq: NDArray[np.uint32], definitions: Iterable[FlagDefinition], name: str = "mask"
 ) -> NDArray[np.uint32]:
     """Translate a mask's own bits to the standard flags.
 
@@ -71,7 +94,7 @@ def translate(
         The mask's DQ array, in its own bits. It is left as it is.
     definitions : iterable of `FlagDefinition`
         The rows of its DQ_DEF table.
-    owner : str
+    name : str
         The mask's name, for the warnings.
 
     Returns
@@ -90,13 +113,13 @@ def translate(
             hit = (own & np.uint32(row.value & _WORD)) != 0
             standard[hit] |= np.uint32(PIXEL_FLAGS[row.name])
         elif row.name != _GOOD:
-            log.warning("%s: DQ_DEF names %r, which is no standard flag; ignored", owner, row.name)
+            log.warning("%s: DQ_DEF names %r, which is no standard flag; ignored", name, row.name)
     translated = np.zeros_like(dq)
     translated[flagged] = standard
     return translated
 
 
-def count_by_mnemonic(dq: NDArray[np.uint32]) -> dict[str, int]:
+def count_by_mnemonic(dq: NDArray[np.uint32]) -> dict[str, FlagCount]:
     """Count the pixels that carry each standard flag.
 
     Parameters
@@ -106,12 +129,17 @@ def count_by_mnemonic(dq: NDArray[np.uint32]) -> dict[str, int]:
 
     Returns
     -------
-    dict of str to int
-        Mnemonic to number of pixels, in bit order; flags that no pixel carries are left out.
+    dict of str to `FlagCount`
+        By mnemonic, in bit order; flags that no pixel carries are left out.
     """
     own = dq[np.nonzero(dq)]
+    unusable = own[(own & np.uint32(DO_NOT_USE)) != 0]
     counts = {
-        mnemonic: int(np.count_nonzero(own & np.uint32(bit)))
+        mnemonic: FlagCount(_carriers(own, bit), _carriers(unusable, bit))
         for mnemonic, bit in PIXEL_FLAGS.items()
     }
-    return {mnemonic: count for mnemonic, count in counts.items() if count}
+    return {mnemonic: count for mnemonic, count in counts.items() if count.pixels}
+
+
+def _carriers(dq: NDArray[np.uint32], bit: int) -> int:
+    return int(np.count_nonzero(dq & np.uint32(bit)))

@@ -6,17 +6,21 @@ from dataclasses import dataclass
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 
-from core import keywords
 from core.errors import InputRejected
+from core.keywords import Keywords
 
-__all__ = ["BLOCK", "Hdu", "find", "locate", "padding"]
+__all__ = ["BLOCK", "Hdu", "find", "find_all", "locate", "padding"]
 
 BLOCK = 2880
 """FITS Standard 4.0, section 3.1: files are sequences of blocks of 2880 bytes."""
 
 _LARGEST_HEADER = 400 * BLOCK
+_LARGEST_HEADERS = 800 * BLOCK
+"""Bytes of all headers of a file; raw exposures have some 20 blocks."""
 _MOST_HDUS = 512
+_GZIP = b"\x1f\x8b"
 _PRINTABLE = bytes(range(0x20, 0x7F))  # FITS Standard 4.0, section 4.1.2.3
+_LEAST_COUNTS = (("PCOUNT", 0), ("GCOUNT", 1))
 _LARGEST_AXES = 999  # FITS Standard 4.0, section 4.4.1.1
 
 Reader = Callable[[int, int], bytes]
@@ -49,7 +53,7 @@ class Hdu:
         """EXTNAME in upper case; ``PRIMARY`` for the first HDU, empty where there is none."""
         if self.start == 0:
             return "PRIMARY"
-        return (keywords.text(self.header, "EXTNAME", "extension") or "").strip().upper()
+        return (Keywords(self.header, "extension").text("EXTNAME") or "").strip().upper()
 
     @property
     def end(self) -> int:
@@ -75,10 +79,15 @@ def padding(length: int) -> int:
 
 def find(hdus: tuple[Hdu, ...], name: str) -> Hdu | None:
     """Return the first HDU of that EXTNAME, or None."""
-    return next((hdu for hdu in hdus if hdu.name == name), None)
+    return next(iter(find_all(hdus, name)), None)
 
 
-def locate(read: Reader, size: int, owner: str) -> tuple[Hdu, ...]:
+def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
+    """Return all HDUs of that EXTNAME, in the order of the file."""
+    return [hdu for hdu in hdus if hdu.name == name]
+
+
+def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
     """Read the headers of a FITS file one by one, stepping over the data.
 
     Parameters
@@ -87,7 +96,7 @@ def locate(read: Reader, size: int, owner: str) -> tuple[Hdu, ...]:
         ``read(start, length)`` returns a byte range of the file.
     size : int
         Length of the file in bytes.
-    owner : str
+    name : str
         The file's name, for messages.
 
     Returns
@@ -98,102 +107,102 @@ def locate(read: Reader, size: int, owner: str) -> tuple[Hdu, ...]:
     Raises
     ------
     InputRejected
-        If the file is empty, is not FITS, has a header that cannot be read, or ends before the
-        data that a header declares.
+        If the file is empty, is not FITS, has a header that cannot be read or more headers than
+        any exposure, or ends before the data that a header declares.
     """
     if size == 0:
-        raise InputRejected(f"{owner}: the file is empty, expected FITS")
-    found: list[Hdu] = []
-    position = 0
-    while position < size and not _only_padding(read, position, size, found):
-        if len(found) == _MOST_HDUS:
-            raise InputRejected(f"{owner}: more than {_MOST_HDUS} HDUs")
-        hdu = _read_hdu(read, position, size, f"{owner}, HDU {len(found)}")
-        found.append(hdu)
+        raise InputRejected(f"{name}: the file is empty, expected FITS")
+    hdus: list[Hdu] = []
+    position = header_bytes = 0
+    while position < size and not _only_padding(read, position, size):
+        hdu = _read_hdu(read, position, size, f"{name}, HDU {len(hdus)}")
+        hdus.append(hdu)
         position = hdu.end
-    return tuple(found)
+        header_bytes += hdu.data_start - hdu.start
+        if len(hdus) > _MOST_HDUS or header_bytes > _LARGEST_HEADERS:
+            raise InputRejected(
+                f"{name}: {len(hdus)} HDUs and {header_bytes} bytes of headers or more, expected "
+                f"at most {_MOST_HDUS} and {_LARGEST_HEADERS}"
+            )
+    return tuple(hdus)
 
 
-def _only_padding(read: Reader, position: int, size: int, found: list[Hdu]) -> bool:
+def _only_padding(read: Reader, position: int, size: int) -> bool:
     """Whether what follows the last HDU is filler: the standard lets readers ignore it."""
-    if not found:
+    if position == 0:
         return False
     rest = read(position, min(BLOCK, size - position))
     return not rest.strip(b"\0 ")
 
 
-def _read_hdu(read: Reader, start: int, size: int, owner: str) -> Hdu:
+def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
     """Read the header at `start` and check that its data lie inside the file."""
-    text = _header_text(read, start, size, owner)
-    header = _parse(text, owner)
-    _check_structure(header, owner)
+    text = _header_text(read, start, size, name)
+    header = _parse(text, name)
+    _check_structure(Keywords(header, name))
     data_start = start + len(text)
     hdu = Hdu(header, start, data_start, int(header.data_size))
     if hdu.data_start + hdu.data_length > size:
         raise InputRejected(
-            f"{owner} ({hdu.name or 'unnamed'}): truncated: its data should reach byte "
+            f"{name} ({hdu.name or 'unnamed'}): truncated: its data should reach byte "
             f"{hdu.data_start + hdu.data_length}, the file has {size}"
         )
     return hdu
 
 
-def _header_text(read: Reader, start: int, size: int, owner: str) -> bytes:
+def _header_text(read: Reader, start: int, size: int, name: str) -> bytes:
     """Collect blocks until one holds the END card."""
     blocks: list[bytes] = []
     for offset in range(start, start + _LARGEST_HEADER, BLOCK):
         block = read(offset, BLOCK)
         if not blocks:
-            _check_signature(block, start, owner)
+            _check_signature(block, start, name)
         if len(block) < BLOCK:
-            raise InputRejected(f"{owner}: truncated: the header has no END, the file {size} bytes")
+            raise InputRejected(f"{name}: truncated: the header has no END, the file {size} bytes")
         blocks.append(block)
         cards = (block[i : i + 80] for i in range(0, BLOCK, 80))
         if any(card.rstrip() == b"END" for card in cards):
             return b"".join(blocks)
-    raise InputRejected(f"{owner}: no END card within {_LARGEST_HEADER} bytes of header")
+    raise InputRejected(f"{name}: no END card within {_LARGEST_HEADER} bytes of header")
 
 
-def _check_signature(block: bytes, start: int, owner: str) -> None:
+def _check_signature(block: bytes, start: int, name: str) -> None:
     expected = b"SIMPLE  =" if start == 0 else b"XTENSION="
+    if block.startswith(_GZIP):
+        raise InputRejected(f"{name}: is compressed; unpack it first (gunzip)")
     if not block.startswith(expected):
         raise InputRejected(
-            f"{owner}: not FITS: the header starts with {block[:9]!r}, expected {expected!r}"
+            f"{name}: not FITS: the header starts with {block[:9]!r}, expected {expected!r}"
         )
 
 
-def _parse(text: bytes, owner: str) -> fits.Header:
+def _parse(text: bytes, name: str) -> fits.Header:
     """Turn header blocks into cards."""
     strange = text.translate(None, _PRINTABLE)
     if strange:
         raise InputRejected(
-            f"{owner}: the header holds bytes that no FITS header has: {strange[:9]!r}"
+            f"{name}: the header holds bytes that no FITS header has: {strange[:9]!r}"
         )
     try:
         header = fits.Header.fromstring(text)
         for card in header.cards:
             _ = card.value  # astropy reads a card when it is looked at: damage shall show here
     except (VerifyError, ValueError) as exc:
-        raise InputRejected(f"{owner}: the header cannot be read: {exc}") from exc
+        raise InputRejected(f"{name}: the header cannot be read: {exc}") from exc
     return header
 
 
-def _check_structure(header: fits.Header, owner: str) -> None:
+def _check_structure(keywords: Keywords) -> None:
     """Check the keywords that say how long the data are (FITS Standard 4.0, section 4.4.1)."""
-    if _required(header, "BITPIX", owner) not in (8, 16, 32, 64, -32, -64):
-        raise InputRejected(f"{owner}: BITPIX is {header['BITPIX']!r}")
-    naxis = _required(header, "NAXIS", owner)
+    name = keywords.name
+    bitpix, naxis = keywords.required_integer("BITPIX"), keywords.required_integer("NAXIS")
+    if bitpix not in (8, 16, 32, 64, -32, -64):
+        raise InputRejected(f"{name}: BITPIX is {bitpix!r}")
     if not 0 <= naxis <= _LARGEST_AXES:
-        raise InputRejected(f"{owner}: NAXIS is {naxis}, expected 0 to {_LARGEST_AXES}")
-    for axis in range(1, naxis + 1):
-        if _required(header, f"NAXIS{axis}", owner) < 0:
-            raise InputRejected(f"{owner}: NAXIS{axis} is {header[f'NAXIS{axis}']}, expected >= 0")
-    for keyword, least in (("PCOUNT", 0), ("GCOUNT", 1)):
-        if keyword in header and _required(header, keyword, owner) < least:
-            raise InputRejected(f"{owner}: {keyword} is {header[keyword]}, expected >= {least}")
-
-
-def _required(header: fits.Header, keyword: str, owner: str) -> int:
-    value = keywords.integer(header, keyword, owner)
-    if value is None:
-        raise InputRejected(f"{owner}: {keyword} is missing or has no value")
-    return value
+        raise InputRejected(f"{name}: NAXIS is {naxis}, expected 0 to {_LARGEST_AXES}")
+    least = {f"NAXIS{axis}": 0 for axis in range(1, naxis + 1)}
+    least |= {keyword: n for keyword, n in _LEAST_COUNTS if keyword in keywords.header}
+    for keyword, smallest in least.items():
+        value = keywords.required_integer(keyword)
+        if value < smallest:
+            raise InputRejected(f"{name}: {keyword} is {value}, expected >= {smallest}")

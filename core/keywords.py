@@ -1,52 +1,71 @@
 """Reading FITS keywords whose values are not trusted to be of the right type."""
 
+from dataclasses import dataclass, field
+
 from astropy.io import fits
 
 from core.errors import InputRejected
 
-__all__ = ["integer", "text"]
+__all__ = ["Keywords"]
 
 
-def integer(
-    header: fits.Header, keyword: str, owner: str, error: type[Exception] = InputRejected
-) -> int | None:
-    """Return the integer that `keyword` holds, or None where it is absent or undefined.
+@dataclass(frozen=True)
+class Keywords:
+    """The keywords of one header.
 
-    Parameters
+    Attributes
     ----------
     header : `~astropy.io.fits.Header`
         Where to look.
-    keyword : str
-        FITS keyword.
-    owner : str
-        The object that the header belongs to, for the message.
+    name : str
+        The object that the header belongs to, for messages.
     error : type
         What to raise: `InputRejected` for an exposure, `ReferenceUnavailable` for a mask.
-
-    Raises
-    ------
-    Exception
-        `error`, if the keyword holds anything but an integer.
     """
-    value = _value(header, keyword)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+
+    header: fits.Header = field(repr=False)
+    name: str
+    error: type[Exception] = InputRejected
+
+    def integer(self, keyword: str) -> int | None:
+        """Return the integer that a keyword holds, or None where it is absent or undefined.
+
+        Raises
+        ------
+        Exception
+            `error`, if the keyword holds anything but an integer.
+        """
+        value = self._value(keyword)
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+            return value
+        raise self.error(f"{self.name}: {keyword} is {value!r}, expected an integer")
+
+    def required_integer(self, keyword: str) -> int:
+        """Return the integer that a keyword holds.
+
+        Raises
+        ------
+        Exception
+            `error`, if the keyword is absent, undefined, or holds anything but an integer.
+        """
+        value = self.integer(keyword)
+        if value is None:
+            raise self.error(f"{self.name}: {keyword} is missing or has no value")
         return value
-    raise error(f"{owner}: {keyword} is {value!r}, expected an integer")
 
+    def text(self, keyword: str) -> str | None:
+        """Return the string that a keyword holds, or None where it is absent or undefined.
 
-def text(
-    header: fits.Header, keyword: str, owner: str, error: type[Exception] = InputRejected
-) -> str | None:
-    """Return the string that `keyword` holds, or None where it is absent or undefined.
+        Raises
+        ------
+        Exception
+            `error`, if the keyword holds anything but a string.
+        """
+        value = self._value(keyword)
+        if value is None or isinstance(value, str):
+            return value
+        raise self.error(f"{self.name}: {keyword} is {value!r}, expected a string")
 
-    Parameters and errors are those of `integer`.
-    """
-    value = _value(header, keyword)
-    if value is None or isinstance(value, str):
-        return value
-    raise error(f"{owner}: {keyword} is {value!r}, expected a string")
-
-
-def _value(header: fits.Header, keyword: str) -> object:
-    value = header.get(keyword)
-    return None if isinstance(value, fits.card.Undefined) else value
+    def _value(self, keyword: str) -> object:
+        value = self.header.get(keyword)
+        return None if isinstance(value, fits.card.Undefined) else value

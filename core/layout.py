@@ -19,7 +19,7 @@ __all__ = [
     "Converted",
     "Copied",
     "Layout",
-    "Made",
+    "Literal",
     "Merged",
     "Piece",
     "Repeated",
@@ -52,7 +52,7 @@ class Segment(Protocol):
 
 
 @dataclass(frozen=True)
-class Made:
+class Literal:
     """Bytes made by the step: headers, planes, padding."""
 
     content: Content
@@ -162,8 +162,8 @@ class Merged:
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
         """The input's flags and the planes' together."""
-        found = self.pixel_format.decode(source).astype(np.uint8)
-        out[:] = (found | self.planes.window(offset, len(out))).data
+        existing = self.pixel_format.decode(source).astype(np.uint8)
+        out[:] = (existing | self.planes.window(offset, len(out))).data
 
 
 @dataclass(frozen=True)

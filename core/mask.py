@@ -8,12 +8,14 @@ from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
-from core import keywords
-from core.errors import ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable
 from core.flags import FlagDefinition, translate
+from core.hdus import Hdu, find
+from core.images import data_of, decode, locate_in
+from core.keywords import Keywords
 from core.subarray import Subarray
 
-__all__ = ["Mask", "full_frame"]
+__all__ = ["Mask", "definitions", "full_frame"]
 
 log = logging.getLogger(__name__)
 
@@ -43,31 +45,35 @@ class Mask:
     subarray: Subarray | None
 
     @classmethod
-    def from_hdus(cls, hdus: fits.HDUList, name: str) -> "Mask":
+    def from_bytes(cls, content: bytes, name: str) -> "Mask":
         """Read a MASK reference file and translate its bits to the standard flags.
 
         Parameters
         ----------
-        hdus : `~astropy.io.fits.HDUList`
-            The opened file.
+        content : bytes
+            The file.
         name : str
             Its name.
 
         Raises
         ------
         ReferenceUnavailable
-            If it has no 2-D integer DQ array or its DQ_DEF table cannot be read.
+            If it is no FITS file, is compressed, has no 2-D integer DQ array, or its DQ_DEF table
+            cannot be read.
         """
-        dq = translate(_dq_array(hdus, name), _definitions(hdus, name), name)
-        dq.setflags(write=False)
-        header = hdus[0].header
+        try:
+            hdus = locate_in(content, name)
+            dq = _dq_array(hdus, content, name)
+        except InputRejected as exc:
+            raise ReferenceUnavailable(str(exc)) from exc
+        standard = translate(dq, definitions(hdus, content, name), name)
+        standard.setflags(write=False)
+        keywords = Keywords(hdus[0].header, name, ReferenceUnavailable)
         return cls(
             name=name,
-            dq=dq,
-            instrument=(
-                keywords.text(header, "INSTRUME", name, ReferenceUnavailable) or ""
-            ).upper(),
-            subarray=Subarray.from_header(header, name, ReferenceUnavailable),
+            dq=standard,
+            instrument=(keywords.text("INSTRUME") or "").upper(),
+            subarray=Subarray.from_keywords(keywords),
         )
 
     @property
@@ -102,31 +108,43 @@ def full_frame(instrument: str) -> tuple[int, int]:
     return _FULL_FRAMES.get(instrument, _FULL_FRAME)
 
 
-def _dq_array(hdus: fits.HDUList, name: str) -> NDArray[np.uint32]:
-    if "DQ" not in hdus:
-        raise ReferenceUnavailable(f"{name}: no DQ array among its HDUs ({_names(hdus)})")
-    try:
-        data = hdus["DQ"].data
-    except (OSError, TypeError, ValueError, VerifyError) as exc:
-        raise ReferenceUnavailable(f"{name}: its DQ array cannot be read: {exc}") from exc
-    if not isinstance(data, np.ndarray) or data.ndim != 2 or data.dtype.kind not in "iu":
-        found = "no data" if data is None else f"{data.dtype} of shape {np.shape(data)}"
-        raise ReferenceUnavailable(f"{name}: DQ is {found}, expected a 2-D image of integers")
-    return data.astype(np.uint32, copy=False)
+def _dq_array(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
+    hdu = find(hdus, "DQ")
+    if hdu is None:
+        names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
+        raise ReferenceUnavailable(f"{name}: no DQ array among its HDUs ({names})")
+    if not hdu.is_image or len(hdu.shape) != 2 or hdu.header["BITPIX"] < 0:
+        raise ReferenceUnavailable(
+            f"{name}: DQ is {hdu.header.get('XTENSION')} of shape {hdu.shape} with BITPIX "
+            f"{hdu.header['BITPIX']}, expected a 2-D image of integers"
+        )
+    return decode(hdu, data_of(hdu, content), name).astype(np.uint32, copy=False)
 
 
-def _definitions(hdus: fits.HDUList, name: str) -> list[FlagDefinition]:
-    """The rows of DQ_DEF; none where the table is absent or empty."""
-    if "DQ_DEF" not in hdus:
+def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDefinition]:
+    """Return the rows of a mask's DQ_DEF; none where the table is absent or empty.
+
+    Parameters
+    ----------
+    hdus : tuple of `~core.hdus.Hdu`
+        The file's HDUs.
+    content : bytes
+        The file.
+    name : str
+        Its name.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If the table cannot be read.
+    """
+    hdu = find(hdus, "DQ_DEF")
+    if hdu is None:
         return []
     try:
-        table = hdus["DQ_DEF"].data
+        table = fits.BinTableHDU.fromstring(content[hdu.start : hdu.end]).data
         if table is None:
             return []
         return [FlagDefinition(int(row["VALUE"]), str(row["NAME"]).strip()) for row in table]
     except (KeyError, IndexError, OSError, TypeError, ValueError, VerifyError) as exc:
         raise ReferenceUnavailable(f"{name}: its DQ_DEF table cannot be read: {exc}") from exc
-
-
-def _names(hdus: fits.HDUList) -> str:
-    return ", ".join(hdu.name or "unnamed" for hdu in hdus)

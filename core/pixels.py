@@ -70,14 +70,14 @@ class PixelFormat:
 FLOAT32 = PixelFormat(-32)
 
 
-def format_of(header: fits.Header, owner: str) -> PixelFormat:
+def format_of(header: fits.Header, name: str) -> PixelFormat:
     """Return how an image HDU stores its pixels.
 
     Parameters
     ----------
     header : `~astropy.io.fits.Header`
         The HDU's header, its structure checked.
-    owner : str
+    name : str
         The HDU's name, for messages.
 
     Raises
@@ -91,7 +91,7 @@ def format_of(header: fits.Header, owner: str) -> PixelFormat:
     if bscale == 1 and bitpix > 8 and bzero == 1 << (bitpix - 1):
         return PixelFormat(bitpix, unsigned=True)
     raise InputRejected(
-        f"{owner}: BITPIX={bitpix} with BSCALE={bscale!r} and BZERO={bzero!r}, "
+        f"{name}: BITPIX={bitpix} with BSCALE={bscale!r} and BZERO={bzero!r}, "
         "expected unscaled pixels or unsigned integers"
     )
 

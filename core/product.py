@@ -1,44 +1,25 @@
-"""The product: the headers and the layout of the output file."""
+"""The product: what the output file is made of."""
 
-import warnings
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyError, VerifyWarning
 
 from core import SOFTWARE, __version__
-from core.errors import InputRejected
-from core.exposure import Exposure, Kind
+from core.cards import CHECKSUMS, HeaderCard, header_bytes, image_header, set_card, set_section
+from core.exposure import Exposure
 from core.hdus import Hdu, find, padding
-from core.layout import Converted, Copied, Layout, Made, Merged, Repeated, Segment
+from core.kinds import Kind
+from core.layout import Converted, Copied, Layout, Literal, Merged, Repeated, Segment
 from core.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
-from core.step import DataQuality, image_name, kept
+from core.step import DataQuality
 
-__all__ = ["NO_MASK", "Encoding", "Provenance", "compose", "product_name"]
+__all__ = ["NO_MASK", "Encoding", "HeaderValues", "compose", "product_name"]
 
-_DATA_MODELS = {
-    Kind.RAMP: "RampModel",
-    Kind.SUPERSTRIPE: "SuperstripeRampModel",
-    Kind.GUIDER: "GuiderRawModel",
-}
-_FLOAT32_ARRAYS = {
-    Kind.RAMP: frozenset({"SCI", "ZEROFRAME", "REFOUT"}),
-    Kind.SUPERSTRIPE: frozenset({"SCI", "ZEROFRAME", "REFOUT"}),
-    Kind.GUIDER: frozenset({"SCI", "ERR"}),
-}
 _UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, unsigned=True)
 NO_MASK = "N/A"
 """What jwst writes into R_MASK where CRDS has no mask for an exposure."""
-
-HeaderCard = tuple[str, str, str]
-"""Keyword, value and comment."""
-
-_CHECKSUMS = ("CHECKSUM", "DATASUM")
-_STRUCTURE = frozenset(
-    {"XTENSION", "BITPIX", "PCOUNT", "GCOUNT", "BSCALE", "BZERO", "BLANK", "EXTNAME", "EXTVER"}
-)
 
 
 class Encoding(StrEnum):
@@ -51,7 +32,7 @@ class Encoding(StrEnum):
 
 
 @dataclass(frozen=True)
-class Provenance:
+class HeaderValues:
     """What the product's header says of how it was made.
 
     Attributes
@@ -81,7 +62,7 @@ def product_name(name: str) -> str:
 
 
 def compose(
-    exposure: Exposure, quality: DataQuality, provenance: Provenance, encoding: Encoding
+    exposure: Exposure, quality: DataQuality, values: HeaderValues, encoding: Encoding
 ) -> Layout:
     """Lay out the product.
 
@@ -95,7 +76,7 @@ def compose(
         The exposure.
     quality : `~core.step.DataQuality`
         The planes that the step made.
-    provenance : `Provenance`
+    values : `HeaderValues`
         What the header says of how it was made.
     encoding : `Encoding`
         How the science pixels are written.
@@ -110,85 +91,46 @@ def compose(
     InputRejected
         If an array cannot be converted, or a card of a header cannot be kept.
     """
-    segments: list[Segment] = [Made(_bytes(_primary_header(exposure, provenance), exposure.name))]
-    primary = exposure.hdus[0]
-    segments.append(Copied(primary.data_start, primary.end - primary.data_start))
-    made = _made_names(exposure)
+    header, primary = _primary_header(exposure, values), exposure.hdus[0]
+    segments: list[Segment] = [
+        Literal(header_bytes(header, exposure.name)),
+        Copied(primary.data_start, primary.end - primary.data_start),
+    ]
     for hdu in exposure.hdus[1:]:
-        if hdu.name not in made:
+        if hdu.name not in exposure.entails.adds:
             segments += _passed_on(hdu, exposure, encoding)
         if hdu.name == "SCI":
-            segments += _quality_hdus(exposure, quality, encoding, provenance.mask is None)
+            segments += _quality_hdus(exposure, quality, encoding, values.mask is None)
     return Layout.of(segments)
 
 
-def _made_names(exposure: Exposure) -> frozenset[str]:
-    """EXTNAMEs whose place is after SCI, whatever the input has of them."""
-    if exposure.kind is Kind.GUIDER:
-        return frozenset({"ERR", "DQ"})
-    return frozenset({"PIXELDQ", "GROUPDQ"})
-
-
-def _primary_header(exposure: Exposure, provenance: Provenance) -> fits.Header:
+def _primary_header(exposure: Exposure, values: HeaderValues) -> fits.Header:
     """The input's primary header, brought up to date; comments are those of `jwst`."""
     header = exposure.header.copy()
-    for keyword in _CHECKSUMS:
+    for keyword in CHECKSUMS:
         header.remove(keyword, ignore_missing=True)
     for card in (
-        ("DATE", provenance.date, "UTC date file created"),
-        ("FILENAME", provenance.filename, "Name of the file"),
-        ("DATAMODL", _DATA_MODELS[exposure.kind], "Type of data model"),
+        ("DATE", values.date, "UTC date file created"),
+        ("FILENAME", values.filename, "Name of the file"),
+        ("DATAMODL", exposure.entails.data_model, "Type of data model"),
     ):
-        _set(header, card, exposure.name)
+        set_card(header, card, exposure.name)
     reference: list[HeaderCard] = [
-        ("CRDS_VER", provenance.crds_version, "Version of CRDS file selection software used"),
-        ("CRDS_CTX", provenance.crds_context, "CRDS context (.pmap) used to select ref files"),
-        ("R_MASK", provenance.mask or NO_MASK, "Mask reference file name"),
+        ("CRDS_VER", values.crds_version, "Version of CRDS file selection software used"),
+        ("CRDS_CTX", values.crds_context, "CRDS context (.pmap) used to select ref files"),
+        ("R_MASK", values.mask or NO_MASK, "Mask reference file name"),
     ]
-    status = "SKIPPED" if provenance.mask is None else "COMPLETE"
+    status = "SKIPPED" if values.mask is None else "COMPLETE"
     step: list[HeaderCard] = [("S_DQINIT", status, "Data Quality Initialization")]
-    _set_section(header, "Reference file information", reference, exposure.name)
-    _set_section(header, "Calibration step information", step, exposure.name)
+    set_section(header, "Reference file information", reference, exposure.name)
+    set_section(header, "Calibration step information", step, exposure.name)
     header.add_history(f"dq_init by {SOFTWARE} {__version__}")
     return header
 
 
-def _set_section(header: fits.Header, title: str, cards: list[HeaderCard], owner: str) -> None:
-    """Set cards; where none of them is there yet, put them under a title at the end."""
-    if not any(keyword in header for keyword, _, _ in cards):
-        for line in ("", title, ""):
-            header.append(("", line), end=True)
-    for card in cards:
-        _set(header, card, owner)
-
-
-def _set(header: fits.Header, card: HeaderCard, owner: str) -> None:
-    """Set a card where it is, or at the end."""
-    keyword, value, comment = card
-    if keyword not in header:
-        header.append(card, end=True)
-        return
-    try:
-        header[keyword] = (value, comment)
-    except ValueError as exc:  # astropy keeps a card that is none, but does not change it
-        raise InputRejected(f"{owner}: the card of {keyword} cannot be replaced: {exc}") from exc
-
-
-def _bytes(header: fits.Header, owner: str) -> bytes:
-    """A header as it lies in the file, END and padding included."""
-    try:
-        with warnings.catch_warnings():
-            # A long value may leave no room for its comment.
-            warnings.simplefilter("ignore", VerifyWarning)
-            text: str = header.tostring()
-    except (VerifyError, ValueError) as exc:
-        raise InputRejected(f"{owner}: a header has a card that cannot be kept: {exc}") from exc
-    return text.encode("ascii")
-
-
 def _passed_on(hdu: Hdu, exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """An HDU of the input, converted where the encoding asks for it."""
-    if encoding is Encoding.FLOAT32 and hdu.name in _FLOAT32_ARRAYS[exposure.kind]:
+    if encoding is Encoding.FLOAT32 and hdu.name in exposure.entails.converts:
         return _converted(hdu, exposure)
     return _unchanged(hdu, exposure)
 
@@ -203,7 +145,7 @@ def _padding_after(hdu: Hdu, exposure: Exposure) -> list[Segment]:
     """The padding of an HDU: the input's own, except after the last HDU."""
     end = hdu.data_start + hdu.data_length
     if hdu is exposure.hdus[-1]:
-        return [Made(bytes(hdu.end - end))]
+        return [Literal(bytes(hdu.end - end))]
     return [Copied(end, hdu.end - end)]
 
 
@@ -213,9 +155,14 @@ def _converted(hdu: Hdu, exposure: Exposure) -> list[Segment]:
     if pixel_format == FLOAT32:
         return _unchanged(hdu, exposure)
     pixels = hdu.data_length // pixel_format.itemsize
-    header = _image_header(hdu.name, FLOAT32, hdu.shape, hdu.header)
+    header = image_header(hdu.name, FLOAT32, hdu.shape, hdu.header)
     data = Converted(hdu.data_start, pixels, pixel_format)
-    return [Made(_bytes(header, exposure.name)), data, Made(bytes(padding(data.length)))]
+    return _hdu(header, data, exposure.name)
+
+
+def _hdu(header: fits.Header, data: Segment, name: str) -> list[Segment]:
+    """An HDU that is written anew."""
+    return [Literal(header_bytes(header, name)), data, Literal(bytes(padding(data.length)))]
 
 
 def _quality_hdus(
@@ -225,7 +172,7 @@ def _quality_hdus(
 
     A step that is skipped leaves an array of another shape as it is.
     """
-    name = image_name(exposure)
+    name = exposure.entails.image
     misfit = _misfit(exposure, name, exposure.plane_shape) if skipped else None
     image = _unchanged(misfit, exposure) if misfit else _image_hdu(exposure, quality)
     if exposure.kind is Kind.GUIDER:
@@ -242,10 +189,9 @@ def _misfit(exposure: Exposure, name: str, shape: tuple[int, ...]) -> Hdu | None
 
 def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     """PIXELDQ or DQ."""
-    name = image_name(exposure)
-    header = _image_header(name, _UINT32, quality.image.shape, _present_header(exposure, name))
-    data = encode_uint32(quality.image)
-    return [Made(_bytes(header, exposure.name)), Made(data), Made(bytes(padding(len(data))))]
+    name = exposure.entails.image
+    header = image_header(name, _UINT32, quality.image.shape, _existing_header(exposure, name))
+    return _hdu(header, Literal(encode_uint32(quality.image)), exposure.name)
 
 
 def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
@@ -255,53 +201,26 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     planes = quality.groups.reshape(stripes, -1)
     repeated = Repeated(planes, each=groups, count=integrations // stripes)
     data: Segment = repeated
-    header = _image_header("GROUPDQ", _UINT8, exposure.shape, _present_header(exposure, "GROUPDQ"))
-    present = kept(exposure, "GROUPDQ", exposure.shape)
-    if present is not None:
-        pixel_format = format_of(present.header, f"{exposure.name}, GROUPDQ")
-        data = Merged(present.data_start, pixel_format, repeated)
-    return [Made(_bytes(header, exposure.name)), data, Made(bytes(padding(data.length)))]
+    header = image_header("GROUPDQ", _UINT8, exposure.shape, _existing_header(exposure, "GROUPDQ"))
+    existing = exposure.existing_array("GROUPDQ", exposure.shape)
+    if existing is not None:
+        pixel_format = format_of(existing.header, f"{exposure.name}, GROUPDQ")
+        data = Merged(existing.data_start, pixel_format, repeated)
+    return _hdu(header, data, exposure.name)
 
 
 def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """ERR of a guider exposure: zeros, unless the input has one."""
-    present = find(exposure.hdus, "ERR")
-    if present is not None:
-        return _passed_on(present, exposure, encoding)
+    existing = find(exposure.hdus, "ERR")
+    if existing is not None:
+        return _passed_on(existing, exposure, encoding)
     integrations, groups = exposure.shape[:2]
-    header = _image_header("ERR", FLOAT32, exposure.shape)
+    header = image_header("ERR", FLOAT32, exposure.shape)
     image_bytes = int(np.prod(exposure.image_shape)) * FLOAT32.itemsize
     zeros = Repeated(np.zeros((1, image_bytes), np.uint8), each=groups, count=integrations)
-    return [Made(_bytes(header, exposure.name)), zeros, Made(bytes(padding(zeros.length)))]
+    return _hdu(header, zeros, exposure.name)
 
 
-def _present_header(exposure: Exposure, name: str) -> fits.Header | None:
-    present = find(exposure.hdus, name)
-    return None if present is None else present.header
-
-
-def _image_header(
-    name: str, pixel_format: PixelFormat, shape: tuple[int, ...], present: fits.Header | None = None
-) -> fits.Header:
-    """Header of an image HDU; cards of `present` that say nothing of its structure are kept."""
-    header = fits.Header()
-    header["XTENSION"] = ("IMAGE", "Image extension")
-    header["BITPIX"] = (pixel_format.bitpix, "array data type")
-    header["NAXIS"] = (len(shape), "number of array dimensions")
-    for axis, size in enumerate(reversed(shape), start=1):
-        header[f"NAXIS{axis}"] = size
-    header["PCOUNT"] = (0, "number of parameters")
-    header["GCOUNT"] = (1, "number of groups")
-    if pixel_format.unsigned:
-        header["BSCALE"] = 1
-        header["BZERO"] = 1 << (pixel_format.bitpix - 1)
-    header["EXTNAME"] = (name, "extension name")
-    header["EXTVER"] = (1, "extension value")
-    for card in present.cards if present is not None else ():
-        if not _is_structural(card.keyword):
-            header.append(card, end=True)
-    return header
-
-
-def _is_structural(keyword: str) -> bool:
-    return keyword in _STRUCTURE or keyword in _CHECKSUMS or keyword.startswith("NAXIS")
+def _existing_header(exposure: Exposure, name: str) -> fits.Header | None:
+    existing = find(exposure.hdus, name)
+    return None if existing is None else existing.header

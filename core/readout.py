@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
-from core.exposure import Exposure, Kind
+from core.exposure import Exposure
+from core.kinds import Kind
 from core.mask import Mask
 from core.stripes import StripeReadout
 from core.subarray import Subarray
@@ -65,14 +66,14 @@ def _matches(mask: Mask, science: Subarray, exposure: Exposure) -> bool:
     )
 
 
-def _effective(declared: Subarray, shape: tuple[int, ...], owner: str) -> Subarray:
+def _effective(declared: Subarray, shape: tuple[int, ...], name: str) -> Subarray:
     """The declared area, with the array's own size where the two disagree."""
     rows, columns = shape
     if declared.ysize == _IRS2_DECLARED and rows == _IRS2_ROWS:
         rows = _IRS2_DECLARED
     effective = Subarray(declared.xstart, declared.ystart, columns, rows)
     if effective != declared:
-        log.warning("%s: %s disagrees with its array of %s", owner, declared, shape)
+        log.warning("%s: %s disagrees with its array of %s", name, declared, shape)
     return effective
 
 

@@ -1,19 +1,17 @@
 """The step: initialise the data-quality planes of an exposure and set the mask's flags in them."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
-from core.exposure import Exposure, Kind
+from core.exposure import Exposure
 from core.flags import DO_NOT_USE
-from core.hdus import Hdu, find
+from core.mask import Mask
+from core.readout import cut
 
-__all__ = ["DataQuality", "image_name", "initialize", "kept"]
-
-log = logging.getLogger(__name__)
+__all__ = ["DataQuality", "initialize"]
 
 
 @dataclass(frozen=True)
@@ -34,54 +32,10 @@ class DataQuality:
     groups: NDArray[np.uint8]
 
 
-def image_name(exposure: Exposure) -> str:
-    """EXTNAME of the data-quality image: DQ for a guider exposure, else PIXELDQ."""
-    return "DQ" if exposure.kind is Kind.GUIDER else "PIXELDQ"
-
-
-def kept(exposure: Exposure, name: str, shape: tuple[int, ...]) -> Hdu | None:
-    """Find a data-quality array of the input that the step merges into.
-
-    Parameters
-    ----------
-    exposure : `~core.exposure.Exposure`
-        The exposure.
-    name : str
-        EXTNAME of the array.
-    shape : tuple of int
-        The shape it must have. An array of another shape is replaced, with a warning.
-
-    Returns
-    -------
-    `~core.hdus.Hdu` or None
-        The array's HDU; None where zeros take its place.
-
-    Raises
-    ------
-    InputRejected
-        If the input has something else of that name: a table, or an array of other axes.
-    """
-    hdu = find(exposure.hdus, name)
-    if hdu is None or (hdu.is_image and hdu.shape == shape):
-        return hdu
-    if not hdu.is_image or len(hdu.shape) != len(shape):
-        raise InputRejected(
-            f"{exposure.name}: {name} has {len(hdu.shape)} axes, expected an image of {len(shape)}"
-        )
-    log.warning(
-        "%s: %s has shape %s, expected %s; nothing is merged into it",
-        exposure.name,
-        name,
-        hdu.shape,
-        shape,
-    )
-    return None
-
-
 def initialize(
     exposure: Exposure,
-    mask: NDArray[np.uint32] | None,
-    present: NDArray[np.uint32] | None = None,
+    mask: Mask | None,
+    existing: NDArray[np.uint32] | None = None,
     user: NDArray[np.integer] | None = None,
 ) -> DataQuality:
     """Initialise the data-quality planes and set the flags of the mask in them.
@@ -93,9 +47,9 @@ def initialize(
     ----------
     exposure : `~core.exposure.Exposure`
         The exposure.
-    mask : ndarray of uint32 or None
-        The mask cut to the readout, of shape `exposure.plane_shape`; None where there is none.
-    present : ndarray of uint32 or None
+    mask : `~core.mask.Mask` or None
+        The mask; None where there is none.
+    existing : ndarray of uint32 or None
         The data-quality image that the input has already.
     user : ndarray of integers or None
         User-supplied flags, merged with the mask's.
@@ -108,12 +62,15 @@ def initialize(
     Raises
     ------
     InputRejected
-        If the user's image is not of integers or not of the mask's shape.
+        If the user's image is not of integers or not of the cut mask's shape, or the mask cannot
+        be cut to the readout (`core.readout.cut`).
+    ReferenceUnavailable
+        If the mask does not say what it covers.
     """
-    flags = np.zeros(exposure.plane_shape, np.uint32) if mask is None else mask
+    flags = np.zeros(exposure.plane_shape, np.uint32) if mask is None else cut(mask, exposure)
     if user is not None and mask is not None:
         flags = flags | _user_flags(user, exposure)
-    image = flags if present is None else flags | present
+    image = flags if existing is None else flags | existing
     planes = flags.astype(np.uint8) & np.uint8(DO_NOT_USE)
     return DataQuality(image=image, groups=planes.reshape(-1, *exposure.image_shape))
 

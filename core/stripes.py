@@ -10,11 +10,10 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 
-from core import keywords
 from core.errors import InputRejected
+from core.keywords import Keywords
 from core.subarray import Subarray
 
 __all__ = ["DETECTOR_SIZE", "StripeReadout"]
@@ -61,7 +60,7 @@ class StripeReadout:
     slow_axis: int | None
 
     @classmethod
-    def from_header(cls, header: fits.Header, name: str) -> "StripeReadout | None":
+    def from_keywords(cls, keywords: Keywords) -> "StripeReadout | None":
         """Read the keywords; None where MSTR_RD1 is absent.
 
         Raises
@@ -69,22 +68,22 @@ class StripeReadout:
         InputRejected
             If a keyword holds anything but an integer.
         """
-        reads1 = keywords.integer(header, "MSTR_RD1", name)
+        reads1 = keywords.integer("MSTR_RD1")
         if reads1 is None:
             return None
         return cls(
-            name=name,
-            subarray_name=(keywords.text(header, "SUBARRAY", name) or "").upper(),
+            name=keywords.name,
+            subarray_name=(keywords.text("SUBARRAY") or "").upper(),
             reads1=reads1,
-            skips1=keywords.integer(header, "MSTR_SK1", name),
-            reads2=keywords.integer(header, "MSTR_RD2", name),
-            skips2=keywords.integer(header, "MSTR_SK2", name),
-            repeat=keywords.integer(header, "MSTR_RPT", name),
-            interleave=keywords.integer(header, "MSTR_ILV", name),
-            step=keywords.integer(header, "SSTR_STP", name),
-            superstripes=keywords.integer(header, "SSTR_NST", name),
-            fast_axis=keywords.integer(header, "FASTAXIS", name),
-            slow_axis=keywords.integer(header, "SLOWAXIS", name),
+            skips1=keywords.integer("MSTR_SK1"),
+            reads2=keywords.integer("MSTR_RD2"),
+            skips2=keywords.integer("MSTR_SK2"),
+            repeat=keywords.integer("MSTR_RPT"),
+            interleave=keywords.integer("MSTR_ILV"),
+            step=keywords.integer("SSTR_STP"),
+            superstripes=keywords.integer("SSTR_NST"),
+            fast_axis=keywords.integer("FASTAXIS"),
+            slow_axis=keywords.integer("SLOWAXIS"),
         )
 
     @property
@@ -130,7 +129,7 @@ class StripeReadout:
         size = subarray.xsize if self.slow_is_x else subarray.ysize
         start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)
         stripes = [
-            self._rows_of(self._blocks(stripe, start, size), length)
+            self._rows_of(self._blocks(stripe, start, size, length))
             for stripe in range(max(self.count, 1))
         ]
         rows = np.stack(stripes) if self.count > 0 else stripes[0]
@@ -161,7 +160,7 @@ class StripeReadout:
             return 0
         return start
 
-    def _blocks(self, stripe: int, start: int, size: int) -> list[tuple[int, int]]:
+    def _blocks(self, stripe: int, start: int, size: int, length: int) -> list[tuple[int, int]]:
         """Blocks of rows that one stripe read, in reading order: (first detector row, rows)."""
         block, head = self._block_length(), max(self.reads1, 0)
         skip = growing_skip = _needed(self.skips1, "MSTR_SK1", self.name)
@@ -170,6 +169,8 @@ class StripeReadout:
         blocks = [(start, head), (position, block)]
         filled = head + block
         while filled < size:
+            # Row by row, so that a crafted skip ends the reading at once.
+            self._check_rows(position, block, length)
             if _needed(self.repeat, "MSTR_RPT", self.name) > 0:
                 blocks.append((start, head))
                 if self.interleave:
@@ -186,16 +187,20 @@ class StripeReadout:
             raise InputRejected(
                 f"{self.name}: the stripes read {filled} rows, the subarray has {size}: {self}"
             )
+        for first, count in blocks:
+            self._check_rows(first, count, length)
         return blocks
 
-    def _rows_of(self, blocks: list[tuple[int, int]], length: int) -> NDArray[np.intp]:
-        """Join blocks to one index of rows, once they are known to lie on the detector."""
-        for first, count in blocks:
-            if count and not 0 <= first <= first + count <= length:
-                raise InputRejected(
-                    f"{self.name}: a stripe reads rows {first} to {first + count - 1} (from 0), "
-                    f"the mask has rows 0 to {length - 1}: {self}"
-                )
+    def _check_rows(self, first: int, count: int, length: int) -> None:
+        """Check that a block of rows lies on the detector."""
+        if count and not 0 <= first <= first + count <= length:
+            raise InputRejected(
+                f"{self.name}: a stripe reads rows {first} to {first + count - 1} (from 0), "
+                f"the mask has rows 0 to {length - 1}: {self}"
+            )
+
+    def _rows_of(self, blocks: list[tuple[int, int]]) -> NDArray[np.intp]:
+        """Join blocks to one index of rows."""
         return np.concatenate([np.arange(first, first + count) for first, count in blocks])
 
     def _block_length(self) -> int:

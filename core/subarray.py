@@ -2,10 +2,7 @@
 
 from dataclasses import dataclass
 
-from astropy.io import fits
-
-from core import keywords
-from core.errors import InputRejected
+from core.keywords import Keywords
 
 __all__ = ["Subarray"]
 
@@ -28,33 +25,28 @@ class Subarray:
     ysize: int
 
     @classmethod
-    def from_header(
-        cls, header: fits.Header, owner: str, error: type[Exception] = InputRejected
-    ) -> "Subarray | None":
+    def from_keywords(cls, keywords: Keywords) -> "Subarray | None":
         """Read the four subarray keywords; None unless all of them are there.
 
         Parameters
         ----------
-        header : `~astropy.io.fits.Header`
-            Primary header of an exposure or of a mask.
-        owner : str
-            The object that the header belongs to, for messages.
-        error : type
-            What to raise.
+        keywords : `~core.keywords.Keywords`
+            Of the primary header of an exposure or of a mask.
 
         Raises
         ------
         Exception
-            `error`, if a keyword is no integer or a corner is less than 1.
+            The header's class of error, if a keyword is no integer or a corner is less than 1.
         """
         names = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
-        values = [keywords.integer(header, name, owner, error) for name in names]
-        present = [value for value in values if value is not None]
-        if len(present) < len(names):
+        values = [value for name in names if (value := keywords.integer(name)) is not None]
+        if len(values) < len(names):
             return None
-        subarray = cls(*present)
+        subarray = cls(*values)
         if subarray.xstart < 1 or subarray.ystart < 1:
-            raise error(f"{owner}: the subarray's corner must be at least (1, 1): {subarray}")
+            raise keywords.error(
+                f"{keywords.name}: the subarray's corner must be at least (1, 1): {subarray}"
+            )
         return subarray
 
     def __str__(self) -> str:

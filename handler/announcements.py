@@ -1,180 +1,226 @@
-"""The processing event: what the world is told of every exposure. Its schema is kept in infra/.
+"""The rule by which a result is announced: at least once, always with the same id.
 
-Everything that goes into the event is gathered in one `Record` while the exposure is processed, so
-that a failure is announced with as much as was known by then.
+the product is there, and the ledger says     what is announced
+nothing, or an earlier result                 Complete; then the ledger is written
+that it was announced, to another             Skipped
+that it was announced, to the same cause      nothing: its message was only delivered again
+
+Who is killed between announcing and writing leaves a result that is announced again, with its id,
+when the message comes back; consumers drop ids that they know. A failure is announced at once if
+no retry would help or nobody tries again; else its reason is left in the ledger.
 """
 
 import json
-import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from core import __version__
-from core.errors import TransientFailure
-from core.exposure import Exposure
-from core.flags import count_by_mnemonic
-from handler.reference import Reference
-from handler.requests import SOURCE, ExposureRequest
+from core.errors import InputRejected, TransientFailure
+from core.product import NO_MASK
+from handler.event import SOURCE, Findings, ObjectSummary, ProcessingEvent, Status, Usage
+from handler.ledger import CatalogueRow, Entry, Failure, Ledger
+from handler.observability import logger, measure
+from handler.requests import Attempt, ExposureRequest
 from handler.s3.errors import failures_of
 from handler.s3.locations import S3Location
-from handler.s3.objects import StoredObject
+from handler.s3.objects import ObjectStore
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
 
-__all__ = ["SCHEMA_VERSION", "Record", "Status", "announce", "skipped"]
-
-SCHEMA_VERSION = "1.1"
-_LONGEST_REASON = 2048
+__all__ = ["Announcer", "Bus", "Draft"]
 
 
-class Status(StrEnum):
-    """How it ended."""
-
-    COMPLETE = "Complete"
-    SKIPPED = "Skipped"
-    FAILED = "Failed"
-
-
-@dataclass
-class Record:
-    """What is known of an exposure so far; becomes the event's detail.
+@dataclass(frozen=True)
+class Bus:
+    """The EventBridge bus that results are announced on.
 
     Attributes
     ----------
-    mirror : `~handler.s3.locations.S3Location`
-        The CRDS mirror in use.
-    request_id : str
-        AWS's identifier of the invocation.
-    """
-
-    mirror: S3Location
-    request_id: str
-    _parts: dict[str, Any] = field(default_factory=dict)
-
-    def request_is(self, request: ExposureRequest) -> None:
-        """Note what was asked for, and of which object."""
-        self._parts["request"] = request.to_direct()
-        self.input_is(request.source)
-
-    def input_is(self, found: StoredObject | S3Location) -> None:
-        """Note the input: where it lies, or the object found there."""
-        self._parts["input"] = _object_part(found)
-
-    def output_is(self, found: StoredObject) -> None:
-        """Note the product."""
-        self._parts["output"] = _object_part(found)
-
-    def exposure_is(self, exposure: Exposure) -> None:
-        """Note what the exposure's headers say."""
-        self._parts["exposure"] = {
-            "instrument": exposure.keyword("INSTRUME"),
-            "detector": exposure.keyword("DETECTOR"),
-            "exposureType": exposure.keyword("EXP_TYPE"),
-            "subarray": exposure.keyword("SUBARRAY"),
-            "kind": exposure.kind.value,
-            "shape": list(exposure.shape),
-        }
-
-    def reference_is(self, reference: Reference) -> None:
-        """Note which mask applies."""
-        self._parts["reference"] = {
-            "mask": reference.label,
-            "sha1": reference.sha1 or None,
-            "context": reference.context,
-            "mirror": str(self.mirror),
-        }
-
-    def flags_are(self, dq: NDArray[np.uint32]) -> None:
-        """Count the flags of the data-quality image."""
-        counts = count_by_mnemonic(dq)
-        bad = counts.get("DO_NOT_USE", 0)
-        self._parts["flags"] = {
-            "pixels": dq.size,
-            "byMnemonic": counts,
-            "doNotUse": bad,
-            "doNotUseFraction": bad / dq.size,
-        }
-
-    def detail(
-        self, status: Status, reason: str | None, error: str | None, usage: dict[str, Any]
-    ) -> dict[str, Any]:
-        """Return the event's detail.
-
-        Parameters
-        ----------
-        status : `Status`
-            How it ended.
-        reason : str or None
-            Why it was skipped, or failed.
-        error : str or None
-            Class of the exception, if it failed.
-        usage : dict
-            Duration in seconds and bytes moved.
-        """
-        known = ("request", "input", "output", "exposure", "reference", "flags")
-        return {
-            "schemaVersion": SCHEMA_VERSION,
-            "id": uuid.uuid4().hex,
-            "status": status.value,
-            "reason": reason[:_LONGEST_REASON] if reason else None,
-            "error": error,
-            **{part: self._parts.get(part) for part in known},
-            "function": {"version": __version__, "requestId": self.request_id, **usage},
-        }
-
-
-def skipped(detail: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what is announced where the result, `detail`, was announced `before`."""
-    request = before["function"]["requestId"]
-    reason = f"was announced as {before['status']} by request {request}"
-    status = Status.SKIPPED.value
-    return {**detail, "id": uuid.uuid4().hex, "status": status, "reason": reason, "error": None}
-
-
-def announce(client: "EventBridgeClient", bus: str, detail: dict[str, Any]) -> None:
-    """Put a processing event on the bus.
-
-    Parameters
-    ----------
+    name : str
+        Name or ARN.
     client : boto3 EventBridge client
         How to reach it.
-    bus : str
-        Name or ARN of the bus.
-    detail : dict
-        As `Record.detail` returns it.
-
-    Raises
-    ------
-    TransientFailure
-        If EventBridge does not take it.
     """
-    entry = {
-        "EventBusName": bus,
-        "Source": SOURCE,
-        "DetailType": f"DQ Initialization {detail['status']}",
-        "Detail": json.dumps(detail),
-    }
-    with failures_of(f"{bus}: announcing the result", TransientFailure):
-        answer = client.put_events(Entries=[entry])  # type: ignore[list-item]
-    if answer["FailedEntryCount"]:
-        failed = answer["Entries"][0]
-        raise TransientFailure(
-            f"{bus}: the event was not taken: {failed['ErrorCode']} {failed['ErrorMessage']}"
+
+    name: str
+    client: "EventBridgeClient"
+
+    def send(self, event: ProcessingEvent) -> None:
+        """Put an event on the bus.
+
+        Raises
+        ------
+        TransientFailure
+            If EventBridge does not take it.
+        """
+        entry = {
+            "EventBusName": self.name,
+            "Source": SOURCE,
+            "DetailType": f"DQ Initialization {event.status}",
+            "Detail": json.dumps(event.to_detail()),
+        }
+        with failures_of(f"{self.name}: announcing the result"):
+            answer = self.client.put_events(Entries=[entry])  # type: ignore[list-item]
+        if answer["FailedEntryCount"]:
+            failed = answer["Entries"][0]
+            raise TransientFailure(
+                f"{self.name}: the event was not taken: {failed['ErrorCode']} "
+                f"{failed['ErrorMessage']}"
+            )
+
+
+@dataclass(frozen=True)
+class Draft:
+    """What is known of an exposure so far, and how it ended.
+
+    Attributes
+    ----------
+    findings : `~handler.event.Findings`
+        What goes into the event.
+    product : `~handler.s3.locations.S3Location` or None
+        Where the product lies, or would lie.
+    row : `~handler.ledger.CatalogueRow` or None
+        What the product depends on; there once the product is.
+    skipped : str or None
+        Why nothing was done, if nothing was.
+    previous : `~handler.event.ProcessingEvent` or None
+        The announcement of the same result, if the ledger knows it.
+    entry : `~handler.ledger.Entry`
+        What the ledger said, as far as it was asked.
+    """
+
+    findings: Findings
+    product: S3Location | None = None
+    row: CatalogueRow | None = None
+    skipped: str | None = None
+    previous: ProcessingEvent | None = None
+    entry: Entry = field(default_factory=Entry)
+
+    @classmethod
+    def of(cls, request: ExposureRequest) -> "Draft":
+        """Return what is known before anything was looked at."""
+        source = request.source
+        asked = ObjectSummary(source.bucket, source.key, source.version_id)
+        return cls(Findings(request.to_direct(), asked))
+
+    def know(self, **findings: Any) -> "Draft":
+        """Return the draft with more findings."""
+        return replace(self, findings=replace(self.findings, **findings))
+
+
+@dataclass(frozen=True)
+class Announcer:
+    """Announces how one exposure ended.
+
+    Attributes
+    ----------
+    bus : `Bus`
+        Where to.
+    ledger : `~handler.ledger.Ledger`
+        What was announced before.
+    attempt : `~handler.requests.Attempt`
+        Who asked.
+    store : `~handler.s3.objects.ObjectStore`
+        How to reach S3; it has counted the bytes.
+    """
+
+    bus: Bus
+    ledger: Ledger
+    attempt: Attempt
+    store: ObjectStore
+    _started: float = field(default_factory=time.perf_counter)
+
+    def note(self, draft: Draft) -> None:
+        """Let every line of the log say what is known."""
+        source, reference = draft.findings.input, draft.findings.reference
+        logger.append_keys(
+            exposure=f"s3://{source.bucket}/{source.key}" if source else None,
+            mask=reference and (reference.mask or NO_MASK),
+            context=reference and reference.context,
+            cause=self.attempt.cause,
         )
 
+    def announced_before(self, draft: Draft) -> ProcessingEvent | None:
+        """Return the announcement of a product that is there, if the ledger knows it."""
+        result = draft.entry.result
+        same = result is not None and result.id == self._event(Status.COMPLETE, draft).id
+        return result if same else None
 
-def _object_part(found: StoredObject | S3Location) -> dict[str, Any]:
-    location = found.location if isinstance(found, StoredObject) else found
-    return {
-        "bucket": location.bucket,
-        "key": location.key,
-        "versionId": location.version_id,
-        "etag": found.etag if isinstance(found, StoredObject) else None,
-        "bytes": found.size if isinstance(found, StoredObject) else None,
-    }
+    def conclude(self, draft: Draft) -> ProcessingEvent:
+        """Announce how it ended, unless that was done: the table of this module's first lines.
+
+        Raises
+        ------
+        TransientFailure
+            If EventBridge does not take the event.
+        """
+        previous = draft.previous
+        if previous is not None and previous.cause == self.attempt.cause:
+            return previous
+        if previous is not None:
+            request = previous.function.request_id
+            reason = f"was announced as {previous.status} by request {request}"
+            return self._announced(self._event(Status.SKIPPED, draft, reason))
+        if draft.skipped is not None:
+            return self._announced(self._event(Status.SKIPPED, draft, draft.skipped))
+        event = self._announced(self._event(Status.COMPLETE, draft))
+        if draft.product is not None:
+            entry = Entry(event, draft.row, None, draft.entry.stored)
+            self.ledger.write(draft.product, entry, self.store)
+        return event
+
+    def failed(self, draft: Draft, error: Exception) -> ProcessingEvent:
+        """Announce a failure, unless somebody tries again and that may help; note it in any case.
+
+        Raises
+        ------
+        TransientFailure
+            If EventBridge does not take the event.
+        """
+        name = type(error).__name__
+        event = self._event(Status.FAILED, draft, str(error), name)
+        logger.error("DQ initialization failed: %s: %s", name, error, exc_info=error)
+        self._remember(event, draft.product)
+        if self.attempt.is_retried and not isinstance(error, InputRejected):
+            measure(event, is_announced=False)
+            return event
+        return self._announced(event)
+
+    def own_failure(self, draft: Draft) -> Failure | None:
+        """Return how the last attempt of the same cause failed, if the ledger knows."""
+        failure = draft.entry.failure
+        return failure if failure and failure.cause == self.attempt.cause else None
+
+    def failed_before(self, draft: Draft, failure: Failure) -> ProcessingEvent:
+        """Announce a failure that the last attempt has left in the ledger."""
+        return self._announced(self._event(Status.FAILED, draft, failure.reason, failure.error))
+
+    def _event(
+        self, status: Status, draft: Draft, reason: str | None = None, error: str | None = None
+    ) -> ProcessingEvent:
+        usage = Usage(
+            __version__,
+            self.attempt.request_id,
+            round(time.perf_counter() - self._started, 3),
+            self.store.received,
+            self.store.sent,
+        )
+        return ProcessingEvent(status, reason, error, self.attempt.cause, draft.findings, usage)
+
+    def _announced(self, event: ProcessingEvent) -> ProcessingEvent:
+        self.bus.send(event)
+        logger.info("DQ initialization %s", event.status, extra={"detail": event.to_detail()})
+        measure(event)
+        return event
+
+    def _remember(self, event: ProcessingEvent, product: S3Location | None) -> None:
+        """Leave the reason in the ledger, beside the last result."""
+        if product is None:
+            return
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        failure = Failure(event.cause, event.error or "", event.to_detail()["reason"] or "", now)
+        entry = self.ledger.read(product, self.store)
+        self.ledger.write(product, replace(entry, failure=failure), self.store)

@@ -11,90 +11,38 @@ import gc
 
 gc.disable()  # what is imported is no garbage: not to look for any saves a tenth of INIT
 
+import json
 import os
 import random
-import tempfile
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache, partial
-from pathlib import Path
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
-from botocore.config import Config
 
-from core.errors import InputRejected
-from handler.batches import handle_batch
-from handler.case import Services
-from handler.invocation import Invocation
+from core import errors
+from core.errors import InputRejected, TransientFailure
+from handler.announcements import Draft
+from handler.batches import Message, handle_batch
+from handler.event import Findings, ProcessingEvent, Status
+from handler.function import Function, client
 from handler.observability import adopt_other_loggers, logger
-from handler.outcomes import Outcomes
-from handler.process import process, reject
-from handler.reference import References
-from handler.references.masks import Masks
-from handler.references.rules import Rules
-from handler.requests import requests_in
-from handler.s3.blocks import Blocks
-from handler.settings import Settings
+from handler.process import process
+from handler.requests import Attempt, decode, read_request, split
+from handler.unfinished import look
 
 __all__ = ["lambda_handler"]
 
-_PATIENT = Config(
-    retries={"mode": "standard", "max_attempts": 5},
-    connect_timeout=5,
-    read_timeout=60,
-    max_pool_connections=12,
-    # CRC-32 guards every part; a SHA-256 of the same bytes for the signature would guard no more.
-    s3={"payload_signing_enabled": False},
-)
-
-_PROMPT = Config(
-    # Within the time for which a result is claimed, it is announced or that has failed.
-    retries={"mode": "standard", "max_attempts": 3},
-    connect_timeout=3,
-    read_timeout=10,
-)
-
-_MIRROR_SECONDS = 4
-"""How long INIT waits for the mirror: Lambda ends it after ten seconds."""
+_QUOTED = 1000
+"""Characters of an event that cannot be read."""
 
 
 @cache
-def settings_and_services() -> tuple[Settings, Services]:
+def the_function() -> Function:
     """Read the environment and make the clients, once per container."""
     adopt_other_loggers()
-    settings = Settings.from_environment(os.environ)
-    scratch = Path(tempfile.gettempdir()) / "crds"
-    s3 = client("s3")
-    rules = Rules(settings.mirror, scratch, s3)
-    masks = Masks(settings.mirror, scratch / "references")
-    # While the mirror answers, the next client is made.
-    beside = ThreadPoolExecutor(1, "reading the mirror")
-    reading = beside.submit(read_context, rules, settings.context)
-    events = client("events", _PROMPT)
-    wait([reading], _MIRROR_SECONDS)
-    beside.shutdown(wait=False)
-    logs = partial(client, "logs")
-    outcomes = Outcomes(settings.outcomes, settings.event_log, settings.event_bus, s3, events, logs)
-    return settings, Services(s3, References(rules, masks), Blocks(settings.blocks), outcomes)
-
-
-def read_context(rules: Rules, context: str) -> None:
-    """Read what every exposure needs of the mirror, before there is one.
-
-    What fails here fails again, and is announced, when an exposure is processed. What takes too
-    long goes on beside it: both write the same into the rules' caches.
-    """
-    try:
-        rules.prepare(context)
-    except Exception:
-        logger.warning("the mirror could not be read yet", exc_info=True)
-
-
-@cache
-def client(service: str, config: Config | None = None) -> Any:
-    """Make a client of an AWS service, when it is first needed."""
-    return boto3.client(service, config=config or _PATIENT)  # type: ignore[call-overload]
+    return Function.from_environment(os.environ)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -113,31 +61,101 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     dict
         For an SQS batch, the messages to deliver again; else the processing event's detail.
     """
-    settings, services = settings_and_services()
-    invocation = Invocation.from_context(context)
+    function, request_id = the_function(), context.aws_request_id
     if _is_batch(event):
-        return handle_batch(event, settings, services, invocation, partial(client, "sqs"))
-    return handle_one(event, settings, services, invocation)
+        seconds_left = context.get_remaining_time_in_millis() / 1000
+        return answer_batch(event, function, request_id, seconds_left)
+    result = answer(event, function, Attempt(request_id, request_id))
+    return result.to_detail() if result else {}
 
 
-def handle_one(
-    event: dict[str, Any], settings: Settings, services: Services, invocation: Invocation
+def answer_batch(
+    event: dict[str, Any], function: Function, request_id: str, seconds_left: float
 ) -> dict[str, Any]:
-    """Process one event or direct request; the last detail is returned, failures are raised."""
+    """Do what the messages of an SQS batch ask for; what is no JSON is announced, too."""
+
+    def answer_message(message: Message, is_unfinished: bool) -> None:
+        attempt = Attempt(message.identifier, request_id, is_retried=True)
+        try:
+            decoded = decode(message.body)
+        except InputRejected as exc:
+            _reject(exc, message.body, function, attempt)
+            raise
+        answer(decoded, function, attempt, is_unfinished)
+
+    return handle_batch(event, function.settings, function.sqs, seconds_left, answer_message)
+
+
+def answer(
+    event: object, function: Function, attempt: Attempt, is_unfinished: bool = False
+) -> ProcessingEvent | None:
+    """Do what an event asks for.
+
+    Parameters
+    ----------
+    event : object
+        One of the ways in.
+    function : `~handler.function.Function`
+        What to work with.
+    attempt : `~handler.requests.Attempt`
+        Who asks.
+    is_unfinished : bool
+        Whether nothing is to be made any more, only looked for.
+
+    Returns
+    -------
+    `~handler.event.ProcessingEvent` or None
+        How the last exposure ended; None if the event asks for none.
+
+    Raises
+    ------
+    Exception
+        The last failure, one that a retry may help before one that it may not. Every exposure of
+        the event is tried before.
+    """
+    parts, results = split(event), []
+    failures: list[Exception] = []
+    for number, part in enumerate(parts, 1):
+        cause = attempt.cause if len(parts) == 1 else f"{attempt.cause}/{number}"
+        try:
+            one = replace(attempt, cause=cause)
+            results.append(_answer_one(part, function, one, is_unfinished))
+        except Exception as exc:  # raised below, when every exposure was tried
+            failures.append(exc)
+    if failures:
+        raise max(failures, key=lambda failure: not isinstance(failure, InputRejected))
+    return results[-1] if results else None
+
+
+def _answer_one(
+    part: object, function: Function, attempt: Attempt, is_unfinished: bool
+) -> ProcessingEvent:
     try:
-        requests = requests_in(event)
+        request = read_request(part)
     except InputRejected as exc:
-        reject(exc, settings, services, invocation)
+        _reject(exc, json.dumps(part), function, attempt)
         raise
-    detail: dict[str, Any] = {}
-    for request in requests:
-        detail = process(request, settings, services, invocation)
-    return detail
+    if is_unfinished:
+        return look(request, function, attempt)
+    cause = request.cause or attempt.cause
+    attempt = replace(attempt, cause=cause, is_retried=attempt.is_retried or request.is_retried)
+    if not request.is_look:
+        return process(request, function, attempt)
+    result = look(request, function, attempt)
+    if result.status is Status.FAILED:
+        raise getattr(errors, result.error or "", TransientFailure)(result.reason)
+    return result
+
+
+def _reject(error: InputRejected, quoted: str, function: Function, attempt: Attempt) -> None:
+    """Announce an event that cannot be read as a request for any exposure."""
+    reason = InputRejected(f"{error}; the event: {quoted[:_QUOTED]}")
+    function.announcer(attempt).failed(Draft(Findings()), reason)
 
 
 def start() -> None:
     """Make ready in the INIT phase, where Lambda gives a whole CPU; know of SnapStart."""
-    settings_and_services()
+    the_function()
     if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
         from snapshot_restore_py import register_after_restore  # noqa: PLC0415  # the runtime's own
 
@@ -151,16 +169,17 @@ def restore() -> None:
     operational; the pauses between retries would be the same everywhere. Rules and masks in /tmp
     never change.
     """
-    settings_and_services.cache_clear()
+    the_function.cache_clear()
     client.cache_clear()
     boto3.setup_default_session()
     random.seed()
-    settings_and_services()
+    the_function()
 
 
-def _is_batch(event: dict[str, Any]) -> bool:
-    records = event.get("Records") or [{}]
-    return bool(records[0].get("eventSource") == "aws:sqs")
+def _is_batch(event: Any) -> bool:
+    records = event.get("Records") if isinstance(event, dict) else None
+    first = records[0] if isinstance(records, list) and records else None
+    return isinstance(first, dict) and first.get("eventSource") == "aws:sqs"
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:

@@ -1,71 +1,89 @@
-"""The messages of an SQS batch: which are done, which are to be delivered again, and when.
+"""The messages of an SQS batch: which are done, which are delivered again, and when.
 
-what happens to a message                  what becomes of it
-its exposure is processed or skipped       deleted
-its exposure is rejected                   announced and deleted: no retry would help
-anything else fails                        delivered again, after a while
-the last attempt fails                     announced, then moved to the dead-letter queue by SQS
-every attempt was ended from outside       the same: one more delivery is kept for saying so
+what happens to a message               what becomes of it
+what it asks for is done or rejected    deleted
+anything else fails                     delivered again, after a while
+the function is killed meanwhile        delivered again, a minute after the invocation would end
+it was delivered as often as may be     SQS moves it to the queue of unfinished messages
+
+How often a message may be delivered is the queue's affair: nothing here counts. From the queue of
+unfinished messages the same function is called, to look and to make nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from core.errors import InputRejected, TransientFailure
-from handler.announcements import Status
-from handler.case import Case, Services
-from handler.inputs import current_exposure
-from handler.invocation import Invocation
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.errors import InputRejected
 from handler.observability import logger
-from handler.process import process, reject
-from handler.requests import ExposureRequest, requests_in_body
 from handler.settings import Settings
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = ["handle_batch"]
+__all__ = ["Message", "handle_batch"]
 
 _LONGEST_DELAY = 900
-_QUOTED = 1000
-"""Characters of a message that cannot be read."""
+_GRACE = 60
+"""Seconds after the end of an invocation: by then it was killed, if it has not answered."""
+_LONGEST_VISIBILITY = 43_200
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message, and how often it was delivered."""
+    """A message.
+
+    Attributes
+    ----------
+    identifier, body, receipt : str
+        SQS's name for it, its content, and what changes its visibility.
+    queue : str
+        ARN of the queue that it comes from.
+    deliveries : int
+        How often it was delivered: a hint for how long to wait, and nothing else.
+    """
 
     identifier: str
     body: str
     receipt: str
-    delivery: int
+    queue: str
+    deliveries: int
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Message":
+    def from_record(cls, record: Mapping[str, Any]) -> "Message":
         """Read a record of the event that Lambda's poller makes of a batch."""
-        delivery = record.get("attributes", {}).get("ApproximateReceiveCount", "1")
-        receipt = record.get("receiptHandle", "")
-        return cls(record["messageId"], record["body"], receipt, int(delivery))
+        return cls(
+            record["messageId"],
+            record["body"],
+            record.get("receiptHandle", ""),
+            record.get("eventSourceARN", ""),
+            int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)),
+        )
 
 
 def handle_batch(
-    event: dict[str, Any],
+    event: Mapping[str, Any],
     settings: Settings,
-    services: Services,
-    invocation: Invocation,
     sqs: "Callable[[], SQSClient]",
-) -> dict[str, Any]:
-    """Process the messages of an SQS batch; a bad one does not stop the others.
+    seconds_left: float,
+    answer: Callable[[Message, bool], object],
+) -> dict[str, list[dict[str, str]]]:
+    """Answer the messages of an SQS batch; a bad one does not stop the others.
 
     Parameters
     ----------
-    event : dict
+    event : mapping
         The batch.
-    settings, services, invocation
-        As `handler.process.process` takes them.
+    settings : `~handler.settings.Settings`
+        The function's environment.
     sqs : callable
-        Makes the SQS client, which is needed only where something failed.
+        Makes the SQS client.
+    seconds_left : float
+        Until Lambda ends the invocation.
+    answer : callable
+        Does what a message asks for; the second argument says that it is only to look.
 
     Returns
     -------
@@ -73,74 +91,42 @@ def handle_batch(
         ``batchItemFailures``: the messages to deliver again.
     """
     messages = [Message.from_record(record) for record in event["Records"]]
-    again = [m for m in messages if not _is_done(m, settings, services, invocation)]
+    attempted = [message for message in messages if message.queue != settings.unfinished_queue]
+    for message in attempted:
+        _hide(message, seconds_left + _GRACE, settings, sqs)
+    again = [m for m in messages if not _is_answered(m, m not in attempted, answer)]
     for message in again:
-        _delay(message, settings, sqs)
+        if message in attempted:
+            delay = settings.retry_delay * 2 ** min(message.deliveries - 1, 10)
+            _hide(message, min(delay, _LONGEST_DELAY), settings, sqs)
     return {"batchItemFailures": [{"itemIdentifier": message.identifier} for message in again]}
 
 
-def _is_done(
-    message: Message, settings: Settings, services: Services, invocation: Invocation
+def _is_answered(
+    message: Message, is_unfinished: bool, answer: Callable[[Message, bool], object]
 ) -> bool:
-    """Process what a message asks for; return whether the message has had its answer."""
-    extra = {"message_id": message.identifier, "delivery": message.delivery}
-    attempt = invocation.attempt(message.delivery, settings.attempts)
+    extra = {"message_id": message.identifier, "deliveries": message.deliveries}
     try:
-        for request in _requests(message, settings, services, attempt):
-            if message.delivery > settings.attempts:
-                _give_up(request, settings, services, attempt)
-            else:
-                process(request, settings, services, attempt)
+        answer(message, is_unfinished)
     except InputRejected:
-        logger.exception("rejected", extra=extra)
+        logger.info("rejected, and announced", extra=extra)
     except Exception:
         logger.exception("to be delivered again", extra=extra)
         return False
     return True
 
 
-def _requests(
-    message: Message, settings: Settings, services: Services, invocation: Invocation
-) -> list[ExposureRequest]:
-    """Read what a message asks for; what cannot be read is quoted in the announcement."""
-    try:
-        return requests_in_body(message.body)
-    except InputRejected as exc:
-        quoted = InputRejected(f"{exc}; the message: {message.body[:_QUOTED]}")
-        reject(quoted, settings, services, invocation)
-        raise
-
-
-def _give_up(
-    request: ExposureRequest, settings: Settings, services: Services, invocation: Invocation
+def _hide(
+    message: Message, seconds: float, settings: Settings, sqs: "Callable[[], SQSClient]"
 ) -> None:
-    """Announce as failed what no attempt could announce, and have SQS put the message aside."""
-    case = Case(request, settings, services, invocation)
+    """Have a message delivered again after so long; if that fails, after the queue's own time."""
+    if settings.uploaded_queue is None:
+        return
     try:
-        case.target = request.target(settings.output_bucket, settings.output_prefix)
-        source, is_current = current_exposure(request.source, request.etag, case.store)
-    except InputRejected as exc:
-        case.announce(Status.FAILED, str(exc), InputRejected.__name__)
-        raise
-    case.source_is(source)
-    if not is_current:
-        return
-    known = services.outcomes.recorded(case.identity)
-    if known is not None and known.announced and known.detail["status"] == Status.COMPLETE:
-        return
-    reason = f"{source.location}: none of {settings.attempts} attempts came to an end"
-    if known is None or not known.announced:
-        case.announce(Status.FAILED, f"{reason} (time-out, memory)", TransientFailure.__name__)
-    raise TransientFailure(reason)
-
-
-def _delay(message: Message, settings: Settings, sqs: "Callable[[], SQSClient]") -> None:
-    """Have a message delivered again sooner than it would be, but later each time."""
-    if settings.queue is None:
-        return
-    wait = min(settings.retry_delay * 2 ** (message.delivery - 1), _LONGEST_DELAY)
-    if message.delivery >= settings.attempts:
-        wait = 0  # only to be put aside
-    sqs().change_message_visibility(
-        QueueUrl=settings.queue, ReceiptHandle=message.receipt, VisibilityTimeout=wait
-    )
+        sqs().change_message_visibility(
+            QueueUrl=settings.uploaded_queue,
+            ReceiptHandle=message.receipt,
+            VisibilityTimeout=int(min(seconds, _LONGEST_VISIBILITY)),
+        )
+    except (ClientError, BotoCoreError):
+        logger.warning("the visibility of a message cannot be set", exc_info=True)

@@ -1,58 +1,67 @@
 """What the function reads of its inputs: headers, flags the exposure brings, the user's flags."""
 
-import io
-from functools import partial
 from typing import Any
 
 import numpy as np
-from astropy.io import fits
-from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.hdus import locate
-from core.pixels import format_of
-from core.step import image_name, kept
+from core.images import decode, first_image
+from handler.requests import ExposureRequest
 from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore, StoredObject
+from handler.s3.objects import ObjectStore, StoredObject, Window
 
-__all__ = ["current_exposure", "present_image", "read_exposure", "read_user_dq"]
+__all__ = [
+    "current_location",
+    "describe_source",
+    "describe_user_dq",
+    "existing_image",
+    "is_asked_for",
+    "read_exposure",
+    "read_product",
+    "read_user_dq",
+]
 
 _LARGEST_USER_DQ = 256 * 1024 * 1024
+_NO_VERSION = "null"
+"""S3's name for the version of an object that was written while its bucket had none."""
 
 
-def current_exposure(
-    source: S3Location, etag: str | None, store: ObjectStore
-) -> tuple[StoredObject, bool]:
-    """Look an exposure up, and say whether it is still the object that was asked for.
-
-    Parameters
-    ----------
-    source : `~handler.s3.locations.S3Location`
-        The exposure, with the version that was asked for, if one was.
-    etag : str or None
-        Entity tag of what was asked for, where it is known.
-    store : `~handler.s3.objects.ObjectStore`
-        How to reach S3.
-
-    Returns
-    -------
-    tuple of `~handler.s3.objects.StoredObject` and bool
-        What lies there now, and whether it is what was asked for.
+def describe_source(request: ExposureRequest, store: ObjectStore) -> StoredObject:
+    """Look the exposure up; a version only where a direct request names one.
 
     Raises
     ------
     InputRejected
-        If there is nothing.
+        If it is not there, or may not be read.
     """
-    found = store.describe(S3Location(source.bucket, source.key), missing=InputRejected)
-    same_version = source.version_id in {None, found.location.version_id}
-    return found, same_version and (etag is None or etag.strip('"') == found.etag.strip('"'))
+    return store.describe(current_location(request), InputRejected)
+
+
+def current_location(request: ExposureRequest) -> S3Location:
+    """Return what is read: a version only where a direct request names one."""
+    source = request.source
+    return S3Location(source.bucket, source.key) if request.is_event else source
+
+
+def is_asked_for(request: ExposureRequest, source: StoredObject) -> bool:
+    """Say whether what lies there is still what an event speaks of."""
+    version = request.source.version_id
+    same_version = version is None or version == (source.version_id or _NO_VERSION)
+    return same_version and request.etag in {None, source.etag.strip('"')}
 
 
 def read_exposure(source: StoredObject, store: ObjectStore) -> Exposure:
     """Read the headers, and nothing but the headers.
+
+    Parameters
+    ----------
+    source : `~handler.s3.objects.StoredObject`
+        The exposure.
+    store : `~handler.s3.objects.ObjectStore`
+        How to reach S3.
 
     Raises
     ------
@@ -60,44 +69,67 @@ def read_exposure(source: StoredObject, store: ObjectStore) -> Exposure:
         If it is no exposure.
     """
     name = str(source.location)
-    hdus = locate(partial(store.read_headers, source), source.size, name)
+    hdus = locate(Window(store, source, InputRejected).read, source.size, name)
     return Exposure.from_hdus(hdus, name)
 
 
-def present_image(
+def existing_image(
     exposure: Exposure, source: StoredObject, store: ObjectStore
 ) -> NDArray[np.uint32] | None:
     """Read PIXELDQ or DQ of the exposure, where it has one that fits.
+
+    Parameters are those of `read_exposure`, and what it returned.
 
     Returns
     -------
     ndarray of uint32 or None
         Of the exposure's plane shape.
     """
-    hdu = kept(exposure, image_name(exposure), exposure.plane_shape)
+    hdu = exposure.existing_array(exposure.entails.image, exposure.plane_shape)
     if hdu is None:
         return None
-    stored = store.read(source, hdu.data_start, hdu.data_length)
-    pixels = format_of(hdu.header, f"{exposure.name}, {hdu.name}").decode(stored)
-    return pixels.reshape(hdu.shape).astype(np.uint32)
+    stored = store.read(source, hdu.data_start, hdu.data_length, InputRejected)
+    return decode(hdu, stored, exposure.name).astype(np.uint32)
 
 
-def read_user_dq(found: StoredObject, store: ObjectStore) -> NDArray[Any]:
+def read_product(product: StoredObject, store: ObjectStore) -> tuple[Exposure, NDArray[np.uint32]]:
+    """Read what a product says of its exposure, and its data-quality image.
+
+    Parameters are those of `read_exposure`.
+    """
+    exposure = read_exposure(product, store)
+    image = existing_image(exposure, product, store)
+    return exposure, np.zeros(exposure.plane_shape, np.uint32) if image is None else image
+
+
+def describe_user_dq(location: S3Location | None, store: ObjectStore) -> StoredObject | None:
+    """Look the user-supplied DQ up, where there is one.
+
+    Raises
+    ------
+    InputRejected
+        If it is not there, may not be read, or is too large for an image of a detector.
+    """
+    if location is None:
+        return None
+    described = store.describe(location, InputRejected)
+    if described.size > _LARGEST_USER_DQ:
+        raise InputRejected(
+            f"{location}: has {described.size} bytes, expected a DQ image of at most "
+            f"{_LARGEST_USER_DQ}"
+        )
+    return described
+
+
+def read_user_dq(described: StoredObject | None, store: ObjectStore) -> NDArray[Any] | None:
     """Read the first image of a FITS file.
 
     Raises
     ------
     InputRejected
-        If there is none, or the file is too large for an image of a detector.
+        If there is none.
     """
-    if found.size > _LARGEST_USER_DQ:
-        raise InputRejected(
-            f"{found.location}: has {found.size} bytes, expected a DQ image of at most "
-            f"{_LARGEST_USER_DQ}"
-        )
-    content = store.read(found, 0, found.size)
-    try:
-        data = fits.getdata(io.BytesIO(content))
-    except (OSError, IndexError, TypeError, ValueError, VerifyError) as exc:
-        raise InputRejected(f"{found.location}: no DQ image can be read from it: {exc}") from exc
-    return np.asarray(data)
+    if described is None:
+        return None
+    content = store.read(described, 0, described.size, InputRejected)
+    return first_image(content, str(described.location))

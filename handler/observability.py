@@ -1,69 +1,76 @@
 """The function's logger and metrics. Every line is JSON and says which request it belongs to."""
 
 import logging
-from typing import Any
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
 from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
-__all__ = ["adopt_other_loggers", "logger", "measure", "report"]
+from handler.event import ProcessingEvent, Status
+
+__all__ = ["adopt_other_loggers", "logger", "measure"]
 
 NAMESPACE = "JwstDqInit"
 SERVICE = "dq_init"
 
-_COUNTED = {
-    "Complete": "Processed",
-    "Skipped": "Skipped",
-    "Failed": "GivenUp",
-    "InputRejected": "Rejected",
-}
+DETECTORS = frozenset(
+    {
+        *(f"NRC{module}{number}" for module in "AB" for number in ("1", "2", "3", "4", "LONG")),
+        *("NIS", "NRS1", "NRS2", "MIRIMAGE", "MIRIFULONG", "MIRIFUSHORT", "GUIDER1", "GUIDER2"),
+    }
+)
+"""Every detector of JWST: each dimension of a metric is paid for, and headers hold anything."""
+INSTRUMENTS = frozenset({"NIRCAM", "NIRISS", "NIRSPEC", "MIRI", "FGS"})
+_LEAST_WINDOW = 4096
+"""Pixels of a window that is large enough for its share of bad pixels to mean something."""
+
+_COUNTED = {Status.COMPLETE: "Processed", Status.SKIPPED: "Skipped", Status.FAILED: "GivenUp"}
 
 logger = Logger(service=SERVICE)
 
 
 def adopt_other_loggers() -> None:
     """Make the step's, Python's and CRDS's own messages JSON lines with the same keys."""
-    names = ("core", "py.warnings", "CRDS")
+    names = ("core", "handler", "py.warnings", "CRDS")
     for name in names:
         logging.getLogger(name)
     logging.captureWarnings(capture=True)
-    copy_config_to_registered_loggers(source_logger=logger, include={"core", "py", "CRDS"})
+    copy_config_to_registered_loggers(
+        source_logger=logger, include={"core", "handler", "py", "CRDS"}
+    )
 
 
-def report(detail: dict[str, Any]) -> None:
-    """Log and measure what was announced.
-
-    Parameters
-    ----------
-    detail : dict
-        The processing event's detail.
-    """
-    logger.info("DQ initialization %s", detail["status"], extra={"detail": detail})
-    measure(detail, _COUNTED[detail["error"] if detail["error"] in _COUNTED else detail["status"]])
-
-
-def measure(detail: dict[str, Any], counted_as: str) -> None:
+def measure(event: ProcessingEvent, is_announced: bool = True) -> None:
     """Publish the metrics of one exposure: by instrument and detector, and for the whole service.
 
     Parameters
     ----------
-    detail : dict
-        The processing event's detail.
-    counted_as : str
-        The count it goes into: Processed, Skipped, Rejected, GivenUp or Retried.
+    event : `~handler.event.ProcessingEvent`
+        How it ended.
+    is_announced : bool
+        Whether that is final; what somebody tries again is counted as Retried.
     """
-    exposure, flags, function = detail["exposure"] or {}, detail["flags"], detail["function"]
+    exposure, flags = event.findings.exposure, event.findings.flags
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
-    metrics.add_dimension("instrument", exposure.get("instrument") or "unknown")
-    metrics.add_dimension("detector", exposure.get("detector") or "unknown")
+    instrument = exposure.instrument if exposure else None
+    detector = exposure.detector if exposure else None
+    metrics.add_dimension("instrument", instrument if instrument in INSTRUMENTS else "other")
+    metrics.add_dimension("detector", detector if detector in DETECTORS else "other")
     metrics.add_dimensions(service=SERVICE)
-    metrics.add_metric(counted_as, MetricUnit.Count, 1)
-    if detail["error"] == "ReferenceUnavailable":
+    metrics.add_metric(_counted_as(event, is_announced), MetricUnit.Count, 1)
+    if event.error == "ReferenceUnavailable":
         metrics.add_metric("MirrorTrouble", MetricUnit.Count, 1)
-    metrics.add_metric("Duration", MetricUnit.Seconds, function["durationSeconds"])
-    metrics.add_metric("BytesReceived", MetricUnit.Bytes, function["bytesReceived"])
-    metrics.add_metric("BytesSent", MetricUnit.Bytes, function["bytesSent"])
-    if detail["status"] == "Complete":
-        metrics.add_metric("DoNotUseFraction", MetricUnit.NoUnit, flags["doNotUseFraction"])
+    metrics.add_metric("Duration", MetricUnit.Seconds, event.function.duration_seconds)
+    metrics.add_metric("BytesReceived", MetricUnit.Bytes, event.function.bytes_received)
+    metrics.add_metric("BytesSent", MetricUnit.Bytes, event.function.bytes_sent)
+    reference = event.findings.reference
+    masked = reference is not None and reference.mask is not None
+    if event.status is Status.COMPLETE and masked and flags and flags.pixels >= _LEAST_WINDOW:
+        metrics.add_metric("DoNotUseFraction", MetricUnit.NoUnit, flags.do_not_use_fraction)
     metrics.flush_metrics()
+
+
+def _counted_as(event: ProcessingEvent, is_announced: bool) -> str:
+    if not is_announced:
+        return "Retried"
+    return "Rejected" if event.error == "InputRejected" else _COUNTED[event.status]

@@ -8,31 +8,58 @@ a processing event of ours that says Failed        {"source": "jwst.dq_init", "d
 
 The body of each message of an SQS batch is one of these, as JSON. S3 notifications encode keys as
 forms do (a blank is ``+``); EventBridge and direct requests carry them as they are. A failure that
-comes back (an operator has sent it from the queue of rejected input) asks for the same once more.
-The message that S3 sends to test a notification asks for nothing.
+comes back (an operator has sent it from the queue of failures) asks for the same once more. The
+message that S3 sends to test a notification asks for nothing.
 """
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 from urllib.parse import unquote_plus
 
 from core.errors import InputRejected
 from core.product import NO_MASK, product_name
+from handler.event import SOURCE
 from handler.s3.locations import S3Location
-from handler.settings import OnExisting
 
-__all__ = ["SOURCE", "ExposureRequest", "requests_in", "requests_in_body"]
-
-SOURCE = "jwst.dq_init"
-"""Of the processing events."""
+__all__ = ["Attempt", "ExposureRequest", "OnExisting", "decode", "read_request", "split"]
 
 Event = Mapping[str, Any]
 
 _CONTEXT = re.compile(r"latest|jwst_\d+\.pmap")
 _INPUT_SUFFIX = "_uncal.fits"
+_LONGEST_TEXT = 1024
+"""Bytes of any text of a request; S3's own limit for keys."""
+
+
+class OnExisting(StrEnum):
+    """What a direct request wants done where the product's key is taken. Events always skip."""
+
+    SKIP = "skip"
+    REPLACE = "replace"
+    ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Who asks, and whether somebody tries again after a failure that a retry may help.
+
+    Attributes
+    ----------
+    cause : str
+        The SQS message, the execution or the invocation that asks: the same in every attempt.
+    request_id : str
+        AWS's identifier of the invocation.
+    is_retried : bool
+        Whether a failure that a retry may help is noted, not announced.
+    """
+
+    cause: str
+    request_id: str
+    is_retried: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,35 +69,41 @@ class ExposureRequest:
     Attributes
     ----------
     source : `~handler.s3.locations.S3Location`
-        The exposure, with the version that the event names.
+        The exposure, with the version that the event or request names.
     context : str or None
         CRDS context; None for the function's own.
     mask : `~handler.s3.locations.S3Location`, ``"N/A"`` or None
         A mask to use instead of the rules' choice; N/A for none at all.
     user_dq : `~handler.s3.locations.S3Location` or None
         User-supplied DQ image.
-    on_existing : `~handler.settings.OnExisting` or None
-        What to do when the product is there; None for the function's own.
+    on_existing : `OnExisting`
+        What to do where the product's key is taken.
     output_key : str or None
         Key of the product; None for the usual one.
-    announce_failure : bool
-        Whether a failure that a retry may help is announced; a caller that retries, and announces
-        the last failure itself, says no.
     etag : str or None
-        Entity tag of the object that the event speaks of.
-    anew : bool
-        Whether the result is announced even if it was announced before.
+        Entity tag of the object that the event speaks of, without quotes.
+    is_event : bool
+        Whether it speaks of the object as it was when it was created; a direct request names the
+        version that it wants read.
+    cause : str or None
+        What a direct request says of who asks.
+    is_retried : bool
+        Whether the caller of a direct request tries again.
+    is_look : bool
+        Whether nothing is to be made any more, only looked for.
     """
 
     source: S3Location
     context: str | None = None
     mask: S3Location | str | None = None
     user_dq: S3Location | None = None
-    on_existing: OnExisting | None = None
+    on_existing: OnExisting = OnExisting.SKIP
     output_key: str | None = None
-    announce_failure: bool = True
     etag: str | None = None
-    anew: bool = False
+    is_event: bool = False
+    cause: str | None = None
+    is_retried: bool = False
+    is_look: bool = False
 
     @classmethod
     def from_direct(cls, event: Event) -> "ExposureRequest":
@@ -83,22 +116,22 @@ class ExposureRequest:
         """
         unknown = set(event) - set(_FIELDS)
         if unknown:
+            names = sorted(str(name)[:_LONGEST_TEXT] for name in unknown)[:5]
             raise InputRejected(
-                f"request: unknown fields {sorted(unknown)}, expected some of {list(_FIELDS)}"
+                f"request: unknown fields {names}, expected some of {list(_FIELDS)}"
             )
-        context = _text(event, "context")
-        if context is not None and not _CONTEXT.fullmatch(context):
-            raise InputRejected(f"request: context is {context!r}, expected latest or jwst_N.pmap")
         return cls(
             source=S3Location(
                 _required(event, "bucket"), _required(event, "key"), _text(event, "versionId")
             ),
-            context=context,
-            mask=NO_MASK if event.get("mask") == NO_MASK else _location(event, "mask"),
+            context=_context(event),
+            mask=NO_MASK if event.get("mask") == NO_MASK else _mask(event),
             user_dq=_location(event, "userSuppliedDq"),
             on_existing=_on_existing(event),
             output_key=_text(event, "outputKey"),
-            announce_failure=_flag(event, "announceFailure"),
+            cause=_text(event, "cause"),
+            is_retried=_flag(event, "retried"),
+            is_look=_flag(event, "look"),
         )
 
     def to_direct(self) -> dict[str, str]:
@@ -106,11 +139,11 @@ class ExposureRequest:
         fields = {
             "bucket": self.source.bucket,
             "key": self.source.key,
-            "versionId": self.source.version_id,
+            "versionId": None if self.is_event else self.source.version_id,
             "context": self.context,
             "mask": None if self.mask is None else str(self.mask),
             "userSuppliedDq": None if self.user_dq is None else str(self.user_dq),
-            "onExisting": None if self.on_existing is None else self.on_existing.value,
+            "onExisting": None if self.on_existing is OnExisting.SKIP else self.on_existing.value,
             "outputKey": self.output_key,
         }
         return {name: value for name, value in fields.items() if value is not None}
@@ -126,13 +159,27 @@ class ExposureRequest:
         Raises
         ------
         InputRejected
-            If the product would set the function off again, or lie where its input lies.
+            If the product would set the function off again, or lie where its input lies, or
+            elsewhere than below the prefix.
         """
-        name = product_name(self.source.key.rpartition("/")[2])
-        target = S3Location(bucket, self.output_key or f"{prefix}{name}")
-        if target.key.endswith(_INPUT_SUFFIX) or target == replace(self.source, version_id=None):
+        folder, slash, name = self.source.key.rpartition("/")
+        target = S3Location(
+            bucket, self.output_key or f"{prefix}{folder}{slash}{product_name(name)}"
+        )
+        if not target.key.startswith(prefix) or target.key == prefix:
+            raise InputRejected(
+                f"{self.source}: outputKey is {target.key!r}, expected a key below {prefix!r}"
+            )
+        if target.key.endswith(_INPUT_SUFFIX) or target == S3Location(
+            self.source.bucket, self.source.key
+        ):
             raise InputRejected(
                 f"{self.source}: its product would be {target}, which is an input's key"
+            )
+        if len(target.key.encode()) > _LONGEST_TEXT:
+            raise InputRejected(
+                f"{self.source}: its product's key would have {len(target.key.encode())} bytes, "
+                f"expected at most {_LONGEST_TEXT}"
             )
         return target
 
@@ -146,79 +193,105 @@ _FIELDS = (
     "userSuppliedDq",
     "onExisting",
     "outputKey",
-    "announceFailure",
+    "cause",
+    "retried",
+    "look",
 )
 
 
-def requests_in(event: Event) -> list[ExposureRequest]:
-    """Read an event that is one of the three kinds; SQS batches are read message by message.
+def decode(body: str) -> object:
+    """Decode the body of an SQS message.
+
+    Raises
+    ------
+    InputRejected
+        If it is not JSON.
+    """
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise InputRejected(f"message body is not JSON: {exc}") from exc
+
+
+def split(event: object) -> list[object]:
+    """Divide what arrived into what asks for one exposure each.
 
     Parameters
     ----------
-    event : mapping
-        The event, decoded from JSON.
+    event : object
+        An event, decoded from JSON; SQS batches are read message by message.
 
     Returns
     -------
-    list of `ExposureRequest`
-        None for a test message or an event that speaks of no new object.
-
-    Raises
-    ------
-    InputRejected
-        If it is none of the kinds, or a field that it needs is missing.
+    list
+        For `read_request`, one by one: a bad one does not stop the others. None for a test message
+        or an event that speaks of no new object.
     """
+    if not isinstance(event, dict):
+        return [event]
     if event.get("Event") == "s3:TestEvent":
         return []
-    if "Records" in event:
-        return [
-            _from_notification(record)
-            for record in event["Records"]
-            if str(record.get("eventName", "")).startswith("ObjectCreated:")
-        ]
-    if event.get("source") == "aws.s3":
-        return [_from_eventbridge(event)] if event.get("detail-type") == "Object Created" else []
-    if event.get("source") == SOURCE:
-        return [_from_failure(event)]
-    return [ExposureRequest.from_direct(event)]
+    records = event.get("Records")
+    if isinstance(records, list):
+        return [{"Records": [record]} for record in records if _asks(record)]
+    if event.get("source") == "aws.s3" and event.get("detail-type") != "Object Created":
+        return []
+    return [event]
 
 
-def requests_in_body(body: str) -> list[ExposureRequest]:
-    """Read the body of an SQS message.
+def _asks(record: object) -> bool:
+    """Whether a record of a notification asks for something, or is none at all."""
+    if not isinstance(record, dict) or "eventName" not in record:
+        return True
+    return str(record["eventName"]).startswith("ObjectCreated:")
+
+
+def read_request(event: object) -> ExposureRequest:
+    """Read one of what `split` returns.
 
     Raises
     ------
     InputRejected
-        If it is not JSON, or not an event.
+        If it is none of the ways in, or a field that it needs is missing or makes no sense.
     """
-    try:
-        event = json.loads(body)
-    except ValueError as exc:
-        raise InputRejected(f"message body is not JSON: {exc}") from exc
     if not isinstance(event, dict):
-        raise InputRejected(f"message body is {type(event).__name__}, expected an event")
-    return requests_in(event)
+        raise InputRejected(f"event is {type(event).__name__}, expected an object")
+    if "Records" in event:
+        return _created(event, "S3 notification", _from_notification)
+    if event.get("source") == "aws.s3":
+        return _created(event, "EventBridge event", _from_eventbridge)
+    if event.get("source") == SOURCE:
+        return _from_failure(event)
+    return ExposureRequest.from_direct(event)
 
 
-def _from_notification(record: Event) -> ExposureRequest:
+def _created(
+    event: Event, kind: str, read: Callable[[Event], tuple[object, object, object, object]]
+) -> ExposureRequest:
+    """Read an event that S3 sends; its fields are no more trusted than a request's."""
     try:
-        entity = record["s3"]
-        found = entity["object"]
-        key = unquote_plus(found["key"])
-        source = S3Location(entity["bucket"]["name"], key, found.get("versionId"))
-        return ExposureRequest(source, etag=found.get("eTag"))
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise InputRejected(f"S3 notification: {exc!r} where an object was expected") from exc
+        fields = dict(zip(("bucket", "key", "versionId", "etag"), read(event), strict=True))
+    except (KeyError, IndexError, TypeError, AttributeError) as exc:
+        raise InputRejected(f"{kind}: {exc!r} where an object was expected") from exc
+    source = S3Location(
+        _required(fields, "bucket"), _required(fields, "key"), _text(fields, "versionId")
+    )
+    etag = _text(fields, "etag")
+    return ExposureRequest(source, etag=etag and etag.strip('"'), is_event=True)
 
 
-def _from_eventbridge(event: Event) -> ExposureRequest:
-    try:
-        detail = event["detail"]
-        found = detail["object"]
-        source = S3Location(detail["bucket"]["name"], found["key"], found.get("version-id"))
-        return ExposureRequest(source, etag=found.get("etag"))
-    except (KeyError, TypeError, AttributeError) as exc:
-        raise InputRejected(f"EventBridge event: {exc!r} where an object was expected") from exc
+def _from_notification(event: Event) -> tuple[object, object, object, object]:
+    entity = event["Records"][0]["s3"]
+    described = entity["object"]
+    key = unquote_plus(described["key"])
+    return entity["bucket"]["name"], key, described.get("versionId"), described.get("eTag")
+
+
+def _from_eventbridge(event: Event) -> tuple[object, object, object, object]:
+    detail = event["detail"]
+    described = detail["object"]
+    version = described.get("version-id")
+    return detail["bucket"]["name"], described["key"], version, described.get("etag")
 
 
 def _from_failure(event: Event) -> ExposureRequest:
@@ -227,14 +300,25 @@ def _from_failure(event: Event) -> ExposureRequest:
     request = detail.get("request") if isinstance(detail, dict) and failed else None
     if not isinstance(request, dict):
         raise InputRejected("processing event: expected one that says Failed and names a request")
-    return replace(ExposureRequest.from_direct(request), anew=True)
+    return ExposureRequest.from_direct(request)
 
 
 def _text(event: Event, field: str) -> str | None:
     value = event.get(field)
-    if value is None or (isinstance(value, str) and value):
-        return value
-    raise InputRejected(f"request: {field} is {value!r}, expected text")
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value:
+        raise InputRejected(f"request: {field} is {str(value)[:80]!r}, expected text")
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError as exc:
+        raise InputRejected(f"request: {field} is no text: {exc}") from exc
+    if size > _LONGEST_TEXT:
+        raise InputRejected(
+            f"request: {field} has {size} bytes ({value[:80]!r}...), expected at most "
+            f"{_LONGEST_TEXT}"
+        )
+    return value
 
 
 def _required(event: Event, field: str) -> str:
@@ -245,10 +329,17 @@ def _required(event: Event, field: str) -> str:
 
 
 def _flag(event: Event, field: str) -> bool:
-    value = event.get(field, True)
+    value = event.get(field, False)
     if isinstance(value, bool):
         return value
-    raise InputRejected(f"request: {field} is {value!r}, expected true or false")
+    raise InputRejected(f"request: {field} is {str(value)[:80]!r}, expected true or false")
+
+
+def _context(event: Event) -> str | None:
+    context = _text(event, "context")
+    if context is not None and not _CONTEXT.fullmatch(context):
+        raise InputRejected(f"request: context is {context!r}, expected latest or jwst_N.pmap")
+    return context
 
 
 def _location(event: Event, field: str) -> S3Location | None:
@@ -259,10 +350,18 @@ def _location(event: Event, field: str) -> S3Location | None:
         raise InputRejected(f"request: {field}: {exc}") from exc
 
 
-def _on_existing(event: Event) -> OnExisting | None:
-    value = _text(event, "onExisting")
+def _mask(event: Event) -> S3Location | None:
+    """A mask's name goes into R_MASK, and FITS headers are ASCII."""
+    mask = _location(event, "mask")
+    if mask is not None and not str(mask).isascii():
+        raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK names it")
+    return mask
+
+
+def _on_existing(event: Event) -> OnExisting:
+    value = _text(event, "onExisting") or OnExisting.SKIP.value
     try:
-        return None if value is None else OnExisting(value)
+        return OnExisting(value)
     except ValueError as exc:
         raise InputRejected(
             f"request: onExisting is {value!r}, expected one of {', '.join(OnExisting)}"

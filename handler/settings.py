@@ -2,25 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import TypeVar
 
 from core.product import Encoding
 from handler.s3.locations import S3Location
 
-__all__ = ["LATEST", "OnExisting", "Settings"]
-
-LATEST = "latest"
-
-Choice = TypeVar("Choice", bound=StrEnum)
-
-
-class OnExisting(StrEnum):
-    """What to do when a product made from the same input and mask is there."""
-
-    SKIP = "skip"
-    REPLACE = "replace"
-    ERROR = "error"
+__all__ = ["Settings"]
 
 
 @dataclass(frozen=True)
@@ -39,35 +25,29 @@ class Settings:
         EventBridge bus for processing events.
     encoding : `~core.product.Encoding`
         How science pixels are written.
-    on_existing : `OnExisting`
-        What to do when the product is there.
     blocks : `~handler.s3.locations.S3Location` or None
         Where repeated planes may be kept; None to keep none.
-    outcomes : `~handler.s3.locations.S3Location` or None
-        Where it is kept how exposures ended; None to keep nothing.
-    event_log : str or None
-        CloudWatch log group that holds every processing event.
-    queue : str or None
-        Address of the SQS queue whose batches come in.
-    attempts : int
-        How often a message of it is attempted.
+    ledger : `~handler.s3.locations.S3Location` or None
+        Where the result for every product is kept; None to keep none.
+    uploaded_queue : str or None
+        Address of the SQS queue whose messages are attempted.
     retry_delay : int
         Seconds before a message whose first attempt failed is delivered again.
+    unfinished_queue : str or None
+        ARN of the SQS queue of messages whose every attempt failed.
     """
 
     output_bucket: str
     output_prefix: str
     mirror: S3Location
-    context: str
-    event_bus: str
-    encoding: Encoding
-    on_existing: OnExisting
+    context: str = "latest"
+    event_bus: str = "default"
+    encoding: Encoding = Encoding.NATIVE
     blocks: S3Location | None = None
-    outcomes: S3Location | None = None
-    event_log: str | None = None
-    queue: str | None = None
-    attempts: int = 5
+    ledger: S3Location | None = None
+    uploaded_queue: str | None = None
     retry_delay: int = 30
+    unfinished_queue: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -86,17 +66,15 @@ class Settings:
         return cls(
             output_bucket=_required(environment, "OUTPUT_BUCKET"),
             output_prefix=environment.get("OUTPUT_PREFIX", "dq_init/"),
-            mirror=_mirror(_required(environment, "CRDS_MIRROR")),
-            context=environment.get("CRDS_CONTEXT") or LATEST,
+            mirror=_prefix("CRDS_MIRROR", _required(environment, "CRDS_MIRROR")),
+            context=environment.get("CRDS_CONTEXT") or "latest",
             event_bus=environment.get("EVENT_BUS") or "default",
-            encoding=_choice(environment, "SCIENCE_ENCODING", Encoding, Encoding.NATIVE),
-            blocks=_place(environment, "DQ_BLOCK_URI"),
-            outcomes=_place(environment, "OUTCOME_URI"),
-            event_log=environment.get("EVENT_LOG") or None,
-            queue=environment.get("UPLOADED_QUEUE") or None,
-            attempts=_count(environment, "MAX_ATTEMPTS", 5),
-            retry_delay=_count(environment, "RETRY_DELAY", 30),
-            on_existing=_choice(environment, "ON_EXISTING", OnExisting, OnExisting.SKIP),
+            encoding=_encoding(environment, "SCIENCE_ENCODING"),
+            blocks=_optional_prefix(environment, "DQ_BLOCK_URI"),
+            ledger=_optional_prefix(environment, "LEDGER_URI"),
+            uploaded_queue=environment.get("UPLOADED_QUEUE") or None,
+            retry_delay=_positive(environment, "RETRY_DELAY", 30),
+            unfinished_queue=environment.get("UNFINISHED_QUEUE") or None,
         )
 
 
@@ -107,37 +85,28 @@ def _required(environment: Mapping[str, str], name: str) -> str:
     return value
 
 
-def _mirror(uri: str) -> S3Location:
-    if uri != uri.lower():
-        # The crds package turns the addresses it is given to lower case before it reads them.
-        raise ValueError(f"CRDS_MIRROR={uri!r}: the prefix must be in lower case")
+def _prefix(name: str, uri: str) -> S3Location:
     try:
         return S3Location.parse_prefix(uri)
-    except ValueError as exc:
-        raise ValueError(f"CRDS_MIRROR={uri!r}: {exc}") from exc
-
-
-def _place(environment: Mapping[str, str], name: str) -> S3Location | None:
-    uri = environment.get(name, "")
-    try:
-        return S3Location.parse_prefix(uri) if uri else None
     except ValueError as exc:
         raise ValueError(f"{name}={uri!r}: {exc}") from exc
 
 
-def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+def _optional_prefix(environment: Mapping[str, str], name: str) -> S3Location | None:
+    uri = environment.get(name, "")
+    return _prefix(name, uri) if uri else None
+
+
+def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     value = environment.get(name) or str(default)
     if not value.isdecimal() or int(value) < 1:
         raise ValueError(f"{name}={value!r}: expected a number from 1")
     return int(value)
 
 
-def _choice(
-    environment: Mapping[str, str], name: str, choices: type[Choice], default: Choice
-) -> Choice:
-    value = environment.get(name) or default.value
+def _encoding(environment: Mapping[str, str], name: str) -> Encoding:
+    value = environment.get(name) or Encoding.NATIVE.value
     try:
-        return choices(value)
+        return Encoding(value)
     except ValueError as exc:
-        expected = ", ".join(choices)
-        raise ValueError(f"{name}={value!r}: expected one of {expected}") from exc
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(Encoding)}") from exc

@@ -2,9 +2,8 @@
 
 import gzip
 import json
-import os
 import shutil
-import time
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,27 +16,23 @@ import jsonschema
 import pytest
 from hypothesis import settings as hypothesis_settings
 
-from core.product import Encoding
 from handler import app
-from handler.app import handle_one
-from handler.batches import handle_batch
-from handler.case import Services
-from handler.invocation import Invocation
-from handler.outcomes import Outcomes
-from handler.reference import References
-from handler.references.masks import Masks
-from handler.references.rules import Rules
+from handler.announcements import Bus
+from handler.function import Function
+from handler.ledger import Ledger
+from handler.references.resolution import References
 from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
-from handler.settings import OnExisting, Settings
-from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from handler.settings import Settings
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.mirror.cache import upload_cache
 
+UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
 SCHEMA = json.loads(
-    (PROJECT / "infra" / "contracts" / "processing-event-1.1.schema.json").read_text()
+    (PROJECT / "infra" / "contracts" / "processing-event-2.0.schema.json").read_text()
 )
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
@@ -83,43 +78,60 @@ def mirrors(aws: LocalAws, sample_cache: Path) -> set[str]:
 
 
 @dataclass
-class Function:
+class Harness:
     """The function, in the embedded AWS."""
 
     aws: LocalAws
-    services: Services
-    settings: Settings
-    announced: list[dict[str, Any]] = field(default_factory=list)
+    function: Function
     requests: Iterator[int] = field(default_factory=lambda: count(1))
+
+    @property
+    def settings(self) -> Settings:
+        return self.function.settings
 
     def upload(self, content: bytes | Path, key: str) -> str:
         body = content.read_bytes() if isinstance(content, Path) else content
         answer = self.aws.client("s3").put_object(Bucket=RAW, Key=key, Body=body)
         return answer["VersionId"]
 
-    def with_settings(self, **changes: Any) -> "Function":
-        return replace(self, settings=replace(self.settings, **changes))
+    def with_settings(self, **changes: Any) -> "Harness":
+        settings = replace(self.settings, **changes)
+        return replace(self, function=replace(self.function, settings=settings))
+
+    def with_services(self, **changes: Any) -> "Harness":
+        return replace(self, function=replace(self.function, **changes))
 
     def run(self, key: str, **fields: Any) -> dict[str, Any]:
         """A direct request; returns the detail, raises on failure."""
-        event = {"bucket": RAW, "key": key, **fields}
-        return self.run_event(event)
+        return self.run_event({"bucket": RAW, "key": key, **fields})
 
-    def run_event(self, event: dict[str, Any]) -> dict[str, Any]:
-        return handle_one(event, self.settings, self.services, self.invocation())
+    def run_event(self, event: Any, request_id: str = "") -> dict[str, Any]:
+        request_id = request_id or f"request-{next(self.requests)}"
+        result = app.answer(event, self.function, app.Attempt(request_id, request_id))
+        return result.to_detail() if result else {}
 
-    def run_batch(self, *bodies: str, delivery: int = 1) -> dict[str, Any]:
-        attributes = {"ApproximateReceiveCount": str(delivery)}
+    def run_batch(
+        self, *bodies: str, identifier: str = "", deliveries: int = 1, queue: str = ""
+    ) -> list[str]:
+        """An SQS batch; returns which of its messages are to be delivered again."""
+        identifiers = [identifier or f"message-{next(self.requests)}" for _ in bodies]
         records = [
-            {"messageId": f"message-{i}", "body": body, "attributes": attributes}
-            for i, body in enumerate(bodies)
+            {
+                "eventSource": "aws:sqs",
+                "messageId": name,
+                "body": body,
+                "receiptHandle": "receipt",
+                "eventSourceARN": queue,
+                "attributes": {"ApproximateReceiveCount": str(deliveries)},
+            }
+            for name, body in zip(identifiers, bodies, strict=True)
         ]
-        batch = {"Records": records}
-        sqs = partial(self.aws.client, "sqs")
-        return handle_batch(batch, self.settings, self.services, self.invocation(), sqs)
+        answer = app.answer_batch({"Records": records}, self.function, "request-of-batch", 900)
+        return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
-    def invocation(self) -> Invocation:
-        return Invocation(f"request-{next(self.requests)}", time.time() + 900)
+    def run_unfinished(self, *bodies: str, identifier: str = "") -> list[str]:
+        """A batch from the queue of messages whose every attempt failed."""
+        return self.run_batch(*bodies, identifier=identifier, queue=UNFINISHED)
 
     def product(self, detail: dict[str, Any]) -> bytes:
         output = detail["output"]
@@ -143,6 +155,14 @@ class Function:
         return details
 
 
+def created(key: str, version: str | None = None, etag: str | None = None) -> str:
+    """The body of a message: EventBridge says that an exposure was uploaded."""
+    entity = {"key": key, "version-id": version, "etag": etag}
+    known = {name: value for name, value in entity.items() if value is not None}
+    detail = {"bucket": {"name": RAW}, "object": known}
+    return json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})
+
+
 @pytest.fixture
 def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[Any]:
     """Make functions of any settings, each with an empty /tmp."""
@@ -150,27 +170,34 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
 
     def make(
         prefix: str = "", context: str = "latest", blocks: S3Location | None = None
-    ) -> Function:
-        mirror = S3Location(MIRROR, prefix)
-        scratch = tmp_path / "scratch"
-        s3, events, logs = aws.client("s3"), aws.client("events"), partial(aws.client, "logs")
-        references = References(Rules(mirror, scratch, s3), Masks(mirror, scratch / "references"))
-        place = S3Location(PRODUCTS, "dq_outcomes")
-        outcomes = Outcomes(place, EVENT_LOG, "default", s3, events, logs)
-        services = Services(s3, references, Blocks(blocks), outcomes)
+    ) -> Harness:
+        mirror, scratch = S3Location(MIRROR, prefix), tmp_path / "scratch"
+        s3, events = aws.client("s3"), aws.client("events")
         settings = Settings(
-            PRODUCTS, "dq_init/", mirror, context, "default", Encoding.NATIVE, OnExisting.SKIP
+            PRODUCTS,
+            "dq_init/",
+            mirror,
+            context,
+            blocks=blocks,
+            ledger=S3Location(PRODUCTS, "dq_ledger"),
+            unfinished_queue=UNFINISHED,
         )
-        return Function(aws, services, settings)
+        function = Function(
+            settings,
+            s3,
+            References.of(mirror, scratch, s3),
+            Blocks(blocks),
+            Ledger(settings.ledger),
+            Bus("default", events),
+            partial(aws.client, "sqs"),
+        )
+        return Harness(aws, function)
 
-    environment = dict(os.environ)
-    yield make
-    os.environ.clear()  # what `crds` was told
-    os.environ.update(environment)
+    return make
 
 
 @pytest.fixture
-def function(make_function: Any) -> Function:
+def function(make_function: Any) -> Harness:
     """The function, with the project's own mirror."""
     return make_function()
 
@@ -180,7 +207,7 @@ def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     """The function's entry in an environment and a /tmp of its own, nothing made yet."""
     monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
     monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}")
-    monkeypatch.setattr(app.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     forget()
     yield app
     forget()
@@ -188,7 +215,7 @@ def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
 def forget() -> None:
     """Let the entry make its services and clients anew."""
-    app.settings_and_services.cache_clear()
+    app.the_function.cache_clear()
     app.client.cache_clear()
 
 

@@ -4,7 +4,8 @@
 references, and with them asdf, astropy.table and parsers of text tables. That is a quarter of a
 cold start. Here empty modules stand for the tools while the package is imported, and are gone
 afterwards: whoever imports a tool then gets the real one. Nor does it open a URL as it is imported
-(an empty one, against a fault of macOS): that would load every certificate of the machine.
+(an empty one, against a fault of macOS): that would load every certificate of the machine. Whatever
+the house needs of `crds` it takes from here.
 """
 
 import importlib
@@ -14,7 +15,16 @@ from contextlib import contextmanager
 from types import ModuleType
 from urllib import request
 
-__all__ = ["without_tools"]
+__all__ = [
+    "CRDS_VERSION",
+    "CrdsError",
+    "InvalidDatetimeError",
+    "proxy",
+    "rmap",
+    "timestamp",
+    "utils",
+    "without_tools",
+]
 
 _TOOLS = {
     "bestrefs": (),
@@ -61,3 +71,14 @@ def _remove(stubs: set[int]) -> None:
     crds = sys.modules["crds"]
     for name in [name for name, value in vars(crds).items() if id(value) in stubs]:
         delattr(crds, name)
+
+
+with without_tools():
+    import crds
+    import crds.jwst  # which crds itself imports when it meets the first rule
+    from crds.client import proxy
+    from crds.core import rmap, timestamp, utils
+    from crds.core.exceptions import CrdsError, InvalidDatetimeError
+
+CRDS_VERSION = str(crds.__version__)
+"""Of the package that evaluates the rules; CRDS_VER of the product."""

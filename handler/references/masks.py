@@ -1,6 +1,6 @@
-"""Mask files: fetched from the mirror once, verified, and kept in memory and in /tmp."""
+"""Mask files: fetched from the mirror once, verified, and kept in memory and in a directory."""
 
-import hashlib
+import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -8,19 +8,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from astropy.io import fits
-
 from core.errors import ReferenceUnavailable
 from core.mask import Mask
-from handler.references.rules import Choice
+from handler.references.keys import reference_keys
+from handler.references.server import FileDigest
 from handler.s3.locations import S3Location
-from handler.s3.objects import Arriving, ObjectStore
+from handler.s3.objects import ObjectBody, ObjectStore
 
 __all__ = ["Masks"]
 
-_LARGEST_FILE = 256 * 1024 * 1024
-_KEPT_IN_MEMORY = 2
-_KEPT_ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
+log = logging.getLogger(__name__)
+
+_LARGEST_FILE = 128 * 1024 * 1024
+_IN_MEMORY = 2
+_ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
 
 
 @dataclass
@@ -39,13 +40,15 @@ class Masks:
     cache: Path
     _in_memory: OrderedDict[str, Mask] = field(default_factory=OrderedDict, repr=False)
 
-    def load(self, choice: Choice, instrument: str, store: ObjectStore) -> Mask:
+    def load(self, name: str, digest: FileDigest, instrument: str, store: ObjectStore) -> Mask:
         """Return the mask that the rules chose.
 
         Parameters
         ----------
-        choice : `~handler.references.rules.Choice`
-            The rules' choice, a mask.
+        name : str
+            Its file name.
+        digest : `~handler.references.server.FileDigest`
+            What the mirror's catalogue says of it.
         instrument : str
             INSTRUME of the exposure, for the mirror's sub-folder.
         store : `~handler.s3.objects.ObjectStore`
@@ -56,12 +59,12 @@ class Masks:
         ReferenceUnavailable
             If the mirror has no such file, its size or SHA-1 is wrong, or it is no mask.
         """
-        name = choice.mask or ""
-        if choice.sha1 not in self._in_memory:
-            path = self._on_disk(choice) or self._fetch(name, instrument, choice, store)
-            self._keep(choice.sha1, _read_mask(path, name))
-        self._in_memory.move_to_end(choice.sha1)
-        return self._in_memory[choice.sha1]
+        sha1 = digest.sha1
+        if sha1 not in self._in_memory:
+            content = self._on_disk(digest) or self._fetch(name, digest, instrument, store)
+            self._remember(sha1, Mask.from_bytes(content, name))
+        self._in_memory.move_to_end(sha1)
+        return self._in_memory[sha1]
 
     def load_object(self, location: S3Location, store: ObjectStore) -> tuple[Mask, str]:
         """Return the mask that a request names, and its SHA-1.
@@ -69,98 +72,86 @@ class Masks:
         Raises
         ------
         ReferenceUnavailable
-            If there is no such object, or it is no mask.
+            If there is no such object, it may not be read, or it is no mask.
         """
-        with store.open(location, ReferenceUnavailable) as arriving:
-            path, sha1 = _download(arriving, self.cache)
-        try:
-            if sha1 not in self._in_memory:
-                self._keep(sha1, _read_mask(path, str(location)))
-        finally:
-            path.unlink()
+        with store.open(location, ReferenceUnavailable) as body:
+            content = _whole(body)
+        sha1 = FileDigest.of(content).sha1
+        if sha1 not in self._in_memory:
+            self._remember(sha1, Mask.from_bytes(content, str(location)))
         return self._in_memory[sha1], sha1
 
-    def _keep(self, sha1: str, mask: Mask) -> None:
+    def _remember(self, sha1: str, mask: Mask) -> None:
         self._in_memory[sha1] = mask
-        while len(self._in_memory) > _KEPT_IN_MEMORY:
+        while len(self._in_memory) > _IN_MEMORY:
             self._in_memory.popitem(last=False)
 
-    def _on_disk(self, choice: Choice) -> Path | None:
+    def _on_disk(self, digest: FileDigest) -> bytes | None:
         """The file as this container fetched it before; checked again, for /tmp is writable."""
-        path = self._path(choice)
+        path = self._path(digest)
         if not path.exists():
             return None
-        with path.open("rb") as file:
-            sha1 = hashlib.file_digest(file, _sha1).hexdigest()
-        if path.stat().st_size == choice.size and sha1 == choice.sha1:
-            return path
+        content = path.read_bytes()
+        if FileDigest.of(content) == digest:
+            return content
         path.unlink()
         return None
 
-    def _fetch(self, name: str, instrument: str, choice: Choice, store: ObjectStore) -> Path:
+    def _fetch(self, name: str, digest: FileDigest, instrument: str, store: ObjectStore) -> bytes:
         """Fetch the file from the mirror, verify it, and keep it on disk."""
-        with self._open(name, instrument, store) as arriving:
-            place, size = arriving.stored.location, arriving.stored.size
-            if size != choice.size:
-                raise ReferenceUnavailable(f"{place}: has {size} bytes, expected {choice.size}")
-            self._make_room()
-            temporary, sha1 = _download(arriving, self.cache)
-        if sha1 != choice.sha1:
-            temporary.unlink()
-            raise ReferenceUnavailable(f"{place}: SHA-1 is {sha1}, expected {choice.sha1}")
-        return temporary.replace(self._path(choice))
+        with self._open(name, instrument, store) as body:
+            location, size = body.described.location, body.described.size
+            if size != digest.size:
+                raise ReferenceUnavailable(f"{location}: has {size} bytes, expected {digest.size}")
+            content = _whole(body)
+        sha1 = FileDigest.of(content).sha1
+        if sha1 != digest.sha1:
+            raise ReferenceUnavailable(f"{location}: SHA-1 is {sha1}, expected {digest.sha1}")
+        self._keep_on_disk(content, self._path(digest))
+        return content
 
     @contextmanager
-    def _open(self, name: str, instrument: str, store: ObjectStore) -> Iterator[Arriving]:
+    def _open(self, name: str, instrument: str, store: ObjectStore) -> Iterator[ObjectBody]:
         """Find the file in the instrument's sub-folder or, in a flat mirror, beside the others."""
-        folder = self.mirror.below("references", "jwst")
+        nested, flat = (self.mirror.below(key) for key in reference_keys(name, instrument))
         with ExitStack() as stack:
             try:
-                place = folder.below(instrument.lower(), name)
-                arriving = stack.enter_context(store.open(place, FileNotFoundError))
-            except FileNotFoundError:
-                place = folder.below(name)
-                arriving = stack.enter_context(store.open(place, ReferenceUnavailable))
-            yield arriving
+                body = stack.enter_context(store.open(nested, FileNotFoundError))
+            except FileNotFoundError as exc:
+                try:
+                    body = stack.enter_context(store.open(flat, FileNotFoundError))
+                except FileNotFoundError:
+                    raise ReferenceUnavailable(str(exc)) from exc
+            yield body
 
-    def _path(self, choice: Choice) -> Path:
-        return self.cache / f"{choice.sha1}.fits"
+    def _path(self, digest: FileDigest) -> Path:
+        return self.cache / f"{digest.sha1}.fits"
+
+    def _keep_on_disk(self, content: bytes, path: Path) -> None:
+        """Write the file to a temporary name and rename it; a full disk costs another fetch."""
+        temporary = path.with_name(f"{uuid.uuid4().hex}.download")
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+            self._make_room()
+            temporary.write_bytes(content)
+            temporary.replace(path)
+        except OSError:
+            log.warning("%s: a mask cannot be kept", path, exc_info=True)
+            temporary.unlink(missing_ok=True)
 
     def _make_room(self) -> None:
         """Drop the files that were fetched first."""
         files = sorted(self.cache.glob("*.fits"), key=lambda path: path.stat().st_mtime)
-        for path in files[: max(0, len(files) - _KEPT_ON_DISK + 1)]:
+        for path in files[: max(0, len(files) - _ON_DISK + 1)]:
             path.unlink(missing_ok=True)
 
 
-def _download(arriving: Arriving, folder: Path) -> tuple[Path, str]:
-    """Write an object to a file of its own, a piece at a time; return its place and SHA-1."""
-    found = arriving.stored
-    if found.size > _LARGEST_FILE:
+def _whole(body: ObjectBody) -> bytes:
+    """The content of an object that is not too large for a mask."""
+    described = body.described
+    if described.size > _LARGEST_FILE:
         raise ReferenceUnavailable(
-            f"{found.location}: has {found.size} bytes, expected a mask of at most {_LARGEST_FILE}"
+            f"{described.location}: has {described.size} bytes, expected a mask of at most "
+            f"{_LARGEST_FILE}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path, digest = folder / f"{uuid.uuid4().hex}.download", _sha1()
-    try:
-        with path.open("wb") as file:
-            for content in arriving.pieces:
-                digest.update(content)
-                file.write(content)
-    except BaseException:
-        path.unlink()
-        raise
-    return path, digest.hexdigest()
-
-
-def _read_mask(path: Path, name: str) -> Mask:
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            return Mask.from_hdus(hdus, name)
-    except OSError as exc:
-        raise ReferenceUnavailable(f"{name}: is no FITS file: {exc}") from exc
-
-
-def _sha1() -> "hashlib._Hash":
-    """CRDS identifies files by SHA-1."""
-    return hashlib.sha1(usedforsecurity=False)
+    return b"".join(body.pieces)

@@ -12,7 +12,9 @@ from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
 
-__all__ = ["FITS_KEYWORDS", "UNDEFINED", "matching_parameters"]
+__all__ = ["FITS_KEYWORDS", "UNDEFINED", "Value", "known_parameters", "matching_parameters"]
+
+Value = str | int | float | bool
 
 UNDEFINED = "UNDEFINED"
 """What CRDS takes a parameter for that the exposure lacks."""
@@ -72,7 +74,7 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
 
 def matching_parameters(
     header: fits.Header, parameters: Iterable[str], rule: str
-) -> dict[str, str | int | float | bool]:
+) -> dict[str, Value]:
     """Return what an exposure says of the parameters that a rule matches on.
 
     Parameters
@@ -94,14 +96,32 @@ def matching_parameters(
     ReferenceUnavailable
         If the FITS keyword of a parameter is not known.
     """
-    values: dict[str, str | int | float | bool] = {}
-    for parameter in parameters:
-        keyword = FITS_KEYWORDS.get(parameter.upper())
-        if keyword is None:
+    names = [parameter.upper() for parameter in parameters]
+    for name in names:
+        if name not in FITS_KEYWORDS:
             raise ReferenceUnavailable(
-                f"{rule}: matches on {parameter}, whose FITS keyword is not known here"
+                f"{rule}: matches on {name}, whose FITS keyword is not known here"
             )
-        value = header.get(keyword, UNDEFINED)
-        simple = isinstance(value, str | int | float | bool)
-        values[parameter.upper()] = value if simple else UNDEFINED
-    return values
+    return {name: _value(header, FITS_KEYWORDS[name]) for name in names}
+
+
+def known_parameters(header: fits.Header) -> dict[str, Value]:
+    """Return every parameter that any rule may match on and that an exposure has.
+
+    Parameters
+    ----------
+    header : `~astropy.io.fits.Header`
+        The exposure's primary header.
+
+    Returns
+    -------
+    dict
+        Parameter to value.
+    """
+    values = {name: _value(header, keyword) for name, keyword in FITS_KEYWORDS.items()}
+    return {name: value for name, value in values.items() if value != UNDEFINED}
+
+
+def _value(header: fits.Header, keyword: str) -> Value:
+    value = header.get(keyword, UNDEFINED)
+    return value if isinstance(value, str | int | float | bool) else UNDEFINED

@@ -5,22 +5,30 @@ the function. Parts are moved side by side, each in bounded memory; the object a
 all of them are there, or not at all.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
-from botocore.exceptions import ClientError
-
-from core.errors import TransientFailure
+from core.errors import InputRejected, TransientFailure
 from core.layout import Copied, Layout, Segment
-from handler.s3.errors import code_of, failures_of
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore, StoredObject, address
-from handler.s3.parts import CopiedPart, Part, Stretch, UploadedPart, plan
+from handler.s3.blocks import Blocks
+from handler.s3.errors import failures_of
+from handler.s3.objects import ObjectStore, StoredObject
+from handler.s3.parts import CopiedPart, Extent, Part, UploadedPart, plan
+from handler.s3.upload import (
+    CompletedPart,
+    MultipartUpload,
+    Target,
+    WriteConflict,
+    Written,
+    multipart,
+    put,
+)
 
-__all__ = ["Overtaken", "Target", "write"]
+__all__ = ["Assembly"]
+
+log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
 _UPLOADS_AT_ONCE = 2
@@ -31,141 +39,116 @@ _PIECE = 16 * MIB
 """Bytes of a part that are made at a time: few requests cost less than little memory."""
 _LEAST_SOURCE = 5 * MIB
 """S3 copies ranges of larger objects only."""
-_CONTENT_TYPE = "application/fits"  # registered by RFC 4047
-
-Keeper = Callable[[Segment], tuple[Stretch, StoredObject] | None]
-"""Says where S3 has the bytes of a repeated segment, if it has them."""
 
 
-class Overtaken(Exception):
-    """Somebody else has written the object meanwhile; nothing of ours is left."""
+class _BlockFailure(TransientFailure):
+    """A block that was trusted is not there, or not as it was."""
 
 
 @dataclass(frozen=True)
-class Target:
-    """What is to be written.
+class Assembly:
+    """How a layout is executed.
 
     Attributes
     ----------
-    location : `~handler.s3.locations.S3Location`
-        Where.
-    metadata : dict of str to str
-        Its user-defined metadata.
-    condition : dict
-        ``IfNoneMatch`` or ``IfMatch``: the state of the place that was found before; what is
-        written to it otherwise is left alone.
-    """
-
-    location: S3Location
-    metadata: dict[str, str]
-    condition: dict[str, Any]
-
-
-def write(
-    layout: Layout, source: StoredObject | None, target: Target, store: ObjectStore, keeper: Keeper
-) -> StoredObject:
-    """Execute a layout: write the object, whole or not at all, and check that it is there.
-
-    Parameters
-    ----------
     layout : `~core.layout.Layout`
         The object's content.
-    source : `~handler.s3.objects.StoredObject` or None
-        The input that the layout refers to, if it refers to one.
-    target : `Target`
-        Where it goes.
+    source : `~handler.s3.objects.StoredObject`
+        The input that the layout refers to.
+    blocks : `~handler.s3.blocks.Blocks`
+        Where S3 has the bytes of repeated segments.
     store : `~handler.s3.objects.ObjectStore`
         How to reach S3.
-    keeper : callable
-        Says where S3 has the bytes of a repeated segment.
-
-    Returns
-    -------
-    `~handler.s3.objects.StoredObject`
-        The object.
-
-    Raises
-    ------
-    Overtaken
-        If the place is not as it was found before.
-    TransientFailure
-        If S3 cannot be reached, the input was replaced meanwhile, or the object has the wrong
-        length.
+    least_source : int
+        Inputs of fewer bytes are streamed.
     """
-    objects: dict[str, StoredObject] = {}
-    stretches = [_stretch(segment, source, keeper, objects) for segment in layout.segments]
-    parts = plan(stretches)
-    with failures_of(f"{target.location}: writing it", TransientFailure), _overtaken():
-        if len(parts) == 1 and isinstance(parts[0], UploadedPart):
-            _put(_content(layout, parts[0], source, store), target, store)
-        else:
-            _assemble(layout, parts, source, target, store, objects)
-    return _checked(target, layout.length, store)
 
+    layout: Layout
+    source: StoredObject
+    blocks: Blocks
+    store: ObjectStore
+    least_source: int = _LEAST_SOURCE + 1
 
-def _stretch(
-    segment: Segment,
-    source: StoredObject | None,
-    keeper: Keeper,
-    objects: dict[str, StoredObject],
-) -> Stretch:
-    """What the planner needs to know of a segment; notes the object that holds its bytes."""
-    if isinstance(segment, Copied) and source is not None and source.size > _LEAST_SOURCE:
-        key = str(source.location)
-        objects[key] = source
-        return Stretch(segment.length, key, segment.start)
-    kept = keeper(segment)
-    if kept is None:
-        return Stretch(segment.length)
-    stretch, block = kept
-    objects[str(block.location)] = block
-    return stretch
+    def write(self, target: Target, is_same: Callable[[StoredObject], bool]) -> StoredObject:
+        """Write the object; what a block turns out not to have is uploaded.
 
+        Parameters
+        ----------
+        target : `~handler.s3.upload.Target`
+            Where it goes.
+        is_same : callable
+            Says whether an object that is there after all is the one that was to be written: by
+            another invocation, or by this one, whose answer was lost.
 
-def _content(
-    layout: Layout, part: UploadedPart, source: StoredObject | None, store: ObjectStore
-) -> bytearray:
-    """Make the bytes of a part, reading what it needs of the input."""
-    content = bytearray(part.stop - part.start)
-    out, position = memoryview(content), 0
-    for piece in layout.pieces(_PIECE, part.start, part.stop):
-        wanted = piece.source
-        read = b""
-        if wanted is not None and source is not None:
-            read = store.read(source, wanted.start, wanted.length)
-        piece.render(read, out[position : position + piece.length])
-        position += piece.length
-    return content
+        Returns
+        -------
+        `~handler.s3.objects.StoredObject`
+            The object.
 
+        Raises
+        ------
+        TransientFailure
+            If S3 cannot be reached, the input was replaced meanwhile, or something else was
+            written.
+        """
+        try:
+            return self._write(target)
+        except _BlockFailure:
+            log.warning("writing again without blocks", exc_info=True)
+            self.blocks.forget()
+            return replace(self, blocks=Blocks(None)).write(target, is_same)
+        except WriteConflict as exc:
+            existing = self.store.find(target.location)
+            if existing is None or not is_same(existing):
+                raise TransientFailure(f"{target.location}: not written: {exc}") from exc
+            return existing
 
-def _put(content: bytearray, target: Target, store: ObjectStore) -> None:
-    store.client.put_object(
-        **address(target.location),
-        Body=bytes(content),
-        Metadata=target.metadata,
-        ContentType=_CONTENT_TYPE,
-        ChecksumAlgorithm="CRC32",
-        **target.condition,
-    )
-    store.count(sent=len(content))
+    def _write(self, target: Target) -> StoredObject:
+        sources: dict[str, StoredObject] = {str(self.source.location): self.source}
+        extents = []
+        for segment in self.layout.segments:
+            extent, holder = self._extent(segment)
+            extents.append(extent)
+            if holder is not None:
+                sources[str(holder.location)] = holder
+        parts = plan(extents)
+        with failures_of(f"{target.location}: writing it"):
+            if len(parts) == 1 and isinstance(parts[0], UploadedPart):
+                return self._described(target, put(self._content(parts[0]), target, self.store))
+            with multipart(target, self.store) as upload:
+                moved = self._move(parts, sources, upload)
+                self._check_sources({p.key for p in parts if isinstance(p, CopiedPart)}, sources)
+                return self._described(target, upload.complete(moved, self.layout.length))
 
+    def _described(self, target: Target, written: Written) -> StoredObject:
+        """The object as it is now; where there are no versions, its time tells it from others."""
+        if written.version_id is None:
+            return self.store.describe(target.location, TransientFailure)
+        return StoredObject(
+            target.location, written.etag, self.layout.length, target.metadata, written.version_id
+        )
 
-def _assemble(
-    layout: Layout,
-    parts: list[Part],
-    source: StoredObject | None,
-    target: Target,
-    store: ObjectStore,
-    objects: Mapping[str, StoredObject],
-) -> None:
-    """Move all parts side by side in one multipart upload."""
-    with _multipart(target, layout.length, store) as (upload, done):
+    def _extent(self, segment: Segment) -> tuple[Extent, StoredObject | None]:
+        """Where S3 has the bytes of a segment, and the block that holds them, if one does."""
+        if isinstance(segment, Copied) and self.source.size >= self.least_source:
+            return Extent(segment.length, str(self.source.location), segment.start), None
+        return self.blocks.extent(segment, self.store) or (Extent(segment.length), None)
 
-        def move(number: int, part: Part) -> dict[str, Any]:
-            if isinstance(part, CopiedPart):
-                return _copy(part, number, upload, target, store, objects[part.key])
-            content = _content(layout, part, source, store)
-            return _upload(content, number, upload, target, store)
+    def _move(
+        self, parts: list[Part], sources: dict[str, StoredObject], upload: MultipartUpload
+    ) -> list[CompletedPart]:
+        """Move all parts side by side."""
+
+        def move(number: int, part: Part) -> CompletedPart:
+            if isinstance(part, UploadedPart):
+                return upload.put(number, self._content(part))
+            source, length = sources[part.key], part.stop - part.start
+            try:
+                return upload.copy(number, source.location, source.etag, part.first, length)
+            except TransientFailure as exc:
+                if source is self.source:
+                    raise
+                raise _BlockFailure(str(exc)) from exc
 
         with (
             ThreadPoolExecutor(_UPLOADS_AT_ONCE) as uploads,
@@ -174,102 +157,29 @@ def _assemble(
             pools = {UploadedPart: uploads, CopiedPart: copies}
             moving = [pools[type(part)].submit(move, n, part) for n, part in enumerate(parts, 1)]
             try:
-                done += [future.result() for future in moving]
+                return [future.result() for future in moving]
             except BaseException:
                 for pool in pools.values():
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
+    def _check_sources(self, keys: set[str], sources: dict[str, StoredObject]) -> None:
+        """Look again at what was copied from: not every server heeds the condition of a copy."""
+        for source in (sources[key] for key in sorted(keys)):
+            now = self.store.find(source.location)
+            if now is None or now.etag != source.etag:
+                error = TransientFailure if source is self.source else _BlockFailure
+                raise error(f"{source.location}: was replaced while it was copied")
 
-def _upload(
-    content: bytearray, number: int, upload: str, target: Target, store: ObjectStore
-) -> dict[str, Any]:
-    answer = store.client.upload_part(
-        **address(target.location),
-        UploadId=upload,
-        PartNumber=number,
-        Body=content,  # type: ignore[arg-type]  # botocore takes a bytearray
-        ChecksumAlgorithm="CRC32",
-    )
-    store.count(sent=len(content))
-    return _completed(number, answer)
-
-
-def _copy(
-    part: CopiedPart,
-    number: int,
-    upload: str,
-    target: Target,
-    store: ObjectStore,
-    source: StoredObject,
-) -> dict[str, Any]:
-    """Have S3 copy a byte range, pinned to the state of the object that was found."""
-    answer = store.client.upload_part_copy(
-        **address(target.location),
-        UploadId=upload,
-        PartNumber=number,
-        CopySource=address(source.location),  # type: ignore[arg-type]
-        CopySourceRange=f"bytes={part.first}-{part.first + part.stop - part.start - 1}",
-        CopySourceIfMatch=source.etag,
-    )
-    return _completed(number, answer["CopyPartResult"])
-
-
-def _completed(number: int, answer: Any) -> dict[str, Any]:
-    """What the completion must say of a part: its checksum too, where S3 has made one."""
-    part = {"PartNumber": number, "ETag": answer["ETag"]}
-    if answer.get("ChecksumCRC32"):
-        part["ChecksumCRC32"] = answer["ChecksumCRC32"]
-    return part
-
-
-@contextmanager
-def _multipart(
-    target: Target, length: int, store: ObjectStore
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """Open a multipart upload; complete it if all goes well, else leave nothing behind."""
-    place = address(target.location)
-    upload = store.client.create_multipart_upload(
-        **place,
-        Metadata=target.metadata,
-        ContentType=_CONTENT_TYPE,
-        ChecksumAlgorithm="CRC32",
-        ChecksumType="FULL_OBJECT",
-    )["UploadId"]
-    parts: list[dict[str, Any]] = []
-    try:
-        yield upload, parts
-        store.client.complete_multipart_upload(
-            **place,
-            UploadId=upload,
-            MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
-            ChecksumType="FULL_OBJECT",
-            MpuObjectSize=length,
-            **target.condition,
-        )
-    except BaseException:
-        store.client.abort_multipart_upload(**place, UploadId=upload)
-        raise
-
-
-@contextmanager
-def _overtaken() -> Iterator[None]:
-    """Tell a failed condition on the target from one on the input."""
-    try:
-        yield
-    except ClientError as exc:
-        writing = exc.operation_name in {"PutObject", "CompleteMultipartUpload"}
-        if writing and code_of(exc) in {"412", "PreconditionFailed"}:
-            raise Overtaken(str(exc)) from exc
-        raise
-
-
-def _checked(target: Target, length: int, store: ObjectStore) -> StoredObject:
-    """Look at what is there now."""
-    product = store.describe(target.location, missing=TransientFailure)
-    if product.size != length or product.metadata != target.metadata:
-        raise TransientFailure(
-            f"{target.location}: has {product.size} bytes and metadata {product.metadata}, "
-            f"expected {length} bytes and {target.metadata}"
-        )
-    return product
+    def _content(self, part: UploadedPart) -> bytearray:
+        """Make the bytes of a part, reading what it needs of the input."""
+        content = bytearray(part.stop - part.start)
+        out, position = memoryview(content), 0
+        for piece in self.layout.pieces(_PIECE, part.start, part.stop):
+            wanted = piece.source
+            read = b""
+            if wanted is not None:
+                read = self.store.read(self.source, wanted.start, wanted.length, InputRejected)
+            piece.render(read, out[position : position + piece.length])
+            position += piece.length
+        return content

@@ -5,30 +5,35 @@ integration, and ERR of a guider exposure is zeros. A block holds the same cycle
 over. Its key is a digest of the cycle: the mask, the detector window, the stripes and the user's
 flags decide the planes, so that whatever gives the same planes shares a block, and nothing else
 does. A block is checked before it is used, and copies are pinned to the state that was checked.
+
+Blocks only make products cheaper: where one cannot be had, its bytes are uploaded.
 """
 
 import base64
 import hashlib
+import logging
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from botocore.exceptions import ClientError
+
 from core.errors import TransientFailure
-from core.layout import Layout, Repeated, Segment
-from handler.s3.assembly import Overtaken, Target, write
+from core.layout import Repeated, Segment
+from handler.s3.errors import NETWORK
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore, StoredObject
-from handler.s3.parts import Stretch
+from handler.s3.parts import Extent
+from handler.s3.upload import Target, WriteConflict, multipart, unchanged
 
 __all__ = ["Blocks"]
 
+log = logging.getLogger(__name__)
+
 MIB = 1024 * 1024
 _FORMAT = "1"
-_BLOCK = 64 * MIB
-"""A block has at least so many bytes: a product of several GB then takes a few dozen copies."""
 _LONGEST_CYCLE = 512 * MIB
-_LEAST_GAIN = 16 * MIB
-"""Shorter repetitions are uploaded: see docs/performance.md for where the line lies and why."""
+_PART = 8 * MIB
 _PIECE = 1 * MIB
 
 
@@ -40,12 +45,18 @@ class Blocks:
     ----------
     prefix : `~handler.s3.locations.S3Location` or None
         Where they are kept; None to keep none.
+    block_bytes : int
+        A block has at least so many: a product of several GB then takes a few dozen copies.
+    least_gain : int
+        Shorter repetitions are uploaded: docs/performance.md says where the line lies and why.
     """
 
     prefix: S3Location | None
+    block_bytes: int = 64 * MIB
+    least_gain: int = 16 * MIB
     _checked: dict[str, StoredObject] = field(default_factory=dict, repr=False)
 
-    def keep(self, segment: Segment, store: ObjectStore) -> tuple[Stretch, StoredObject] | None:
+    def extent(self, segment: Segment, store: ObjectStore) -> tuple[Extent, StoredObject] | None:
         """Say where S3 has the bytes of a segment, making the block if it is not there.
 
         Parameters
@@ -57,27 +68,39 @@ class Blocks:
 
         Returns
         -------
-        tuple of `~handler.s3.parts.Stretch` and `~handler.s3.objects.StoredObject`, or None
-            The stretch, and the block that it speaks of.
+        tuple of `~handler.s3.parts.Extent` and `~handler.s3.objects.StoredObject`, or None
+            The extent, and the block that it speaks of; None if the bytes must be uploaded.
         """
-        if self.prefix is None or not isinstance(segment, Repeated) or not _gains(segment):
+        if self.prefix is None or not isinstance(segment, Repeated) or not self._gains(segment):
             return None
-        segment = _shortest(segment)
-        cycle = segment.planes.size * segment.each
-        cycles = max(-(-_BLOCK // cycle), 2)
-        location = self.prefix.below(_FORMAT, f"{_digest(segment)}.planes")
-        block = self._checked.get(location.key)
+        shortest = _shortest(segment)
+        cycle = shortest.planes.size * shortest.each
+        cycles = max(-(-self.block_bytes // cycle), 2)
+        location = self.prefix.below(_FORMAT, f"{_digest(shortest)}.planes")
+        block = self._block(location, Repeated(shortest.planes, shortest.each, cycles), store)
         if block is None:
-            content = Repeated(segment.planes, segment.each, cycles)
-            block = self._checked[location.key] = _checked_block(location, content, store)
-        stretch = Stretch(segment.length, str(block.location), 0, cycle, block.size)
-        return stretch, block
+            return None
+        return Extent(segment.length, str(block.location), 0, cycle, block.size), block
 
-    def forget(self) -> bool:
-        """Check every block again before its next use; return whether any had been trusted."""
-        trusted = bool(self._checked)
+    def forget(self) -> None:
+        """Check every block again before its next use."""
         self._checked.clear()
-        return trusted
+
+    def _gains(self, segment: Repeated) -> bool:
+        cycle = segment.planes.size * _shortest(segment).each
+        return segment.length >= self.least_gain and cycle <= _LONGEST_CYCLE
+
+    def _block(
+        self, location: S3Location, content: Repeated, store: ObjectStore
+    ) -> StoredObject | None:
+        """The block, once it is known to be whole; None if it cannot be had."""
+        if location.key not in self._checked:
+            try:
+                self._checked[location.key] = _checked_block(location, content, store)
+            except (ClientError, TransientFailure, WriteConflict, *NETWORK):
+                log.warning("%s: no block can be had; uploading instead", location, exc_info=True)
+                return None
+        return self._checked[location.key]
 
 
 def _shortest(segment: Repeated) -> Repeated:
@@ -85,11 +108,6 @@ def _shortest(segment: Repeated) -> Repeated:
     if len(segment.planes) > 1:
         return segment
     return Repeated(segment.planes, 1, segment.each * segment.count)
-
-
-def _gains(segment: Repeated) -> bool:
-    cycle = segment.planes.size * _shortest(segment).each
-    return segment.length >= _LEAST_GAIN and cycle <= _LONGEST_CYCLE
 
 
 def _digest(segment: Repeated) -> str:
@@ -101,24 +119,34 @@ def _digest(segment: Repeated) -> str:
 def _checked_block(location: S3Location, content: Repeated, store: ObjectStore) -> StoredObject:
     """Find the block as it must be, or make it."""
     crc32 = _crc32(content)
-    found = store.find(location)
-    if found is not None and _is_whole(found, content, crc32):
-        return found
-    condition = {"IfNoneMatch": "*"} if found is None else {"IfMatch": found.etag}
-    target = Target(location, {"crc32": crc32}, condition)
+    existing = store.find(location)
+    if existing is not None and _is_whole(existing, content, crc32):
+        return existing
+    etag = existing.etag if existing else None
     try:
-        return write(Layout.of([content]), None, target, store, keeper=lambda _: None)
-    except Overtaken as exc:  # two invocations make the same block: either will do
-        found = store.find(location)
-        if found is not None and _is_whole(found, content, crc32):
-            return found
-        raise TransientFailure(f"{location}: changed while it was written: {exc}") from exc
+        _write(content, Target(location, {"crc32": crc32}, unchanged(etag)), store)
+    except WriteConflict:  # two invocations make the same block: either will do
+        log.info("%s: is made by others, too", location)
+    existing = store.describe(location, TransientFailure)
+    if not _is_whole(existing, content, crc32):
+        raise TransientFailure(f"{location}: is not the block that was written")
+    return existing
 
 
-def _is_whole(found: StoredObject, content: Repeated, crc32: str) -> bool:
+def _write(content: Repeated, target: Target, store: ObjectStore) -> None:
+    offsets = range(0, content.length, _PART)
+    with multipart(target, store) as upload:
+        parts = [
+            upload.put(number, content.window(at, min(_PART, content.length - at)).tobytes())
+            for number, at in enumerate(offsets, 1)
+        ]
+        upload.complete(parts, content.length)
+
+
+def _is_whole(existing: StoredObject, content: Repeated, crc32: str) -> bool:
     """Whether a block has the right length and content, as far as S3 and its maker say."""
-    said = found.metadata.get("crc32") == crc32
-    return said and found.size == content.length and found.crc32 in {None, crc32}
+    noted = existing.metadata.get("crc32") == crc32
+    return noted and existing.size == content.length and existing.crc32 in {None, crc32}
 
 
 def _crc32(content: Repeated) -> str:

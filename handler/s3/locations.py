@@ -1,8 +1,9 @@
 """Where an S3 object lies."""
 
 from dataclasses import dataclass
+from typing import Any
 
-__all__ = ["S3Location"]
+__all__ = ["S3Location", "version_of"]
 
 _SCHEME = "s3://"
 
@@ -55,6 +56,20 @@ class S3Location:
         """The location of something below this prefix."""
         return S3Location(self.bucket, "/".join(part for part in (self.key, *parts) if part))
 
+    @property
+    def address(self) -> dict[str, Any]:
+        """An object's address as the S3 client takes it."""
+        parts = {"Bucket": self.bucket, "Key": self.key}
+        if self.version_id is not None:
+            parts["VersionId"] = self.version_id
+        return parts
+
     def __str__(self) -> str:
         version = f"?versionId={self.version_id}" if self.version_id else ""
         return f"{_SCHEME}{self.bucket}/{self.key}{version}".removesuffix("/")
+
+
+def version_of(answer: Any) -> str | None:
+    """Return the version that an answer of S3 names; unversioned buckets have none."""
+    version: str | None = answer.get("VersionId")
+    return None if version == "null" else version

@@ -1,20 +1,23 @@
-"""S3: what an object is, and reads of it, in ranges or as a whole."""
+"""What an object is, and reads of it, in ranges or as a whole."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from core.errors import InputRejected, TransientFailure
-from handler.s3.errors import failures_of
-from handler.s3.locations import S3Location
+from botocore.exceptions import ClientError
+
+from core.errors import TransientFailure
+from handler.s3.errors import failures_of, is_missing
+from handler.s3.locations import S3Location, version_of
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["Arriving", "ObjectStore", "StoredObject", "address"]
+__all__ = ["ObjectBody", "ObjectStore", "StoredObject", "Window"]
 
 _WINDOW = 128 * 1024
 """Bytes fetched for a header: most primary headers and the next one fit into one request."""
@@ -24,18 +27,22 @@ _PIECE = 8 * 1024 * 1024
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as S3 describes it; reads are pinned to this very state of it.
+    """An object as S3 describes it; reads and copies are pinned to this state by its ETag.
 
     Attributes
     ----------
     location : `~handler.s3.locations.S3Location`
-        Where it lies, with its version if the bucket is versioned.
+        Where it lies; with a version only where the request for it named one.
     etag : str
         Its entity tag, in quotes. Not a checksum of the content.
     size : int
         Bytes.
     metadata : dict of str to str
         Its user-defined metadata.
+    version_id : str or None
+        Its version, where the bucket has versions.
+    last_modified : str or None
+        ISO 8601, UTC.
     crc32 : str or None
         Its CRC-32, in base64, where S3 has one of the whole object.
     """
@@ -44,22 +51,24 @@ class StoredObject:
     etag: str
     size: int
     metadata: dict[str, str]
+    version_id: str | None = None
+    last_modified: str | None = None
     crc32: str | None = None
 
 
 @dataclass(frozen=True)
-class Arriving:
+class ObjectBody:
     """An object whose content is on its way.
 
     Attributes
     ----------
-    stored : `StoredObject`
+    described : `StoredObject`
         The object.
     pieces : iterator of bytes
         Its content, from the beginning.
     """
 
-    stored: StoredObject
+    described: StoredObject
     pieces: Iterator[bytes]
 
 
@@ -79,43 +88,50 @@ class ObjectStore:
     received: int = 0
     sent: int = 0
     _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
-    _window: tuple[int, bytes] = field(default=(0, b""), repr=False)
 
-    def describe(self, location: S3Location, missing: type[Exception]) -> StoredObject:
+    def describe(self, location: S3Location, unavailable: type[Exception]) -> StoredObject:
         """Look an object up.
 
         Raises
         ------
         Exception
-            `missing`, if it is not there.
+            `unavailable`, if it is not there or may not be read.
         """
-        with failures_of(f"{location}: looking it up", missing):
-            answer = self.client.head_object(**address(location), ChecksumMode="ENABLED")
-        return _described(location, answer)
+        with failures_of(f"{location}: looking it up", unavailable):
+            return self._head(location)
 
     def find(self, location: S3Location) -> StoredObject | None:
         """Look an object up that may not be there."""
-        try:
-            return self.describe(location, missing=FileNotFoundError)
-        except FileNotFoundError:
-            return None
+        with failures_of(f"{location}: looking it up"):
+            try:
+                return self._head(location)
+            except ClientError as exc:
+                if is_missing(exc):
+                    return None
+                raise
 
-    def read(self, source: StoredObject, start: int, length: int) -> bytes:
+    def read(
+        self,
+        source: StoredObject,
+        start: int,
+        length: int,
+        unavailable: type[Exception] | None = None,
+    ) -> bytes:
         """Read a byte range of an object, less where the object ends.
 
         Raises
         ------
-        InputRejected
-            If the object has been deleted meanwhile.
+        Exception
+            `unavailable`, if the object has been deleted meanwhile or may not be read.
         TransientFailure
             If it was replaced meanwhile, or S3 cannot be reached.
         """
         stop = min(start + length, source.size)
         if stop <= start:
             return b""
-        with failures_of(f"{source.location}: reading bytes {start} to {stop}", InputRejected):
+        with failures_of(f"{source.location}: reading bytes {start} to {stop}", unavailable):
             answer = self.client.get_object(
-                **address(source.location),
+                **source.location.address,
                 IfMatch=source.etag,
                 Range=f"bytes={start}-{stop - 1}",
             )
@@ -128,37 +144,20 @@ class ObjectStore:
         return content
 
     @contextmanager
-    def open(self, location: S3Location, missing: type[Exception]) -> Iterator[Arriving]:
+    def open(self, location: S3Location, unavailable: type[Exception]) -> Iterator[ObjectBody]:
         """Look an object up and read it as a whole, in one request.
 
         Raises
         ------
         Exception
-            `missing`, if it is not there.
+            `unavailable`, if it is not there or may not be read.
         TransientFailure
             If S3 cannot be reached or its answer breaks off, also while the pieces are taken.
         """
-        with failures_of(f"{location}: reading it", missing):
-            answer = self.client.get_object(**address(location))
+        with failures_of(f"{location}: reading it", unavailable):
+            answer = self.client.get_object(**location.address)
         with closing(answer["Body"]) as body:
-            yield Arriving(_described(location, answer), self._pieces(location, body))
-
-    def _pieces(self, location: S3Location, body: "StreamingBody") -> Iterator[bytes]:
-        while True:
-            with failures_of(f"{location}: reading it", TransientFailure):
-                content = body.read(_PIECE)
-            if not content:
-                return
-            self.count(received=len(content))
-            yield content
-
-    def read_headers(self, source: StoredObject, start: int, length: int) -> bytes:
-        """Read a few bytes of an object, fetching a window around them at a time."""
-        first, window = self._window
-        if not first <= start <= start + length <= first + len(window):
-            first, window = start, self.read(source, start, max(length, _WINDOW))
-            self._window = (first, window)
-        return window[start - first : start - first + length]
+            yield ObjectBody(_described(location, answer), self._pieces(location, body))
 
     def count(self, received: int = 0, sent: int = 0) -> None:
         """Count bytes that passed through the function; parts are moved side by side."""
@@ -166,22 +165,48 @@ class ObjectStore:
             self.received += received
             self.sent += sent
 
+    def _head(self, location: S3Location) -> StoredObject:
+        answer = self.client.head_object(**location.address, ChecksumMode="ENABLED")
+        return _described(location, answer)
 
-def address(location: S3Location) -> dict[str, Any]:
-    """Return an object's address as the S3 client takes it."""
-    parts = {"Bucket": location.bucket, "Key": location.key}
-    if location.version_id is not None:
-        parts["VersionId"] = location.version_id
-    return parts
+    def _pieces(self, location: S3Location, body: "StreamingBody") -> Iterator[bytes]:
+        while True:
+            with failures_of(f"{location}: reading it"):
+                content = body.read(_PIECE)
+            if not content:
+                return
+            self.count(received=len(content))
+            yield content
+
+
+@dataclass
+class Window:
+    """Reads a few bytes of an object at a time, fetching what lies around them, too."""
+
+    store: ObjectStore
+    source: StoredObject
+    unavailable: type[Exception]
+    _first: int = 0
+    _content: bytes = field(default=b"", repr=False)
+
+    def read(self, start: int, length: int) -> bytes:
+        """Read a byte range, less where the object ends."""
+        if not self._first <= start <= start + length <= self._first + len(self._content):
+            wanted = max(length, _WINDOW)
+            self._content = self.store.read(self.source, start, wanted, self.unavailable)
+            self._first = start
+        return self._content[start - self._first : start - self._first + length]
 
 
 def _described(location: S3Location, answer: Any) -> StoredObject:
     """What S3's answer says of an object."""
     return StoredObject(
-        location=S3Location(location.bucket, location.key, _version(answer)),
+        location=location,
         etag=answer["ETag"],
         size=answer["ContentLength"],
         metadata=answer["Metadata"],
+        version_id=version_of(answer),
+        last_modified=answer["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         crc32=_crc32_of_whole(answer),
     )
 
@@ -190,9 +215,3 @@ def _crc32_of_whole(answer: Any) -> str | None:
     """A composite checksum is one of the parts' checksums, not of the content."""
     crc32: str | None = answer.get("ChecksumCRC32")
     return None if answer.get("ChecksumType") == "COMPOSITE" else crc32
-
-
-def _version(answer: Any) -> str | None:
-    """The version that S3 names; objects of an unversioned bucket have none."""
-    version: str | None = answer.get("VersionId")
-    return None if version == "null" else version

@@ -14,7 +14,7 @@ __all__ = [
     "MOST_PARTS",
     "SMALLEST_PART",
     "CopiedPart",
-    "Stretch",
+    "Extent",
     "UploadedPart",
     "plan",
 ]
@@ -28,7 +28,7 @@ _UPLOAD = 8 * MIB
 
 
 @dataclass(frozen=True)
-class Stretch:
+class Extent:
     """A run of the output, and where S3 has the same bytes, if it has.
 
     Attributes
@@ -41,7 +41,7 @@ class Stretch:
         Offset in that object of the first of them.
     period : int
         Zero for a plain range. Otherwise the object repeats the same `period` bytes, and so does
-        the stretch, from its own start.
+        the extent, from its own start.
     size : int
         Bytes of such an object: a period and ten MiB, or more.
     """
@@ -52,13 +52,13 @@ class Stretch:
     period: int = 0
     size: int = 0
 
-    def place(self, offset: int) -> int:
-        """Offset in the object of the byte at `offset` of the stretch."""
+    def offset_in_object(self, offset: int) -> int:
+        """Offset in the object of the byte at `offset` of the extent."""
         return offset % self.period if self.period else self.start + offset
 
     @property
     def longest_copy(self) -> int:
-        """Bytes that one part can copy, wherever in the stretch it starts."""
+        """Bytes that one part can copy, wherever in the extent it starts."""
         return min(self.size - self.period, LARGEST_PART) if self.period else LARGEST_PART
 
 
@@ -84,24 +84,24 @@ Part = UploadedPart | CopiedPart
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A way to plan the output up to some stretch that is copied.
+class _Plan:
+    """A way to plan the output up to some extent that is copied.
 
-    `lent` bytes of that stretch's beginning are uploaded with what comes before it.
+    `lent` bytes of that extent's beginning are uploaded with what comes before it.
     """
 
     cost: int
     index: int = -1
     lent: int = 0
-    before: "_Kept | None" = field(default=None, repr=False)
+    before: "_Plan | None" = field(default=None, repr=False)
 
 
-def plan(stretches: Sequence[Stretch]) -> list[Part]:
+def plan(extents: Sequence[Extent]) -> list[Part]:
     """Plan the parts of an output with the fewest uploaded bytes.
 
     Parameters
     ----------
-    stretches : sequence of `Stretch`
+    extents : sequence of `Extent`
         The output, in order.
 
     Returns
@@ -110,29 +110,29 @@ def plan(stretches: Sequence[Stretch]) -> list[Part]:
         In order, without gaps. A single uploaded part may have any size; it need not be a
         multipart upload at all.
     """
-    stretches = [stretch for stretch in stretches if stretch.length]
+    extents = [extent for extent in extents if extent.length]
     starts = [0]
-    for stretch in stretches:
-        starts.append(starts[-1] + stretch.length)
-    copies = _copies(_cheapest(stretches, starts), stretches, starts)
+    for extent in extents:
+        starts.append(starts[-1] + extent.length)
+    copies = _copies(_cheapest(extents, starts), extents, starts)
     return _with_uploads(copies, starts[-1])
 
 
-def _cheapest(stretches: Sequence[Stretch], starts: list[int]) -> _Kept:
-    """Choose which stretches are copied, and how much of each is lent to its neighbours.
+def _cheapest(extents: Sequence[Extent], starts: list[int]) -> _Plan:
+    """Choose which extents are copied, and how much of each is lent to its neighbours.
 
     What is uploaded between two copies must make a part: where it is too short, the copy before it
     lends first (what it keeps back is of no use to anyone after it), then the one after it.
     """
-    ways: list[list[_Kept]] = [[_Kept(0)]]
-    for index, stretch in enumerate(stretches):
-        found: list[_Kept] = []
-        if stretch.key is not None:
+    ways: list[list[_Plan]] = [[_Plan(0)]]
+    for index, extent in enumerate(extents):
+        ways_here: list[_Plan] = []
+        if extent.key is not None:
             for before in (way for group in ways for way in group):
-                way = _keep(before, index, stretches, starts)
+                way = _copied(before, index, extents, starts)
                 if way is not None:
-                    found.append(way)
-        ways.append(_best_of(found))
+                    ways_here.append(way)
+        ways.append(_best_of(ways_here))
     length = starts[-1]
     finished = [
         (way.cost + length - (starts[way.index + 1] if way.index >= 0 else 0), number, way)
@@ -141,57 +141,57 @@ def _cheapest(stretches: Sequence[Stretch], starts: list[int]) -> _Kept:
     return min(finished)[2]
 
 
-def _keep(
-    before: _Kept, index: int, stretches: Sequence[Stretch], starts: list[int]
-) -> _Kept | None:
-    """Copy stretch `index` after the way `before`; None if S3's rules do not allow it."""
+def _copied(
+    before: _Plan, index: int, extents: Sequence[Extent], starts: list[int]
+) -> _Plan | None:
+    """Copy extent `index` after the way `before`; None if S3's rules do not allow it."""
     between = starts[index] - (starts[before.index + 1] if before.index >= 0 else 0)
     missing = max(SMALLEST_PART - between, 0) if between else 0
     borrowed = 0
     if before.index >= 0:
-        spare = stretches[before.index].length - before.lent - SMALLEST_PART
+        spare = extents[before.index].length - before.lent - SMALLEST_PART
         if spare < 0:
             return None
         borrowed = min(missing, spare)
     lent = missing - borrowed
     # The last part of all may be as short as it likes.
-    least = SMALLEST_PART if index + 1 < len(stretches) else 1
-    if stretches[index].length - lent < least:
+    least = SMALLEST_PART if index + 1 < len(extents) else 1
+    if extents[index].length - lent < least:
         return None
-    return _Kept(before.cost + between + missing, index, lent, before)
+    return _Plan(before.cost + between + missing, index, lent, before)
 
 
-def _best_of(ways: list[_Kept]) -> list[_Kept]:
+def _best_of(ways: list[_Plan]) -> list[_Plan]:
     """Drop every way that costs no less and lends no less than another."""
-    best: list[_Kept] = []
+    best: list[_Plan] = []
     for way in sorted(ways, key=lambda way: (way.cost, way.lent)):
         if not best or way.lent < best[-1].lent:
             best.append(way)
     return best
 
 
-def _copies(way: _Kept, stretches: Sequence[Stretch], starts: list[int]) -> list[CopiedPart]:
+def _copies(way: _Plan, extents: Sequence[Extent], starts: list[int]) -> list[CopiedPart]:
     """The copied parts of a way, in order."""
     parts: list[CopiedPart] = []
-    following: _Kept | None = None
-    step: _Kept | None = way
+    following: _Plan | None = None
+    step: _Plan | None = way
     while step is not None and step.index >= 0:
-        stretch, start = stretches[step.index], starts[step.index]
-        stop = start + stretch.length
+        extent, start = extents[step.index], starts[step.index]
+        stop = start + extent.length
         if following is not None:
             between = starts[following.index] - stop
             missing = max(SMALLEST_PART - between, 0) if between else 0
             stop -= missing - following.lent
-        parts = _split_copy(stretch, start, start + step.lent, stop) + parts
+        parts = _split_copy(extent, start, start + step.lent, stop) + parts
         following, step = step, step.before
     return parts
 
 
-def _split_copy(stretch: Stretch, origin: int, start: int, stop: int) -> list[CopiedPart]:
+def _split_copy(extent: Extent, origin: int, start: int, stop: int) -> list[CopiedPart]:
     """Divide one copy evenly into parts that are not too long."""
     return [
-        CopiedPart(first, last, stretch.key or "", stretch.place(first - origin))
-        for first, last in _evenly(start, stop, -(-(stop - start) // stretch.longest_copy))
+        CopiedPart(first, last, extent.key or "", extent.offset_in_object(first - origin))
+        for first, last in _evenly(start, stop, -(-(stop - start) // extent.longest_copy))
     ]
 
 

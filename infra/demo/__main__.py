@@ -23,7 +23,7 @@ from rich.json import JSON
 from rich.progress import Progress
 from rich.table import Table
 
-from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
@@ -109,8 +109,7 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
     """Upload the exposures; let the function process the events that S3 sends of them."""
     os.environ.update(
         OUTPUT_BUCKET=PRODUCTS,
-        OUTCOME_URI=f"s3://{PRODUCTS}/dq_outcomes",
-        EVENT_LOG=EVENT_LOG,
+        LEDGER_URI=f"s3://{PRODUCTS}/dq_ledger",
         CRDS_MIRROR=f"s3://{MIRROR}",
         POWERTOOLS_LOG_LEVEL="CRITICAL",
         POWERTOOLS_METRICS_DISABLED="true",
@@ -200,7 +199,7 @@ def _cells(name: str, detail: dict[str, Any]) -> list[str]:
         f"{exposure['kind']}\n{' x '.join(map(str, exposure['shape']))}",
         f"{flags['doNotUseFraction']:.2%}",
         *numbers,
-        ", ".join(f"{name} {count}" for name, count in flags["byMnemonic"].items()),
+        ", ".join(f"{name} {n['pixels']}" for name, n in flags["byMnemonic"].items()),
     ]
 
 

@@ -1,7 +1,7 @@
 """An embedded AWS for the demo and the tests: moto's server, on a port of this machine.
 
 The function's own code reaches it over HTTP as it would reach AWS; S3 notifies a queue of every
-upload, and a rule on the event bus keeps the processing events in another, and in a log group.
+upload, and a rule on the event bus keeps the processing events in another.
 """
 
 import json
@@ -16,10 +16,9 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-__all__ = ["EVENT_LOG", "MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws"]
+__all__ = ["MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws"]
 
 RAW, PRODUCTS, MIRROR = "raw-exposures", "products", "crds-mirror"
-EVENT_LOG = "/aws/events/dq-init"
 _REGION = "us-east-1"
 
 
@@ -117,9 +116,7 @@ def _furnish(aws: LocalAws) -> None:
         Bucket=RAW, NotificationConfiguration={"QueueConfigurations": [notification]}
     )
     events.put_rule(Name="announcements", EventPattern=json.dumps({"source": ["jwst.dq_init"]}))
-    aws.client("logs").create_log_group(logGroupName=EVENT_LOG)
-    log_arn = f"arn:aws:logs:{_REGION}:123456789012:log-group:{EVENT_LOG}"
-    targets = [{"Id": "queue", "Arn": announcements_arn}, {"Id": "log", "Arn": log_arn}]
+    targets = [{"Id": "queue", "Arn": announcements_arn}]
     events.put_targets(Rule="announcements", Targets=targets)
 
 

@@ -1,4 +1,4 @@
-"""The CRDS mirror: ``python -m infra.mirror sync|verify|contexts|diff|prune s3://bucket/prefix``.
+"""The CRDS mirror: ``python -m infra mirror sync|verify|contexts|diff|prune s3://bucket/prefix``.
 
 The bucket is reached as boto3 reaches it (AWS_PROFILE, AWS_ENDPOINT_URL and so on).
 """
@@ -16,8 +16,9 @@ from rich.table import Table
 from core.errors import ReferenceUnavailable
 from handler.s3.locations import S3Location
 from infra.mirror.bucket import Mirror
-from infra.mirror.changes import changes, held_context, keep_only, superfluous
-from infra.mirror.sources import Cache, Server, Source, operational_context
+from infra.mirror.changes import changes, keep_only, superfluous
+from infra.mirror.contexts import read_context
+from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, publish
 from infra.mirror.verify import Report, verify
 
@@ -26,11 +27,10 @@ MB = 1_000_000
 console = Console()
 
 
-def main() -> None:
+def main(words: list[str]) -> None:
     """Run one of the commands; exit with 1 if the mirror has a fault."""
-    arguments = _parser().parse_args()
-    place = S3Location.parse_prefix(arguments.mirror)
-    mirror = Mirror(boto3.client("s3"), place)
+    arguments = _parser().parse_args(words)
+    mirror = Mirror(boto3.client("s3"), S3Location.parse_prefix(arguments.mirror))
     commands = {
         "sync": _sync,
         "verify": _verify,
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m infra.mirror", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m infra mirror", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     sync = _command(commands, "sync", "copy a context and its masks into the mirror")
     sync.add_argument("--context", default="latest", help="latest, or such as jwst_1321.pmap")
@@ -67,7 +67,7 @@ def _command(
     commands: "argparse._SubParsersAction", name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
-    command.add_argument("mirror", help="s3://bucket[/prefix], in lower case")
+    command.add_argument("mirror", help="s3://bucket[/prefix]")
     return command
 
 
@@ -80,22 +80,22 @@ def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
             source = Server(arguments.server, Path(folder))
         plan = make_plan(source, mirror, arguments.context)
         wrong = sum(item.state == "wrong" for item in plan.to_copy)
-        size = sum(item.facts.size for item in plan.to_copy)
+        size = sum(item.digest.size for item in plan.to_copy)
         console.print(
             f"{plan.context.name}: {len(plan.items)} files; to copy: {len(plan.to_copy)} "
             f"({wrong} of them wrong in the mirror), {size / MB:.1f} MB"
         )
         if arguments.dry_run:
             for item in plan.to_copy:
-                console.print(f"  {item.state:8} {item.facts.size / MB:8.1f} MB  {item.key}")
+                console.print(f"  {item.state:8} {item.digest.size / MB:8.1f} MB  {item.key}")
             return
         _copy(plan, source, mirror)
         operational = publish(plan, source, mirror)
-    console.print(f"{plan.context.name} is in {mirror.place}; operational there: {operational}")
+    console.print(f"{plan.context.name} is in {mirror.location}; operational there: {operational}")
 
 
 def _copy(plan: Plan, source: Source, mirror: Mirror) -> None:
-    size = sum(item.facts.size for item in plan.to_copy)
+    size = sum(item.digest.size for item in plan.to_copy)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -105,7 +105,7 @@ def _copy(plan: Plan, source: Source, mirror: Mirror) -> None:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("Copying", total=size)
         for item in copy(plan, source, mirror):
-            progress.update(task, advance=item.facts.size, description=item.name)
+            progress.update(task, advance=item.digest.size, description=item.name)
 
 
 def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
@@ -114,7 +114,9 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
         for name, found in verify(mirror):
             report = found
             status.update(f"Reading {name}")
-    table = Table(title=f"{mirror.place}, operational: {report.operational}", header_style="bold")
+    table = Table(
+        title=f"{mirror.location}, operational: {report.operational}", header_style="bold"
+    )
     for heading in ("Instrument", "Detector", "Rules", "Masks", "MB", "Whole", "Unknown flags"):
         table.add_column(heading)
     for instrument, detector, rules in report.rows():
@@ -138,14 +140,14 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
 
 
 def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
-    info = mirror.config()
-    operational = operational_context(info) if info else ""
+    config = mirror.config()
+    operational = config.operational_context if config else ""
     for name in mirror.contexts():
         console.print(f"{name}{'  operational' if name == operational else ''}")
 
 
 def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
-    before, after = (held_context(mirror, name) for name in (arguments.before, arguments.after))
+    before, after = (read_context(name, mirror) for name in (arguments.before, arguments.after))
     table = Table(title=f"{before.name} -> {after.name}", header_style="bold")
     for heading in ("Instrument", "For", "Observed from", before.name, after.name):
         table.add_column(heading, overflow="fold")
@@ -157,8 +159,8 @@ def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
 
 
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
-    names = {operational_context(mirror.config()), *arguments.keep}
-    kept = [held_context(mirror, name) for name in sorted(names)]
+    names = {mirror.operational().operational_context, *arguments.keep}
+    kept = [read_context(name, mirror) for name in sorted(names)]
     found = superfluous(mirror, kept) if arguments.dry_run else list(keep_only(mirror, kept))
     for key in found:
         console.print(f"{'would delete' if arguments.dry_run else 'deleted'} {key}", soft_wrap=True)
@@ -166,4 +168,4 @@ def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

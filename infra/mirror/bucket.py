@@ -1,25 +1,21 @@
 """The mirror bucket: what lies in it, and how a file gets there."""
 
-import ast
 import base64
-import pprint
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
-from crds.client import proxy
 
 from core.errors import ReferenceUnavailable
-from handler.s3.errors import code_of
+from handler.references.keys import CONFIG, MAPPINGS, REFERENCES, mapping_key
+from handler.references.rules import read_text
+from handler.references.server import FileDigest, ServerConfig
+from handler.s3.errors import is_missing
 from handler.s3.locations import S3Location
-from infra.mirror.contexts import CONFIG
-from infra.mirror.sources import Facts, catalogue
 
 __all__ = ["Mirror"]
-
-_MISSING = {"404", "NoSuchKey", "NotFound"}
 
 
 @dataclass(frozen=True)
@@ -30,50 +26,49 @@ class Mirror:
     ----------
     client : boto3 S3 client
         How to reach it.
-    place : `~handler.s3.locations.S3Location`
+    location : `~handler.s3.locations.S3Location`
         Bucket and prefix.
     """
 
     client: Any
-    place: S3Location
+    location: S3Location
 
-    def state(self, key: str, expected: Facts) -> str:
+    def state(self, key: str, expected: FileDigest) -> str:
         """Say whether a file is ``there``, ``missing`` or ``wrong``, by S3's own SHA-1 of it."""
         try:
             found = self.client.head_object(**self._address(key), ChecksumMode="ENABLED")
         except ClientError as exc:
-            if code_of(exc) in _MISSING:
+            if is_missing(exc):
                 return "missing"
             raise
         same = found["ContentLength"] == expected.size
         return "there" if same and found.get("ChecksumSHA1") == _base64(expected) else "wrong"
 
-    def put(self, path: Path, key: str, facts: Facts) -> None:
+    def put(self, path: Path, key: str, digest: FileDigest) -> None:
         """Upload a file; S3 refuses it if it arrives with another SHA-1."""
         with path.open("rb") as file:
             self.client.put_object(
                 **self._address(key),
                 Body=file,
                 ChecksumAlgorithm="SHA1",
-                ChecksumSHA1=_base64(facts),
+                ChecksumSHA1=_base64(digest),
             )
 
-    def get(self, key: str, path: Path) -> None:
-        """Download a file.
+    def get(self, key: str) -> bytes:
+        """Read a file.
 
         Raises
         ------
         ReferenceUnavailable
             If it is not there.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        address = self._address(key)
         try:
-            self.client.download_file(address["Bucket"], address["Key"], str(path))
+            content: bytes = self.client.get_object(**self._address(key))["Body"].read()
         except ClientError as exc:
-            if code_of(exc) in _MISSING:
-                raise ReferenceUnavailable(f"{self.place.below(key)}: is not there") from exc
+            if is_missing(exc):
+                raise ReferenceUnavailable(f"{self.location.below(key)}: is not there") from exc
             raise
+        return content
 
     def delete(self, key: str) -> None:
         """Delete a file; what is not there is deleted already."""
@@ -81,10 +76,10 @@ class Mirror:
 
     def list_keys(self) -> Iterator[str]:
         """Keys of all rules and references, below the prefix."""
-        start = f"{self.place.key}/" if self.place.key else ""
+        start = f"{self.location.key}/" if self.location.key else ""
         pages = self.client.get_paginator("list_objects_v2")
-        for folder in ("mappings/jwst/", "references/jwst/"):
-            for page in pages.paginate(Bucket=self.place.bucket, Prefix=f"{start}{folder}"):
+        for folder in (MAPPINGS, REFERENCES):
+            for page in pages.paginate(Bucket=self.location.bucket, Prefix=f"{start}{folder}"):
                 for item in page.get("Contents", []):
                     yield item["Key"].removeprefix(start)
 
@@ -93,8 +88,8 @@ class Mirror:
         names = (key.rpartition("/")[2] for key in self.list_keys())
         return sorted(name for name in names if name.endswith(".pmap"))
 
-    def config(self) -> dict[str, Any]:
-        """Read ``server_config``; empty before the first sync.
+    def config(self) -> ServerConfig | None:
+        """Read ``server_config``; None before the first sync.
 
         Raises
         ------
@@ -104,47 +99,39 @@ class Mirror:
         try:
             answer = self.client.get_object(**self._address(CONFIG))
         except ClientError as exc:
-            if code_of(exc) in _MISSING:
-                return {}
+            if is_missing(exc):
+                return None
             raise
-        try:
-            info = ast.literal_eval(answer["Body"].read().decode())
-            catalogue(info)
-        except (SyntaxError, ValueError, KeyError, TypeError) as exc:
-            raise ReferenceUnavailable(
-                f"{self.place.below(CONFIG)}: cannot be read: {exc}"
-            ) from exc
-        return dict(info)
+        return ServerConfig.parse(answer["Body"].read().decode(), str(self.location.below(CONFIG)))
 
-    def write_config(
-        self, info: dict[str, Any], files: dict[str, dict[str, str]], operational: str
-    ) -> None:
-        """Write ``server_config``: from then on readers see what it names.
+    def operational(self) -> ServerConfig:
+        """Read ``server_config``, which must be there.
 
-        Parameters
-        ----------
-        info : dict
-            A server's configuration; what it says beside the following is kept.
-        files : dict
-            Catalogue of the files that are here: the server's own has all that ever was.
-        operational : str
-            Name of the operational context.
+        Raises
+        ------
+        ReferenceUnavailable
+            If it is not, or cannot be read.
         """
-        small = {"context_history", "mappings", "latest_context"}
-        kept = {name: value for name, value in info.items() if name not in small}
-        kept |= {
-            "download_metadata": proxy.crds_encode(files),
-            "operational_context": operational,
-            "mappings": sorted(name for name in files if name.endswith("map")),
-        }
-        text = pprint.pformat(kept)
-        self.client.put_object(**self._address(CONFIG), Body=text.encode())
+        config = self.config()
+        if config is None:
+            raise ReferenceUnavailable(f"{self.location.below(CONFIG)}: is not there; sync first")
+        return config
+
+    def write_config(self, config: ServerConfig) -> None:
+        """Write ``server_config``: from then on readers see what it names."""
+        self.client.put_object(**self._address(CONFIG), Body=config.to_text().encode())
+
+    def read(self, name: str) -> str:
+        """Return a rule file, as `handler.references.mappings.Mappings` asks for it."""
+        return read_text(self.location.below(mapping_key(name)), self.client)
+
+    def discard(self, name: str) -> None:
+        """Leave a damaged file where it is, for `verify` to tell of it."""
 
     def _address(self, key: str) -> dict[str, str]:
-        location = self.place.below(key)
-        return {"Bucket": location.bucket, "Key": location.key}
+        return self.location.below(key).address
 
 
-def _base64(facts: Facts) -> str:
+def _base64(digest: FileDigest) -> str:
     """A SHA-1 as S3 gives it."""
-    return base64.b64encode(bytes.fromhex(facts.sha1)).decode()
+    return base64.b64encode(bytes.fromhex(digest.sha1)).decode()

@@ -1,16 +1,13 @@
 """Which masks change between two contexts; and what no context needs any more."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass, replace
 
 from core.errors import ReferenceUnavailable
 from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import Context, Rule, key_of, read_context
-from infra.mirror.sources import catalogue, operational_context
+from infra.mirror.contexts import Context, Rule
 
-__all__ = ["Change", "changes", "held_context", "keep_only", "superfluous"]
+__all__ = ["Change", "changes", "keep_only", "superfluous"]
 
 
 @dataclass(frozen=True)
@@ -28,21 +25,6 @@ class Change:
     rule: Rule
     before: str
     after: str
-
-
-def held_context(mirror: Mirror, name: str) -> Context:
-    """Read a context from the mirror.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the mirror does not hold it whole.
-    """
-    with TemporaryDirectory() as folder:
-        root = Path(folder)
-        return read_context(
-            name, root, lambda file: mirror.get(key_of(file, ""), root / key_of(file, ""))
-        )
 
 
 def changes(a: Context, b: Context) -> Iterator[Change]:
@@ -85,13 +67,13 @@ def keep_only(mirror: Mirror, kept: list[Context]) -> Iterator[str]:
     ReferenceUnavailable
         If the operational context is not among those that are kept.
     """
-    info = mirror.config()
-    operational = operational_context(info)
+    config = mirror.operational()
+    operational = config.operational_context
     if operational not in {context.name for context in kept}:
         raise ReferenceUnavailable(f"{operational}: is operational, expected it to be kept")
     names = {name for context in kept for name in context.keys}
-    files = {name: facts for name, facts in catalogue(info).items() if name in names}
-    mirror.write_config(info, files, operational)
+    files = {name: digest for name, digest in config.catalogue.items() if name in names}
+    mirror.write_config(replace(config, catalogue=files))
     for key in superfluous(mirror, kept):
         mirror.delete(key)
         yield key

@@ -37,8 +37,8 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
     ReferenceUnavailable
         If the server cannot be reached or sends something wrong, or verify finds a fault.
     """
-    place = S3Location.parse_prefix(os.environ["CRDS_MIRROR"])
-    return keep_fresh(Mirror(boto3.client("s3"), place), os.environ["CRDS_SERVER"])
+    location = S3Location.parse_prefix(os.environ["CRDS_MIRROR"])
+    return keep_fresh(Mirror(boto3.client("s3"), location), os.environ["CRDS_SERVER"])
 
 
 def keep_fresh(mirror: Mirror, server: str) -> dict[str, Any]:
@@ -58,6 +58,6 @@ def keep_fresh(mirror: Mirror, server: str) -> dict[str, Any]:
         log.error("fault: %s", fault)
     if report.faults:
         raise ReferenceUnavailable(
-            f"{mirror.place}: {len(report.faults)} faults, the first of them: {report.faults[0]}"
+            f"{mirror.location}: {len(report.faults)} faults, the first of them: {report.faults[0]}"
         )
     return {"operational": operational, "copied": copied, "masks": len(report.masks)}

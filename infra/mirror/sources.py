@@ -1,42 +1,29 @@
 """Where rules and masks come from: a local CRDS cache, or a CRDS server."""
 
-import ast
-import hashlib
 import logging
 import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from crds.client import api, proxy
+from crds.client import api
 from crds.core.exceptions import CrdsError
 
 from core.errors import ReferenceUnavailable
-from infra.mirror.contexts import CONFIG, key_of, replace_environment
+from handler.references.keys import CONFIG, key_of, mapping_key, reference_keys
+from handler.references.server import FileDigest, ServerConfig
 
-__all__ = ["Cache", "Facts", "Server", "Source", "catalogue", "operational_context"]
+__all__ = ["Cache", "Server", "Source", "SourceRules", "digest_of"]
 
 _STALLED = float(os.environ.get("MIRROR_STALLED_SECONDS", "60"))
 """Seconds without a byte after which a server is given up."""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What identifies a file: bytes, and SHA-1 in hexadecimal digits."""
-
-    size: int
-    sha1: str
-
-    @classmethod
-    def of(cls, path: Path) -> "Facts":
-        """Read them off a file."""
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False))
-        return cls(path.stat().st_size, digest.hexdigest())
-
-
 _URIS = ("CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI", "CRDS_PICKLE_URI")
+
+
+def digest_of(path: Path) -> FileDigest:
+    """Return what identifies a file."""
+    return FileDigest.of(path.read_bytes())
 
 
 class Source(Protocol):
@@ -44,13 +31,13 @@ class Source(Protocol):
 
     Attributes
     ----------
-    info : dict
-        The server's configuration, as `crds` keeps it in ``server_config``.
+    config : `~handler.references.server.ServerConfig`
+        The server's configuration.
     """
 
-    info: dict[str, Any]
+    config: ServerConfig
 
-    def facts(self, name: str, instrument: str) -> Facts:
+    def digest(self, name: str, instrument: str) -> FileDigest:
         """Return what the catalogue says of a file, without fetching it where that is possible."""
 
     def file(self, name: str, instrument: str) -> Path:
@@ -63,20 +50,18 @@ class Source(Protocol):
         """
 
 
-def operational_context(info: dict[str, Any]) -> str:
-    """Return what a configuration calls operational (``latest``)."""
-    return str(info.get("latest_context") or info["operational_context"])
+@dataclass(frozen=True)
+class SourceRules:
+    """The rule files of a source, as `handler.references.mappings.Mappings` reads them."""
 
+    source: Source
 
-def catalogue(info: dict[str, Any]) -> dict[str, dict[str, str]]:
-    """Return names, sizes and SHA-1s of the files that a configuration lists."""
-    encoded = info.get("download_metadata")
-    return dict(proxy.crds_decode(encoded)) if encoded else {}
+    def read(self, name: str) -> str:
+        """Return a rule file."""
+        return self.source.file(name, "").read_text(encoding="utf-8")
 
-
-def _listed(found: dict[str, dict[str, str]], name: str) -> Facts | None:
-    entry = found.get(name)
-    return Facts(int(entry["size"]), entry["sha1sum"]) if entry else None
+    def discard(self, name: str) -> None:
+        """Leave a damaged file where it is."""
 
 
 @dataclass
@@ -84,37 +69,38 @@ class Cache:
     """A CRDS cache on this machine, the directory that CRDS_PATH names."""
 
     root: Path
-    info: dict[str, Any] = field(init=False)
+    config: ServerConfig = field(init=False)
 
     def __post_init__(self) -> None:
         path = self.root / CONFIG
         try:
-            self.info = ast.literal_eval(path.read_text())
-        except (OSError, SyntaxError, ValueError) as exc:
+            text = path.read_text()
+        except OSError as exc:
             raise ReferenceUnavailable(
                 f"{path}: expected a CRDS cache's configuration: {exc}"
             ) from exc
-        self._catalogue = catalogue(self.info)
+        self.config = ServerConfig.parse(text, str(path))
 
-    def facts(self, name: str, instrument: str) -> Facts:
+    def digest(self, name: str, instrument: str) -> FileDigest:
         """Return what the catalogue says of a file, or what the file itself is."""
-        return _listed(self._catalogue, name) or Facts.of(self._path(name, instrument))
+        return self.config.catalogue.get(name) or digest_of(self._path(name, instrument))
 
     def file(self, name: str, instrument: str) -> Path:
         """Return the file, checked."""
         path = self._path(name, instrument)
-        expected, found = self.facts(name, instrument), Facts.of(path)
+        expected, found = self.digest(name, instrument), digest_of(path)
         if found != expected:
             raise ReferenceUnavailable(f"{path}: is {found}, expected {expected}")
         return path
 
     def _path(self, name: str, instrument: str) -> Path:
         """The place of a file: references lie in their instrument's folder, or flat."""
-        nested = self.root / key_of(name, instrument)
-        for path in (nested, self.root / "references" / "jwst" / name):
+        is_mapping = name.endswith("map")
+        keys = (mapping_key(name),) if is_mapping else reference_keys(name, instrument)
+        for path in (self.root / key for key in keys):
             if path.is_file():
                 return path
-        raise ReferenceUnavailable(f"{nested}: there is no such file")
+        raise ReferenceUnavailable(f"{self.root / keys[0]}: there is no such file")
 
 
 class _Downloads(api.FileCacher):  # type: ignore[misc]
@@ -143,7 +129,7 @@ class Server:
 
     url: str
     folder: Path
-    info: dict[str, Any] = field(init=False)
+    config: ServerConfig = field(init=False)
 
     def __post_init__(self) -> None:
         self._point_crds_here()
@@ -153,45 +139,44 @@ class Server:
         api.get_server_info.cache.clear()
         api.get_download_metadata.cache.clear()
         try:
-            self.info = dict(api.get_server_info())
-            self._catalogue = catalogue(self.info)
-        except (CrdsError, OSError, KeyError, ValueError) as exc:
+            self.config = ServerConfig.from_info(dict(api.get_server_info()))
+        except (CrdsError, OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
             raise ReferenceUnavailable(
                 f"{self.url}: does not answer as a CRDS server: {exc}"
             ) from exc
 
     def _point_crds_here(self) -> None:
         """Have `crds` ask this server, and keep files in this folder."""
-        replace_environment(
-            {
-                "CRDS_PATH": str(self.folder),
-                "CRDS_SERVER_URL": self.url,
-                "CRDS_OBSERVATORY": "jwst",
-                "CRDS_CLIENT_RETRY_COUNT": "3",
-                "CRDS_CLIENT_RETRY_DELAY_SECONDS": "1",
-                **dict.fromkeys(_URIS, "none"),  # as the server has them
-            }
+        for name in [name for name in os.environ if name.startswith("CRDS_")]:
+            del os.environ[name]
+        os.environ.update(
+            CRDS_PATH=str(self.folder),
+            CRDS_SERVER_URL=self.url,
+            CRDS_OBSERVATORY="jwst",
+            CRDS_CLIENT_RETRY_COUNT="3",
+            CRDS_CLIENT_RETRY_DELAY_SECONDS="1",
+            **dict.fromkeys(_URIS, "none"),  # as the server has them
         )
 
-    def facts(self, name: str, instrument: str) -> Facts:  # noqa: ARG002  # as the protocol has it
+    def digest(self, name: str, instrument: str) -> FileDigest:  # noqa: ARG002  # as the protocol has it
         """Return what the server's catalogue says of a file."""
-        found = _listed(self._catalogue, name)
-        if found is None:
+        listed = self.config.catalogue.get(name)
+        if listed is None:
             raise ReferenceUnavailable(f"{name}: {self.url} does not know it")
-        return found
+        return listed
 
     def file(self, name: str, instrument: str) -> Path:
         """Fetch a file, unless it was fetched before; checked."""
-        expected, path = self.facts(name, instrument), self.folder / key_of(name, instrument)
-        if path.is_file() and Facts.of(path) == expected:
+        expected, path = self.digest(name, instrument), self.folder / key_of(name, instrument)
+        if path.is_file() and digest_of(path) == expected:
             return path
         path.unlink(missing_ok=True)
         self._point_crds_here()
         try:
-            _Downloads(operational_context(self.info), path).get_local_files([name])
+            _Downloads(self.config.operational_context, path).get_local_files([name])
         except (CrdsError, OSError) as exc:
             raise ReferenceUnavailable(f"{name}: {self.url} did not send it whole: {exc}") from exc
-        found = Facts.of(path)
+        found = digest_of(path)
         if found != expected:
             raise ReferenceUnavailable(f"{name}: {self.url} sent {found}, expected {expected}")
         return path

@@ -1,14 +1,14 @@
 """Copying a context into the mirror: only what is missing or wrong, and the configuration last."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from dataclasses import dataclass, replace
 
 from core.errors import ReferenceUnavailable
+from handler.references.rules import LATEST
+from handler.references.server import FileDigest
 from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import Context, key_of, read_context
-from infra.mirror.sources import Facts, Source, catalogue, operational_context
+from infra.mirror.contexts import Context, read_context
+from infra.mirror.sources import Source, SourceRules
 
 __all__ = ["Item", "Plan", "copy", "make_plan", "publish"]
 
@@ -21,7 +21,7 @@ class Item:
     ----------
     name, instrument, key : str
         Its file name, its instrument (empty for rule files), its key in the mirror.
-    facts : `~infra.mirror.sources.Facts`
+    digest : `~handler.references.server.FileDigest`
         What it should be.
     state : str
         ``there``, ``missing`` or ``wrong``.
@@ -30,7 +30,7 @@ class Item:
     name: str
     instrument: str
     key: str
-    facts: Facts
+    digest: FileDigest
     state: str
 
 
@@ -72,9 +72,8 @@ def make_plan(source: Source, mirror: Mirror, context: str) -> Plan:
     ReferenceUnavailable
         If the source lacks a file, or has a wrong one.
     """
-    name = operational_context(source.info) if context == "latest" else context
-    with TemporaryDirectory() as folder:
-        found = read_context(name, Path(folder), lambda file: _stage(file, source, Path(folder)))
+    name = source.config.operational_context if context == LATEST else context
+    found = read_context(name, SourceRules(source))
     return Plan(found, tuple(_items(found, source, mirror)))
 
 
@@ -87,7 +86,7 @@ def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
         If a file of the source is not what it should be.
     """
     for item in plan.to_copy:
-        mirror.put(source.file(item.name, item.instrument), item.key, item.facts)
+        mirror.put(source.file(item.name, item.instrument), item.key, item.digest)
         yield item
 
 
@@ -97,31 +96,22 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
     What the source calls operational becomes so if the mirror holds it, now or from before.
     """
     before = mirror.config()
-    files = catalogue(before) if before else {}
-    files |= {
-        item.name: {"size": str(item.facts.size), "sha1sum": item.facts.sha1} for item in plan.items
-    }
-    candidates = [operational_context(source.info)]
-    candidates += [operational_context(before)] if before else []
+    files = dict(before.catalogue) if before else {}
+    files |= {item.name: item.digest for item in plan.items}
+    candidates = [source.config.operational_context]
+    candidates += [before.operational_context] if before else []
     operational = next((name for name in candidates if name in files), plan.context.name)
-    mirror.write_config(source.info, files, operational)
+    mirror.write_config(replace(source.config, operational_context=operational, catalogue=files))
     return operational
 
 
-def _stage(name: str, source: Source, folder: Path) -> None:
-    """Have a rule file where `crds` reads it."""
-    path = folder / key_of(name, "")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(source.file(name, "").read_bytes())
-
-
 def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:
-    bad = set(source.info.get("bad_files_list", []))
+    bad = source.config.bad_files
     for name, key in context.keys.items():
         if name in bad and name in context.masks:
             continue  # the function refuses it by its name
         if name in bad:
             raise ReferenceUnavailable(f"{name}: {context.name} needs it, and it is listed as bad")
         instrument = context.masks.get(name, "")
-        facts = source.facts(name, instrument)
-        yield Item(name, instrument, key, facts, mirror.state(key, facts))
+        digest = source.digest(name, instrument)
+        yield Item(name, instrument, key, digest, mirror.state(key, digest))

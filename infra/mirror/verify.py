@@ -1,27 +1,25 @@
 """Reading the mirror as the function will, and telling every fault."""
 
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-
-from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
 from core.flags import PIXEL_FLAGS
-from core.mask import Mask, full_frame
+from core.images import locate_in
+from core.mask import Mask, definitions, full_frame
+from handler.references.keys import key_of
+from handler.references.server import FileDigest
 from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import Context, Rule, key_of, read_context
-from infra.mirror.sources import Facts, catalogue, operational_context
+from infra.mirror.contexts import Context, Rule, read_context
 
-__all__ = ["Found", "Report", "verify"]
+__all__ = ["MaskSummary", "Report", "verify"]
 
 _ANY_SUBARRAY = {"GENERIC", "N/A", "FULL", "ANY", ""}
 
 
 @dataclass(frozen=True)
-class Found:
+class MaskSummary:
     """A mask as it was read.
 
     Attributes
@@ -49,7 +47,7 @@ class Report:
         Those that could be read.
     operational : str
         The one that is operational.
-    masks : dict of str to `Found`
+    masks : dict of str to `MaskSummary`
         Those that are whole.
     faults : list of str
         What is wrong, a line each.
@@ -57,7 +55,7 @@ class Report:
 
     contexts: list[Context] = field(default_factory=list)
     operational: str = ""
-    masks: dict[str, Found] = field(default_factory=dict)
+    masks: dict[str, MaskSummary] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, str, list[Rule]]]:
@@ -84,34 +82,28 @@ def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
         What is being read, and the report, which grows meanwhile.
     """
     report = Report()
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        listed = _listed(mirror, report)
-        for name in _contexts(mirror, listed, report):
-            yield name, report
-            _read_context(name, mirror, root, listed, report)
-        for mask, rules in _rules_by_mask(report).items():
-            yield mask, report
-            _read_mask(mask, rules, mirror, root / "mask.fits", listed, report)
+    listed = _listed(mirror, report)
+    for name in _contexts(mirror, listed, report):
+        yield name, report
+        _read_context(name, _CheckedRules(mirror, listed), report)
+    for mask, rules in _rules_by_mask(report).items():
+        yield mask, report
+        _read_mask(mask, rules, mirror, listed, report)
     yield "", report
 
 
-def _listed(mirror: Mirror, report: Report) -> dict[str, Facts]:
+def _listed(mirror: Mirror, report: Report) -> Mapping[str, FileDigest]:
     """The mirror's catalogue."""
     try:
-        info = mirror.config()
+        config = mirror.operational()
     except ReferenceUnavailable as exc:
         report.faults.append(str(exc))
         return {}
-    if not info:
-        report.faults.append("config/jwst/server_config: is not there")
-        return {}
-    report.operational = operational_context(info)
-    found = catalogue(info)
-    return {name: Facts(int(f["size"]), f["sha1sum"]) for name, f in found.items()}
+    report.operational = config.operational_context
+    return config.catalogue
 
 
-def _contexts(mirror: Mirror, listed: dict[str, Facts], report: Report) -> list[str]:
+def _contexts(mirror: Mirror, listed: Mapping[str, FileDigest], report: Report) -> list[str]:
     """Every context that is there, or is said to be."""
     names = {name for name in listed if name.endswith(".pmap")} | set(mirror.contexts())
     if report.operational and report.operational not in names:
@@ -119,23 +111,31 @@ def _contexts(mirror: Mirror, listed: dict[str, Facts], report: Report) -> list[
     return sorted(names)
 
 
-def _read_context(
-    name: str, mirror: Mirror, root: Path, listed: dict[str, Facts], report: Report
-) -> None:
-    def fetch(file: str) -> None:
-        path = root / key_of(file, "")
-        if not path.exists():
-            mirror.get(key_of(file, ""), path)
-        _check(path, file, listed)
+@dataclass(frozen=True)
+class _CheckedRules:
+    """The mirror's rule files, each held against the catalogue."""
 
+    mirror: Mirror
+    listed: Mapping[str, FileDigest]
+
+    def read(self, name: str) -> str:
+        text = self.mirror.read(name)
+        _check(text.encode(), name, self.listed)
+        return text
+
+    def discard(self, name: str) -> None:
+        """Leave it."""
+
+
+def _read_context(name: str, rules: _CheckedRules, report: Report) -> None:
     try:
-        report.contexts.append(read_context(name, root, fetch))
+        report.contexts.append(read_context(name, rules))
     except ReferenceUnavailable as exc:
         report.faults.append(f"{name}: {exc}")
 
 
-def _check(path: Path, name: str, listed: dict[str, Facts]) -> None:
-    found, expected = Facts.of(path), listed.get(name)
+def _check(content: bytes, name: str, listed: Mapping[str, FileDigest]) -> None:
+    found, expected = FileDigest.of(content), listed.get(name)
     if expected is None:
         raise ReferenceUnavailable(f"{name}: the mirror's catalogue does not know it")
     if found != expected:
@@ -155,29 +155,20 @@ def _read_mask(
     name: str,
     rules: list[Rule],
     mirror: Mirror,
-    path: Path,
-    listed: dict[str, Facts],
+    listed: Mapping[str, FileDigest],
     report: Report,
 ) -> None:
-    instrument = rules[0].instrument
     try:
-        mirror.get(key_of(name, instrument), path)
-        _check(path, name, listed)
-        with fits.open(path, memmap=False) as hdus:
-            mask = Mask.from_hdus(hdus, name)
-            _check_cover(mask, rules)
-            unknown = _unknown_names(hdus)
-    except (ReferenceUnavailable, OSError) as exc:
+        content = mirror.get(key_of(name, rules[0].instrument))
+        _check(content, name, listed)
+        mask = Mask.from_bytes(content, name)
+        _check_cover(mask, rules)
+        names = {row.name for row in definitions(locate_in(content, name), content, name)}
+    except ReferenceUnavailable as exc:
         report.faults.append(str(exc))
         return
-    report.masks[name] = Found(path.stat().st_size, mask.dq.shape, unknown)
-
-
-def _unknown_names(hdus: fits.HDUList) -> tuple[str, ...]:
-    if "DQ_DEF" not in hdus or hdus["DQ_DEF"].data is None:
-        return ()
-    names = {str(row["NAME"]).strip() for row in hdus["DQ_DEF"].data}
-    return tuple(sorted(names - set(PIXEL_FLAGS) - {"GOOD", ""}))
+    unknown = tuple(sorted(names - set(PIXEL_FLAGS) - {"GOOD", ""}))
+    report.masks[name] = MaskSummary(len(content), mask.dq.shape, unknown)
 
 
 def _check_cover(mask: Mask, rules: list[Rule]) -> None:

@@ -73,7 +73,7 @@ def compared(bench: Bench, jwst: Jwst, encoding: str, exposure: LongExposure) ->
 
 def fetched(bench: Bench, exposure: LongExposure, name: str) -> Path:
     """Download the exposure's product."""
-    key = exposure.key.rpartition("/")[2].replace("_uncal", "_dq_init")
+    key = exposure.key.replace("_uncal", "_dq_init")
     bench.s3.download_file(PRODUCTS, f"dq_init/{key}", str(bench.folder / name))
     return bench.folder / name
 

@@ -33,15 +33,13 @@ def main() -> None:
 
     from botocore.config import Config  # noqa: PLC0415  # imports are part of a cold start
 
-    from handler import app  # noqa: PLC0415
+    from handler import app, function  # noqa: PLC0415
 
     # MiniStack takes minutes to put together what S3 does in seconds.
-    app._PATIENT = app._PATIENT.merge(Config(read_timeout=1200))
-    if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
-        from handler.s3 import blocks  # noqa: PLC0415
-
-        blocks._LEAST_GAIN = int(os.environ["BENCH_LEAST_GAIN"])
+    function.PATIENT = function.PATIENT.merge(Config(read_timeout=1200))
     app.start()
+    if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
+        app.the_function().blocks.least_gain = int(os.environ["BENCH_LEAST_GAIN"])
     for line in sys.stdin:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         detail = app.lambda_handler(json.loads(line), CONTEXT)

@@ -12,7 +12,7 @@ import pytest
 from core import __version__
 from infra.bundle.build import build, digest, is_left_out
 from infra.bundle.report import measure
-from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
 from infra.demo.samples.modes import MODES
@@ -39,9 +39,8 @@ def environment(aws: LocalAws, mirrors: set[str]) -> dict[str, str]:
         "AWS_ENDPOINT_URL": aws.endpoint,
         "OUTPUT_BUCKET": PRODUCTS,
         "CRDS_MIRROR": f"s3://{MIRROR}",
-        "OUTCOME_URI": f"s3://{PRODUCTS}/dq_outcomes",
+        "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
         "DQ_BLOCK_URI": f"s3://{PRODUCTS}/dq_blocks",
-        "EVENT_LOG": EVENT_LOG,
     }
 
 
@@ -103,14 +102,24 @@ def test_an_unavailable_reference_is_raised(function: Runtime) -> None:
 def test_a_transient_failure_is_raised(
     environment: dict[str, str], tmp_path: Path, aws: LocalAws
 ) -> None:
-    with runtime(environment | {"OUTPUT_BUCKET": "no-such-bucket"}, tmp_path) as running:
+    nobody = {"AWS_ENDPOINT_URL_EVENTS": "http://127.0.0.1:9"}
+    with runtime(environment | nobody, tmp_path) as running:
         answer = running.invoke({"bucket": RAW, "key": KEY})
     assert answer["errorType"] == "TransientFailure"
-    assert announced(aws)[0]["error"] == "TransientFailure"
+    assert "announcing the result" in answer["errorMessage"]
 
 
-def test_a_bug_surfaces_as_itself(function: Runtime) -> None:
-    assert function.invoke({"Records": 5})["errorType"] == "TypeError"
+def test_a_fault_of_the_deployment_surfaces_as_itself_and_is_announced(
+    environment: dict[str, str], tmp_path: Path, aws: LocalAws
+) -> None:
+    with runtime(environment | {"OUTPUT_BUCKET": "no-such-bucket"}, tmp_path) as running:
+        answer = running.invoke({"bucket": RAW, "key": KEY})
+    assert answer["errorType"] == "NoSuchBucket"
+    assert announced(aws)[0]["error"] == "NoSuchBucket"
+
+
+def test_nonsense_is_rejected_and_the_next_event_answered(function: Runtime) -> None:
+    assert function.invoke({"Records": 5})["errorType"] == "InputRejected"
     assert function.invoke({"bucket": RAW, "key": KEY})["status"] in {"Complete", "Skipped"}
 
 
@@ -179,12 +188,12 @@ def test_what_a_snapshot_must_not_carry_is_made_anew(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     code = (
-        "from handler import app; before = app.settings_and_services(); import os, random; "
+        "from handler import app; before = app.the_function(); import os, random; "
         "state = random.getstate(); os.environ['AWS_ACCESS_KEY_ID'] = 'another'; "
-        "app.restore(); after = app.settings_and_services(); "
-        "assert before[1].s3 is not after[1].s3; assert random.getstate() != state; "
-        "assert after[1].s3._request_signer._credentials.access_key == 'another'; "
-        "assert before[1].references is not after[1].references"
+        "app.restore(); after = app.the_function(); "
+        "assert before.s3 is not after.s3; assert random.getstate() != state; "
+        "assert after.s3._request_signer._credentials.access_key == 'another'; "
+        "assert before.references is not after.references"
     )
     run_alone(code, environment, tmp_path)
 
@@ -194,7 +203,7 @@ def test_init_imports_what_the_path_needs_and_nothing_else(
 ) -> None:
     code = (
         "import sys; from types import SimpleNamespace; from handler import app; "
-        "app.settings_and_services(); init = set(sys.modules); "
+        "app.the_function(); init = set(sys.modules); "
         "context = SimpleNamespace(aws_request_id='1', function_name='f', memory_limit_in_mb=1, "
         "invoked_function_arn='a', get_remaining_time_in_millis=lambda: 60_000); "
         f"app.lambda_handler({{'bucket': {RAW!r}, 'key': {KEY!r}}}, context); "

@@ -11,7 +11,6 @@ import os
 import re
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -23,19 +22,19 @@ from typing import Any
 from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
+from core.keywords import Keywords
 from core.product import NO_MASK, Encoding
-from handler.case import Services
-from handler.invocation import Invocation
+from handler.announcements import Bus
+from handler.function import Function
+from handler.ledger import Ledger
 from handler.observability import logger
-from handler.outcomes import Outcomes
 from handler.process import process
-from handler.reference import References
-from handler.references.masks import Masks
+from handler.references.resolution import References
 from handler.references.rules import Rules
-from handler.requests import ExposureRequest
+from handler.requests import Attempt, ExposureRequest, OnExisting
 from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
-from handler.settings import OnExisting, Settings
+from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
 from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
@@ -72,12 +71,21 @@ class Row:
 
 
 @dataclass
-class Function:
+class Ours:
     """The function on an embedded AWS, one set of services for both encodings."""
 
     aws: LocalAws
-    services: Services
-    mirror: S3Location
+    function: Function
+
+    @classmethod
+    def of(cls, aws: LocalAws, scratch: Path) -> "Ours":
+        """Set the function up."""
+        mirror = S3Location(MIRROR, "")
+        s3, bus = aws.client("s3"), Bus("default", aws.client("events"))
+        references = References.of(mirror, scratch, s3)
+        settings = Settings(PRODUCTS, "", mirror, CONTEXT)
+        sqs = partial(aws.client, "sqs")
+        return cls(aws, Function(settings, s3, references, Blocks(None), Ledger(None), bus, sqs))
 
     def product(self, folder: Path, case: Case, encoding: Encoding) -> bytes | str:
         """Run it on a case; returns the product, or the message with which it refuses."""
@@ -91,31 +99,20 @@ class Function:
             if (folder / name).exists():
                 s3.upload_file(str(folder / name), RAW, f"{case.name}/{name}")
                 more[field_name] = S3Location(RAW, f"{case.name}/{name}")
-        settings = Settings(
-            PRODUCTS, f"{encoding}/", self.mirror, CONTEXT, "default", encoding, OnExisting.REPLACE
-        )
+        settings = replace(self.function.settings, output_prefix=f"{encoding}/", encoding=encoding)
+        request = ExposureRequest(S3Location(RAW, key), on_existing=OnExisting.REPLACE, **more)
         try:
-            request = ExposureRequest(S3Location(RAW, key), **more)
-            detail = process(
-                request, settings, self.services, Invocation(case.name, time.time() + 900)
+            event = process(
+                request, replace(self.function, settings=settings), Attempt(case.name, case.name)
             )
         except (InputRejected, ReferenceUnavailable) as exc:
             return str(exc)
-        answer = s3.get_object(Bucket=PRODUCTS, Key=detail["output"]["key"])
-        return answer["Body"].read()
+        output = event.findings.output
+        assert output is not None
+        return s3.get_object(Bucket=PRODUCTS, Key=output.key)["Body"].read()
 
 
-def function(aws: LocalAws, scratch: Path) -> Function:
-    """Set the function up."""
-    mirror = S3Location(MIRROR, "")
-    s3, events, logs = aws.client("s3"), aws.client("events"), partial(aws.client, "logs")
-    references = References(Rules(mirror, scratch, s3), Masks(mirror, scratch / "references"))
-    outcomes = Outcomes(None, None, "default", s3, events, logs)
-    services = Services(s3, references, Blocks(None), outcomes)
-    return Function(aws, services, mirror)
-
-
-def compare(cases: list[Case], row: Row, ours: Function, jwst: Jwst, scratch: Path) -> None:
+def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) -> None:
     """Give jwst and the function the same cases, and note what differs."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
@@ -198,7 +195,7 @@ def compare_choices(
     """Ask crds in the ordinary way and the function's rules the same questions."""
     prefix = f"choices-{context[5:9]}"
     list(upload_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=()))
-    rules = Rules(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
+    rules = Rules.of(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
     headers = list(questions(cache, context))
     asked = [
         {"context": context, "header": {_PATHS[k]: v for k, v in header.items()}}
@@ -212,7 +209,8 @@ def compare_choices(
     ):
         row.cases += 1
         try:
-            chosen = rules.choose(fits.Header(header), context, "exposure").mask or "N/A"
+            keywords = Keywords(fits.Header(header), "exposure")
+            chosen = rules.best_reference(keywords, context).mask or "N/A"
         except ReferenceUnavailable as exc:
             # A catalogue older than the context may lack a mask that the rules name.
             named = re.match(r"(jwst_\w+_mask_\d+\.fits): chosen by", str(exc))
@@ -289,7 +287,7 @@ def main() -> None:
         write_server_config(cache)
         list(upload_cache(cache, aws.client("s3"), MIRROR))
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
-        ours = function(aws, scratch / "tmp")
+        ours = Ours.of(aws, scratch / "tmp")
 
         by_row: dict[str, list[Case]] = {}
         for what, case in matrix(jwst.answer("apertures")):

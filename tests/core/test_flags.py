@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.flags import PIXEL_FLAGS, FlagDefinition, count_by_mnemonic, translate
+from core.flags import PIXEL_FLAGS, FlagCount, FlagDefinition, count_by_mnemonic, translate
 
 DQ = np.array([[0, 1, 2], [3, 4, 1 << 31]], dtype=np.uint32)
 
@@ -41,4 +41,9 @@ def test_an_unknown_name_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixt
 def test_counts_are_those_of_each_bit(values: list[int]) -> None:
     dq = np.array(values, dtype=np.uint32)
     expected = {name: sum(bool(v & bit) for v in values) for name, bit in PIXEL_FLAGS.items()}
-    assert count_by_mnemonic(dq) == {name: n for name, n in expected.items() if n}
+    unusable = {
+        name: sum(bool(v & bit and v & 1) for v in values) for name, bit in PIXEL_FLAGS.items()
+    }
+    assert count_by_mnemonic(dq) == {
+        name: FlagCount(n, unusable[name]) for name, n in expected.items() if n
+    }

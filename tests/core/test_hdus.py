@@ -1,3 +1,4 @@
+import gzip
 from collections.abc import Callable
 from io import BytesIO
 
@@ -63,6 +64,7 @@ def patched(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     [
         (lambda content: b"", "is empty"),
         (lambda content: b"II*\0" + bytes(5000), "not FITS"),
+        (gzip.compress, r"is compressed; unpack it first \(gunzip\)"),
         (lambda content: content[:1000], "truncated: the header has no END"),
         (lambda content: content[:7000], r"HDU 1 \(SCI\): truncated"),
         (lambda content: content[: content.index(b"INT_TIMES") + 100], "HDU 2: truncated"),
@@ -96,3 +98,12 @@ def test_a_header_without_an_end_is_not_read_for_ever() -> None:
     with pytest.raises(InputRejected, match="no END card within"):
         locate(reader, 10**13, "x.fits")
     assert sum(read) < 2_000_000
+
+
+def test_many_large_headers_are_refused_before_memory_is_asked_for_them() -> None:
+    """Each of them would do; together they took 286 MiB."""
+    header = fits.Header([(f"KEY{number}", "x" * 60) for number in range(9000)])
+    content = fits.PrimaryHDU(header=header).header.tostring().encode()
+    more = fits.ImageHDU(header=header).header.tostring().encode()
+    with pytest.raises(InputRejected, match=r"4 HDUs and \d+ bytes of headers"):
+        located(content + more * 20)

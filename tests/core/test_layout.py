@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.layout import ByteRange, Converted, Copied, Layout, Made, Merged, Repeated, Segment
+from core.layout import ByteRange, Converted, Copied, Layout, Literal, Merged, Repeated, Segment
 from core.pixels import PixelFormat
 
 SOURCE = np.random.default_rng(7).integers(0, 256, 4096, dtype=np.uint8).tobytes()
@@ -21,7 +21,7 @@ def segments(draw: st.DrawFn) -> tuple[Segment, bytes]:
     start = draw(st.integers(0, 2000))
     if kind == "made":
         content = draw(st.binary(max_size=50))
-        return Made(content), content
+        return Literal(content), content
     if kind == "copied":
         length = draw(st.integers(0, 2000))
         return Copied(start, length), SOURCE[start : start + length]
@@ -62,8 +62,8 @@ def test_pieces_of_any_size_give_the_same_bytes(
 
 
 def test_ranges_that_follow_one_another_are_joined() -> None:
-    layout = Layout.of([Copied(0, 10), Copied(10, 5), Copied(20, 5), Made(b""), Made(b"b")])
-    assert layout.segments == (Copied(0, 15), Copied(20, 5), Made(b"b"))
+    layout = Layout.of([Copied(0, 10), Copied(10, 5), Copied(20, 5), Literal(b""), Literal(b"b")])
+    assert layout.segments == (Copied(0, 15), Copied(20, 5), Literal(b"b"))
 
 
 def test_a_conversion_asks_for_whole_pixels_of_the_input() -> None:

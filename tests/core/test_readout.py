@@ -10,7 +10,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from core.errors import InputRejected, ReferenceUnavailable
-from core.exposure import Exposure, Kind
+from core.exposure import Exposure
+from core.keywords import Keywords
+from core.kinds import Kind
 from core.mask import Mask
 from core.readout import cut
 from core.stripes import StripeReadout
@@ -38,7 +40,7 @@ def exposure(
     """`image` is (ny, nx); by default what the keywords say."""
     subarray = Subarray(*area) if area else None
     shape = image or (subarray.ysize, subarray.xsize)
-    stripes = StripeReadout.from_header(fits.Header(header), "x.fits")
+    stripes = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     return Exposure(
         "x.fits", (), kind, (4, 2, *shape), subarray, stripes, header.get("SSTR_NST", 0)
     )
@@ -189,7 +191,7 @@ def test_early_products_mean_row_0_of_the_detector(
     name: str, start: int, first: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": name}
-    readout = StripeReadout.from_header(fits.Header(header), "x.fits")
+    readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     with caplog.at_level(logging.WARNING):
         rows = readout.rows(Subarray(1, start, 2048, 164), 2048)
     assert 2047 - rows[-1] == first
@@ -230,3 +232,14 @@ def test_a_missing_interleave_keyword_means_no_interleaving() -> None:
 def test_stripes_outside_the_mask_along_the_fast_axis_are_refused() -> None:
     with pytest.raises(InputRejected, match="fast axis -1 to 2047 of 2048"):
         cut(mask(FULL, (2, 1, 2048, 2048)), exposure(DHS, **STRIPES))
+
+
+def test_a_crafted_skip_ends_the_reading_at_once() -> None:
+    """Row numbers that leave the detector are refused when they are met, not when all are counted."""
+    header = {
+        "MSTR_RD1": 1, "MSTR_SK1": 10**9, "MSTR_RD2": 1, "MSTR_SK2": 0, "MSTR_RPT": 0,
+        "SSTR_NST": 0, "FASTAXIS": 1, "SLOWAXIS": 2,
+    }  # fmt: skip
+    readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
+    with pytest.raises(InputRejected, match="reads rows 1000000001 to 1000000001"):
+        readout.rows(Subarray(1, 1, 2048, 10**9), 2048)

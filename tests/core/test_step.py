@@ -5,12 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from core.errors import InputRejected
-from core.exposure import Exposure, Kind
+from core.exposure import Exposure
 from core.hdus import locate
-from core.product import Encoding, Provenance, compose, product_name
-from core.step import initialize, kept
+from core.kinds import Kind
+from core.mask import Mask
+from core.product import Encoding, HeaderValues, compose, product_name
+from core.step import DataQuality, initialize
 from infra.demo.samples.exposures import primary_header
 from infra.demo.samples.modes import MODES
 
@@ -35,15 +38,28 @@ def read(content: bytes) -> Exposure:
     return Exposure.from_hdus(hdus, "x.fits")
 
 
+def covering(exposure: Exposure, flags: NDArray[np.uint32] | None) -> Mask | None:
+    """A mask that is used whole."""
+    if flags is None:
+        return None
+    return Mask("mask.fits", flags, "NIRCAM", exposure.subarray)
+
+
+def step(content: bytes, flags: NDArray[np.uint32], **more: Any) -> DataQuality:
+    exposure = read(content)
+    return initialize(exposure, covering(exposure, flags), **more)
+
+
 def product(
     content: bytes, encoding: Encoding = Encoding.NATIVE, mask: Any = None, **more: Any
 ) -> bytes:
     exposure = read(content)
-    provenance = Provenance(
+    values = HeaderValues(
         "x_dq_init.fits", "2026-01-01T00:00:00.000", "14.0.3", "jwst_9001.pmap",
         None if mask is None else "crds://mask.fits",
     )  # fmt: skip
-    layout = compose(exposure, initialize(exposure, mask, **more), provenance, encoding)
+    quality = initialize(exposure, covering(exposure, mask), **more)
+    layout = compose(exposure, quality, values, encoding)
     out = b""
     for piece in layout.pieces(1000):
         wanted, made = piece.source, bytearray(piece.length)
@@ -69,6 +85,8 @@ def test_kinds() -> None:
         (raw().replace(b"EXTNAME = 'SCI", b"EXTNAME = 'SKY"), "no SCI image among its HDUs"),
         (raw().replace(b"BZERO   =                32768", b"BZERO   =                    0"), "SCI holds int16"),
         (raw().replace(b"BZERO   =                32768", b"BZERO   =                   99"), "BZERO=99"),
+        (raw("nircam-sub64p", SHAPE, fits.ImageHDU(np.zeros(SHAPE, np.uint16), name="SCI")), "2 HDUs are named SCI"),
+        (raw(shape=(1, 1, 1, 9000)), "a data-quality plane of .1, 9000. pixels, expected at most 8192"),
         (raw(SUBSTRT1=0), "corner must be at least"),
         (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
         (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
@@ -86,7 +104,7 @@ FLAGS[0, 0], FLAGS[1, 1] = 1 | 1 << 10, 1 << 11
 
 
 def test_do_not_use_goes_on_to_the_groups_and_nothing_else_does() -> None:
-    quality = initialize(read(raw()), FLAGS)
+    quality = step(raw(), FLAGS)
     assert np.array_equal(quality.image, FLAGS)
     assert quality.groups.sum() == quality.groups[0, 0, 0] == 1
 
@@ -94,7 +112,7 @@ def test_do_not_use_goes_on_to_the_groups_and_nothing_else_does() -> None:
 def test_user_flags_are_merged_and_reach_the_groups() -> None:
     user = np.full((8, 64), 5, np.int16)
     before = FLAGS.copy()
-    quality = initialize(read(raw()), FLAGS, user=user)
+    quality = step(raw(), FLAGS, user=user)
     assert np.array_equal(quality.image, FLAGS | 5)
     assert quality.groups.all()
     assert np.array_equal(FLAGS, before)
@@ -103,11 +121,11 @@ def test_user_flags_are_merged_and_reach_the_groups() -> None:
 @pytest.mark.parametrize("user", [np.zeros((8, 65), np.int32), np.zeros((8, 64), np.float32)])
 def test_user_flags_of_another_shape_or_of_floats_are_rejected(user: Any) -> None:
     with pytest.raises(InputRejected, match="user-supplied DQ is"):
-        initialize(read(raw()), FLAGS, user=user)
+        step(raw(), FLAGS, user=user)
 
 
 def test_flags_that_are_there_are_kept_but_do_not_reach_the_groups() -> None:
-    quality = initialize(read(raw()), FLAGS, present=np.full((8, 64), 1, np.uint32))
+    quality = step(raw(), FLAGS, existing=np.full((8, 64), 1, np.uint32))
     assert np.array_equal(quality.image, FLAGS | 1)
     assert quality.groups.sum() == 1
 
@@ -146,7 +164,7 @@ def test_something_else_of_that_name_is_rejected() -> None:
         "nircam-sub64p", SHAPE, fits.ImageHDU(np.ones((2, 8, 64), np.uint32), name="PIXELDQ")
     )
     with pytest.raises(InputRejected, match="PIXELDQ has 3 axes, expected an image of 2"):
-        kept(read(content), "PIXELDQ", (8, 64))
+        read(content).existing_array("PIXELDQ", (8, 64))
 
 
 def test_no_mask_gives_zeros_and_says_skipped() -> None:

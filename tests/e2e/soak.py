@@ -1,7 +1,8 @@
 """Thousands of exposures, some bad, some repeated, the function killed again and again.
 
 ``python -m tests.e2e.soak`` deploys the built template on MiniStack, lets it work, and counts what
-is left: products, announcements, messages. It exits with 1 if anything was lost or doubled.
+is left: products, results, messages. Sizes are mixed, so that single PUTs, multipart uploads and the
+making of blocks are killed. It exits with 1 if anything was lost, or made or concluded twice.
 """
 
 import argparse
@@ -10,7 +11,8 @@ import random
 import sys
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,8 +22,23 @@ from tests.conftest import PROJECT
 from tests.e2e.conftest import ENVIRONMENT
 from tests.e2e.stack import Stack, deployed
 
-MODE = next(mode for mode in MODES if mode.name == "nircam-sub64p")
-PRODUCT_SIZE = 259200
+MODE = {mode.name: mode for mode in MODES}
+SIZES = {
+    "small": (MODE["nircam-sub64p"], 0.92),
+    "multipart": (replace(MODE["nircam-full"], shape=(1, 1, 2048, 2048)), 0.06),
+    "with blocks": (replace(MODE["nircam-full"], shape=(1, 4, 2048, 2048)), 0.02),
+}
+"""What is uploaded, and its share."""
+
+
+@dataclass
+class Work:
+    """What is uploaded, and what happened meanwhile."""
+
+    sizes: dict[str, str]
+    bad: set[str]
+    repeated: list[str]
+    kills: int = 0
 
 
 def main() -> None:
@@ -35,87 +52,90 @@ def main() -> None:
     os.environ.update(ENVIRONMENT)
     bin_ = PROJECT / ".venv-ministack" / "bin" / "python", PROJECT / ".venv-tools" / "bin" / "sam"
     keys = [f"soak/jw{number:05}_uncal.fits" for number in range(arguments.count)]
+    names, shares = list(SIZES), [share for _, share in SIZES.values()]
+    sizes = {key: chance.choices(names, shares)[0] for key in keys}
     bad = set(chance.sample(keys, arguments.count // 20))
-    repeated = chance.sample(keys, arguments.count // 10)
+    work = Work(sizes, bad, chance.sample(keys, arguments.count // 10))
     with deployed(*bin_) as stack:
         started = time.monotonic()
-        kills = run(stack, keys, bad, repeated, arguments.pause, chance)
-        faults = check(stack, keys, bad, repeated)
-        statuses = Counter(detail["status"] for detail in stack.announced)
-        print(
-            f"{len(keys)} exposures, {len(bad)} of them bad, {len(repeated)} events repeated, "
-            f"{kills} kills, {time.monotonic() - started:.0f} s\n"
-            f"announced: {dict(statuses)}\n"
-            f"products: {len(stack.products())}, expected {len(keys) - len(bad)}\n"
-            f"in the rejected-queue: {stack.depth('RejectedQueue')}, expected {len(bad)}\n"
-            f"left in the queue: {stack.depth('UploadedQueue')}, failed: "
-            f"{stack.depth('FailedQueue')}, undelivered: {stack.depth('UndeliveredQueue')}"
-        )
+        run(stack, work, arguments.pause, chance)
+        faults = check(stack, work)
+        print(summary(stack, work, time.monotonic() - started))
     for fault in faults:
         print(fault)
     sys.exit(1 if faults else 0)
 
 
-def run(
-    stack: Stack,
-    keys: list[str],
-    bad: set[str],
-    repeated: list[str],
-    pause: float,
-    chance: random.Random,
-) -> int:
+def summary(stack: Stack, work: Work, seconds: float) -> str:
+    """What a person wants to know of it."""
+    results = {detail["id"]: detail["status"] for detail in stack.announced}
+    again = len(stack.announced) - len(results)
+    return (
+        f"{len(work.sizes)} exposures ({dict(Counter(work.sizes.values()))}), {len(work.bad)} of "
+        f"them bad, {len(work.repeated)} events repeated, {work.kills} kills, {seconds:.0f} s\n"
+        f"results by id: {dict(Counter(results.values()))}; announced again with an id that was "
+        f"known: {again}\n"
+        f"products: {len(stack.products())}, expected {len(work.sizes) - len(work.bad)}\n"
+        f"in the queue of failures: {stack.depth('FailedQueue')}\n"
+        f"left in the queue: {stack.depth('UploadedQueue')}, unfinished: "
+        f"{stack.depth('UnfinishedQueue')}, undelivered: {stack.depth('UndeliveredQueue')}"
+    )
+
+
+def run(stack: Stack, work: Work, pause: float, chance: random.Random) -> None:
     """Upload everything while the function is killed now and then; wait for the end."""
+    bodies = {}
     with TemporaryDirectory() as folder:
         path = Path(folder, "x_uncal.fits")
-        write_exposure(MODE, path)
-        good = path.read_bytes()
-    kills, ended = [0], threading.Event()
+        for name, (mode, _) in SIZES.items():
+            write_exposure(mode, path)
+            bodies[name] = path.read_bytes()
+    ended = threading.Event()
 
     def kill() -> None:
         while not ended.wait(chance.expovariate(1 / pause)):
-            kills[0] += stack.kill_function(chance)
+            work.kills += stack.kill_function(chance)
 
     killer = threading.Thread(target=kill)
     killer.start()
-    again = set(repeated)
-    for key in keys:
-        stack.upload(key, good[:5000] if key in bad else good)
+    again = set(work.repeated)
+    for key, size in work.sizes.items():
+        stack.upload(key, bodies[size][:5000] if key in work.bad else bodies[size])
         if key in again:
             stack.repeat_event(key)
     while stack.depth("UploadedQueue") > 2:
         time.sleep(1)
     ended.set()
     killer.join()
-    stack.drain(600)
-    return kills[0]
+    stack.drain(900)
 
 
-def check(stack: Stack, keys: list[str], bad: set[str], repeated: list[str]) -> list[str]:
+def check(stack: Stack, work: Work) -> list[str]:
     """Say what is not as it should be."""
-    expected = {
-        key.rpartition("/")[2].replace("_uncal", "_dq_init"): PRODUCT_SIZE
-        for key in keys
-        if key not in bad
-    }
-    faults = [] if stack.products() == expected else ["the products are not those expected"]
-    said: dict[str, Counter[str]] = {key: Counter() for key in keys}
-    for detail in stack.announced:
-        said[detail["input"]["key"]][detail["status"]] += 1
-    for key in keys:
-        once = Counter(["Failed" if key in bad else "Complete"])
-        extra = said[key] - once
-        if once - said[key] or set(extra) - {"Skipped"} or (extra and key not in repeated):
+    good = [key for key in work.sizes if key not in work.bad]
+    products, faults = stack.products(), []
+    if products.keys() != {key.replace("_uncal", "_dq_init") for key in good}:
+        faults.append("the products are not those expected")
+    by_size = defaultdict(set)
+    for key in good:
+        by_size[work.sizes[key]].add(products.get(key.replace("_uncal", "_dq_init")))
+    if any(len(found) > 1 for found in by_size.values()):
+        faults.append(f"products of one size differ in length: {dict(by_size)}")
+    for key in work.sizes:
+        results = Counter(stack.said(key))
+        causes = 1 + work.repeated.count(key)
+        expected = Counter(Failed=causes) if key in work.bad else Counter(Complete=1)
+        skipped = 0 if key in work.bad else causes - 1
+        if results - Counter(Skipped=skipped) != expected:
             reasons = [d["reason"] for d in stack.announced if d["input"]["key"] == key]
-            faults.append(f"{key}: announced {dict(said[key])}: {reasons}")
-    wanted = {
-        "UploadedQueue": 0,
-        "FailedQueue": 0,
-        "UndeliveredQueue": 0,
-        "RejectedQueue": len(bad),
-    }
-    found = {queue: stack.depth(queue) for queue in wanted}
-    if found != wanted:
-        faults.append(f"the queues hold {found}, expected {wanted}")
+            faults.append(f"{key}: {dict(results)}: {reasons}")
+    left = {name: stack.depth(name) for name in ("UploadedQueue", "UnfinishedQueue")}
+    left["UndeliveredQueue"] = stack.depth("UndeliveredQueue")
+    if any(left.values()):
+        faults.append(f"the queues hold {left}, expected nothing")
+    failures = sum(1 + work.repeated.count(key) for key in work.bad)
+    if stack.depth("FailedQueue") < failures:
+        faults.append(f"FailedQueue holds {stack.depth('FailedQueue')}, expected {failures}")
     return faults
 
 

@@ -2,7 +2,7 @@
 
 What MiniStack leaves out is done here in its place, and said where it is done:
 
-- EventBridge does not deliver to log groups: `Stack.listen` puts the processing events into EventLog.
+- EventBridge does not deliver to log groups: `Stack.listening` collects the processing events.
 - ``MaximumConcurrency`` arrives as text and stalls the poller: it is set again after deploying.
 - A range of a version's bytes is answered with all of them: the buckets' versions are suspended, and
   ETags stand for them (tests/handler has the same cases with versions, on moto).
@@ -94,8 +94,8 @@ class Stack:
 
     def _switch(self, enabled: bool) -> None:
         functions = self.client("lambda")
-        (mapping,) = functions.list_event_source_mappings()["EventSourceMappings"]
-        functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=enabled)
+        for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+            functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=enabled)
 
     def kill_function(self, chance: random.Random) -> bool:
         """Kill a process that runs the function, as Lambda does at time-out or out of memory."""
@@ -123,7 +123,7 @@ class Stack:
     def drain(self, seconds: float) -> None:
         """Wait until no exposure waits, and every announcement has arrived."""
         end = time.monotonic() + seconds
-        while self.depth("UploadedQueue"):
+        while self.depth("UploadedQueue") or self.depth("UnfinishedQueue"):
             assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
             time.sleep(0.2)
         known = -1
@@ -142,9 +142,9 @@ class Stack:
         return {item["Key"].removeprefix("dq_init/"): item["Size"] for item in found}
 
     def said(self, key: str) -> list[str]:
-        """What was announced of an exposure, in order."""
+        """What was announced of an exposure, in order; ids that are known already are dropped."""
         mine = (d for d in self.announced if d["input"] and d["input"]["key"] == key)
-        return [detail["status"] for detail in mine]
+        return [detail["status"] for detail in {d["id"]: d for d in mine}.values()]
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
         """Take what waits in a queue."""
@@ -169,13 +169,12 @@ class Stack:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect what is announced, and put it into the event log as EventBridge would."""
+        """Collect what is announced."""
         sqs, events = self.client("sqs"), self.client("events")
         queue = sqs.create_queue(QueueName="announcements")["QueueUrl"]
         arn = f"arn:aws:sqs:{REGION}:000000000000:announcements"
         events.put_rule(Name="announcements", EventPattern='{"source": ["jwst.dq_init"]}')
         events.put_targets(Rule="announcements", Targets=[{"Id": "queue", "Arn": arn}])
-        self.client("logs").create_log_stream(logGroupName=self["EventLog"], logStreamName="all")
         thread = threading.Thread(target=self._listen, args=(queue,), daemon=True)
         thread.start()
         yield
@@ -183,14 +182,10 @@ class Stack:
         thread.join()
 
     def _listen(self, queue: str) -> None:
-        sqs, logs = self.client("sqs"), self.client("logs")
+        sqs = self.client("sqs")
         while not self._stop.is_set():
             found = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
             for message in found.get("Messages", []):
-                entry = {"timestamp": int(time.time() * 1000), "message": message["Body"]}
-                logs.put_log_events(
-                    logGroupName=self["EventLog"], logStreamName="all", logEvents=[entry]
-                )
                 event = json.loads(message["Body"])
                 jsonschema.validate(event["detail"], SCHEMA)
                 assert len(message["Body"]) < 64 * 1024
@@ -213,10 +208,10 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
         found = stack.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
         stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
         functions = stack.client("lambda")
-        (mapping,) = functions.list_event_source_mappings()["EventSourceMappings"]
-        functions.update_event_source_mapping(
-            UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
-        )
+        for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+            functions.update_event_source_mapping(
+                UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
+            )
         for bucket in ("RawBucket", "ProductBucket"):
             s3.put_bucket_versioning(
                 Bucket=stack[bucket], VersioningConfiguration={"Status": "Suspended"}

@@ -7,7 +7,7 @@ import pytest
 
 from core.product import Encoding
 from handler.s3.locations import S3Location
-from handler.settings import OnExisting, Settings
+from handler.settings import Settings
 
 LEAST = {"OUTPUT_BUCKET": "products", "CRDS_MIRROR": "s3://mirror"}
 
@@ -21,25 +21,36 @@ def test_defaults() -> None:
         "latest",
         "default",
         Encoding.NATIVE,
-        OnExisting.SKIP,
+        blocks=None,
+        ledger=None,
+        uploaded_queue=None,
+        retry_delay=30,
+        unfinished_queue=None,
     )
 
 
 def test_everything_set() -> None:
     more = {
         "OUTPUT_PREFIX": "",
-        "CRDS_MIRROR": "s3://mirror/jwst/crds/",
+        "CRDS_MIRROR": "s3://mirror/Jwst/crds/",
         "CRDS_CONTEXT": "jwst_1321.pmap",
         "EVENT_BUS": "science",
         "SCIENCE_ENCODING": "float32",
-        "ON_EXISTING": "replace",
+        "DQ_BLOCK_URI": "s3://products/blocks",
+        "LEDGER_URI": "s3://Products/Ledger/",
+        "UPLOADED_QUEUE": "https://sqs/uploaded",
+        "RETRY_DELAY": "5",
+        "UNFINISHED_QUEUE": "arn:aws:sqs:::unfinished",
     }
     settings = Settings.from_environment(LEAST | more)
     assert settings.output_prefix == ""
-    assert settings.mirror == S3Location("mirror", "jwst/crds")
-    assert str(settings.mirror.below("config", "jwst")) == "s3://mirror/jwst/crds/config/jwst"
+    assert settings.mirror == S3Location("mirror", "Jwst/crds")
+    assert str(settings.mirror.below("config", "jwst")) == "s3://mirror/Jwst/crds/config/jwst"
     assert settings.encoding is Encoding.FLOAT32
-    assert settings.on_existing is OnExisting.REPLACE
+    assert settings.blocks == S3Location("products", "blocks")
+    assert settings.ledger == S3Location("Products", "Ledger")
+    assert (settings.uploaded_queue, settings.retry_delay) == ("https://sqs/uploaded", 5)
+    assert settings.unfinished_queue == "arn:aws:sqs:::unfinished"
 
 
 @pytest.mark.parametrize(
@@ -48,9 +59,9 @@ def test_everything_set() -> None:
         ({"CRDS_MIRROR": "s3://m"}, "OUTPUT_BUCKET is not set"),
         ({"OUTPUT_BUCKET": "b"}, "CRDS_MIRROR is not set"),
         (LEAST | {"CRDS_MIRROR": "https://m"}, "no s3://bucket"),
-        (LEAST | {"CRDS_MIRROR": "s3://m/Crds"}, "must be in lower case"),
         (LEAST | {"SCIENCE_ENCODING": "float64"}, "expected one of native, float32"),
-        (LEAST | {"ON_EXISTING": "x"}, "expected one of skip, replace, error"),
+        (LEAST | {"RETRY_DELAY": "0"}, "RETRY_DELAY='0': expected a number from 1"),
+        (LEAST | {"LEDGER_URI": "x"}, "LEDGER_URI='x'"),
     ],
 )
 def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:

@@ -7,7 +7,6 @@ import botocore.client
 import pytest
 from botocore.exceptions import ClientError
 
-from infra.demo.local_aws import EVENT_LOG
 from tests.infra.template import ARNS
 
 
@@ -46,7 +45,5 @@ def needed(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, st
         yield f"s3:GetObject{version}", f"arn:aws:s3:::{source['Bucket']}/{source['Key']}"
     if operation == "PutEvents":
         yield "events:PutEvents", ARNS.format("events", "event-bus/default")
-    if operation == "FilterLogEvents":
-        yield "logs:FilterLogEvents", ARNS.format("logs", f"log-group:{EVENT_LOG}:*")
     if operation == "ChangeMessageVisibility":
         yield "sqs:ChangeMessageVisibility", ARNS.format("sqs", "uploads")

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from infra.demo.local_aws import EVENT_LOG, MIRROR, PRODUCTS, RAW
-from tests.conftest import PROJECT
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
+from tests.conftest import PROJECT, UNFINISHED
 
 ACCOUNT = "123456789012"
 ARNS = "arn:aws:{}:us-east-1:" + ACCOUNT + ":{}"
@@ -22,7 +22,8 @@ REFERENCES = {
     "RawBucket": RAW,
     "ProductBucket": PRODUCTS,
     "UploadedQueue": "uploads",
-    "EventLog": EVENT_LOG,
+    "EventLog": "/aws/events/dq-init",
+    "UnfinishedQueue": "unfinished",
     "FunctionLog": "/aws/lambda/dq-init",
 }
 ATTRIBUTES = {
@@ -31,6 +32,8 @@ ATTRIBUTES = {
     "MirrorBucket.Arn": "arn:aws:s3:::fresh-mirror",
     "FreshenLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/crds-mirror:*"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
+    "UnfinishedQueue.Arn": UNFINISHED,
+    "FunctionRole.Arn": "arn:aws:iam::123456789012:role/dq-init",
     "FunctionLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/dq-init:*"),
 }
 

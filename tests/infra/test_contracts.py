@@ -10,9 +10,9 @@ import pytest
 from crds.core import rmap
 
 from core.flags import PIXEL_FLAGS
-from handler.announcements import SCHEMA_VERSION
+from handler.event import SCHEMA_VERSION, ProcessingEvent
 from handler.references.parameters import FITS_KEYWORDS
-from handler.requests import requests_in
+from handler.requests import read_request
 from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
 
@@ -22,7 +22,7 @@ def test_the_schema_is_one_and_has_the_version_that_is_sent() -> None:
     assert SCHEMA["properties"]["schemaVersion"]["const"] == SCHEMA_VERSION
     known = SCHEMA["properties"]["flags"]["properties"]["byMnemonic"]
     for mnemonic in PIXEL_FLAGS:
-        jsonschema.validate({mnemonic: 1}, known)
+        jsonschema.validate({mnemonic: {"pixels": 1, "doNotUse": 1}}, known)
 
 
 def test_the_samples_rules_are_rules_to_crds(
@@ -61,8 +61,10 @@ def test_there_is_an_example_of_every_announcement(status: str) -> None:
     event = json.loads(path.read_text())
     assert event["detail-type"] == f"DQ Initialization {status}"
     jsonschema.validate(event["detail"], SCHEMA)
+    told = ProcessingEvent.from_detail(event["detail"])
+    assert told.to_detail() == event["detail"], "it is what the function would send"
     if status == "Failed":
-        (request,) = requests_in(event)
+        request = read_request(event)
         assert request.to_direct() == event["detail"]["request"]
 
 

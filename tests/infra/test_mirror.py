@@ -13,7 +13,7 @@ import pytest
 from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
-from handler.references import rules as handler_rules
+from handler.references.keys import CONFIG
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
@@ -27,9 +27,8 @@ from infra.demo.samples.mirror import (
 )
 from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import CONFIG
 from infra.mirror.scheduled import keep_fresh
-from tests.conftest import PROJECT, Function
+from tests.conftest import PROJECT, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
 from tests.infra.template import load, permissions
 
@@ -97,7 +96,7 @@ class Bucket:
 
 def run(*arguments: str, fails: bool = False) -> str:
     """Run the tool as a person does; return what it prints."""
-    command = [sys.executable, "-m", "infra.mirror", *arguments]
+    command = [sys.executable, "-m", "infra", "mirror", *arguments]
     environment = {n: v for n, v in os.environ.items() if not n.startswith("CRDS_")}
     environment |= {"COLUMNS": "200", "MIRROR_STALLED_SECONDS": "1"}
     done = subprocess.run(
@@ -197,7 +196,7 @@ def test_a_damaged_cache_is_refused(
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
     (copied / MASK).write_bytes((copied / MASK).read_bytes()[:-1] + b"?")
-    assert "expected Facts" in run("sync", place, "--from", str(copied), fails=True)
+    assert "expected FileDigest" in run("sync", place, "--from", str(copied), fails=True)
     assert CONFIG not in bucket.listed()
 
 
@@ -278,7 +277,7 @@ def test_the_function_follows_the_operational_context_and_never_guesses(
     cache: Path, place: str, prefix: str, bucket: Bucket, make_function: Any, tmp_path: Path
 ) -> None:
     run("sync", place, "--from", str(cache))
-    function: Function = make_function(prefix)
+    function: Harness = make_function(prefix)
     path = tmp_path / "x_uncal.fits"
 
     write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
@@ -289,7 +288,7 @@ def test_the_function_follows_the_operational_context_and_never_guesses(
     shutil.copytree(cache, newer)
     write_server_config(newer, context=NEWER)
     run("sync", place, "--from", str(newer))
-    rules = function.services.references.rules
+    rules = function.function.references.rules
     assert rules.clock is time.time, "time.monotonic stands still while Lambda freezes a container"
     grow_old(rules)
     second = function.run("jw_uncal.fits")
@@ -303,5 +302,5 @@ def test_the_function_follows_the_operational_context_and_never_guesses(
 
 def grow_old(rules: Any) -> None:
     """Let the time pass for which the mirror's configuration is believed."""
-    later = rules.clock() + handler_rules._CONFIG_SECONDS + 1
+    later = rules.clock() + rules.believed_seconds + 1
     rules.clock = lambda: later

@@ -1,36 +1,31 @@
 """The template and the code: what one says of the other is true."""
 
 import json
+import re
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import boto3
-import jsonschema
 import pytest
 from botocore.exceptions import ClientError
 
 from core import __version__
-from core.errors import InputRejected, TransientFailure
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import product_name
-from handler import outcomes as ledger
-from handler.batches import handle_batch
-from handler.outcomes import Outcomes
 from handler.s3.locations import S3Location
 from handler.settings import Settings
 from infra.bundle.python import PYTHON
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
-from tests.conftest import PROJECT, SCHEMA, Function
+from tests.conftest import PROJECT, Harness, created
 from tests.infra.template import Permission, load, names_of, permissions, resolve
 
 TEMPLATE = load()
 RESOURCES = TEMPLATE["Resources"]
 FUNCTION = RESOURCES["Function"]["Properties"]
 MODE = {mode.name: mode for mode in MODES}
-OF_LAMBDA = {"BeDrivenByTheQueue", "Log", "Trace"}
+OF_LAMBDA = {"BeDrivenByQueues", "Log", "Trace"}
 """What Lambda itself does in the function's name."""
 
 
@@ -40,7 +35,7 @@ def test_the_function_is_given_an_environment_it_accepts() -> None:
     variables = FUNCTION["Environment"]["Variables"]
     environment = resolve(variables, names_of(TEMPLATE), {})
     required = {"OUTPUT_BUCKET": PRODUCTS, "CRDS_MIRROR": f"s3://{MIRROR}"}
-    chosen = ("DQ_BLOCK_URI", "OUTCOME_URI", "EVENT_LOG", "UPLOADED_QUEUE")
+    chosen = ("DQ_BLOCK_URI", "LEDGER_URI", "UPLOADED_QUEUE", "UNFINISHED_QUEUE")
     assert Settings.from_environment(environment) == Settings.from_environment(
         required | {name: environment[name] for name in chosen}
     ), "the template's defaults are the code's"
@@ -54,14 +49,61 @@ def test_the_environment_of_sam_local_invoke_is_one_of_the_templates() -> None:
 
 
 def test_queue_and_function_agree_on_times_and_attempts() -> None:
-    queue = RESOURCES["UploadedQueue"]["Properties"]
     names = names_of(TEMPLATE)
     assert int(names["VisibilityTimeout"]) >= 6 * int(names["Timeout"])
-    attempts = int(FUNCTION["Environment"]["Variables"]["MAX_ATTEMPTS"])
-    assert queue["RedrivePolicy"]["maxReceiveCount"] == attempts + 1
-    assert FUNCTION["Events"]["Uploaded"]["Properties"]["FunctionResponseTypes"] == [
-        "ReportBatchItemFailures"
-    ]
+    for event in FUNCTION["Events"].values():
+        assert event["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert event["Properties"]["BatchSize"] == 1
+
+
+def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
+    def after(queue: str) -> str:
+        return RESOURCES[queue]["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"]
+
+    assert after("UploadedQueue") == "UnfinishedQueue.Arn"
+    assert after("UnfinishedQueue") == "UndeliveredQueue.Arn"
+    sources = [event["Properties"]["Queue"] for event in FUNCTION["Events"].values()]
+    assert sources == [{"Fn::GetAtt": f"{name}Queue.Arn"} for name in ("Uploaded", "Unfinished")]
+    assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE"] == sources[1]
+
+
+def test_every_failure_goes_by_one_rule_into_one_queue() -> None:
+    rule = RESOURCES["FailedRule"]["Properties"]
+    assert rule["EventPattern"] == {"source": ["jwst.dq_init"], "detail": {"status": ["Failed"]}}
+    assert [target["Arn"]["Fn::GetAtt"] for target in rule["Targets"]] == ["FailedQueue.Arn"]
+
+
+def test_queues_let_rules_of_any_bus_send() -> None:
+    """``Ref`` of a rule on a bus that is named is ``bus|rule``, which is no part of its ARN."""
+    text = (PROJECT / "template.yaml").read_text()
+    assert not re.search(r"rule/\$\{\w+Rule\}", text)
+    for name, resource in RESOURCES.items():
+        if resource["Type"] == "AWS::SQS::QueuePolicy":
+            (statement,) = resource["Properties"]["PolicyDocument"]["Statement"]
+            named = statement["Condition"]["ArnEquals"]["aws:SourceArn"]
+            for arn in named if isinstance(named, list) else [named]:
+                assert arn["Fn::GetAtt"].endswith("Rule.Arn"), name
+
+
+def test_only_the_function_may_write_what_is_believed() -> None:
+    statements = RESOURCES["ProductBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    (statement,) = (s for s in statements if s["Sid"] == "OnlyTheFunctionWrites")
+    resolved = resolve(statement, names_of(TEMPLATE), {})
+    assert (resolved["Effect"], resolved["Action"]) == ("Deny", "s3:PutObject")
+    variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), {})
+    for name in ("DQ_BLOCK_URI", "LEDGER_URI"):
+        key = variables[name].removeprefix(f"s3://{PRODUCTS}/")
+        assert f"arn:aws:s3:::{PRODUCTS}/{key}/*" in resolved["Resource"]
+    role = "arn:aws:iam::123456789012:role/dq-init"
+    assert resolved["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": role}}
+
+
+def test_replaced_products_are_not_kept_for_ever() -> None:
+    rules = RESOURCES["ProductBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+    (rule,) = (r for r in rules if r["Id"] == "replaced-products")
+    assert rule["Prefix"] == {"Ref": "OutputPrefix"}
+    assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": {"Ref": "KeepReplacedDays"}}
+    assert TEMPLATE["Parameters"]["KeepReplacedDays"]["Default"] == 30
 
 
 def test_every_rule_and_queue_has_a_dead_letter_queue() -> None:
@@ -83,30 +125,16 @@ def test_there_is_one_version() -> None:
         assert substitutions["Version"] == __version__
 
 
-def test_what_the_state_machine_announces_follows_the_schema() -> None:
-    path = PROJECT / RESOURCES["OneExposure"]["Properties"]["DefinitionUri"]
-    (entry,) = json.loads(path.read_text())["States"]["Announce"]["Parameters"]["Entries"]
-    jsonschema.validate(filled(entry["Detail"]), SCHEMA)
-
-
-def filled(value: Any) -> Any:
-    """Fill in what Step Functions would."""
-    if not isinstance(value, dict):
-        return value
-    plain = {name.removesuffix(".$"): filled(item) for name, item in value.items()}
-    return plain | ({"id": "0" * 32} if "id.$" in value else {})
-
-
 def test_the_function_may_do_what_it_does_and_nothing_else(
-    make_function: Any, tmp_path: Path, calls: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    make_function: Any, tmp_path: Path, calls: set[tuple[str, str]]
 ) -> None:
-    function: Function = make_function(blocks=S3Location(PRODUCTS, "dq_blocks"))
+    function: Harness = make_function(blocks=S3Location(PRODUCTS, "dq_blocks"))
     write_exposure(replace(MODE["nircam-full"], shape=(1, 5, 2048, 2048)), tmp_path / "x.fits")
     keys = ["first_uncal.fits", "second_uncal.fits"]
     for key in keys:
         function.upload(tmp_path / "x.fits", key)
     calls.clear()
-    exercise(function, keys, monkeypatch)
+    exercise(function, keys)
     allowed = [p for p in permissions(TEMPLATE, "FunctionRole") if p.sid not in OF_LAMBDA]
     for action, resource in sorted(calls):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
@@ -114,40 +142,31 @@ def test_the_function_may_do_what_it_does_and_nothing_else(
     assert unused == []
 
 
-def exercise(function: Function, keys: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Do whatever the function can do: products, blocks, failures, an aborted upload, a kill."""
-    monkeypatch.setattr(ledger, "_PAUSES", ())
+def exercise(function: Harness, keys: list[str]) -> None:
+    """Do whatever the function can do: products, blocks, failures, aborted uploads, looks."""
     first, second = keys
 
     def fail(**_: Any) -> None:
         raise ClientError({"Error": {"Code": "SlowDown"}}, "any")
 
-    hooks = function.services.s3.meta.events
+    hooks = function.function.s3.meta.events
     for operation in ("UploadPart", "UploadPartCopy"):  # of a block first, then of the product
         hooks.register(f"before-call.s3.{operation}", fail)
         with pytest.raises(TransientFailure):
             function.run(first)
         hooks.unregister(f"before-call.s3.{operation}", fail)
-    with monkeypatch.context() as patch:
-        patch.setattr(Outcomes, "_note", lambda *_: None)  # killed before it
-        function.run(first)
-    function.services.outcomes.clock = lambda: 4e9
+    version = function.aws.client("s3").head_object(Bucket=RAW, Key=first)["VersionId"]
+    function.run(first, versionId=version)
     assert function.run(first)["status"] == "Skipped"
-    function.services.blocks.forget()
+    function.function.blocks.forget()
     assert function.run(second)["status"] == "Complete"
     with pytest.raises(InputRejected):
         function.run("absent_uncal.fits")
-    batch_that_fails(function, second)
-
-
-def batch_that_fails(function: Function, key: str) -> None:
-    """A message that is to be delayed; nobody has received it, so that cannot be done."""
-    body = json.dumps({"bucket": RAW, "key": key, "mask": f"s3://{MIRROR}/absent.fits"})
-    batch = {"Records": [{"messageId": "1", "body": body, "receiptHandle": "r"}]}
-    function = function.with_settings(queue=function.aws.uploads)
-    invocation, sqs = function.invocation(), partial(boto3.client, "sqs")
-    with pytest.raises(ClientError):
-        handle_batch(batch, function.settings, function.services, invocation, sqs)
+    with pytest.raises(ReferenceUnavailable):
+        function.run(first, mask=f"s3://{MIRROR}/absent.fits")
+    function.run_unfinished(created(second))
+    function = function.with_settings(uploaded_queue=function.aws.uploads)
+    assert function.run_batch(created(second)) == []
 
 
 def test_encrypted_buckets_ask_for_their_keys_and_for_nothing_else() -> None:

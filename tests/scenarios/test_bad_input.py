@@ -1,5 +1,6 @@
 """Every bad input has its class of error, a message, a Failed event, and no product."""
 
+import gzip
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,13 +15,13 @@ from hypothesis import strategies as st
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.exposure import Exposure
 from core.hdus import locate
-from core.product import Encoding, Provenance, compose
+from core.product import Encoding, HeaderValues, compose
 from core.step import initialize
 from infra.demo.local_aws import MIRROR, RAW
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
 from infra.demo.samples.modes import MODES
-from tests.conftest import SHARED, Function
+from tests.conftest import SHARED, Harness
 
 MODE = {mode.name: mode for mode in MODES}
 KEY = "2023/jw01_uncal.fits"
@@ -51,7 +52,7 @@ def changed(content: bytes, **header: Any) -> bytes:
     return buffer.getvalue()
 
 
-def check_failed(function: Function, error: type[Exception], message: str, **fields: Any) -> None:
+def check_failed(function: Harness, error: type[Exception], message: str, **fields: Any) -> None:
     with pytest.raises(error, match=message):
         function.run(KEY, **fields)
     (detail,) = function.announcements()
@@ -90,13 +91,13 @@ def check_failed(function: Function, error: type[Exception], message: str, **fie
     ],
 )  # fmt: skip
 def test_bad_exposures(
-    mode: str, damage: Any, message: str, function: Function, good: Callable[[str], bytes]
+    mode: str, damage: Any, message: str, function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(damage(good(mode)), KEY)
     check_failed(function, InputRejected, message)
 
 
-def test_an_exposure_that_is_not_there(function: Function) -> None:
+def test_an_exposure_that_is_not_there(function: Harness) -> None:
     check_failed(function, InputRejected, f"s3://{RAW}/{KEY}.*no such object")
 
 
@@ -111,12 +112,14 @@ def user_dq(data: Any) -> bytes:
     [
         (user_dq(np.ones((64, 65), np.int32)), r"int32 of shape \(64, 65\), expected integers of shape \(64, 64\)"),
         (user_dq(np.ones((64, 64), np.float32)), "float32 of shape"),
-        (b"no FITS at all", "no DQ image can be read"),
+        (b"no FITS at all", "not FITS: the header starts with"),
+        (gzip.compress(b"SIMPLE"), "is compressed; unpack it first"),
+        (user_dq(None), "no image among its HDUs"),
         (None, "no such object"),
     ],
 )  # fmt: skip
 def test_bad_user_dq(
-    content: bytes | None, message: str, function: Function, good: Callable[[str], bytes]
+    content: bytes | None, message: str, function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(good("nircam-sub64p"), KEY)
     if content is not None:
@@ -129,12 +132,12 @@ MASK = "references/jwst/nircam/jwst_nircam_mask_9002.fits"
 
 @pytest.fixture
 def broken_mirror(
-    sample_cache: Path, function: Function, make_function: Any, tmp_path: Path
-) -> Callable[..., Function]:
+    sample_cache: Path, function: Harness, make_function: Any, tmp_path: Path
+) -> Callable[..., Harness]:
     """A mirror with the NIRCam mask only, in which one object has been changed."""
     s3 = function.aws.client("s3")
 
-    def breaking(key: str, change: Any, **config: Any) -> Function:
+    def breaking(key: str, change: Any, **config: Any) -> Harness:
         prefix = tmp_path.name.lower().replace("_", "-")
         names = [f"mappings/jwst/{CONTEXT}", "config/jwst/server_config", MASK]
         names += [f"mappings/jwst/jwst_nircam_{kind}" for kind in ("9001.imap", "mask_9001.rmap")]
@@ -175,11 +178,11 @@ def test_bad_mirrors(
     function = broken_mirror(key, change)
     function.upload(good("nircam-sub64p"), KEY)
     check_failed(function, ReferenceUnavailable, message)
-    assert not list(function.services.references.masks.cache.glob("*"))
+    assert not list(function.function.references.masks.cache.glob("*"))
 
 
 def test_a_context_that_the_mirror_does_not_hold(
-    function: Function, good: Callable[[str], bytes]
+    function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(good("nircam-sub64p"), KEY)
     check_failed(
@@ -187,13 +190,13 @@ def test_a_context_that_the_mirror_does_not_hold(
     )
 
 
-def test_rules_without_a_match(function: Function, good: Callable[[str], bytes]) -> None:
+def test_rules_without_a_match(function: Harness, good: Callable[[str], bytes]) -> None:
     function.upload(changed(good("nircam-sub64p"), DETECTOR="NRCB4"), KEY)
     check_failed(function, ReferenceUnavailable, r"jwst_nircam_mask_9001.rmap: no mask for .*NRCB4")
 
 
 def test_a_detector_that_is_not_named_counts_as_undefined(
-    function: Function, good: Callable[[str], bytes]
+    function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(changed(good("nircam-sub64p"), DETECTOR=None), KEY)
     check_failed(function, ReferenceUnavailable, "'META.INSTRUMENT.DETECTOR': 'UNDEFINED'")
@@ -203,12 +206,12 @@ def test_a_detector_that_is_not_named_counts_as_undefined(
     ("content", "message"),
     [
         (user_dq(np.ones((64, 64), np.int32)), "no DQ array among its HDUs"),
-        (b"no FITS at all", "is no FITS file"),
+        (b"no FITS at all", "not FITS: the header starts with"),
         (None, "no such object"),
     ],
 )
 def test_a_mask_of_the_request_that_is_none(
-    content: bytes | None, message: str, function: Function, good: Callable[[str], bytes]
+    content: bytes | None, message: str, function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(good("nircam-sub64p"), KEY)
     if content is not None:
@@ -251,8 +254,8 @@ def outcome(content: bytes) -> str:
     try:
         hdus = locate(lambda start, length: content[start : start + length], len(content), "x")
         exposure = Exposure.from_hdus(hdus, "x")
-        provenance = Provenance("x_dq_init.fits", "2026-01-01", "1", CONTEXT, None)
-        layout = compose(exposure, initialize(exposure, None), provenance, Encoding.FLOAT32)
+        values = HeaderValues("x_dq_init.fits", "2026-01-01", "1", CONTEXT, None)
+        layout = compose(exposure, initialize(exposure, None), values, Encoding.FLOAT32)
         written = 0
         for piece in layout.pieces(100_000):
             source = piece.source

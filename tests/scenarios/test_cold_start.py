@@ -14,8 +14,9 @@ import pytest
 from botocore.config import Config
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from handler import app
+from handler.function import read_ahead
 from handler.references.masks import Masks
+from handler.references.resolution import References
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext
@@ -23,7 +24,7 @@ from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
 from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
-from tests.conftest import Function
+from tests.conftest import Harness
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
 SUBARRAY = next(mode for mode in MODES if mode.name == "nircam-sub64p")
@@ -40,7 +41,7 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(function: Function) -> list[str]:
+def asked(function: Harness) -> list[str]:
     """Keys of the mirror that the function asks for, in order."""
     keys: list[str] = []
 
@@ -48,12 +49,12 @@ def asked(function: Function) -> list[str]:
         if params["Bucket"] == MIRROR:
             keys.append(params["Key"])
 
-    function.services.s3.meta.events.register("before-parameter-build.s3", note)
+    function.function.s3.meta.events.register("before-parameter-build.s3", note)
     return keys
 
 
 def test_nothing_is_read_from_the_mirror_twice(
-    function: Function, exposure: Path, asked: list[str]
+    function: Harness, exposure: Path, asked: list[str]
 ) -> None:
     function.upload(exposure, KEY)
     function.upload(exposure, OTHER)
@@ -64,9 +65,10 @@ def test_nothing_is_read_from_the_mirror_twice(
 
 
 def test_the_context_is_read_before_there_is_an_exposure(
-    function: Function, exposure: Path, asked: list[str]
+    function: Harness, exposure: Path, asked: list[str]
 ) -> None:
-    app.read_context(function.services.references.rules, "latest")
+    with read_ahead(function.function.references, "latest"):
+        pass
     assert asked == ALWAYS
     function.upload(exposure, KEY)
     function.run(KEY)
@@ -81,31 +83,30 @@ def test_a_mirror_may_be_flat(
     references = cache / "references" / "jwst"
     for path in references.glob("*/*.fits"):
         path.rename(references / path.name)
-    function: Function = make_function("flat")
+    function: Harness = make_function("flat")
     list(upload_cache(cache, function.aws.client("s3"), MIRROR, "flat/"))
     function.upload(exposure, KEY)
     assert function.run(KEY)["reference"]["mask"] == f"crds://{MASK.rpartition('/')[2]}"
 
 
 def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
-    function: Function, exposure: Path, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
+    function: Harness, exposure: Path, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
     monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}/not-there")
     function.upload(exposure, KEY)
-    entry.settings_and_services()
+    entry.the_function()
     with pytest.raises(ReferenceUnavailable, match="server_config"):
         entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-1"))
     assert [detail["error"] for detail in function.announcements()] == ["ReferenceUnavailable"]
 
 
-def test_a_mirror_that_is_silent_does_not_hold_up_the_start(
-    monkeypatch: pytest.MonkeyPatch, entry: ModuleType
-) -> None:
+def test_a_mirror_that_is_silent_does_not_hold_up_the_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
-        monkeypatch.setattr(entry, "_MIRROR_SECONDS", 0.1)
-        monkeypatch.setattr(entry, "_PATIENT", Config(retries={"total_max_attempts": 1}))
-        entry.settings_and_services()
+        once = Config(retries={"total_max_attempts": 1})
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        s3 = boto3.client("s3", endpoint_url=address, config=once)
+        with read_ahead(References.of(S3Location(MIRROR, ""), tmp_path, s3), "latest", 0.1):
+            pass
         reading = {t.name for t in threading.enumerate() if t.name.startswith("reading the mirror")}
         assert reading, "it should go on beside the first invocation"
 
@@ -113,7 +114,7 @@ def test_a_mirror_that_is_silent_does_not_hold_up_the_start(
 @contextmanager
 def broken_off() -> Iterator[str]:
     """A server whose answer ends before it is whole; yields its address."""
-    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: "x"\r\n\r\nSIMPLE  ='
+    answer = b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: "x"\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\nSIMPLE  ='
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def serve() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.s3 import parts as module
-from handler.s3.parts import CopiedPart, Stretch, UploadedPart, plan
+from handler.s3.parts import CopiedPart, Extent, UploadedPart, plan
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
@@ -18,8 +18,8 @@ def uploaded(parts: list[UploadedPart | CopiedPart]) -> int:
     return sum(part.stop - part.start for part in parts if isinstance(part, UploadedPart))
 
 
-def check_rules(stretches: list[Stretch], parts: list[UploadedPart | CopiedPart]) -> None:
-    length = sum(stretch.length for stretch in stretches)
+def check_rules(extents: list[Extent], parts: list[UploadedPart | CopiedPart]) -> None:
+    length = sum(extent.length for extent in extents)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts)][: len(parts)]
     assert (parts[-1].stop if parts else 0) == length
     assert len(parts) <= 10_000
@@ -30,26 +30,26 @@ def check_rules(stretches: list[Stretch], parts: list[UploadedPart | CopiedPart]
 
 
 @st.composite
-def outputs(draw: st.DrawFn, unit: int) -> list[Stretch]:
+def outputs(draw: st.DrawFn, unit: int) -> list[Extent]:
     """Runs of any length around the limits; copyable ones from a file or from repeated planes."""
-    stretches = []
+    extents = []
     for number in range(draw(st.integers(0, 9))):
         length = draw(st.one_of(st.integers(0, 3 * unit), st.integers(0, 40 * unit)))
         kind = draw(st.sampled_from(["made", "range", "planes"]))
         if kind == "made":
-            stretches.append(Stretch(length))
+            extents.append(Extent(length))
         elif kind == "range":
-            stretches.append(Stretch(length, f"object-{number}", draw(st.integers(0, 5 * unit))))
+            extents.append(Extent(length, f"object-{number}", draw(st.integers(0, 5 * unit))))
         else:
             period = draw(st.integers(1, 20 * unit))
             repeats = max(2, -(-10 * unit // period) + 1)
-            stretches.append(Stretch(length, f"block-{number}", 0, period, repeats * period))
-    return stretches
+            extents.append(Extent(length, f"block-{number}", 0, period, repeats * period))
+    return extents
 
 
 @given(outputs(unit=MIB))
-def test_every_plan_keeps_the_rules_of_s3(stretches: list[Stretch]) -> None:
-    check_rules(stretches, plan(stretches))
+def test_every_plan_keeps_the_rules_of_s3(extents: list[Extent]) -> None:
+    check_rules(extents, plan(extents))
 
 
 SMALL = {"SMALLEST_PART": 5, "LARGEST_PART": 17, "_UPLOAD": 8}
@@ -61,29 +61,29 @@ def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, name, value)
 
 
-def objects_of(stretches: list[Stretch]) -> tuple[dict[str, bytes], bytes]:
-    """Objects with the bytes that the stretches speak of, and the output as a whole."""
-    rng = np.random.default_rng(len(stretches))
+def objects_of(extents: list[Extent]) -> tuple[dict[str, bytes], bytes]:
+    """Objects with the bytes that the extents speak of, and the output as a whole."""
+    rng = np.random.default_rng(len(extents))
     objects: dict[str, bytes] = {}
     output = b""
-    for stretch in stretches:
-        if stretch.key is None:
-            output += rng.bytes(stretch.length)
-        elif stretch.period:
-            pattern = rng.bytes(stretch.period)
-            objects[stretch.key] = pattern * (stretch.size // stretch.period)
-            output += (pattern * (stretch.length // stretch.period + 1))[: stretch.length]
+    for extent in extents:
+        if extent.key is None:
+            output += rng.bytes(extent.length)
+        elif extent.period:
+            pattern = rng.bytes(extent.period)
+            objects[extent.key] = pattern * (extent.size // extent.period)
+            output += (pattern * (extent.length // extent.period + 1))[: extent.length]
         else:
-            content = rng.bytes(stretch.length)
-            objects[stretch.key] = rng.bytes(stretch.start) + content + b"rest"
+            content = rng.bytes(extent.length)
+            objects[extent.key] = rng.bytes(extent.start) + content + b"rest"
             output += content
     return objects, output
 
 
-def least_possible(stretches: list[Stretch]) -> int:
+def least_possible(extents: list[Extent]) -> int:
     """The fewest uploaded bytes, by trying every choice of what is copied (short outputs only)."""
-    kinds = [s.key is not None for s in stretches for _ in range(s.length)]
-    owner = [i for i, s in enumerate(stretches) for _ in range(s.length)]
+    kinds = [s.key is not None for s in extents for _ in range(s.length)]
+    owner = [i for i, s in enumerate(extents) for _ in range(s.length)]
     length = len(kinds)
     best = {0: 0}  # position -> cost, all parts before it complete
     for start in range(length):
@@ -102,14 +102,14 @@ def least_possible(stretches: list[Stretch]) -> int:
 @settings(max_examples=400)
 @given(outputs(unit=1))
 def test_parts_of_any_plan_give_the_same_bytes_and_no_plan_uploads_less(
-    stretches: list[Stretch],
+    extents: list[Extent],
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in SMALL.items():
             patch.setattr(module, name, value)
-        parts = plan(stretches)
-        check_rules(stretches, parts)
-        objects, output = objects_of(stretches)
+        parts = plan(extents)
+        check_rules(extents, parts)
+        objects, output = objects_of(extents)
         assembled = b"".join(
             output[part.start : part.stop]
             if isinstance(part, UploadedPart)
@@ -117,18 +117,18 @@ def test_parts_of_any_plan_give_the_same_bytes_and_no_plan_uploads_less(
             for part in parts
         )
         assert assembled == output
-        assert uploaded(parts) == least_possible([s for s in stretches if s.length])
+        assert uploaded(parts) == least_possible([s for s in extents if s.length])
 
 
-def full_frame(groups: int) -> list[Stretch]:
+def full_frame(groups: int) -> list[Extent]:
     image = 2048 * 2048
     return [
-        Stretch(17_280),  # primary header
-        Stretch(2 * image * groups + 5760, "input", 14_400),
-        Stretch(4 * image + 2880 + 2048),  # PIXELDQ, and GROUPDQ's header
-        Stretch(image * groups, "block", 0, image, 16 * image),
-        Stretch(1024),
-        Stretch(23_040, "input", 17_280 + 2 * image * groups),
+        Extent(17_280),  # primary header
+        Extent(2 * image * groups + 5760, "input", 14_400),
+        Extent(4 * image + 2880 + 2048),  # PIXELDQ, and GROUPDQ's header
+        Extent(image * groups, "block", 0, image, 16 * image),
+        Extent(1024),
+        Extent(23_040, "input", 17_280 + 2 * image * groups),
     ]
 
 
@@ -141,22 +141,22 @@ def test_a_full_frame_of_100_groups_uploads_little_more_than_its_planes() -> Non
 
 
 def test_what_is_longer_than_a_part_is_copied_in_parts() -> None:
-    parts = plan([Stretch(30 * GIB, "input")])
+    parts = plan([Extent(30 * GIB, "input")])
     assert len(parts) == 6
     assert uploaded(parts) == 0
 
 
 def test_small_outputs_are_one_upload() -> None:
-    parts = plan([Stretch(3 * MIB), Stretch(2 * MIB, "input"), Stretch(10)])
+    parts = plan([Extent(3 * MIB), Extent(2 * MIB, "input"), Extent(10)])
     assert parts == [UploadedPart(0, 5 * MIB + 10)]
 
 
 def test_long_uploads_are_divided_into_parts_that_fit_memory() -> None:
-    parts = plan([Stretch(100 * MIB)])
+    parts = plan([Extent(100 * MIB)])
     assert [part.stop - part.start for part in parts] == pytest.approx([100 / 12 * MIB] * 12, abs=1)
 
 
 def test_the_longest_upload_has_no_more_parts_than_s3_takes() -> None:
-    parts = plan([Stretch(2000 * GIB)])
+    parts = plan([Extent(2000 * GIB)])
     assert len(parts) <= 10_000
     assert all(a.stop == b.start for a, b in pairwise(parts))

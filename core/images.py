@@ -1,0 +1,73 @@
+"""Reading the images of a FITS file, once it is known where they lie.
+
+Nothing is decompressed: what is small in the file is small in memory.
+"""
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from core.errors import InputRejected
+from core.hdus import Hdu, locate
+from core.pixels import format_of
+
+__all__ = ["data_of", "decode", "first_image", "locate_in"]
+
+
+def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
+    """Locate the HDUs of a file whose content is at hand.
+
+    Parameters
+    ----------
+    content : bytes
+        The file.
+    name : str
+        Its name, for messages.
+
+    Raises
+    ------
+    InputRejected
+        As `core.hdus.locate` does.
+    """
+    return locate(lambda start, length: content[start : start + length], len(content), name)
+
+
+def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
+    """Return the pixels of an image HDU.
+
+    Parameters
+    ----------
+    hdu : `~core.hdus.Hdu`
+        The image.
+    stored : bytes-like
+        Its data, as they lie in the file.
+    name : str
+        The file's name, for messages.
+
+    Returns
+    -------
+    ndarray
+        Of the HDU's shape; big-endian.
+
+    Raises
+    ------
+    InputRejected
+        If the pixels are scaled, other than by the convention for unsigned integers.
+    """
+    return format_of(hdu.header, f"{name}, {hdu.name}").decode(stored).reshape(hdu.shape)
+
+
+def first_image(content: bytes, name: str) -> NDArray[Any]:
+    """Return the first image of a FITS file.
+
+    Parameters and errors are those of `locate_in`; a file without an image is refused, too.
+    """
+    for hdu in locate_in(content, name):
+        if hdu.is_image and hdu.data_length:
+            return decode(hdu, data_of(hdu, content), name)
+    raise InputRejected(f"{name}: no image among its HDUs")
+
+
+def data_of(hdu: Hdu, content: bytes) -> memoryview:
+    """Return the data of an HDU, without their padding."""
+    return memoryview(content)[hdu.data_start : hdu.data_start + hdu.data_length]

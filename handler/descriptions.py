@@ -1,0 +1,82 @@
+"""What the event and the ledger say of what the function has at hand."""
+
+import hashlib
+from dataclasses import astuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.exposure import Exposure
+from core.flags import count_by_mnemonic
+from handler.event import (
+    ExposureSummary,
+    FlagSummary,
+    MnemonicCount,
+    ObjectSummary,
+)
+from handler.ledger import CatalogueRow
+from handler.references.parameters import known_parameters
+from handler.s3.objects import StoredObject
+
+__all__ = [
+    "catalogue_row",
+    "exposure_summary",
+    "flag_summary",
+    "object_summary",
+]
+
+_LONGEST_KEYWORD = 128
+"""Characters of a keyword's value; FITS allows longer ones, no exposure has them."""
+
+
+def object_summary(stored: StoredObject) -> ObjectSummary:
+    """Describe an object that was found: which state of it, its version says or else its time."""
+    return ObjectSummary(
+        stored.location.bucket,
+        stored.location.key,
+        stored.version_id,
+        stored.etag,
+        None if stored.version_id else stored.last_modified,
+        stored.size,
+    )
+
+
+def exposure_summary(exposure: Exposure) -> ExposureSummary:
+    """Describe an exposure."""
+    names = ("INSTRUME", "DETECTOR", "EXP_TYPE", "SUBARRAY")
+    values = (exposure.keywords.text(name) for name in names)
+    instrument, detector, exposure_type, subarray = (
+        value and value[:_LONGEST_KEYWORD] for value in values
+    )
+    return ExposureSummary(
+        instrument, detector, exposure_type, subarray, exposure.kind.value, exposure.shape
+    )
+
+
+def flag_summary(dq: NDArray[np.uint32]) -> FlagSummary:
+    """Count the flags of a data-quality image."""
+    counts = {
+        name: MnemonicCount(count.pixels, count.do_not_use)
+        for name, count in count_by_mnemonic(dq).items()
+    }
+    unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0
+    return FlagSummary(dq.size, counts, unusable, unusable / dq.size)
+
+
+def catalogue_row(exposure: Exposure, dq: NDArray[np.uint32]) -> CatalogueRow:
+    """Say what the product depends on.
+
+    Parameters
+    ----------
+    exposure : `~core.exposure.Exposure`
+        The exposure, or its product, whose headers say the same.
+    dq : ndarray of uint32
+        The data-quality image of the product.
+    """
+    parameters = {
+        name: value[:_LONGEST_KEYWORD] if isinstance(value, str) else value
+        for name, value in known_parameters(exposure.header).items()
+    }
+    window = None if exposure.subarray is None else astuple(exposure.subarray)
+    digest = hashlib.sha256(np.ascontiguousarray(dq, ">u4").data).hexdigest()
+    return CatalogueRow(parameters, window, digest)

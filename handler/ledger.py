@@ -1,0 +1,173 @@
+"""The ledger: one object per product, below LEDGER_URI. Storage, and nothing else.
+
+s3://bucket/prefix/<the product's key>.json
+    {"result": the processing event's detail, or null,
+     "catalogue": what a CRDS rule may match on, the window, the digest of the planes, or null,
+     "failure": how the last attempt to make it failed, or null}
+
+It saves repeated events their announcement, tells why an exposure is unfinished, and is what an
+archive is searched by. It can be made again from the products, so nothing that goes wrong here ever
+fails an exposure.
+"""
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from core.errors import TransientFailure
+from handler.event import ProcessingEvent
+from handler.s3.errors import NETWORK
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject
+from handler.s3.upload import Target, WriteConflict, put, unchanged
+
+__all__ = ["CatalogueRow", "Entry", "Failure", "Ledger"]
+
+log = logging.getLogger(__name__)
+
+_LARGEST_ENTRY = 256 * 1024
+_DIFFICULTIES = (TransientFailure, WriteConflict, ClientError, *NETWORK)
+
+
+@dataclass(frozen=True)
+class CatalogueRow:
+    """What decides whether another context would make another product.
+
+    Attributes
+    ----------
+    parameters : mapping
+        Every parameter that a rule may match on and that the exposure has.
+    window : tuple of int, or None
+        SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2; None where the exposure does not say.
+    planes_sha256 : str
+        Of the data-quality image, big-endian uint32.
+    """
+
+    parameters: Mapping[str, str | int | float | bool]
+    window: tuple[int, int, int, int] | None
+    planes_sha256: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """How an attempt to make the product failed.
+
+    Attributes
+    ----------
+    cause : str
+        Who asked.
+    error, reason : str
+        Class of the exception, and its message.
+    at : str
+        ISO 8601, UTC.
+    """
+
+    cause: str
+    error: str
+    reason: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a product.
+
+    Attributes
+    ----------
+    result : `~handler.event.ProcessingEvent` or None
+        The last result that was announced.
+    catalogue : `CatalogueRow` or None
+        What the product depends on.
+    failure : `Failure` or None
+        How the last attempt failed, if it did.
+    stored : `~handler.s3.objects.StoredObject` or None
+        The object that it was read from.
+    """
+
+    result: ProcessingEvent | None = None
+    catalogue: CatalogueRow | None = None
+    failure: Failure | None = None
+    stored: StoredObject | None = None
+
+    def to_json(self) -> bytes:
+        """Return the object's content."""
+        content = {
+            "result": self.result and self.result.to_detail(),
+            "catalogue": self.catalogue and asdict(self.catalogue),
+            "failure": self.failure and asdict(self.failure),
+        }
+        return json.dumps(content).encode()
+
+    @classmethod
+    def from_json(cls, content: bytes, stored: StoredObject) -> "Entry":
+        """Read an object; fields of a newer release are ignored, and what is no entry is none."""
+        try:
+            data = json.loads(content)
+            result, row, failure = (data[name] for name in ("result", "catalogue", "failure"))
+            return cls(
+                result and ProcessingEvent.from_detail(result),
+                row and CatalogueRow(**_known(CatalogueRow, row)),
+                failure and Failure(**_known(Failure, failure)),
+                stored,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            log.warning("%s: is no entry of the ledger", stored.location, exc_info=True)
+            return cls(stored=stored)
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The entries below a prefix.
+
+    Attributes
+    ----------
+    prefix : `~handler.s3.locations.S3Location` or None
+        Where they are kept; None to keep none.
+    """
+
+    prefix: S3Location | None
+
+    def read(self, product: S3Location, store: ObjectStore) -> Entry:
+        """Return what is known of a product; nothing, where that cannot be read."""
+        if self.prefix is None:
+            return Entry()
+        location = self._location(self.prefix, product)
+        try:
+            with store.open(location, FileNotFoundError) as body:
+                if body.described.size > _LARGEST_ENTRY:
+                    return Entry(stored=body.described)
+                return Entry.from_json(b"".join(body.pieces), body.described)
+        except FileNotFoundError:
+            return Entry()
+        except _DIFFICULTIES:
+            log.warning("%s: cannot be read", location, exc_info=True)
+            return Entry()
+
+    def write(self, product: S3Location, entry: Entry, store: ObjectStore) -> None:
+        """Write an entry in place of the one that it was made from, or of what is there by now."""
+        if self.prefix is None:
+            return
+        try:
+            try:
+                self._put(product, entry, store)
+            except WriteConflict:
+                self._put(product, replace(entry, stored=self.read(product, store).stored), store)
+        except _DIFFICULTIES:
+            log.warning("%s: its entry cannot be written", product, exc_info=True)
+
+    def _put(self, product: S3Location, entry: Entry, store: ObjectStore) -> None:
+        location = self._location(self.prefix or product, product)
+        condition = unchanged(entry.stored.etag if entry.stored else None)
+        put(entry.to_json(), Target(location, {}, condition, "application/json"), store)
+
+    @staticmethod
+    def _location(prefix: S3Location, product: S3Location) -> S3Location:
+        return prefix.below(f"{product.key}.json")
+
+
+def _known(part: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {field.name: data[field.name] for field in fields(part)}

@@ -1,0 +1,69 @@
+"""Mask files: what is read of them, and what is refused before memory is asked for it."""
+
+import gzip
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import ReferenceUnavailable
+from core.mask import Mask
+
+DQ = np.array([[0, 1], [4, 5]], np.uint32)
+DEFINITIONS = np.array(
+    [(0, 1, "DO_NOT_USE", "bad"), (2, 4, "HOT", "hot")],
+    dtype=[("BIT", ">i4"), ("VALUE", ">u4"), ("NAME", "S40"), ("DESCRIPTION", "S80")],
+)
+
+
+def mask_file(*hdus: Any, **header: Any) -> bytes:
+    buffer = BytesIO()
+    primary = fits.PrimaryHDU()
+    primary.header.update({"INSTRUME": "nircam"} | header)
+    fits.HDUList([primary, *hdus]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def dq_hdu(dtype: Any = np.uint32) -> fits.ImageHDU:
+    return fits.ImageHDU(DQ.astype(dtype), name="DQ")
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
+def test_bits_are_translated_whatever_integers_they_are_stored_as(dtype: Any) -> None:
+    definitions = fits.BinTableHDU(DEFINITIONS, name="DQ_DEF")
+    mask = Mask.from_bytes(mask_file(dq_hdu(dtype), definitions), "m.fits")
+    assert mask.dq.tolist() == [[0, 1], [1 << 11, 1 | 1 << 11]]
+    assert (mask.instrument, mask.subarray) == ("NIRCAM", None)
+
+
+def test_without_definitions_the_bits_are_standard_already() -> None:
+    empty = fits.BinTableHDU(DEFINITIONS[:0], name="DQ_DEF")
+    assert Mask.from_bytes(mask_file(dq_hdu()), "m.fits").dq.tolist() == DQ.tolist()
+    assert Mask.from_bytes(mask_file(dq_hdu(), empty), "m.fits").dq.tolist() == DQ.tolist()
+
+
+def huge_in_the_header() -> bytes:
+    return mask_file(dq_hdu()).replace(
+        b"NAXIS1  =                    2", b"NAXIS1  =           1000000000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (gzip.compress(mask_file(dq_hdu())), "is compressed; unpack it first"),
+        (huge_in_the_header(), "truncated: its data should reach byte"),
+        (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is BINTABLE"),
+        (mask_file(fits.ImageHDU(DQ.astype(np.float32), name="DQ")), "BITPIX -32, expected a 2-D image"),
+        (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape \(1, 2, 2\)"),
+        (mask_file(), "no DQ array among its HDUs"),
+        (b"no FITS at all", "not FITS"),
+        (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF table cannot be read"),
+        (mask_file(dq_hdu(), INSTRUME=5), "INSTRUME is 5, expected a string"),
+    ],
+)  # fmt: skip
+def test_what_is_no_mask_is_refused(content: bytes, message: str) -> None:
+    with pytest.raises(ReferenceUnavailable, match=message):
+        Mask.from_bytes(content, "m.fits")

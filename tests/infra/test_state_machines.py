@@ -1,0 +1,155 @@
+"""OneExposure, run by a state machine service: what it asks of the function, and what it announces."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import jsonschema
+import pytest
+from moto import mock_aws
+from moto.awslambda_simple.models import LambdaSimpleBackend
+from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
+
+from tests.conftest import PROJECT, SCHEMA
+
+REGION, ACCOUNT = "us-east-1", "123456789012"
+REQUEST = {
+    "bucket": "raw",
+    "key": "a_uncal.fits",
+    "mask": "N/A",
+    "context": "jwst_1321.pmap",
+    "outputKey": "dq_init/x.fits",
+    "versionId": "v1",
+}
+THROTTLED, KILLED = "Lambda.TooManyRequestsException", "Sandbox.Timedout"
+CONFIG = {"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_docker": False}}
+
+
+class Machine:
+    """The state machine, and a function that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.name = f"one-exposure-{uuid.uuid4().hex}"
+        self.answers: list[Any] = []
+        self.asked: list[dict[str, Any]] = []
+        self.waited: list[float] = []
+
+    def invoke(self, *arguments: Any, **named: Any) -> bytes:
+        body = named.get("body", arguments[2] if len(arguments) > 2 else None)
+        headers = named.get("response_headers", arguments[-1])
+        self.asked.append(json.loads(body))
+        answer = self.answers.pop(0)
+        if isinstance(answer, str):
+            headers["x-amz-function-error"] = "Unhandled"
+            answer = {"errorType": answer, "errorMessage": "as asked"}
+        return json.dumps(answer).encode()
+
+    def run(self, request: dict[str, Any], *answers: Any) -> dict[str, Any]:
+        self.answers = list(answers)
+        states = boto3.client("stepfunctions", REGION)
+        arn = states.create_state_machine(
+            name=self.name, definition=definition(), roleArn=f"arn:aws:iam::{ACCOUNT}:role/x"
+        )["stateMachineArn"]
+        execution = states.start_execution(stateMachineArn=arn, input=json.dumps(request))
+        while True:
+            found = states.describe_execution(executionArn=execution["executionArn"])
+            if found["status"] != "RUNNING":
+                assert self.answers == [], "the function was not asked often enough"
+                return found
+            time.sleep(0.05)
+
+    @property
+    def announced(self) -> list[dict[str, Any]]:
+        sqs = boto3.client("sqs", REGION)
+        url = sqs.get_queue_url(QueueName=self.name)["QueueUrl"]
+        found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
+        return [json.loads(message["Body"])["detail"] for message in found]
+
+
+def definition() -> str:
+    text = (PROJECT / "infra" / "state_machines" / "one_exposure.asl.json").read_text()
+    values = {
+        "FunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:dq-init",
+        "EventBus": "default",
+        "Version": "0.1.0",
+        "Partition": "aws",
+    }
+    for name, value in values.items():
+        text = text.replace(f"${{{name}}}", value)
+    return text
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    for name, value in (("AWS_ACCESS_KEY_ID", "x"), ("AWS_SECRET_ACCESS_KEY", "x")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    running = Machine()
+    monkeypatch.setattr(LambdaSimpleBackend, "invoke", lambda _, *a, **n: running.invoke(*a, **n))
+    clock = type("Clock", (), {"sleep": staticmethod(running.waited.append)})
+    monkeypatch.setattr(retrier_decl, "time", clock)
+    mock = mock_aws(config=CONFIG)
+    mock.start(reset=False)  # the embedded AWS of the other tests lives in this process, too
+    try:
+        sqs, events = boto3.client("sqs", REGION), boto3.client("events", REGION)
+        sqs.create_queue(QueueName=running.name)
+        events.put_rule(Name=running.name, EventPattern='{"source": ["jwst.dq_init"]}')
+        target = {"Id": "queue", "Arn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:{running.name}"}
+        events.put_targets(Rule=running.name, Targets=[target])
+        yield running
+    finally:
+        events.remove_targets(Rule=running.name, Ids=["queue"])
+        mock.stop(remove_data=False)
+
+
+def test_the_execution_is_the_cause_in_every_attempt(machine: Machine) -> None:
+    done = machine.run(REQUEST, "TransientFailure", "ReferenceUnavailable", {"status": "Complete"})
+    assert (done["status"], json.loads(done["output"])) == ("SUCCEEDED", {"status": "Complete"})
+    attempt = {**REQUEST, "cause": done["executionArn"], "retried": True}
+    assert machine.asked == [attempt] * 3
+    assert machine.announced == []
+
+
+def test_what_no_retry_helps_is_not_tried_again(machine: Machine) -> None:
+    done = machine.run(REQUEST, "InputRejected")
+    assert (done["status"], done["error"]) == ("FAILED", "InputRejected")
+    assert machine.announced == [], "the function has announced it"
+
+
+def test_when_the_attempts_are_over_the_function_looks(machine: Machine) -> None:
+    done = machine.run(REQUEST, *["TransientFailure"] * 6, {"status": "Complete"})
+    assert done["status"] == "SUCCEEDED", "the last attempt was killed after it wrote the product"
+    assert machine.asked[-1] == {**REQUEST, "cause": done["executionArn"], "look": True}
+
+
+def test_a_failure_that_the_function_has_announced_is_not_announced_again(machine: Machine) -> None:
+    done = machine.run(REQUEST, *["ReferenceUnavailable"] * 6, "ReferenceUnavailable")
+    assert (done["status"], done["error"]) == ("FAILED", "ReferenceUnavailable")
+    assert machine.announced == []
+
+
+def test_a_function_that_is_killed_is_tried_again_and_then_looked_at(machine: Machine) -> None:
+    done = machine.run(REQUEST, *[KILLED] * 4, {"status": "Complete"})
+    assert done["status"] == "SUCCEEDED"
+
+
+def test_a_busy_hour_is_no_failure(machine: Machine) -> None:
+    """35 s of throttling once were."""
+    done = machine.run(REQUEST, *[THROTTLED] * 20, {"status": "Complete"})
+    assert done["status"] == "SUCCEEDED"
+    assert len(machine.waited) == 20
+
+
+def test_a_function_that_cannot_be_run_at_all_is_announced_with_the_whole_request(
+    machine: Machine,
+) -> None:
+    done = machine.run(REQUEST, *[THROTTLED] * 31, *[THROTTLED] * 31)
+    assert (done["status"], done["error"]) == ("FAILED", THROTTLED)
+    (detail,) = machine.announced
+    jsonschema.validate(detail, SCHEMA)
+    assert detail["request"] == REQUEST
+    assert (detail["cause"], detail["error"]) == (done["executionArn"], "TransientFailure")
+    assert THROTTLED in detail["reason"]

@@ -1,0 +1,179 @@
+"""Killed before and after every call to AWS, the function loses nothing and makes nothing twice."""
+
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from infra.demo.local_aws import MIRROR, PRODUCTS
+from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
+from infra.demo.samples.modes import MODES
+from tests.conftest import UNFINISHED, Harness, created
+from tests.scenarios.killed import AGAIN, KILLED, Kill, deliver, first_answers
+
+MODE = {mode.name: mode for mode in MODES}
+KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
+MOST_CALLS = 60
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
+    write_exposure(MODE["nircam-sub64p"], path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """A multipart upload with copies: 17 MB of SCI."""
+    sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
+    primary = fits.PrimaryHDU(header=primary_header(MODE["nircam-full"]))
+    buffer = BytesIO()
+    fits.HDUList([primary, fits.ImageHDU(sci, name="SCI"), asdf_hdu()]).writeto(buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def environment(function: Harness, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The function's environment, in the embedded AWS; a /tmp that holds rules and masks already."""
+    return {
+        "OUTPUT_BUCKET": PRODUCTS,
+        "CRDS_MIRROR": f"s3://{MIRROR}",
+        "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
+        "UPLOADED_QUEUE": function.aws.uploads,
+        "UNFINISHED_QUEUE": UNFINISHED,
+        "AWS_ENDPOINT_URL": function.aws.endpoint,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "POWERTOOLS_METRICS_DISABLED": "true",
+        "TMPDIR": str(tmp_path_factory.getbasetemp()),
+    }
+
+
+def kills(since: str = "", moments: tuple[str, ...] = ("before", "after")) -> Iterator[Kill]:
+    for call in range(1, MOST_CALLS):
+        for moment in moments:
+            yield Kill(call, moment, since)
+
+
+def start_anew(function: Harness) -> None:
+    """Forget what the kill before this one left."""
+    s3 = function.aws.client("s3")
+    found = s3.list_object_versions(Bucket=PRODUCTS)
+    for item in found.get("Versions", []) + found.get("DeleteMarkers", []):
+        s3.delete_object(Bucket=PRODUCTS, Key=item["Key"], VersionId=item["VersionId"])
+    function.aws.receive(function.aws.announcements)
+
+
+def product_versions(function: Harness) -> list[Any]:
+    s3 = function.aws.client("s3")
+    return s3.list_object_versions(Bucket=PRODUCTS, Prefix="dq_init/").get("Versions", [])
+
+
+def check_once(function: Harness, size: int, kill: Kill) -> None:
+    """One whole product, one Complete id, and the ledger knows it."""
+    (version,) = product_versions(function)
+    assert (version["Key"], version["Size"]) == (PRODUCT, size), kill
+    details = function.announcements()
+    assert {detail["status"] for detail in details} == {"Complete"}, kill
+    assert len({detail["id"] for detail in details}) == 1, kill
+    assert details[0]["output"]["versionId"] == version["VersionId"], kill
+    s3 = function.aws.client("s3")
+    entry = s3.get_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")["Body"].read()
+    assert json.loads(entry)["result"]["id"] == details[0]["id"], kill
+
+
+@pytest.mark.parametrize(
+    ("path", "since"),
+    [("one PUT", ""), ("multipart", "CreateMultipartUpload"), ("block", "CreateMultipartUpload")],
+)
+def test_a_message_that_is_killed_anywhere_ends_with_one_product_and_one_id(
+    path: str, since: str, function: Harness, small: bytes, large: bytes, environment: Any
+) -> None:
+    if path == "block":
+        environment["DQ_BLOCK_URI"] = f"s3://{PRODUCTS}/dq_blocks"
+    function.upload(small if path == "one PUT" else large, KEY)
+    assert first_answers(environment, created(KEY), "warm") == 0
+    (version,) = product_versions(function)
+    tried = 0
+    # After a call is before the next one: both are tried where that is cheap.
+    moments = ("before", "after") if path == "one PUT" else ("after",)
+    for kill in kills(since, moments):
+        start_anew(function)
+        ended = deliver(environment, created(KEY), kill, "m1")
+        if ended == 0:  # there are no more calls to be killed at
+            break
+        assert ended == KILLED
+        assert len(product_versions(function)) <= 1
+        assert first_answers(environment, created(KEY), "m1") == 0
+        check_once(function, version["Size"], kill)
+        tried += 1
+    assert tried >= {"one PUT": 16, "multipart": 7, "block": 10}[path]
+
+
+def test_a_repeated_event_that_is_killed_anywhere_says_nothing_but_skipped(
+    function: Harness, small: bytes, environment: Any
+) -> None:
+    function.upload(small, KEY)
+    assert first_answers(environment, created(KEY), "m1") == 0
+    function.announcements()
+    for kill in kills(moments=("after",)):
+        if deliver(environment, created(KEY), kill, "m2") == 0:
+            break
+        assert first_answers(environment, created(KEY), "m2") == 0
+        details = function.announcements()
+        assert {detail["status"] for detail in details} == {"Skipped"}, kill
+        assert len({detail["id"] for detail in details}) == 1, kill
+    assert len(product_versions(function)) == 1
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_look_that_is_killed_anywhere_ends_with_one_id(
+    is_made: bool, function: Harness, small: bytes, environment: Any
+) -> None:
+    function.upload(small, KEY)
+    for kill in kills(moments=("after",)):
+        start_anew(function)
+        if is_made:  # killed between writing the product and announcing it
+            putting = Kill(1, "before", "PutEvents")
+            assert deliver(environment, created(KEY), putting, "m1") == KILLED
+        ended = deliver(environment, created(KEY), kill, "m1", UNFINISHED)
+        if ended == 0:
+            break
+        assert ended == KILLED
+        assert first_answers(environment, created(KEY), "m1", UNFINISHED) == 0
+        details = function.announcements()
+        assert {d["status"] for d in details} == {"Complete" if is_made else "Failed"}, kill
+        assert len({d["id"] for d in details}) == 1, kill
+        assert len(product_versions(function)) == is_made
+
+
+def test_a_rejected_message_that_is_killed_anywhere_fails_with_one_id(
+    function: Harness, environment: Any
+) -> None:
+    function.upload(b"no FITS", KEY)
+    for kill in kills(moments=("after",)):
+        start_anew(function)
+        if deliver(environment, created(KEY), kill, "m1") == 0:
+            break
+        assert first_answers(environment, created(KEY), "m1") == 0
+        details = function.announcements()
+        assert {d["error"] for d in details} == {"InputRejected"}, kill
+        assert len({d["id"] for d in details}) == 1, kill
+
+
+def test_an_attempt_that_fails_and_is_killed_leaves_its_reason_if_it_can(
+    function: Harness, small: bytes, environment: Any, tmp_path: Path
+) -> None:
+    function.upload(small, KEY)
+    environment |= {"CRDS_MIRROR": f"s3://{MIRROR}/not-there", "TMPDIR": str(tmp_path)}
+    assert first_answers(environment, created(KEY), "m1") == AGAIN
+    assert function.announcements() == []
+    assert first_answers(environment, created(KEY), "m1", UNFINISHED) == 0
+    assert [d["error"] for d in function.announcements()] == ["ReferenceUnavailable"]

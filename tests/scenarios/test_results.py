@@ -1,0 +1,391 @@
+"""What is announced when events repeat, come late, come in another order, or ask for odd things."""
+
+import json
+from typing import Any
+
+import pytest
+
+from core.errors import InputRejected, TransientFailure
+from core.product import Encoding
+from infra.demo.local_aws import PRODUCTS, RAW
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import CONTEXT
+from infra.demo.samples.modes import MODES
+from tests.conftest import Harness, created
+
+MODE = {mode.name: mode for mode in MODES}
+KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
+OTHER_MASK = "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits"
+
+
+@pytest.fixture(scope="module")
+def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
+    write_exposure(MODE["nircam-sub64p"], path)
+    return path.read_bytes()
+
+
+def newer(exposure: bytes) -> bytes:
+    return exposure[:-1] + b"\1"
+
+
+def told(function: Harness) -> list[tuple[str, str]]:
+    """Status and id of what was announced since the last look."""
+    return [(detail["status"], detail["id"]) for detail in function.announcements()]
+
+
+def statuses(function: Harness) -> list[str]:
+    return [status for status, _ in told(function)]
+
+
+def versions(function: Harness, key: str = PRODUCT) -> int:
+    found = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix=key)
+    return len(found.get("Versions", []))
+
+
+def metadata(function: Harness, key: str = PRODUCT) -> dict[str, str]:
+    return function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=key)["Metadata"]
+
+
+def without_bus(function: Harness) -> Harness:
+    """The same function, while EventBridge takes nothing."""
+    events = function.aws.client("events")
+    bus = type(function.function.bus)("default", events)
+
+    def refuse(**_: Any) -> tuple[Any, dict[str, Any]]:
+        answer = {"FailedEntryCount": 1, "Entries": [{"ErrorCode": "X", "ErrorMessage": "down"}]}
+        return type("Response", (), {"status_code": 200})(), answer
+
+    events.meta.events.register("before-call.events.PutEvents", refuse)
+    return function.with_services(bus=bus)
+
+
+def test_two_inputs_of_one_name_in_two_folders_are_two_products(
+    function: Harness, exposure: bytes
+) -> None:
+    for folder in ("a", "b", "a"):
+        function.upload(exposure, f"{folder}/jw01_uncal.fits")
+        assert function.run_batch(created(f"{folder}/jw01_uncal.fits")) == []
+    keys = {"dq_init/a/jw01_dq_init.fits", "dq_init/b/jw01_dq_init.fits"}
+    assert function.products() == keys
+    for key in keys:
+        assert metadata(function, key)["input-key"] in key.replace("dq_init.fits", "uncal.fits")
+
+
+def test_the_product_of_another_input_is_never_replaced_unasked(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.upload(newer(exposure), "other_uncal.fits")
+    function.run(KEY)
+    message = (
+        r"is of s3://raw-exposures/2023/jw01_uncal.fits, .* s3://raw-exposures/other_uncal.fits"
+    )
+    with pytest.raises(InputRejected, match=message):
+        function.run("other_uncal.fits", outputKey=PRODUCT)
+    assert versions(function) == 1
+    function.run("other_uncal.fits", outputKey=PRODUCT, onExisting="replace")
+    assert metadata(function)["input-key"] == "other_uncal.fits"
+
+
+def test_what_is_no_product_is_never_replaced_unasked(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=PRODUCT, Body=b"a person's notes")
+    with pytest.raises(InputRejected, match="is no product of this software"):
+        function.run(KEY)
+    assert function.run_batch(created(KEY)) == [], "no retry would help"
+    assert versions(function) == 1
+
+
+def test_a_repeated_event_is_skipped_and_a_redelivered_message_says_nothing(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run_batch(created(KEY), identifier="m1")
+    function.run_batch(created(KEY), identifier="m2")
+    function.run_batch(created(KEY), identifier="m1", deliveries=2)
+    assert statuses(function) == ["Complete", "Skipped"]
+    assert versions(function) == 1
+
+
+def test_a_repeated_event_that_is_redelivered_is_skipped_with_one_id(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run_batch(created(KEY), identifier="m1")
+    for _ in range(2):
+        function.run_batch(created(KEY), identifier="m2")
+    complete, *skipped = told(function)
+    assert complete[0] == "Complete"
+    assert len(set(skipped)) == 1
+
+
+def test_a_product_that_was_deleted_and_made_again_is_a_new_result(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run_batch(created(KEY))
+    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=PRODUCT)
+    function.run_batch(created(KEY))
+    first, second = told(function)
+    assert (first[0], second[0]) == ("Complete", "Complete")
+    assert first[1] != second[1]
+
+
+def test_a_mask_that_is_rolled_back_is_a_new_result(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    function.run(KEY, mask=OTHER_MASK)
+    function.run(KEY)
+    ids = told(function)
+    assert [status for status, _ in ids] == ["Complete"] * 3
+    assert len(set(ids)) == 3
+
+
+def test_in_a_bucket_without_versions_the_time_tells_results_apart(
+    function: Harness, exposure: bytes
+) -> None:
+    s3 = function.aws.client("s3")
+    status = {"Status": "Suspended"}
+    s3.put_bucket_versioning(Bucket=PRODUCTS, VersioningConfiguration=status)
+    try:
+        function.upload(exposure, KEY)
+        detail = function.run(KEY)
+        assert detail["output"]["versionId"] is None
+        assert detail["output"]["lastModified"]
+        assert function.run(KEY)["status"] == "Skipped"
+        again = function.run(KEY, onExisting="replace")
+        assert again["id"] != detail["id"]
+    finally:
+        s3.put_bucket_versioning(Bucket=PRODUCTS, VersioningConfiguration={"Status": "Enabled"})
+
+
+def test_a_bus_that_is_down_makes_no_failures_of_products_that_are_there(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    silent = without_bus(function)
+    for deliveries in range(1, 7):
+        assert silent.run_batch(created(KEY), identifier="m1", deliveries=deliveries) == ["m1"]
+    assert versions(function) == 1, "it was made once"
+    assert silent.run_unfinished(created(KEY), identifier="m1") == ["m1"], "looked at later again"
+    assert function.run_unfinished(created(KEY), identifier="m1") == []
+    (detail,) = function.announcements()
+    assert detail["status"] == "Complete"
+    assert detail["flags"]["doNotUse"] > 0
+    assert detail["exposure"]["detector"] == "NRCB1"
+    assert function.run_batch(created(KEY), identifier="m2") == []
+    assert statuses(function) == ["Skipped"]
+
+
+def test_a_repeated_event_whose_announcement_fails_is_no_failure(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run_batch(created(KEY), identifier="m1")
+    without_bus(function).run_batch(created(KEY), identifier="m2")
+    function.run_unfinished(created(KEY), identifier="m2")
+    assert set(statuses(function)) == {"Complete", "Skipped"}
+
+
+def test_a_message_that_is_unfinished_fails_with_the_reason_of_its_last_attempt(
+    make_function: Any, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    empty = make_function("an-empty-mirror")
+    empty.upload(exposure, KEY)
+    assert empty.run_batch(created(KEY), identifier="m1") == ["m1"]
+    assert empty.run_unfinished(created(KEY), identifier="m1") == []
+    (detail,) = empty.announcements()
+    assert (detail["status"], detail["error"]) == ("Failed", "ReferenceUnavailable")
+    assert "server_config" in detail["reason"]
+    assert detail["request"] == {"bucket": RAW, "key": KEY}
+    empty.run_unfinished(created(KEY), identifier="m1")
+    assert told(empty) == [("Failed", detail["id"])], "the same result has the same id"
+    failed = {"source": "jwst.dq_init", "detail": detail}
+    assert function.run_batch(json.dumps(failed)) == [], "redriven after the mirror was mended"
+    assert statuses(function) == ["Complete"]
+
+
+def test_a_message_whose_attempts_were_all_killed_fails_and_says_so(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    assert function.run_unfinished(created(KEY)) == []
+    (detail,) = function.announcements()
+    assert (detail["status"], detail["error"]) == ("Failed", "TransientFailure")
+    assert "no attempt came to its end" in detail["reason"]
+    assert versions(function) == 0, "it only looks"
+
+
+def test_a_failure_does_not_hide_behind_an_older_product(
+    make_function: Any, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    function.announcements()
+    broken = make_function("an-empty-mirror")
+    broken.upload(exposure, KEY)
+    function.run(KEY)
+    function.announcements()
+    broken.run_batch(created(KEY), identifier="m1")
+    broken.run_unfinished(created(KEY), identifier="m1")
+    assert [d["error"] for d in function.announcements()] == ["ReferenceUnavailable"]
+
+
+def test_an_unfinished_message_of_a_replaced_exposure_is_superseded(
+    function: Harness, exposure: bytes
+) -> None:
+    version = function.upload(exposure, KEY)
+    function.upload(newer(exposure), KEY)
+    function.run_unfinished(created(KEY, version))
+    assert statuses(function) == ["Skipped"]
+
+
+def test_error_and_replace_belong_to_a_cause_whose_retry_continues_its_own_work(
+    function: Harness, exposure: bytes
+) -> None:
+    """As Lambda repeats an invocation, or Step Functions a task whose answer was lost."""
+    function.upload(exposure, KEY)
+    for wanted in ("error", "replace"):
+        request = {"bucket": RAW, "key": KEY, "onExisting": wanted, "cause": f"execution-{wanted}"}
+        silent = without_bus(function)
+        with pytest.raises(TransientFailure, match="not taken"):
+            silent.run_event(request)
+        before = versions(function)
+        first, second = function.run_event(request), function.run_event(request)
+        assert first["status"] == second["status"] == "Complete"
+        assert first["id"] == second["id"]
+        assert versions(function) == before, "the product was not made once more"
+        assert statuses(function) == ["Complete"]
+    with pytest.raises(InputRejected, match="onExisting is error"):
+        function.run(KEY, onExisting="error")
+    assert function.run(KEY, onExisting="replace")["status"] == "Complete"
+    assert versions(function) == 3
+
+
+def test_an_older_version_never_replaces_the_product_of_a_newer_one(
+    function: Harness, exposure: bytes
+) -> None:
+    s3 = function.aws.client("s3")
+    version = function.upload(exposure, KEY)
+
+    def earlier(parsed: dict[str, Any], **_: Any) -> None:
+        """moto's clock has whole seconds; real versions are further apart."""
+        if parsed.get("VersionId") == version:
+            parsed["LastModified"] = parsed["LastModified"].replace(year=2023)
+
+    function.function.s3.meta.events.register("after-call.s3.HeadObject", earlier)
+    function.upload(newer(exposure), KEY)
+    current = function.run(KEY)
+    old = function.run(KEY, versionId=version)
+    assert old["status"] == "Skipped"
+    assert "is of a newer version" in old["reason"]
+    assert metadata(function)["input-version"] == current["input"]["versionId"]
+    beside = function.run(KEY, versionId=version, outputKey="dq_init/old/x.fits")
+    assert (beside["status"], beside["input"]["versionId"]) == ("Complete", version)
+    s3.delete_object(Bucket=PRODUCTS, Key=PRODUCT)
+    assert function.run(KEY, versionId=version)["status"] == "Complete"
+    function.run_batch(created(KEY))
+    assert metadata(function)["input-version"] == current["input"]["versionId"]
+
+
+def test_an_event_whose_version_is_named_null_is_processed(
+    function: Harness, exposure: bytes
+) -> None:
+    """S3's name for what was written before its bucket had versions."""
+    s3 = function.aws.client("s3")
+    s3.put_bucket_versioning(Bucket=RAW, VersioningConfiguration={"Status": "Suspended"})
+    try:
+        s3.put_object(Bucket=RAW, Key=KEY, Body=exposure)
+        function.run_batch(created(KEY, "null"))
+        assert statuses(function) == ["Complete"]
+    finally:
+        s3.put_bucket_versioning(Bucket=RAW, VersioningConfiguration={"Status": "Enabled"})
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "folder/ jw01_uncal.fits",
+        "folder with blanks /jw01 +%20&=é_uncal.fits".replace("é", "e"),
+        " /jw01_uncal.fits",
+        "größe/" + "x" * 900 + "/jw01_uncal.fits",
+    ],
+)
+def test_keys_with_blanks_or_of_any_length_are_recognised_again(
+    key: str, function: Harness, exposure: bytes
+) -> None:
+    """S3 trims the blanks at the ends of metadata, takes ASCII only, and 2 KB in all."""
+    function.upload(exposure, key)
+    assert function.run(key)["status"] == "Complete"
+    assert function.run(key)["status"] == "Skipped"
+
+
+@pytest.mark.parametrize(
+    "entry", [b"", b"no JSON", b"{}", b'{"result": {"id": 5}, "catalogue": 1, "failure": []}']
+)
+def test_an_entry_of_the_ledger_that_cannot_be_read_counts_as_none(
+    entry: bytes, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    first = function.run(KEY)
+    ledger = f"dq_ledger/{PRODUCT}.json"
+    function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=ledger, Body=entry)
+    again = function.run(KEY)
+    assert (again["status"], again["id"]) == ("Complete", first["id"])
+    assert function.run(KEY)["status"] == "Skipped", "it was mended"
+
+
+def test_an_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read())
+    entry["news"] = entry["result"]["news"] = entry["result"]["function"]["news"] = 1
+    s3.put_object(Bucket=PRODUCTS, Key=ledger, Body=json.dumps(entry))
+    assert function.run(KEY)["status"] == "Skipped"
+
+
+def test_the_ledger_holds_what_the_product_depends_on(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    detail = function.run(KEY)
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read())
+    assert entry["result"] == detail
+    assert entry["failure"] is None
+    row = entry["catalogue"]
+    assert row["window"] == [1, 1977, 64, 64] or len(row["window"]) == 4
+    assert row["parameters"]["META.INSTRUMENT.DETECTOR"] == "NRCB1"
+    assert row["parameters"]["META.OBSERVATION.DATE"]
+    assert len(row["planes_sha256"]) == 64
+
+
+def test_a_ledger_that_cannot_be_written_fails_no_exposure(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    s3 = function.aws.client("s3")
+    nowhere = type(function.function.ledger)(
+        type(function.settings.mirror)("no-such-bucket", "ledger")
+    )
+    function = function.with_services(ledger=nowhere, s3=s3)
+    first, second = function.run(KEY), function.run(KEY)
+    assert first["status"] == second["status"] == "Complete"
+    assert first["id"] == second["id"]
+
+
+def test_another_context_that_chooses_the_same_mask_changes_nothing(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    assert function.run(KEY, context=CONTEXT)["status"] == "Skipped"
+    assert versions(function) == 1
+
+
+def test_another_encoding_makes_the_product_anew(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    assert function.with_settings(encoding=Encoding.FLOAT32).run(KEY)["status"] == "Complete"
+    assert versions(function) == 2
