@@ -2,6 +2,8 @@
 PYTHON ?= python3
 ARCHITECTURE ?= arm64
 PIP = pip --disable-pip-version-check --quiet
+# The first pip that knows the dependency groups of pyproject.toml.
+GROUPS = 'pip>=25.1'
 BIN = .venv/bin
 TOOLS = .venv-tools/bin
 CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation
@@ -29,6 +31,7 @@ help:
 .venv/pip:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv .venv
+	$(BIN)/$(PIP) install $(GROUPS)
 	@touch $@
 
 .venv/demo: .venv/pip pyproject.toml
@@ -36,18 +39,20 @@ help:
 	@touch $@
 
 .venv/dev: .venv/pip pyproject.toml
-	$(BIN)/$(PIP) install --editable '.[dev]'
+	$(BIN)/$(PIP) install --editable '.[demo]' --group dev
 	@touch $@
 
 # aws-sam-cli and checkov pin what they depend on, and so have environments of their own.
-.venv-tools/done: tests/lint/requirements.txt
+.venv-tools/done: pyproject.toml
 	$(PYTHON) -m venv .venv-tools
-	$(TOOLS)/$(PIP) install --requirement $<
+	$(TOOLS)/$(PIP) install $(GROUPS)
+	$(TOOLS)/$(PIP) install --group tools
 	@touch $@
 
-.venv-checkov/done: tests/lint/checkov-requirements.txt
+.venv-checkov/done: pyproject.toml
 	$(PYTHON) -m venv .venv-checkov
-	.venv-checkov/bin/$(PIP) install --requirement $<
+	.venv-checkov/bin/$(PIP) install $(GROUPS)
+	.venv-checkov/bin/$(PIP) install --group checkov
 	@touch $@
 
 demo: .venv/demo
@@ -103,9 +108,10 @@ release-check:
 	@cd build/release && $(BIN)/python -c "import core; print('version', core.__version__, 'can be released')"
 
 # AWS's own client of the runtime, alone on the Python that Lambda runs.
-.venv-runtime/done: tests/bundle/requirements.txt .venv/dev
+.venv-runtime/done: pyproject.toml .venv/dev
 	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-runtime
-	.venv-runtime/bin/$(PIP) install --requirement $<
+	.venv-runtime/bin/$(PIP) install $(GROUPS)
+	.venv-runtime/bin/$(PIP) install --group runtime
 	@touch $@
 
 bundle-test: .venv-runtime/done .venv-tools/done
@@ -125,15 +131,17 @@ conformance: .venv-jwst/done
 
 # What the figures and the equality are measured against, on the same Python as the function; never
 # a dependency of the product.
-.venv-jwst/done: tests/jwst-requirements.txt .venv/dev
+.venv-jwst/done: pyproject.toml .venv/dev
 	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-jwst
-	.venv-jwst/bin/$(PIP) install --requirement $<
+	.venv-jwst/bin/$(PIP) install $(GROUPS)
+	.venv-jwst/bin/$(PIP) install --group jwst
 	@touch $@
 
 # A local AWS; it runs the bundle, with the Python that Lambda runs.
-.venv-ministack/done: tests/ministack-requirements.txt .venv/dev
+.venv-ministack/done: pyproject.toml .venv/dev
 	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-ministack
-	.venv-ministack/bin/$(PIP) install --requirement $<
+	.venv-ministack/bin/$(PIP) install $(GROUPS)
+	.venv-ministack/bin/$(PIP) install --group ministack
 	@touch $@
 
 format: .venv/dev

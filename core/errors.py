@@ -3,7 +3,7 @@
 Anything that is none of these is a bug and surfaces as itself.
 """
 
-__all__ = ["InputRejected", "ReferenceUnavailable", "TransientFailure"]
+__all__ = ["EXPECTED", "InputRejected", "ReferenceUnavailable", "TransientFailure"]
 
 
 class InputRejected(Exception):
@@ -27,3 +27,7 @@ class TransientFailure(Exception):
 
     Raised for throttling, time-outs and conflicts that resolve themselves.
     """
+
+
+EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)
+"""Whatever else is raised is a bug."""

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from core import __version__
-from core.errors import InputRejected, TransientFailure
+from core.errors import EXPECTED, InputRejected, TransientFailure
 from core.product import NO_MASK
 from handler.event import SOURCE, Findings, ObjectSummary, ProcessingEvent, Status, Usage
 from handler.ledger import CatalogueRow, Entry, Failure, Ledger
@@ -182,7 +182,8 @@ class Announcer:
         """
         name = type(error).__name__
         event = self._event(Status.FAILED, draft, str(error), name)
-        logger.error("DQ initialization failed: %s: %s", name, error, exc_info=error)
+        is_bug = not isinstance(error, EXPECTED)
+        logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
         self._remember(event, draft.product)
         if self.attempt.is_retried and not isinstance(error, InputRejected):
             measure(event, is_announced=False)

@@ -110,8 +110,8 @@ def _is_answered(
         answer(message, is_unfinished)
     except InputRejected:
         logger.info("rejected, and announced", extra=extra)
-    except Exception:
-        logger.exception("to be delivered again", extra=extra)
+    except Exception as exc:
+        logger.warning("to be delivered again: %s", exc, extra=extra)
         return False
     return True
 

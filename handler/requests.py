@@ -14,7 +14,7 @@ message that S3 sends to test a notification asks for nothing.
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -117,9 +117,7 @@ class ExposureRequest:
         unknown = set(event) - set(_FIELDS)
         if unknown:
             names = sorted(str(name)[:_LONGEST_TEXT] for name in unknown)[:5]
-            raise InputRejected(
-                f"request: unknown fields {names}, expected some of {list(_FIELDS)}"
-            )
+            raise InputRejected(f"request: unknown fields {names}, expected some of {_FIELDS}")
         return cls(
             source=S3Location(
                 _required(event, "bucket"), _required(event, "key"), _text(event, "versionId")
@@ -185,18 +183,9 @@ class ExposureRequest:
 
 
 _FIELDS = (
-    "bucket",
-    "key",
-    "versionId",
-    "context",
-    "mask",
-    "userSuppliedDq",
-    "onExisting",
-    "outputKey",
-    "cause",
-    "retried",
-    "look",
-)
+    "bucket", "key", "versionId", "context", "mask", "userSuppliedDq", "onExisting", "outputKey",
+    "cause", "retried", "look",
+)  # fmt: skip
 
 
 def decode(body: str) -> object:
@@ -256,42 +245,34 @@ def read_request(event: object) -> ExposureRequest:
     """
     if not isinstance(event, dict):
         raise InputRejected(f"event is {type(event).__name__}, expected an object")
-    if "Records" in event:
-        return _created(event, "S3 notification", _from_notification)
-    if event.get("source") == "aws.s3":
-        return _created(event, "EventBridge event", _from_eventbridge)
+    if "Records" in event or event.get("source") == "aws.s3":
+        return _created(event)
     if event.get("source") == SOURCE:
         return _from_failure(event)
     return ExposureRequest.from_direct(event)
 
 
-def _created(
-    event: Event, kind: str, read: Callable[[Event], tuple[object, object, object, object]]
-) -> ExposureRequest:
+def _created(event: Event) -> ExposureRequest:
     """Read an event that S3 sends; its fields are no more trusted than a request's."""
+    is_notification = "Records" in event
+    kind = "S3 notification" if is_notification else "EventBridge event"
+    version, etag = ("versionId", "eTag") if is_notification else ("version-id", "etag")
     try:
-        fields = dict(zip(("bucket", "key", "versionId", "etag"), read(event), strict=True))
+        entity = event["Records"][0]["s3"] if is_notification else event["detail"]
+        described = entity["object"]
+        fields = {
+            "bucket": entity["bucket"]["name"],
+            "key": unquote_plus(described["key"]) if is_notification else described["key"],
+            "versionId": described.get(version),
+            "etag": described.get(etag),
+        }
     except (KeyError, IndexError, TypeError, AttributeError) as exc:
         raise InputRejected(f"{kind}: {exc!r} where an object was expected") from exc
+    tag = _text(fields, "etag")
     source = S3Location(
         _required(fields, "bucket"), _required(fields, "key"), _text(fields, "versionId")
     )
-    etag = _text(fields, "etag")
-    return ExposureRequest(source, etag=etag and etag.strip('"'), is_event=True)
-
-
-def _from_notification(event: Event) -> tuple[object, object, object, object]:
-    entity = event["Records"][0]["s3"]
-    described = entity["object"]
-    key = unquote_plus(described["key"])
-    return entity["bucket"]["name"], key, described.get("versionId"), described.get("eTag")
-
-
-def _from_eventbridge(event: Event) -> tuple[object, object, object, object]:
-    detail = event["detail"]
-    described = detail["object"]
-    version = described.get("version-id")
-    return detail["bucket"]["name"], described["key"], version, described.get("etag")
+    return ExposureRequest(source, etag=tag and tag.strip('"'), is_event=True)
 
 
 def _from_failure(event: Event) -> ExposureRequest:

@@ -19,46 +19,23 @@ __all__ = ["CONFLICTS", "NETWORK", "code_of", "failures_of", "is_missing", "is_t
 
 _MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
 _REFUSED = {
-    "400": "S3 calls the request malformed",
-    "403": "may not be read",
-    "405": "is a delete marker",
-    "AccessDenied": "may not be read",
-    "AllAccessDisabled": "may not be read",
-    "InvalidArgument": "S3 calls the request malformed",
+    **dict.fromkeys(("400", "InvalidArgument"), "S3 calls the request malformed"),
+    **dict.fromkeys(("403", "AccessDenied", "AllAccessDisabled"), "may not be read"),
+    **dict.fromkeys(("405", "MethodNotAllowed"), "is a delete marker"),
+    **dict.fromkeys(("301", "PermanentRedirect"), "lies in another region"),
     "InvalidBucketName": "is no bucket's name",
     "InvalidObjectState": "is archived; restore it first",
     "KeyTooLongError": "is no key",
-    "MethodNotAllowed": "is a delete marker",
-    "PermanentRedirect": "lies in another region",
-    "301": "lies in another region",
 }
 """Reads that no retry makes good, and what to say of them."""
 CONFLICTS = frozenset({"409", "412", "ConditionalRequestConflict", "PreconditionFailed"})
 """The object is not as the condition of the request says."""
-_TRANSIENT = frozenset(
-    {
-        "429",
-        "500",
-        "502",
-        "503",
-        "504",
-        "ConditionalRequestConflict",
-        "ExpiredToken",
-        "InternalError",
-        "InternalFailure",
-        "NoSuchUpload",
-        "OperationAborted",
-        "RequestLimitExceeded",
-        "RequestTimeout",
-        "RequestTimeTooSkewed",
-        "ServiceUnavailable",
-        "SlowDown",
-        "ThrottledException",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-    }
-)
+_TRANSIENT = frozenset({
+    "429", "500", "502", "503", "504", "ConditionalRequestConflict", "ExpiredToken",
+    "InternalError", "InternalFailure", "NoSuchUpload", "OperationAborted", "RequestLimitExceeded",
+    "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown",
+    "ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException",
+})  # fmt: skip
 NETWORK = (
     exceptions.HTTPClientError,
     exceptions.ConnectionError,

@@ -1,0 +1,66 @@
+"""Metrics: what is counted, and that dimensions come from a closed list."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from handler.event import FlagSummary, ReferenceSummary, Status
+from handler.observability import DETECTORS, measure
+from infra.demo.samples.modes import MODES
+from tests.handler.test_event import EVENT
+
+FULL = FlagSummary(4096, {}, 0, 0.0)
+
+
+def measured(capsys: pytest.CaptureFixture[str], **findings: Any) -> dict[str, Any]:
+    measure(
+        replace(
+            EVENT,
+            findings=replace(EVENT.findings, flags=FULL)
+            if not findings
+            else replace(EVENT.findings, **findings),
+        )
+    )
+    return json.loads(capsys.readouterr().out)
+
+
+def test_only_known_detectors_become_dimensions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert EVENT.findings.exposure is not None
+    odd = replace(EVENT.findings.exposure, detector="x" * 60, instrument="HUBBLE")
+    line = measured(capsys, exposure=odd)
+    assert (line["instrument"], line["detector"]) == ("other", "other")
+    assert {mode.detector for mode in MODES} <= DETECTORS
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_measured"),
+    [
+        ({"flags": FULL}, True),
+        ({"flags": replace(FULL, pixels=64)}, False),
+        ({"flags": FULL, "reference": ReferenceSummary(None, None, "c", "m")}, False),
+    ],
+    ids=["a mask was applied", "a guider's window of 8 x 8", "no mask applies"],
+)
+def test_the_fraction_is_measured_where_it_means_something(
+    changes: dict[str, Any], is_measured: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ("DoNotUseFraction" in measured(capsys, **changes)) == is_measured
+
+
+@pytest.mark.parametrize(
+    ("changes", "announced", "counted"),
+    [
+        ({}, True, "Processed"),
+        ({"status": Status.SKIPPED}, True, "Skipped"),
+        ({"status": Status.FAILED, "error": "InputRejected"}, True, "Rejected"),
+        ({"status": Status.FAILED, "error": "TransientFailure"}, True, "GivenUp"),
+        ({"status": Status.FAILED, "error": "TransientFailure"}, False, "Retried"),
+    ],
+)
+def test_what_is_counted(
+    changes: dict[str, Any], announced: bool, counted: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measure(replace(EVENT, **changes), is_announced=announced)
+    assert json.loads(capsys.readouterr().out)[counted] == [1.0]

@@ -1,0 +1,66 @@
+"""What a product is made from: compared by ``==``, written to metadata as S3 keeps them."""
+
+from dataclasses import replace
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.product import Encoding
+from handler.provenance import Provenance, shortened
+from handler.s3.locations import S3Location
+from handler.s3.objects import StoredObject
+
+SOURCE = StoredObject(
+    S3Location("raw", "2023/a_uncal.fits"), '"e1"', 5, {}, "v1", "2026-01-01T00:00:00Z"
+)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=1024).filter(
+    lambda text: len(text.encode()) <= 1024
+)
+
+
+def provenance(
+    key: str = "2023/a_uncal.fits", mask: str = "crds://m.fits", cause: str = "c"
+) -> Provenance:
+    source = replace(SOURCE, location=S3Location("raw", key))
+    return Provenance.of(source, (mask, "0" * 40, "jwst_1.pmap"), None, Encoding.NATIVE, cause)
+
+
+@given(key=TEXTS, mask=TEXTS, cause=TEXTS)
+def test_metadata_are_what_s3_keeps_and_say_the_same_again(key: str, mask: str, cause: str) -> None:
+    made = provenance(key, mask, cause)
+    metadata = made.to_metadata()
+    assert all(value.isascii() and value == value.strip() for value in metadata.values())
+    assert sum(len(name) + len(value) for name, value in metadata.items()) <= 2048
+    read = Provenance.from_metadata(metadata)
+    assert read == made
+    assert (read.cause, read.crds_context) == (made.cause, made.crds_context)
+    assert read.is_of_input("raw", key)
+
+
+def test_another_context_cause_or_time_makes_no_other_product() -> None:
+    other = replace(provenance(), crds_context="jwst_2.pmap", cause="d", input_modified="")
+    assert other == provenance()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["input_bucket", "input_key", "input_etag", "input_version", "mask", "mask_sha1", "user_dq_etag", "science_encoding", "software_version"],
+)  # fmt: skip
+def test_whatever_the_product_is_made_from_makes_another(name: str) -> None:
+    assert replace(provenance(), **{name: "other"}) != provenance()
+
+
+@pytest.mark.parametrize("name", ["input-key", "mask", "cause", "software-version"])
+def test_what_lacks_any_of_it_is_no_product_of_ours(name: str) -> None:
+    metadata = provenance().to_metadata()
+    del metadata[name]
+    assert Provenance.from_metadata(metadata) is None
+
+
+def test_long_texts_are_told_apart_by_their_digest() -> None:
+    first, second = shortened("x" * 600 + "a"), shortened("x" * 600 + "b")
+    assert first != second
+    assert len(first) < 120
+    assert unquote(first).startswith("x" * 32)
