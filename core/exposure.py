@@ -178,10 +178,10 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
 
 
 def _only_science(hdus: tuple[Hdu, ...], name: str) -> Hdu:
-    found = find_all(hdus, "SCI")
-    if len(found) > 1:
-        raise InputRejected(f"{name}: {len(found)} HDUs are named SCI, expected one")
-    if not found or not found[0].is_image:
+    images = find_all(hdus, "SCI")
+    if len(images) > 1:
+        raise InputRejected(f"{name}: {len(images)} HDUs are named SCI, expected one")
+    if not images or not images[0].is_image:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
         raise InputRejected(f"{name}: no SCI image among its HDUs ({names})")
-    return found[0]
+    return images[0]

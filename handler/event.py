@@ -190,11 +190,11 @@ class ProcessingEvent:
         """
         source, product = self.findings.input, self.findings.output
         state = product.state if product else None
-        place = [source.bucket, source.key, source.version_id] if source else None
+        asked = [source.bucket, source.key, source.version_id] if source else None
         spoken_of = {
             Status.COMPLETE: [state],
-            Status.FAILED: [place[:2] if place else None, self.error, self.cause],
-            Status.SKIPPED: [place, state, self.cause],
+            Status.FAILED: [asked[:2] if asked else None, self.error, self.cause],
+            Status.SKIPPED: [asked, state, self.cause],
         }
         text = json.dumps([self.status.value, spoken_of[self.status]])
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]

@@ -52,23 +52,23 @@ def action_for(
     """
     if existing is None:
         return Action.MAKE
-    found = Provenance.from_metadata(existing.metadata)
-    if found is not None and found == provenance:
-        is_own = found.cause == provenance.cause
+    other = Provenance.from_metadata(existing.metadata)
+    if other is not None and other == provenance:
+        is_own = other.cause == provenance.cause
         if on_existing is OnExisting.SKIP or is_own:
             return Action.KEEP
     if on_existing is OnExisting.REPLACE:
         return Action.MAKE
-    owner = "is no product of this software" if found is None else f"is of {found.input_uri}"
+    whose = "is no product of this software" if other is None else f"is of {other.input_uri}"
     if on_existing is OnExisting.ERROR:
-        raise InputRejected(f"{existing.location}: is there, and {owner}; onExisting is error")
-    if found is None or not found.is_of_input(provenance.input_bucket, provenance.input_key):
+        raise InputRejected(f"{existing.location}: is there, and {whose}; onExisting is error")
+    if other is None or not other.is_of_input(provenance.input_bucket, provenance.input_key):
         raise InputRejected(
-            f"{existing.location}: {owner}, expected nothing or a product of "
+            f"{existing.location}: {whose}, expected nothing or a product of "
             f"{provenance.input_uri}; onExisting: replace would put that in its place"
         )
-    newer = found.input_version != provenance.input_version and (
-        found.input_modified > provenance.input_modified
+    newer = other.input_version != provenance.input_version and (
+        other.input_modified > provenance.input_modified
     )
     return Action.SUPERSEDED if newer else Action.MAKE
 

@@ -112,8 +112,8 @@ def is_left_out(name: str) -> bool:
     name : str
         The path, with slashes.
     """
-    kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in _KEPT)
-    return not kept and any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
+    wanted = any(fnmatch.fnmatchcase(name, pattern) for pattern in _KEPT)
+    return not wanted and any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
 
 
 def digest(bundle: Path) -> str:

@@ -27,9 +27,9 @@ def _candidates() -> Iterator[Path]:
     named = os.environ.get("TARGET_PYTHON")
     if named:
         yield Path(named)
-    found = shutil.which(f"python{PYTHON}")
-    if found:
-        yield Path(found)
+    on_path = shutil.which(f"python{PYTHON}")
+    if on_path:
+        yield Path(on_path)
     root = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
     yield from sorted(root.glob(f"versions/{PYTHON}*/bin/python"), reverse=True)
 

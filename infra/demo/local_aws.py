@@ -61,10 +61,10 @@ class LocalAws:
         """Take the messages that wait in a queue."""
         messages = []
         sqs = self.client("sqs")
-        while found := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
-            for message in found:
+        while batch := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
+            for message in batch:
                 sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
-            messages += found
+            messages += batch
         return messages
 
 

@@ -111,8 +111,8 @@ def _copy(plan: Plan, source: Source, mirror: Mirror) -> None:
 def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
     report = Report()
     with console.status("Reading the mirror") as status:
-        for name, found in verify(mirror):
-            report = found
+        for name, so_far in verify(mirror):
+            report = so_far
             status.update(f"Reading {name}")
     table = Table(
         title=f"{mirror.location}, operational: {report.operational}", header_style="bold"
@@ -160,11 +160,12 @@ def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
 
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     names = {mirror.operational().operational_context, *arguments.keep}
-    kept = [read_context(name, mirror) for name in sorted(names)]
-    found = superfluous(mirror, kept) if arguments.dry_run else list(keep_only(mirror, kept))
-    for key in found:
+    contexts = [read_context(name, mirror) for name in sorted(names)]
+    choose = superfluous if arguments.dry_run else keep_only
+    keys = list(choose(mirror, contexts))
+    for key in keys:
         console.print(f"{'would delete' if arguments.dry_run else 'deleted'} {key}", soft_wrap=True)
-    console.print(f"{len(found)} files; kept: {', '.join(sorted(names))}")
+    console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}")
 
 
 if __name__ == "__main__":

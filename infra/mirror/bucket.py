@@ -36,13 +36,13 @@ class Mirror:
     def state(self, key: str, expected: FileDigest) -> str:
         """Say whether a file is ``there``, ``missing`` or ``wrong``, by S3's own SHA-1 of it."""
         try:
-            found = self.client.head_object(**self._address(key), ChecksumMode="ENABLED")
+            answer = self.client.head_object(**self._address(key), ChecksumMode="ENABLED")
         except ClientError as exc:
             if is_missing(exc):
                 return "missing"
             raise
-        same = found["ContentLength"] == expected.size
-        return "there" if same and found.get("ChecksumSHA1") == _base64(expected) else "wrong"
+        same = answer["ContentLength"] == expected.size
+        return "there" if same and answer.get("ChecksumSHA1") == _base64(expected) else "wrong"
 
     def put(self, path: Path, key: str, digest: FileDigest) -> None:
         """Upload a file; S3 refuses it if it arrives with another SHA-1."""

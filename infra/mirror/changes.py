@@ -48,10 +48,10 @@ def _by_match(context: Context) -> dict[tuple[str, tuple[tuple[str, str], ...], 
     return {(rule.instrument, rule.parameters, rule.after): rule for rule in context.rules}
 
 
-def superfluous(mirror: Mirror, kept: list[Context]) -> list[str]:
+def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
     """Return the keys of the files that none of the contexts needs."""
-    needed = {key for context in kept for key in context.keys.values()}
-    names = {name for context in kept for name in context.keys}
+    needed = {key for context in contexts for key in context.keys.values()}
+    names = {name for context in contexts for name in context.keys}
     return [
         key
         for key in mirror.list_keys()
@@ -59,7 +59,7 @@ def superfluous(mirror: Mirror, kept: list[Context]) -> list[str]:
     ]
 
 
-def keep_only(mirror: Mirror, kept: list[Context]) -> Iterator[str]:
+def keep_only(mirror: Mirror, contexts: list[Context]) -> Iterator[str]:
     """Delete what no context needs; readers are told first that it is gone.
 
     Raises
@@ -69,11 +69,11 @@ def keep_only(mirror: Mirror, kept: list[Context]) -> Iterator[str]:
     """
     config = mirror.operational()
     operational = config.operational_context
-    if operational not in {context.name for context in kept}:
+    if operational not in {context.name for context in contexts}:
         raise ReferenceUnavailable(f"{operational}: is operational, expected it to be kept")
-    names = {name for context in kept for name in context.keys}
+    names = {name for context in contexts for name in context.keys}
     files = {name: digest for name, digest in config.catalogue.items() if name in names}
     mirror.write_config(replace(config, catalogue=files))
-    for key in superfluous(mirror, kept):
+    for key in superfluous(mirror, contexts):
         mirror.delete(key)
         yield key

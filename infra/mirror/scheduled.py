@@ -52,8 +52,8 @@ def keep_fresh(mirror: Mirror, server: str) -> dict[str, Any]:
             copied.append(item.name)
         operational = publish(plan, source, mirror)
     report = Report()
-    for _, found in verify(mirror):
-        report = found
+    for _, read in verify(mirror):
+        report = read
     for fault in report.faults:
         log.error("fault: %s", fault)
     if report.faults:

@@ -88,9 +88,9 @@ class Cache:
     def file(self, name: str, instrument: str) -> Path:
         """Return the file, checked."""
         path = self._path(name, instrument)
-        expected, found = self.digest(name, instrument), digest_of(path)
-        if found != expected:
-            raise ReferenceUnavailable(f"{path}: is {found}, expected {expected}")
+        expected, actual = self.digest(name, instrument), digest_of(path)
+        if actual != expected:
+            raise ReferenceUnavailable(f"{path}: is {actual}, expected {expected}")
         return path
 
     def _path(self, name: str, instrument: str) -> Path:
@@ -176,9 +176,9 @@ class Server:
             _Downloads(self.config.operational_context, path).get_local_files([name])
         except (CrdsError, OSError) as exc:
             raise ReferenceUnavailable(f"{name}: {self.url} did not send it whole: {exc}") from exc
-        found = digest_of(path)
-        if found != expected:
-            raise ReferenceUnavailable(f"{name}: {self.url} sent {found}, expected {expected}")
+        actual = digest_of(path)
+        if actual != expected:
+            raise ReferenceUnavailable(f"{name}: {self.url} sent {actual}, expected {expected}")
         return path
 
     def drop(self, name: str, instrument: str) -> None:

@@ -73,8 +73,8 @@ def make_plan(source: Source, mirror: Mirror, context: str) -> Plan:
         If the source lacks a file, or has a wrong one.
     """
     name = source.config.operational_context if context == LATEST else context
-    found = read_context(name, SourceRules(source))
-    return Plan(found, tuple(_items(found, source, mirror)))
+    wanted = read_context(name, SourceRules(source))
+    return Plan(wanted, tuple(_items(wanted, source, mirror)))
 
 
 def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:

@@ -64,8 +64,8 @@ class Report:
         for context in self.contexts:
             for rule in context.rules:
                 rules[rule.instrument, rule.value("DETECTOR")].add(rule)
-        for (instrument, detector), found in sorted(rules.items()):
-            yield instrument, detector, sorted(found, key=lambda rule: rule.mask)
+        for (instrument, detector), rules_by in sorted(rules.items()):
+            yield instrument, detector, sorted(rules_by, key=lambda rule: rule.mask)
 
 
 def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
@@ -135,20 +135,20 @@ def _read_context(name: str, rules: _CheckedRules, report: Report) -> None:
 
 
 def _check(content: bytes, name: str, listed: Mapping[str, FileDigest]) -> None:
-    found, expected = FileDigest.of(content), listed.get(name)
+    actual, expected = FileDigest.of(content), listed.get(name)
     if expected is None:
         raise ReferenceUnavailable(f"{name}: the mirror's catalogue does not know it")
-    if found != expected:
-        raise ReferenceUnavailable(f"{name}: is {found}, expected {expected}")
+    if actual != expected:
+        raise ReferenceUnavailable(f"{name}: is {actual}, expected {expected}")
 
 
 def _rules_by_mask(report: Report) -> dict[str, list[Rule]]:
-    found: dict[str, list[Rule]] = defaultdict(list)
+    rules_by: dict[str, list[Rule]] = defaultdict(list)
     for context in report.contexts:
         for rule in context.rules:
             if rule.mask in context.masks:
-                found[rule.mask].append(rule)
-    return dict(sorted(found.items()))
+                rules_by[rule.mask].append(rule)
+    return dict(sorted(rules_by.items()))
 
 
 def _read_mask(

@@ -33,12 +33,12 @@ def main(words: list[str]) -> None:
     print(f"{moved} messages moved")
 
 
-def show(found: list[QueuedMessage]) -> None:
+def show(queued: list[QueuedMessage]) -> None:
     """Print a table."""
-    table = Table(title=f"{len(found)} messages", header_style="bold")
+    table = Table(title=f"{len(queued)} messages", header_style="bold")
     for heading in ("Exposure", "Error", "Reason"):
         table.add_column(heading, overflow="fold")
-    for message in found:
+    for message in queued:
         table.add_row(message.exposure, message.error, message.reason)
     Console().print(table)
 

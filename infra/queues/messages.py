@@ -67,14 +67,14 @@ def messages(sqs: "SQSClient", queue: str, until: float | None = None) -> Iterat
         Time, in seconds since 1970: messages that were sent later are left where they are.
     """
     end = time.time() if until is None else until
-    while found := sqs.receive_message(
+    while received := sqs.receive_message(
         QueueUrl=queue,
         MaxNumberOfMessages=10,
         VisibilityTimeout=_HIDDEN,
         WaitTimeSeconds=_POLL,
         MessageSystemAttributeNames=["SentTimestamp"],
     ).get("Messages"):
-        read = [QueuedMessage.from_message(message) for message in found]
+        read = [QueuedMessage.from_message(message) for message in received]
         older = [message for message in read if message.sent <= end]
         for message in read:
             if message.sent > end:
