@@ -28,17 +28,17 @@ help:
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and as many random cases"
 
-.venv/pip:
+.venv/made:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/$(PIP) install $(GROUPS)
 	@touch $@
 
-.venv/demo: .venv/pip pyproject.toml
+.venv/demo: .venv/made pyproject.toml
 	$(BIN)/$(PIP) install --editable '.[demo]'
 	@touch $@
 
-.venv/dev: .venv/pip pyproject.toml
+.venv/dev: .venv/made pyproject.toml
 	$(BIN)/$(PIP) install --editable '.[demo]' --group dev
 	@touch $@
 

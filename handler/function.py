@@ -33,7 +33,7 @@ PATIENT = Config(
     retries={"mode": "standard", "max_attempts": 5},
     connect_timeout=5,
     read_timeout=60,
-    max_pool_connections=12,
+    max_pool_connections=40,  # as many copies at once, and uploads beside them
     # CRC-32 guards every part; a SHA-256 of the same bytes for the signature would guard no more.
     s3={"payload_signing_enabled": False},
 )

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 _UPLOADS_AT_ONCE = 2
 """Each holds a part in memory and takes its share of one CPU; two fill the network."""
-_COPIES_AT_ONCE = 8
+_COPIES_AT_ONCE = 32
 """Copies cost the function nothing but waiting."""
 _PIECE = 16 * MIB
 """Bytes of a part that are made at a time: few requests cost less than little memory."""

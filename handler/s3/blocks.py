@@ -9,10 +9,8 @@ does. A block is checked before it is used, and copies are pinned to the state t
 Blocks only make products cheaper: where one cannot be had, its bytes are uploaded.
 """
 
-import base64
 import hashlib
 import logging
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -24,7 +22,7 @@ from handler.s3.errors import NETWORK
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore, StoredObject
 from handler.s3.parts import Extent
-from handler.s3.upload import Target, WriteConflict, multipart, unchanged
+from handler.s3.upload import Target, WriteConflict, crc32_of, multipart, unchanged
 
 __all__ = ["Blocks"]
 
@@ -118,7 +116,7 @@ def _digest(segment: Repeated) -> str:
 
 def _checked_block(location: S3Location, content: Repeated, store: ObjectStore) -> StoredObject:
     """Find the block as it must be, or make it."""
-    crc32 = _crc32(content)
+    crc32 = crc32_of(_pieces(content))
     existing = store.find(location)
     if existing is not None and _is_whole(existing, content, crc32):
         return existing
@@ -147,14 +145,6 @@ def _is_whole(existing: StoredObject, content: Repeated, crc32: str) -> bool:
     """Whether a block has the right length and content, as far as S3 and its maker say."""
     noted = existing.metadata.get("crc32") == crc32
     return noted and existing.size == content.length and existing.crc32 in {None, crc32}
-
-
-def _crc32(content: Repeated) -> str:
-    """CRC-32 of a whole block, as S3 writes it."""
-    value = 0
-    for piece in _pieces(content):
-        value = zlib.crc32(piece, value)
-    return base64.b64encode(value.to_bytes(4, "big")).decode()
 
 
 def _pieces(content: Repeated) -> Iterator[memoryview]:

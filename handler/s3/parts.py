@@ -4,27 +4,57 @@ A part is either uploaded or copied from a byte range of an object that lies in 
 part but the last has at least 5 MiB, every part at most 5 GiB, and there are at most 10,000 of them
 (Amazon S3 User Guide, "Multipart upload limits"). What was made and is too short for a part of its
 own takes in neighbouring bytes; the plan is the one that uploads the fewest bytes.
+
+One copy request moves some 60 MB/s and is silent until it is done (s3fs-fuse PR 940, sftpgo 898,
+aws-sdk-go-v2 712), so that copies are divided and run side by side. While they run the function
+waits, and is paid for: n requests and the wait for one n-th of the bytes together cost the least
+where n is the square root of what one request would cost to wait for.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = [
-    "LARGEST_PART",
-    "MOST_PARTS",
-    "SMALLEST_PART",
-    "CopiedPart",
-    "Extent",
-    "UploadedPart",
-    "plan",
-]
+__all__ = ["CopiedPart", "Extent", "Figures", "UploadedPart", "plan"]
 
 MIB = 1024 * 1024
-SMALLEST_PART = 5 * MIB
-LARGEST_PART = 5 * 1024 * MIB
-MOST_PARTS = 10_000
-_UPLOAD = 8 * MIB
-"""Bytes of an uploaded part, and so of what is held in memory for it."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a plan is reckoned with.
+
+    Attributes
+    ----------
+    smallest, largest, most : int
+        S3's limits: bytes of a part, and parts of an upload.
+    upload : int
+        Bytes of an uploaded part, and so of what is held in memory for it.
+    single_upload : int
+        What is uploaded in one stretch of so many bytes is one part: PIXELDQ of a full frame.
+    copy_rate : float
+        Bytes a second that one copy request moves.
+    requests_per_second : float
+        Part requests that cost as much as a second of waiting: 5 USD per million against
+        1,769 MB at 0.0000133334 USD per GB-second.
+    longest_copy : int
+        Bytes of a copied part, so that no request comes near a time-out.
+    """
+
+    smallest: int = 5 * MIB
+    largest: int = 5 * 1024 * MIB
+    most: int = 10_000
+    upload: int = 8 * MIB
+    single_upload: int = 24 * MIB
+    copy_rate: float = 60e6
+    requests_per_second: float = 4.6
+    longest_copy: int = 256 * MIB
+
+    def copied_part(self, copied: int) -> int:
+        """Return how many bytes a copied part should have, where so many are copied in all."""
+        requests = math.sqrt(self.requests_per_second * copied / self.copy_rate)
+        wanted = math.ceil(copied / max(math.ceil(requests), 1))
+        return min(max(wanted, 2 * self.smallest), self.longest_copy, self.largest)
 
 
 @dataclass(frozen=True)
@@ -56,10 +86,9 @@ class Extent:
         """Offset in the object of the byte at `offset` of the extent."""
         return offset % self.period if self.period else self.start + offset
 
-    @property
-    def longest_copy(self) -> int:
-        """Bytes that one part can copy, wherever in the extent it starts."""
-        return min(self.size - self.period, LARGEST_PART) if self.period else LARGEST_PART
+    def longest_copy(self, wanted: int) -> int:
+        """Bytes that one part copies, wherever in the extent it starts."""
+        return min(self.size - self.period, wanted) if self.period else wanted
 
 
 @dataclass(frozen=True)
@@ -96,13 +125,15 @@ class _Plan:
     before: "_Plan | None" = field(default=None, repr=False)
 
 
-def plan(extents: Sequence[Extent]) -> list[Part]:
+def plan(extents: Sequence[Extent], figures: Figures = Figures()) -> list[Part]:
     """Plan the parts of an output with the fewest uploaded bytes.
 
     Parameters
     ----------
     extents : sequence of `Extent`
         The output, in order.
+    figures : `Figures`
+        What the plan is reckoned with.
 
     Returns
     -------
@@ -114,11 +145,13 @@ def plan(extents: Sequence[Extent]) -> list[Part]:
     starts = [0]
     for extent in extents:
         starts.append(starts[-1] + extent.length)
-    copies = _copies(_cheapest(extents, starts), extents, starts)
-    return _with_uploads(copies, starts[-1])
+    runs = _copies(_cheapest(extents, starts, figures), extents, starts, figures)
+    wanted = figures.copied_part(sum(run.stop - run.start for run in runs))
+    copies = [part for run in runs for part in run.divided(wanted, figures.smallest)]
+    return _with_uploads(copies, starts[-1], figures)
 
 
-def _cheapest(extents: Sequence[Extent], starts: list[int]) -> _Plan:
+def _cheapest(extents: Sequence[Extent], starts: list[int], figures: Figures) -> _Plan:
     """Choose which extents are copied, and how much of each is lent to its neighbours.
 
     What is uploaded between two copies must make a part: where it is too short, the copy before it
@@ -129,7 +162,7 @@ def _cheapest(extents: Sequence[Extent], starts: list[int]) -> _Plan:
         ways_here: list[_Plan] = []
         if extent.key is not None:
             for before in (way for group in ways for way in group):
-                way = _copied(before, index, extents, starts)
+                way = _copied(before, index, extents, starts, figures.smallest)
                 if way is not None:
                     ways_here.append(way)
         ways.append(_best_of(ways_here))
@@ -142,20 +175,20 @@ def _cheapest(extents: Sequence[Extent], starts: list[int]) -> _Plan:
 
 
 def _copied(
-    before: _Plan, index: int, extents: Sequence[Extent], starts: list[int]
+    before: _Plan, index: int, extents: Sequence[Extent], starts: list[int], smallest: int
 ) -> _Plan | None:
     """Copy extent `index` after the way `before`; None if S3's rules do not allow it."""
     between = starts[index] - (starts[before.index + 1] if before.index >= 0 else 0)
-    missing = max(SMALLEST_PART - between, 0) if between else 0
+    missing = max(smallest - between, 0) if between else 0
     borrowed = 0
     if before.index >= 0:
-        spare = extents[before.index].length - before.lent - SMALLEST_PART
+        spare = extents[before.index].length - before.lent - smallest
         if spare < 0:
             return None
         borrowed = min(missing, spare)
     lent = missing - borrowed
     # The last part of all may be as short as it likes.
-    least = SMALLEST_PART if index + 1 < len(extents) else 1
+    least = smallest if index + 1 < len(extents) else 1
     if extents[index].length - lent < least:
         return None
     return _Plan(before.cost + between + missing, index, lent, before)
@@ -170,9 +203,35 @@ def _best_of(ways: list[_Plan]) -> list[_Plan]:
     return best
 
 
-def _copies(way: _Plan, extents: Sequence[Extent], starts: list[int]) -> list[CopiedPart]:
-    """The copied parts of a way, in order."""
-    parts: list[CopiedPart] = []
+@dataclass(frozen=True)
+class _Run:
+    """Bytes `start` to `stop` of the output that are copied; the extent begins at `origin`."""
+
+    extent: Extent
+    origin: int
+    start: int
+    stop: int
+
+    def divided(self, wanted: int, smallest: int) -> list[CopiedPart]:
+        """Divide it evenly into parts that are not too long."""
+        length, longest = self.stop - self.start, self.extent.longest_copy(wanted)
+        count = max(min(-(-length // longest), length // smallest), 1)
+        return [
+            CopiedPart(
+                first,
+                last,
+                self.extent.key or "",
+                self.extent.offset_in_object(first - self.origin),
+            )
+            for first, last in _evenly(self.start, self.stop, count)
+        ]
+
+
+def _copies(
+    way: _Plan, extents: Sequence[Extent], starts: list[int], figures: Figures
+) -> list[_Run]:
+    """What a way copies, in order."""
+    runs: list[_Run] = []
     following: _Plan | None = None
     step: _Plan | None = way
     while step is not None and step.index >= 0:
@@ -180,22 +239,14 @@ def _copies(way: _Plan, extents: Sequence[Extent], starts: list[int]) -> list[Co
         stop = start + extent.length
         if following is not None:
             between = starts[following.index] - stop
-            missing = max(SMALLEST_PART - between, 0) if between else 0
+            missing = max(figures.smallest - between, 0) if between else 0
             stop -= missing - following.lent
-        parts = _split_copy(extent, start, start + step.lent, stop) + parts
+        runs.insert(0, _Run(extent, start, start + step.lent, stop))
         following, step = step, step.before
-    return parts
+    return runs
 
 
-def _split_copy(extent: Extent, origin: int, start: int, stop: int) -> list[CopiedPart]:
-    """Divide one copy evenly into parts that are not too long."""
-    return [
-        CopiedPart(first, last, extent.key or "", extent.offset_in_object(first - origin))
-        for first, last in _evenly(start, stop, -(-(stop - start) // extent.longest_copy))
-    ]
-
-
-def _with_uploads(copies: list[CopiedPart], length: int) -> list[Part]:
+def _with_uploads(copies: list[CopiedPart], length: int, figures: Figures) -> list[Part]:
     """Fill the gaps between the copies with uploaded parts."""
     gaps: list[tuple[int, int]] = []
     position = 0
@@ -204,13 +255,12 @@ def _with_uploads(copies: list[CopiedPart], length: int) -> list[Part]:
             gaps.append((position, copy.start))
         position = copy.stop
     uploaded = sum(stop - start for start, stop in gaps)
-    room = MOST_PARTS - len(copies) - len(gaps)
-    size = max(_UPLOAD, -(-uploaded // max(room, 1)))
+    room = figures.most - len(copies) - len(gaps)
+    size = max(figures.upload, -(-uploaded // max(room, 1)))
     parts: list[Part] = [*copies]
     for start, stop in gaps:
-        parts += [
-            UploadedPart(*ends) for ends in _evenly(start, stop, max((stop - start) // size, 1))
-        ]
+        count = 1 if stop - start <= figures.single_upload else max((stop - start) // size, 1)
+        parts += [UploadedPart(*ends) for ends in _evenly(start, stop, count)]
     return sorted(parts, key=lambda part: part.start)
 
 

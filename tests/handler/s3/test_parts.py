@@ -7,26 +7,30 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.s3 import parts as module
-from handler.s3.parts import CopiedPart, Extent, UploadedPart, plan
+from handler.s3.parts import CopiedPart, Extent, Figures, UploadedPart, plan
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
+FIGURES = Figures()
 
 
 def uploaded(parts: list[UploadedPart | CopiedPart]) -> int:
     return sum(part.stop - part.start for part in parts if isinstance(part, UploadedPart))
 
 
-def check_rules(extents: list[Extent], parts: list[UploadedPart | CopiedPart]) -> None:
+def check_rules(
+    extents: list[Extent],
+    parts: list[UploadedPart | CopiedPart],
+    figures: Figures = FIGURES,
+) -> None:
     length = sum(extent.length for extent in extents)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts)][: len(parts)]
     assert (parts[-1].stop if parts else 0) == length
     assert len(parts) <= 10_000
     for part in parts[:-1]:
-        assert part.stop - part.start >= module.SMALLEST_PART
+        assert part.stop - part.start >= figures.smallest
     for part in parts:
-        assert 0 < part.stop - part.start <= module.LARGEST_PART
+        assert 0 < part.stop - part.start <= figures.largest
 
 
 @st.composite
@@ -52,13 +56,7 @@ def test_every_plan_keeps_the_rules_of_s3(extents: list[Extent]) -> None:
     check_rules(extents, plan(extents))
 
 
-SMALL = {"SMALLEST_PART": 5, "LARGEST_PART": 17, "_UPLOAD": 8}
-
-
-@pytest.fixture
-def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in SMALL.items():
-        monkeypatch.setattr(module, name, value)
+SMALL = Figures(5, 17, 10_000, upload=8, single_upload=12, copy_rate=20, longest_copy=16)
 
 
 def objects_of(extents: list[Extent]) -> tuple[dict[str, bytes], bytes]:
@@ -90,7 +88,7 @@ def least_possible(extents: list[Extent]) -> int:
         if start not in best:
             continue
         for stop in range(start + 1, length + 1):
-            if stop - start < SMALL["SMALLEST_PART"] and stop < length:
+            if stop - start < SMALL.smallest and stop < length:
                 continue
             cost = best[start] + stop - start
             best[stop] = min(best.get(stop, cost), cost)
@@ -104,20 +102,17 @@ def least_possible(extents: list[Extent]) -> int:
 def test_parts_of_any_plan_give_the_same_bytes_and_no_plan_uploads_less(
     extents: list[Extent],
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in SMALL.items():
-            patch.setattr(module, name, value)
-        parts = plan(extents)
-        check_rules(extents, parts)
-        objects, output = objects_of(extents)
-        assembled = b"".join(
-            output[part.start : part.stop]
-            if isinstance(part, UploadedPart)
-            else objects[part.key][part.first : part.first + part.stop - part.start]
-            for part in parts
-        )
-        assert assembled == output
-        assert uploaded(parts) == least_possible([s for s in extents if s.length])
+    parts = plan(extents, SMALL)
+    check_rules(extents, parts, SMALL)
+    objects, output = objects_of(extents)
+    assembled = b"".join(
+        output[part.start : part.stop]
+        if isinstance(part, UploadedPart)
+        else objects[part.key][part.first : part.first + part.stop - part.start]
+        for part in parts
+    )
+    assert assembled == output
+    assert uploaded(parts) == least_possible([s for s in extents if s.length])
 
 
 def full_frame(groups: int) -> list[Extent]:
@@ -136,13 +131,34 @@ def test_a_full_frame_of_100_groups_uploads_little_more_than_its_planes() -> Non
     parts = plan(full_frame(100))
     assert uploaded(parts) < 5 * MIB + 4 * 2048 * 2048 + 50_000
     copied = [part for part in parts if isinstance(part, CopiedPart)]
-    assert len([part for part in copied if part.key == "input"]) == 1
     assert max(part.stop - part.start for part in copied if part.key == "block") <= 15 * 2048 * 2048
+    assert len([part for part in parts if isinstance(part, UploadedPart)]) == 3
 
 
-def test_what_is_longer_than_a_part_is_copied_in_parts() -> None:
+@pytest.mark.parametrize(("groups", "parts"), [(11, 9), (100, 19), (500, 59)])
+def test_requests_grow_with_the_square_root_until_blocks_limit_them(
+    groups: int, parts: int
+) -> None:
+    """92 MB, 839 MB and 4 GB; create, complete and the ledger add three requests."""
+    assert len(plan(full_frame(groups))) <= parts
+
+
+@given(st.integers(1, 40_000))
+def test_dividing_copies_otherwise_costs_no_less(megabytes: int) -> None:
+    """Requests and the wait for the longest copy, in requests; parts are side by side."""
+    length = megabytes * 1_000_000
+
+    def cost(part: int) -> float:
+        return -(-length // part) + FIGURES.requests_per_second * part / FIGURES.copy_rate
+
+    chosen = FIGURES.copied_part(length)
+    others = [length / n for n in range(1, 400) if 2 * 5 * MIB <= length / n <= 256 * MIB]
+    assert cost(chosen) <= min([cost(int(part) + 1) for part in others], default=9e9) + 1.01
+
+
+def test_no_copy_comes_near_a_time_out() -> None:
     parts = plan([Extent(30 * GIB, "input")])
-    assert len(parts) == 6
+    assert max(part.stop - part.start for part in parts) <= 256 * MIB
     assert uploaded(parts) == 0
 
 

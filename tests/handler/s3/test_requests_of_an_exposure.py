@@ -1,0 +1,80 @@
+"""How many requests to S3 an exposure takes: they are paid for one by one. Fails when they grow."""
+
+from collections import Counter
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from handler.s3.blocks import Blocks
+from handler.s3.locations import S3Location
+from handler.s3.parts import plan
+from infra.demo.local_aws import PRODUCTS
+from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
+from infra.demo.samples.modes import MODES
+from tests.conftest import Harness
+from tests.handler.s3.test_parts import full_frame
+
+MODE = {mode.name: mode for mode in MODES}
+KEY = "2023/jw01_uncal.fits"
+GETS = {"HeadObject", "GetObject"}
+
+
+@pytest.fixture
+def counted(function: Harness) -> Counter[str]:
+    """The operations that the function asks of S3."""
+    found: Counter[str] = Counter()
+    hooks = function.function.s3.meta.events
+    hooks.register("before-call.s3", lambda model, **_: found.update([model.name]))
+    return found
+
+
+def classes(counted: Counter[str]) -> tuple[int, int]:
+    """PUT-class and GET-class requests since the last look."""
+    gets = sum(count for name, count in counted.items() if name in GETS)
+    puts = sum(counted.values()) - gets
+    counted.clear()
+    return puts, gets
+
+
+def exposure_of(groups: int) -> bytes:
+    sci = np.zeros((1, groups, 2048, 2048), np.uint16)
+    buffer = BytesIO()
+    primary = fits.PrimaryHDU(header=primary_header(MODE["nircam-full"]))
+    fits.HDUList([primary, fits.ImageHDU(sci, name="SCI"), asdf_hdu()]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def test_a_small_exposure(function: Harness, counted: Counter[str], tmp_path: Any) -> None:
+    write_exposure(MODE["nircam-sub64p"], tmp_path / "x.fits")
+    for number in range(3):
+        function.upload(tmp_path / "x.fits", f"{number}_uncal.fits")
+    function.run("0_uncal.fits")
+    counted.clear()
+    function.run("1_uncal.fits")
+    assert classes(counted) == (2, 6), "the product, the ledger; two HEADs, headers, pixels"
+    function.run("1_uncal.fits")
+    assert classes(counted) == (0, 5), "a repeated event asks the ledger"
+    function.run("1_uncal.fits", onExisting="replace")
+    assert classes(counted) == (3, 7), "an entry that is there is read and replaced"
+
+
+def test_an_exposure_of_92_mb(function: Harness, counted: Counter[str]) -> None:
+    function = function.with_services(blocks=Blocks(S3Location(PRODUCTS, "dq_blocks")))
+    content = exposure_of(11)
+    for number in range(2):
+        function.upload(content, f"{number}_uncal.fits")
+    function.run("0_uncal.fits")
+    counted.clear()
+    function.run("1_uncal.fits")
+    puts, gets = classes(counted)
+    assert puts <= 12
+    assert gets <= 8
+
+
+def test_larger_ones_by_their_plans() -> None:
+    """Beside the parts: creating, completing, the ledger."""
+    assert len(plan(full_frame(100))) + 3 <= 22
+    assert len(plan(full_frame(500))) + 3 <= 62
