@@ -4,7 +4,7 @@ import logging
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -137,7 +137,8 @@ class Masks:
             temporary.replace(path)
         except OSError:
             log.warning("%s: a mask cannot be kept", path, exc_info=True)
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
 
     def _make_room(self) -> None:
         """Drop the files that were fetched first."""

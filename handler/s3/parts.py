@@ -30,8 +30,6 @@ class Figures:
         S3's limits: bytes of a part, and parts of an upload.
     upload : int
         Bytes of an uploaded part, and so of what is held in memory for it.
-    single_upload : int
-        What is uploaded in one stretch of so many bytes is one part: PIXELDQ of a full frame.
     copy_rate : float
         Bytes a second that one copy request moves.
     requests_per_second : float
@@ -45,7 +43,6 @@ class Figures:
     largest: int = 5 * 1024 * MIB
     most: int = 10_000
     upload: int = 8 * MIB
-    single_upload: int = 24 * MIB
     copy_rate: float = 60e6
     requests_per_second: float = 4.6
     longest_copy: int = 256 * MIB
@@ -259,7 +256,7 @@ def _with_uploads(copies: list[CopiedPart], length: int, figures: Figures) -> li
     size = max(figures.upload, -(-uploaded // max(room, 1)))
     parts: list[Part] = [*copies]
     for start, stop in gaps:
-        count = 1 if stop - start <= figures.single_upload else max((stop - start) // size, 1)
+        count = max((stop - start) // size, 1)
         parts += [UploadedPart(*ends) for ends in _evenly(start, stop, count)]
     return sorted(parts, key=lambda part: part.start)
 

@@ -82,12 +82,15 @@ class Bench:
         return client(self.port)
 
     @contextmanager
-    def worker(self, encoding: str, blocks: bool = True, counted: bool = True) -> Iterator[Worker]:
+    def worker(
+        self, encoding: str, blocks: bool = True, counted: bool = True, patient: bool = True
+    ) -> Iterator[Worker]:
         """Start the deployed bundle with an empty /tmp; behind the counter, which costs it time."""
         port = self.proxy.port if counted else self.port
         with tempfile.TemporaryDirectory() as scratch:
             environment = os.environ | function_environment(port, encoding, blocks)
             environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
+            environment |= {"BENCH_PATIENT": "1"} if patient else {}
             process = subprocess.Popen(
                 [str(target_python()), str(HERE / "worker.py")],
                 env=environment,
@@ -114,6 +117,7 @@ def function_environment(
         "CRDS_MIRROR": f"s3://{MIRROR}",
         "SCIENCE_ENCODING": encoding,
         "DQ_BLOCK_URI": f"s3://{MIRROR}/blocks" if blocks else "",
+        "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
         "POWERTOOLS_LOG_LEVEL": "WARNING",
         "POWERTOOLS_METRICS_DISABLED": "true",
     }

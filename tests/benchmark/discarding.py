@@ -1,20 +1,67 @@
-"""An S3 server that keeps nothing of what is uploaded but its length.
+"""An S3 server that keeps nothing of what is uploaded but its length, and that may be as slow as S3.
 
 MiniStack keeps objects in memory and puts their parts together in Python: it needs half an hour for
-the 10 GB that a float32 product of 4 GB has. What is measured is the function's own memory, so for
-this row anything will do that answers as S3 does. ``python -m tests.benchmark.discarding PORT FILE
-CACHE`` serves FILE as the exposure and CACHE as the mirror.
+the 10 GB that a float32 product of 4 GB has, and no emulator shows how slow S3's own copying is. What
+is measured here is the function's memory or its time, so anything will do that answers as S3 does.
+``python -m tests.benchmark.discarding PORT FILE CACHE [--model]`` serves FILE as the exposure and CACHE
+as the mirror; with ``--model`` it has the speed that public measurements give S3 (`Speed`).
 """
 
 import json
+import math
 import re
 import sys
+import threading
+import time
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _PIECE = 1 << 20
+
+
+@dataclass
+class Speed:
+    """How fast the server is; as fast as it can be by default.
+
+    Attributes
+    ----------
+    latency : float
+        Seconds that every request takes.
+    copy_rate : float
+        Bytes a second of one copy request, which is silent until it is done: s3fs-fuse PR 940 (4 GB
+        in 72 s), sftpgo 898, aws-sdk-go-v2 712 (1 GB in 15 s).
+    shared_rate : float
+        Bytes a second of all uploads and reads together: Lambda's network, 60 to 75 MB/s.
+    """
+
+    latency: float = 0.0
+    copy_rate: float = math.inf
+    shared_rate: float = math.inf
+    _free_at: float = 0.0
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Let the time pass that any request takes."""
+        time.sleep(self.latency)
+
+    def copy(self, length: int) -> None:
+        """Let the time pass that a copy takes."""
+        time.sleep(length / self.copy_rate)
+
+    def move(self, length: int) -> None:
+        """Let the time pass that bytes take which are uploaded or read, behind all others."""
+        with self._lock:
+            now = time.monotonic()
+            self._free_at = max(now, self._free_at) + length / self.shared_rate
+            wait = self._free_at - now
+        time.sleep(wait)
+
+
+MODEL = {"latency": 0.025, "copy_rate": 60e6, "shared_rate": 70e6}
 METADATA = "x-amz-meta-"
+_MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -26,10 +73,12 @@ class Handler(BaseHTTPRequestHandler):
     )
     exposure: Path
     cache: Path
+    speed = Speed()
     uploads: dict[str, dict[str, str]] = {}  # noqa: RUF012  # of the one server there is
     lengths: dict[str, int] = {}  # noqa: RUF012
 
     def do_HEAD(self) -> None:
+        self.speed.begin()
         key = self.key()
         if key in self.lengths:
             headers = {"ETag": '"product"', "Content-Length": str(self.lengths[key])}
@@ -43,6 +92,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, headers=headers)
 
     def do_GET(self) -> None:
+        self.speed.begin()
         path = self.path_of(self.key())
         if path is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -54,13 +104,17 @@ class Handler(BaseHTTPRequestHandler):
         with path.open("rb") as file:
             file.seek(first)
             content = file.read(last - first + 1)
+        self.speed.move(len(content))
         self.answer(206 if wanted else 200, content, {"ETag": '"there"'})
 
     def do_PUT(self) -> None:
+        self.speed.begin()
         length = self.discard()
+        self.speed.move(length)
         key, part = self.key(), "partNumber" in self.query()
         if "x-amz-copy-source-range" in self.headers:
             first, last = map(int, re.findall(r"\d+", self.headers["x-amz-copy-source-range"]))
+            self.speed.copy(last - first + 1)
             self.lengths[key + "?"] += last - first + 1
             self.answer(200, b"<CopyPartResult><ETag>&quot;p&quot;</ETag></CopyPartResult>")
             return
@@ -72,6 +126,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, headers={"ETag": '"p"'})
 
     def do_POST(self) -> None:
+        self.speed.begin()
         key, query = self.key(), self.query()
         if "X-Amz-Target" in self.headers:
             self.discard()
@@ -118,7 +173,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+        always = {"Content-Length": str(len(body)), "Last-Modified": _MODIFIED}
+        for name, value in {**always, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -130,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until the process is ended."""
     Handler.exposure, Handler.cache = Path(sys.argv[2]), Path(sys.argv[3])
+    if "--model" in sys.argv[4:]:
+        Handler.speed = Speed(**MODEL)
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 

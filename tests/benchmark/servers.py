@@ -76,11 +76,11 @@ def moto() -> Iterator[int]:
 
 
 @contextmanager
-def discarding(exposure: Path, cache: Path) -> Iterator[int]:
+def discarding(exposure: Path, cache: Path, *options: str) -> Iterator[int]:
     """A server that keeps nothing of what is uploaded; yields its port."""
     port = free_port()
     command = [sys.executable, "-m", "tests.benchmark.discarding", str(port)]
-    with _running([*command, str(exposure), str(cache)], port, {}):
+    with _running([*command, str(exposure), str(cache), *options], port, {}):
         yield port
 
 

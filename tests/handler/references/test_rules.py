@@ -1,0 +1,131 @@
+"""What the rules say, and what is refused: ties, odd names, a directory that is full."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from astropy.io import fits
+
+from core.errors import ReferenceUnavailable
+from core.keywords import Keywords
+from handler.references.keys import key_of, mapping_key, reference_keys
+from handler.references.mappings import Mappings
+from handler.references.resolution import References
+from handler.references.rules import Rules
+from handler.references.server import FileDigest, ServerConfig
+from handler.s3.locations import S3Location
+from infra.demo.local_aws import MIRROR, LocalAws
+from infra.demo.samples.mirror import CONTEXT
+from tests.conftest import SHARED, Harness
+
+
+class Text:
+    """Rule files at hand."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
+
+    def read(self, name: str) -> str:
+        return self.files[name]
+
+    def discard(self, name: str) -> None:
+        del self.files[name]
+
+
+def keywords(**changes: Any) -> Keywords:
+    header = {"INSTRUME": "NIRSPEC", "DETECTOR": "NRS1", "SUBARRAY": "N/A", "DATE-OBS": "2010-06-01", "TIME-OBS": "00:00:00"}  # fmt: skip
+    return Keywords(fits.Header(header | changes), "x.fits")
+
+
+@pytest.fixture
+def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
+    """The rules of eleven real contexts, in an embedded AWS."""
+    folder = SHARED / "crds-contexts" / "mappings" / "jwst"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data: a tie of our own stands in, below")
+    s3 = aws.client("s3")
+    for path in folder.iterdir():
+        s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
+    config = ServerConfig("jwst_0152.pmap", frozenset(), {}, {})
+    s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_text())
+    return Rules.of(S3Location(MIRROR, "contexts"), tmp_path, s3)
+
+
+def test_two_real_masks_that_tie_are_none(real_rules: Rules) -> None:
+    with pytest.raises(ReferenceUnavailable, match=r"mask_0004.*mask_0002|mask_0002.*mask_0004"):
+        real_rules.best_reference(keywords(), "jwst_0152.pmap")
+
+
+def test_an_instrument_that_a_real_context_lacks(real_rules: Rules) -> None:
+    """NIRSPEC has no rules for MASK in 0363."""
+    with pytest.raises(ReferenceUnavailable, match=r"NIRSPEC|MASK"):
+        real_rules.best_reference(keywords(), "jwst_0363.pmap")
+
+
+def test_two_masks_that_tie_are_none() -> None:
+    """`crds` returns both of them."""
+    tied = SimpleNamespace(
+        get_required_parkeys=lambda: ["META.INSTRUMENT.DETECTOR"],
+        get_best_ref=lambda _: ("jwst_nirspec_mask_0001.fits", "jwst_nirspec_mask_0002.fits"),
+    )
+    mappings = Mappings(Text({}))
+    mappings._loaded["tied.rmap"] = tied
+    rules = Rules(S3Location(MIRROR, ""), mappings, None)  # type: ignore[arg-type]
+    with pytest.raises(ReferenceUnavailable, match=r"jwst_nirspec_mask_0001\.fits"):
+        rules._evaluate("tied.rmap", keywords())
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "x.txt", "", "jwst 1.pmap", "a/b.rmap"])
+def test_what_is_no_name_of_a_rule_file_is_not_read(name: str) -> None:
+    with pytest.raises(ReferenceUnavailable, match="is no name of a rule file"):
+        Mappings(Text({})).load(name)
+
+
+def test_a_damaged_rule_file_is_forgotten() -> None:
+    files = Text({"jwst_0001.pmap": "nonsense"})
+    with pytest.raises(ReferenceUnavailable, match="is no rule file"):
+        Mappings(files).load("jwst_0001.pmap")
+    assert files.files == {}
+
+
+def test_a_directory_that_cannot_be_written_to_costs_reading_again(
+    function: Harness, tmp_path: Path
+) -> None:
+    """/tmp is full, or something else lies there."""
+    blocked = tmp_path / "blocked"
+    blocked.write_bytes(b"no directory")
+    s3 = function.function.s3
+    references = References.of(S3Location(MIRROR, ""), blocked, s3)
+    best = references.rules.best_reference(
+        keywords(
+            INSTRUME="NIRCAM", DETECTOR="NRCB1", SUBARRAY="SUB64P", **{"DATE-OBS": "2023-01-01"}
+        ),
+        CONTEXT,
+    )
+    assert best.mask is not None
+    assert best.digest is not None
+    store = function.function.announcer(None).store  # type: ignore[arg-type]
+    assert references.masks.load(best.mask, best.digest, "NIRCAM", store).dq.any()
+
+
+def test_a_configuration_can_be_written_and_read_again() -> None:
+    config = ServerConfig(
+        "jwst_2.pmap",
+        frozenset({"bad.fits"}),
+        {"jwst_2.pmap": FileDigest(5, "a" * 40)},
+        {"observatory": "jwst", "operational_context": "jwst_1.pmap", "latest_context": "old"},
+    )
+    again = ServerConfig.parse(config.to_text(), "server_config")
+    assert (again.operational_context, again.bad_files) == ("jwst_2.pmap", config.bad_files)
+    assert again.catalogue == config.catalogue
+    assert again.other["observatory"] == "jwst"
+
+
+def test_keys_are_those_of_a_crds_cache() -> None:
+    assert mapping_key("jwst_1.pmap") == "mappings/jwst/jwst_1.pmap"
+    nested, flat = reference_keys("m.fits", "NIRCAM")
+    assert (nested, flat) == ("references/jwst/nircam/m.fits", "references/jwst/m.fits")
+    assert key_of("jwst_1.pmap", "") == mapping_key("jwst_1.pmap")
+    assert key_of("m.fits", "nircam") == nested
