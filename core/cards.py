@@ -36,16 +36,16 @@ def set_card(header: fits.Header, card: HeaderCard, name: str) -> None:
     Raises
     ------
     InputRejected
-        If the card that is there cannot be replaced.
+        If the card that is there cannot be replaced, or the value is not ASCII.
     """
     keyword, value, comment = card
-    if keyword not in header:
-        header.append(card, end=True)
-        return
     try:
-        header[keyword] = (value, comment)
-    except ValueError as exc:  # astropy keeps a card that is none, but does not change it
-        raise InputRejected(f"{name}: the card of {keyword} cannot be replaced: {exc}") from exc
+        if keyword in header:
+            header[keyword] = (value, comment)
+        else:
+            header.append(card, end=True)
+    except ValueError as exc:  # a value that is not ASCII; a card that astropy keeps as it is
+        raise InputRejected(f"{name}: {keyword} cannot be set to {value!r}: {exc}") from exc
 
 
 def set_section(header: fits.Header, title: str, cards: list[HeaderCard], name: str) -> None:

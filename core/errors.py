@@ -3,7 +3,13 @@
 Anything that is none of these is a bug and surfaces as itself.
 """
 
-__all__ = ["EXPECTED", "InputRejected", "ReferenceUnavailable", "TransientFailure"]
+__all__ = [
+    "EXPECTED",
+    "FailureAnnounced",
+    "InputRejected",
+    "ReferenceUnavailable",
+    "TransientFailure",
+]
 
 
 class InputRejected(Exception):
@@ -27,6 +33,10 @@ class TransientFailure(Exception):
 
     Raised for throttling, time-outs and conflicts that resolve themselves.
     """
+
+
+class FailureAnnounced(Exception):
+    """A look found that a request has failed, and has announced it: there is nothing left to do."""
 
 
 EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)

@@ -169,7 +169,9 @@ class Announcer:
         event = self._announced(self._event(Status.COMPLETE, draft))
         if draft.product is not None:
             entry = Entry(event, draft.row, None, draft.entry.stored)
-            self.ledger.write(draft.product, entry, self.store)
+            output = draft.findings.output
+            etag = output.etag if output else None
+            self.ledger.record(draft.product, etag, entry, self.store)
         return event
 
     def failed(self, draft: Draft, error: Exception) -> ProcessingEvent:
@@ -223,5 +225,4 @@ class Announcer:
             return
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         failure = Failure(event.cause, event.error or "", event.to_detail()["reason"] or "", now)
-        entry = self.ledger.read(product, self.store)
-        self.ledger.write(product, replace(entry, failure=failure), self.store)
+        self.ledger.note(product, failure, self.store)

@@ -21,8 +21,7 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from core import errors
-from core.errors import InputRejected, TransientFailure
+from core.errors import FailureAnnounced, InputRejected
 from handler.announcements import Draft
 from handler.batches import Message, handle_batch
 from handler.event import Findings, ProcessingEvent, Status
@@ -135,15 +134,15 @@ def _answer_one(
     except InputRejected as exc:
         _reject(exc, json.dumps(part), function, attempt)
         raise
-    if is_unfinished:
-        return look(request, function, attempt)
     cause = request.cause or attempt.cause
     attempt = replace(attempt, cause=cause, is_retried=attempt.is_retried or request.is_retried)
+    if is_unfinished:
+        return look(request, function, attempt)
     if not request.is_look:
         return process(request, function, attempt)
     result = look(request, function, attempt)
     if result.status is Status.FAILED:
-        raise getattr(errors, result.error or "", TransientFailure)(result.reason)
+        raise FailureAnnounced(f"{result.error}: {result.reason}")
     return result
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.errors import InputRejected
+from core.errors import FailureAnnounced, InputRejected
 from handler.observability import logger
 from handler.settings import Settings
 
@@ -108,8 +108,8 @@ def _is_answered(
     extra = {"message_id": message.identifier, "deliveries": message.deliveries}
     try:
         answer(message, is_unfinished)
-    except InputRejected:
-        logger.info("rejected, and announced", extra=extra)
+    except (InputRejected, FailureAnnounced):
+        logger.info("failed, and announced", extra=extra)
     except Exception as exc:
         logger.warning("to be delivered again: %s", exc, extra=extra)
         return False

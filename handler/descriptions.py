@@ -78,7 +78,8 @@ def catalogue_row(exposure: Exposure, dq: NDArray[np.uint32]) -> CatalogueRow:
         for name, value in known_parameters(exposure.header).items()
     }
     window = None if exposure.subarray is None else astuple(exposure.subarray)
-    digest = hashlib.sha256()
-    for rows in dq.reshape(-1, dq.shape[-1]):  # a row at a time: a copy of it all is 17 MB
-        digest.update(rows.astype(">u4").data)
+    flagged = np.flatnonzero(dq)  # few pixels are: a tenth of the time that all of them take
+    digest = hashlib.sha256(repr(dq.shape).encode())
+    digest.update(flagged.astype(">u4").data)
+    digest.update(dq.reshape(-1)[flagged].astype(">u4").data)
     return CatalogueRow(parameters, window, digest.hexdigest())

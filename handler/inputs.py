@@ -14,7 +14,6 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore, StoredObject, Window
 
 __all__ = [
-    "current_location",
     "describe_source",
     "describe_user_dq",
     "existing_image",
@@ -37,13 +36,9 @@ def describe_source(request: ExposureRequest, store: ObjectStore) -> StoredObjec
     InputRejected
         If it is not there, or may not be read.
     """
-    return store.describe(current_location(request), InputRejected)
-
-
-def current_location(request: ExposureRequest) -> S3Location:
-    """Return what is read: a version only where a direct request names one."""
     source = request.source
-    return S3Location(source.bucket, source.key) if request.is_event else source
+    location = S3Location(source.bucket, source.key) if request.is_event else source
+    return store.describe(location, InputRejected)
 
 
 def is_asked_for(request: ExposureRequest, source: StoredObject) -> bool:

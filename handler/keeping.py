@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from core.product import NO_MASK
 from handler.announcements import Announcer, Draft
 from handler.descriptions import (
     catalogue_row,
@@ -9,13 +10,15 @@ from handler.descriptions import (
     flag_summary,
     object_summary,
 )
+from handler.event import ReferenceSummary
 from handler.inputs import read_product
+from handler.provenance import Provenance
 from handler.s3.objects import StoredObject
 
 __all__ = ["keep"]
 
 
-def keep(draft: Draft, product: StoredObject, announcer: Announcer) -> Draft:
+def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str) -> Draft:
     """Find out whether a product was announced; if not, read what is to be said of it.
 
     Parameters
@@ -26,6 +29,8 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer) -> Draft:
         The product.
     announcer : `~handler.announcements.Announcer`
         Knows the ledger, and how to reach S3.
+    mirror : str
+        The CRDS mirror in use.
 
     Returns
     -------
@@ -33,10 +38,20 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer) -> Draft:
         What is to be announced: as if the product had been made just now.
     """
     entry = announcer.ledger.read(product.location, announcer.store)
-    draft = replace(draft.know(output=object_summary(product)), entry=entry)
+    draft = draft.know(output=object_summary(product), reference=_reference(product, mirror))
+    draft = replace(draft, entry=entry)
     previous = announcer.announced_before(draft)
     if previous is not None:
         return replace(draft, previous=previous)
     exposure, image = read_product(product, announcer.store)
     summary, flags = exposure_summary(exposure), flag_summary(image)
     return replace(draft.know(exposure=summary, flags=flags), row=catalogue_row(exposure, image))
+
+
+def _reference(product: StoredObject, mirror: str) -> ReferenceSummary | None:
+    """The mask that the product was made with, and the context that chose it then."""
+    provenance = Provenance.from_metadata(product.metadata)
+    if provenance is None:
+        return None
+    mask = None if provenance.mask == NO_MASK else provenance.mask
+    return ReferenceSummary(mask, provenance.mask_sha1 or None, provenance.crds_context, mirror)

@@ -12,8 +12,9 @@ fails an exposure.
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import islice
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -30,6 +31,8 @@ __all__ = ["CatalogueRow", "Entry", "Failure", "Ledger"]
 log = logging.getLogger(__name__)
 
 _LARGEST_ENTRY = 256 * 1024
+_CONFLICTS = 3
+"""How often an entry is tried to be written that others write at the same time."""
 _DIFFICULTIES = (TransientFailure, WriteConflict, ClientError, *NETWORK)
 
 
@@ -44,7 +47,7 @@ class CatalogueRow:
     window : tuple of int, or None
         SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2; None where the exposure does not say.
     planes_sha256 : str
-        Of the data-quality image, big-endian uint32.
+        Of the data-quality image: its shape, which pixels are flagged, and how (big-endian uint32).
     """
 
     parameters: Mapping[str, str | int | float | bool]
@@ -133,34 +136,68 @@ class Ledger:
 
     def read(self, product: S3Location, store: ObjectStore) -> Entry:
         """Return what is known of a product; nothing, where that cannot be read."""
+        try:
+            return self._read(product, store)
+        except _DIFFICULTIES:
+            log.warning("%s: its entry cannot be read", product, exc_info=True)
+            return Entry()
+
+    def record(
+        self, product: S3Location, etag: str | None, entry: Entry, store: ObjectStore
+    ) -> None:
+        """Write a result in place of the entry that it was made from.
+
+        What others have written meanwhile is replaced only while the product with that entity tag
+        is there: of two results the later one is remembered, whoever was faster to write.
+        """
+
+        def entries() -> Iterator[Entry]:
+            yield entry
+            while (now := store.find(product)) is not None and now.etag == etag:
+                yield replace(entry, stored=self._read(product, store).stored)
+
+        self._write(product, entries(), store)
+
+    def note(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
+        """Write a failure beside the last result, which stays what it is."""
+
+        def entries() -> Iterator[Entry]:
+            while True:
+                yield replace(self._read(product, store), failure=failure)
+
+        self._write(product, entries(), store)
+
+    def _write(self, product: S3Location, entries: Iterator[Entry], store: ObjectStore) -> None:
+        """Write the first of some entries that nobody else has written in place of."""
+        try:
+            for entry in islice(entries, _CONFLICTS):
+                if self._is_put(product, entry, store):
+                    return
+        except _DIFFICULTIES:
+            log.warning("%s: its entry cannot be written", product, exc_info=True)
+
+    def _is_put(self, product: S3Location, entry: Entry, store: ObjectStore) -> bool:
+        try:
+            self._put(product, entry, store)
+        except WriteConflict:
+            return False
+        return True
+
+    def _read(self, product: S3Location, store: ObjectStore) -> Entry:
         if self.prefix is None:
             return Entry()
-        location = self._location(self.prefix, product)
         try:
-            with store.open(location, FileNotFoundError) as body:
+            with store.open(self._location(self.prefix, product), FileNotFoundError) as body:
                 if body.described.size > _LARGEST_ENTRY:
                     return Entry(stored=body.described)
                 return Entry.from_json(b"".join(body.pieces), body.described)
         except FileNotFoundError:
             return Entry()
-        except _DIFFICULTIES:
-            log.warning("%s: cannot be read", location, exc_info=True)
-            return Entry()
-
-    def write(self, product: S3Location, entry: Entry, store: ObjectStore) -> None:
-        """Write an entry in place of the one that it was made from, or of what is there by now."""
-        if self.prefix is None:
-            return
-        try:
-            try:
-                self._put(product, entry, store)
-            except WriteConflict:
-                self._put(product, replace(entry, stored=self.read(product, store).stored), store)
-        except _DIFFICULTIES:
-            log.warning("%s: its entry cannot be written", product, exc_info=True)
 
     def _put(self, product: S3Location, entry: Entry, store: ObjectStore) -> None:
-        location = self._location(self.prefix or product, product)
+        if self.prefix is None:
+            return
+        location = self._location(self.prefix, product)
         condition = unchanged(entry.stored.etag if entry.stored else None)
         put(entry.to_json(), Target(location, {}, condition, "application/json"), store)
 

@@ -69,8 +69,8 @@ def _steps(
     product = request.target(settings.output_bucket, settings.output_prefix)
     # The order matters: should the exposure be replaced after this, so is what is found here, and
     # writing the product fails rather than undo what was made of the newer exposure.
-    existing = store.find(product)
     yield (draft := replace(draft, product=product))
+    existing = store.find(product)
     source = describe_source(request, store)
     yield (draft := draft.know(input=object_summary(source)))
     if not is_asked_for(request, source):
@@ -94,7 +94,7 @@ def _steps(
         case Action.SUPERSEDED:
             yield replace(draft, skipped=f"superseded: {product} is of a newer version")
         case Action.KEEP if existing is not None:
-            yield keep(draft, existing, announcer)
+            yield keep(draft, existing, announcer, str(settings.mirror))
         case _:
             target = target_for(product, existing, provenance)
             recipe = Recipe(exposure, source, user_dq, reference, provenance, target)

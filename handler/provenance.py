@@ -6,7 +6,7 @@ percent-encoded, and of what is too long a digest is kept.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from urllib.parse import quote, unquote
 
 from core import __version__
@@ -97,10 +97,14 @@ class Provenance:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Provenance | None":
-        """Read the metadata of an object; None if it is not a product of ours."""
-        values = {name: metadata.get(name.replace("_", "-")) for name in cls.__annotations__}
-        known = {name: unquote(value) for name, value in values.items() if value is not None}
-        return cls(**known) if len(known) == len(values) else None
+        """Read the metadata of an object; None if it is not a product of ours.
+
+        What an earlier release did not write is empty: the product was made otherwise.
+        """
+        if not {"input-bucket", "input-key", "software-version"} <= metadata.keys():
+            return None
+        names = (field.name for field in fields(cls))
+        return cls(**{name: unquote(metadata.get(name.replace("_", "-"), "")) for name in names})
 
     def to_metadata(self) -> dict[str, str]:
         """Return the product's metadata."""

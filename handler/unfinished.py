@@ -1,9 +1,9 @@
 """A request whose every attempt failed: what is there is looked at, and nothing is made.
 
-what is found                                            what is announced
-the exposure was replaced                                Skipped
-a product of it that answers the request                 Complete, as if it had been made just now
-nothing, or a product that was there before it failed    Failed, as the last attempt noted it
+what is found                                          what is announced
+the exposure was replaced                              Skipped
+the product that was asked for, whoever has made it    Complete, as if it had been made just now
+anything else                                          Failed, as the last attempt noted it
 
 So nobody counts attempts, and nobody is declared dead who is not: an attempt that was killed after
 the product was written has succeeded.
@@ -15,12 +15,12 @@ from core.errors import TransientFailure
 from handler.announcements import Announcer, Draft
 from handler.descriptions import object_summary
 from handler.event import ProcessingEvent
+from handler.existing import Action, action_for
 from handler.function import Function
-from handler.inputs import current_location, is_asked_for
+from handler.inputs import describe_source, describe_user_dq, is_asked_for, read_exposure
 from handler.keeping import keep
 from handler.provenance import Provenance, shortened
 from handler.requests import Attempt, ExposureRequest
-from handler.s3.objects import StoredObject
 
 __all__ = ["look"]
 
@@ -37,58 +37,57 @@ def look(request: ExposureRequest, function: Function, attempt: Attempt) -> Proc
 
     Raises
     ------
-    InputRejected
-        If the request makes no sense; that is announced.
     TransientFailure
         If S3 or EventBridge cannot be reached: look again later.
     """
     announcer = function.announcer(replace(attempt, is_retried=False))
     draft = Draft.of(request)
     try:
-        product = request.target(function.settings.output_bucket, function.settings.output_prefix)
-    except Exception as exc:
-        announcer.failed(draft, exc)
+        settings = function.settings
+        product = request.target(settings.output_bucket, settings.output_prefix)
+        entry = function.ledger.read(product, announcer.store)
+        draft = replace(draft, product=product, entry=entry)
+        answer = _answer(draft, request, function, announcer)
+    except TransientFailure:
         raise
-    store = announcer.store
-    source, existing = store.find(current_location(request)), store.find(product)
-    draft = replace(draft, product=product, entry=function.ledger.read(product, store))
-    if source is not None:
-        draft = draft.know(input=object_summary(source))
-    if source is not None and not is_asked_for(request, source):
-        reason = f"superseded: {request.source} has been replaced since"
-        return announcer.conclude(replace(draft, skipped=reason))
-    etag = source.etag.strip('"') if source else request.etag
-    if existing is not None and _answers(existing, request, etag, draft, announcer):
-        return announcer.conclude(keep(draft, existing, announcer))
-    return _failed(draft, announcer)
+    except Exception as exc:
+        return _failed(draft, announcer, exc)
+    return _failed(draft, announcer) if answer is None else announcer.conclude(answer)
 
 
-def _answers(
-    existing: StoredObject,
-    request: ExposureRequest,
-    etag: str | None,
-    draft: Draft,
-    announcer: Announcer,
-) -> bool:
-    """Whether a product is what was asked for, and no older than what went wrong."""
-    provenance = Provenance.from_metadata(existing.metadata)
-    if provenance is None or not provenance.is_of_input(request.source.bucket, request.source.key):
-        return False
-    if provenance.cause == shortened(announcer.attempt.cause):
-        return True
-    mask = shortened(str(request.mask)) if request.mask else provenance.mask
-    failure = announcer.own_failure(draft)
-    return (
-        etag in {None, provenance.input_etag}
-        and mask == provenance.mask
-        and bool(request.user_dq) == bool(provenance.user_dq_etag)
-        and (failure is None or failure.at < (existing.last_modified or ""))
+def _answer(
+    draft: Draft, request: ExposureRequest, function: Function, announcer: Announcer
+) -> Draft | None:
+    """What is to be announced, unless the request has failed."""
+    store, mirror = announcer.store, str(function.settings.mirror)
+    existing = store.find(draft.product) if draft.product else None
+    found = Provenance.from_metadata(existing.metadata) if existing else None
+    if existing and found and found.cause == shortened(announcer.attempt.cause):
+        return keep(draft, existing, announcer, mirror)
+    source = describe_source(request, store)
+    draft = draft.know(input=object_summary(source))
+    if not is_asked_for(request, source):
+        return replace(draft, skipped=f"superseded: {request.source} has been replaced since")
+    if existing is None:
+        return None
+    exposure = read_exposure(source, store)
+    context = request.context or function.settings.context
+    reference = function.references.resolve(exposure, context, request.mask, store)
+    wanted = Provenance.of(
+        source,
+        (reference.label, reference.sha1, reference.context),
+        describe_user_dq(request.user_dq, store),
+        function.settings.encoding,
+        announcer.attempt.cause,
     )
+    is_answer = action_for(existing, wanted, request.on_existing) is Action.KEEP
+    return keep(draft, existing, announcer, mirror) if is_answer else None
 
 
-def _failed(draft: Draft, announcer: Announcer) -> ProcessingEvent:
+def _failed(draft: Draft, announcer: Announcer, error: Exception | None = None) -> ProcessingEvent:
+    """Announce the last attempt's reason; where it left none, what looking came upon."""
     failure = announcer.own_failure(draft)
     if failure is not None:
         return announcer.failed_before(draft, failure)
     reason = f"{draft.product}: no attempt came to its end or left a reason (time-out, memory)"
-    return announcer.failed(draft, TransientFailure(reason))
+    return announcer.failed(draft, error or TransientFailure(reason))

@@ -96,9 +96,9 @@ def failures_of(what: str, unavailable: type[Exception] | None = None) -> Iterat
         if code in _REFUSED:
             raise unavailable(f"{what}: {_REFUSED[code]} ({exc})") from exc
         raise
-    except exceptions.ParamValidationError as exc:
+    except NETWORK as exc:
+        raise TransientFailure(f"{what}: {exc}") from exc
+    except exceptions.BotoCoreError as exc:
         if unavailable is None:
             raise
         raise unavailable(f"{what}: {' '.join(str(exc).split())}") from exc
-    except NETWORK as exc:
-        raise TransientFailure(f"{what}: {exc}") from exc

@@ -222,8 +222,9 @@ def _conflicts(location: S3Location) -> Iterator[None]:
     try:
         yield
     except ClientError as exc:
-        # botocore sends a completion again whose answer was lost; its upload is gone then.
-        if code_of(exc) in {*CONFLICTS, "NoSuchUpload"} or is_transient(exc):
+        # botocore sends a completion again whose answer was lost; its upload is gone then. What
+        # was to be replaced may have been deleted: S3 answers an If-Match then with NoSuchKey.
+        if code_of(exc) in {*CONFLICTS, "NoSuchUpload", "NoSuchKey"} or is_transient(exc):
             raise WriteConflict(f"{location}: {exc}") from exc
         raise
     except NETWORK as exc:

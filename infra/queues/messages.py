@@ -13,6 +13,8 @@ __all__ = ["QueuedMessage", "messages", "redrive"]
 
 _HIDDEN = 60
 """Seconds that messages are kept from others while they are looked at."""
+_NEWER = 3
+"""Answers with newer messages only, after which no older one is expected: queues are unordered."""
 _POLL = 2
 """Seconds that SQS looks for messages: asked for none, it may overlook what is there."""
 
@@ -42,15 +44,17 @@ class QueuedMessage:
     def from_message(cls, message: Any) -> "QueuedMessage":
         """Read what SQS answers."""
         detail = _detail(message["Body"])
-        location = detail.get("input") or {"key": detail.get("object", {}).get("key", "?")}
-        bucket = location.get("bucket") or detail.get("bucket", {}).get("name", "?")
+        asked = _part(detail, "input") or {
+            "bucket": _part(detail, "bucket").get("name"),
+            "key": _part(detail, "object").get("key"),
+        }
         return cls(
             message["Body"],
             message["ReceiptHandle"],
             int(message["Attributes"]["SentTimestamp"]) / 1000,
-            f"s3://{bucket}/{location['key']}",
-            detail.get("error") or "",
-            detail.get("reason") or "",
+            f"s3://{asked.get('bucket') or '?'}/{asked.get('key') or '?'}",
+            str(detail.get("error") or ""),
+            str(detail.get("reason") or ""),
         )
 
 
@@ -66,7 +70,7 @@ def messages(sqs: "SQSClient", queue: str, until: float | None = None) -> Iterat
     until : float or None
         Time, in seconds since 1970: messages that were sent later are left where they are.
     """
-    end = time.time() if until is None else until
+    end, newer = time.time() if until is None else until, 0
     while received := sqs.receive_message(
         QueueUrl=queue,
         MaxNumberOfMessages=10,
@@ -81,7 +85,8 @@ def messages(sqs: "SQSClient", queue: str, until: float | None = None) -> Iterat
                 sqs.change_message_visibility(
                     QueueUrl=queue, ReceiptHandle=message.receipt, VisibilityTimeout=0
                 )
-        if not older:
+        newer = 0 if older else newer + 1
+        if newer == _NEWER:
             return
         yield from older
 
@@ -120,3 +125,8 @@ def _detail(body: str) -> dict[str, Any]:
         return {}
     detail = event.get("detail") if isinstance(event, dict) else None
     return detail if isinstance(detail, dict) else {}
+
+
+def _part(detail: dict[str, Any], name: str) -> dict[str, Any]:
+    part = detail.get(name)
+    return part if isinstance(part, dict) else {}

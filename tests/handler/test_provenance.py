@@ -52,11 +52,20 @@ def test_whatever_the_product_is_made_from_makes_another(name: str) -> None:
     assert replace(provenance(), **{name: "other"}) != provenance()
 
 
-@pytest.mark.parametrize("name", ["input-key", "mask", "cause", "software-version"])
-def test_what_lacks_any_of_it_is_no_product_of_ours(name: str) -> None:
+@pytest.mark.parametrize("name", ["input-bucket", "input-key", "software-version"])
+def test_what_names_no_input_is_no_product_of_ours(name: str) -> None:
     metadata = provenance().to_metadata()
     del metadata[name]
     assert Provenance.from_metadata(metadata) is None
+
+
+def test_what_an_earlier_release_did_not_write_makes_it_another_product() -> None:
+    metadata = provenance().to_metadata()
+    del metadata["mask-sha1"]
+    earlier = Provenance.from_metadata(metadata)
+    assert earlier is not None
+    assert earlier != provenance()
+    assert earlier.is_of_input("raw", "2023/a_uncal.fits")
 
 
 def test_long_texts_are_told_apart_by_their_digest() -> None:

@@ -29,17 +29,22 @@ def run(*arguments: str) -> str:
 def test_messages_are_shown_and_moved(aws: LocalAws) -> None:
     sqs = aws.client("sqs")
     source, target = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("source", "target"))
-    bodies = [json.dumps(FAILED), json.dumps(CREATED), "{broken"]
+    odd = [
+        {"detail": {"object": "x"}},
+        {"detail": {"bucket": "b"}},
+        {"detail": {"input": {"bucket": "b"}}},
+    ]
+    bodies = [json.dumps(FAILED), json.dumps(CREATED), "{broken", *map(json.dumps, odd)]
     for body in bodies:
         sqs.send_message(QueueUrl=source, MessageBody=body)
     said = run("show", source)
-    assert "3 messages" in said
+    assert "6 messages" in said
     for part in ("s3://raw/a b_uncal.fits", "InputRejected", "not FITS", "s3://raw/c", "s3://?/?"):
         assert part in said
     sqs.purge_queue(QueueUrl=source)
     for body in bodies:
         sqs.send_message(QueueUrl=source, MessageBody=body)
-    assert "3 messages moved" in run("redrive", source, "--to", target)
+    assert "6 messages moved" in run("redrive", source, "--to", target)
     assert {message["Body"] for message in aws.receive(target)} == set(bodies)
     assert aws.receive(source) == []
 

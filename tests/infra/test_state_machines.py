@@ -126,9 +126,26 @@ def test_when_the_attempts_are_over_the_function_looks(machine: Machine) -> None
 
 
 def test_a_failure_that_the_function_has_announced_is_not_announced_again(machine: Machine) -> None:
-    done = machine.run(REQUEST, *["ReferenceUnavailable"] * 6, "ReferenceUnavailable")
-    assert (done["status"], done["error"]) == ("FAILED", "ReferenceUnavailable")
+    done = machine.run(REQUEST, *["ReferenceUnavailable"] * 6, "FailureAnnounced")
+    assert (done["status"], done["error"]) == ("FAILED", "FailureAnnounced")
     assert machine.announced == []
+
+
+def test_a_look_that_fails_is_tried_again_for_hours(machine: Machine) -> None:
+    """The bus is down: nothing was announced yet."""
+    done = machine.run(REQUEST, *["TransientFailure"] * 14, {"status": "Complete"})
+    assert done["status"] == "SUCCEEDED"
+    assert machine.announced == []
+
+
+@pytest.mark.parametrize("error", ["TransientFailure", "Runtime.ImportModuleError", "KeyError"])
+def test_a_look_that_never_answers_is_announced_here(error: str, machine: Machine) -> None:
+    looks = 11 if error == "TransientFailure" else 1
+    done = machine.run(REQUEST, *["TransientFailure"] * 6, *[error] * looks)
+    assert done["status"] == "FAILED"
+    (detail,) = machine.announced
+    jsonschema.validate(detail, SCHEMA)
+    assert error in detail["reason"]
 
 
 def test_a_function_that_is_killed_is_tried_again_and_then_looked_at(machine: Machine) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from core.errors import InputRejected, TransientFailure
 from core.product import Encoding
@@ -389,3 +390,125 @@ def test_another_encoding_makes_the_product_anew(function: Harness, exposure: by
     function.run(KEY)
     assert function.with_settings(encoding=Encoding.FLOAT32).run(KEY)["status"] == "Complete"
     assert versions(function) == 2
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [{"onExisting": "replace"}, {"context": "jwst_0001.pmap"}, {"mask": "N/A"}, {}],
+    ids=["replace", "a context", "a mask", "the rules' choice"],
+)
+def test_an_older_product_is_no_answer_for_attempts_that_were_killed(
+    asked: dict[str, str], function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, mask=OTHER_MASK)
+    function.announcements()
+    body = json.dumps({"bucket": RAW, "key": KEY, **asked})
+    assert function.run_unfinished(body) == []
+    assert statuses(function) == ["Failed"]
+
+
+@pytest.mark.parametrize("bucket", ["a b", "arn:aws:s3::123456789012:accesspoint/x.mrap"])
+def test_a_look_announces_its_own_failure(bucket: str, function: Harness) -> None:
+    body = json.dumps({"bucket": bucket, "key": KEY})
+    assert function.run_batch(body, identifier="m1") == [], "no retry would help"
+    assert function.run_unfinished(body, identifier="m1") == []
+    details = function.announcements()
+    assert {d["error"] for d in details} == {"InputRejected"}
+    assert len({d["id"] for d in details}) == 1
+
+
+def test_a_product_that_is_found_is_announced_with_the_mask_it_was_made_with(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    without_bus(function).run_batch(created(KEY), identifier="m1")
+    function.run_unfinished(created(KEY), identifier="m1")
+    (detail,) = function.announcements()
+    assert detail["reference"]["mask"] == "crds://jwst_nircam_mask_9002.fits"
+    assert detail["reference"]["context"] == CONTEXT
+
+
+def entry_of(function: Harness) -> dict[str, Any]:
+    found = function.aws.client("s3").get_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")
+    return json.loads(found["Body"].read())
+
+
+def test_a_failure_leaves_the_last_result_in_the_ledger(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    detail = function.run(KEY)
+    with pytest.raises(InputRejected):
+        function.run(KEY, onExisting="error")
+    entry = entry_of(function)
+    assert entry["failure"]["error"] == "InputRejected"
+    assert (entry["result"], entry["catalogue"] is None) == (detail, False)
+
+
+def test_an_older_result_does_not_replace_a_newer_one_in_the_ledger(
+    function: Harness, exposure: bytes
+) -> None:
+    """The first writer is slow to announce; meanwhile the product is made anew and announced."""
+    function.upload(exposure, KEY)
+    bus = type(function.function.bus)("default", function.aws.client("events"))
+    slow = function.with_services(bus=bus)
+    newer_results: list[dict[str, Any]] = []
+
+    def meanwhile(**_: Any) -> None:
+        if not newer_results:
+            newer_results.append({})
+            newer_results[0] = function.run(KEY, onExisting="replace")
+
+    bus.client.meta.events.register("before-call.events.PutEvents", meanwhile)
+    slow.run(KEY)
+    assert entry_of(function)["result"]["id"] == newer_results[0]["id"]
+
+
+def throttle(function: Harness, operation: str, key: str) -> None:
+    def refuse(params: dict[str, Any], **_: Any) -> None:
+        if params.get("Key", "").startswith(key):
+            raise ClientError({"Error": {"Code": "SlowDown"}}, operation)
+
+    function.function.s3.meta.events.register(f"provide-client-params.s3.{operation}", refuse)
+
+
+def test_whatever_an_attempt_fails_of_is_its_reason(
+    make_function: Any, function: Harness, exposure: bytes
+) -> None:
+    throttled = make_function()
+    function.upload(exposure, KEY)
+    throttle(throttled, "HeadObject", "dq_init/")
+    body = json.dumps({"bucket": RAW, "key": KEY, "cause": "a name of their own"})
+    assert throttled.run_batch(body, identifier="m1") == ["m1"]
+    function.run_unfinished(body, identifier="m1")
+    (detail,) = function.announcements()
+    assert "SlowDown" in detail["reason"]
+    assert detail["cause"] == "a name of their own"
+
+
+def test_a_product_that_is_deleted_while_it_is_made_anew_is_made_by_the_next_attempt(
+    function: Harness, exposure: bytes
+) -> None:
+    """S3 answers If-Match with 404 then."""
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    s3 = function.aws.client("s3")
+
+    def delete(params: dict[str, Any], **_: Any) -> None:
+        if params["Key"] == PRODUCT:
+            s3.delete_object(Bucket=PRODUCTS, Key=PRODUCT)
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "PutObject")
+
+    hooks = function.function.s3.meta.events
+    hooks.register("provide-client-params.s3.PutObject", delete)
+    with pytest.raises(TransientFailure, match="not written"):
+        function.run(KEY, mask=OTHER_MASK)
+    hooks.unregister("provide-client-params.s3.PutObject", delete)
+    assert function.run(KEY, mask=OTHER_MASK)["status"] == "Complete"
+
+
+def test_a_name_that_no_header_can_hold_is_rejected(function: Harness, exposure: bytes) -> None:
+    nameless = exposure.replace(b"FILENAME=", b"XILENAME=")
+    for content in (exposure, nameless):
+        function.upload(content, "café_uncal.fits")
+        assert function.run_batch(created("café_uncal.fits")) == []
+    assert [d["error"] for d in function.announcements()] == ["InputRejected"] * 2
