@@ -132,7 +132,7 @@ def count_by_mnemonic(dq: NDArray[np.uint32]) -> dict[str, FlagCount]:
     dict of str to `FlagCount`
         By mnemonic, in bit order; flags that no pixel carries are left out.
     """
-    own = dq[np.nonzero(dq)]
+    own = dq[dq != 0]  # several times faster than by the indices of uint32 pixels
     unusable = own[(own & np.uint32(DO_NOT_USE)) != 0]
     counts = {
         mnemonic: FlagCount(_carriers(own, bit), _carriers(unusable, bit))

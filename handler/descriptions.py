@@ -78,7 +78,7 @@ def catalogue_row(exposure: Exposure, dq: NDArray[np.uint32]) -> CatalogueRow:
         for name, value in known_parameters(exposure.header).items()
     }
     window = None if exposure.subarray is None else astuple(exposure.subarray)
-    flagged = np.flatnonzero(dq)  # few pixels are: a tenth of the time that all of them take
+    flagged = np.flatnonzero(dq != 0)  # few pixels are: a tenth of the time that all of them take
     digest = hashlib.sha256(repr(dq.shape).encode())
     digest.update(flagged.astype(">u4").data)
     digest.update(dq.reshape(-1)[flagged].astype(">u4").data)

@@ -98,12 +98,16 @@ def _steps(
         case _:
             target = target_for(product, existing, provenance)
             recipe = Recipe(exposure, source, user_dq, reference, provenance, target)
-            yield _made(draft, recipe, function, announcer)
+            yield _made(draft, recipe, function, announcer, existing is not None)
 
 
-def _made(draft: Draft, recipe: Recipe, function: Function, announcer: Announcer) -> Draft:
+def _made(
+    draft: Draft, recipe: Recipe, function: Function, announcer: Announcer, is_there: bool
+) -> Draft:
     """Make the product, and say what it is."""
     product, image = make(recipe, function.references, function.blocks, announcer.store)
+    if is_there:  # so is its entry, most probably
+        draft = replace(draft, entry=function.ledger.read(product.location, announcer.store))
     output, flags = object_summary(product), flag_summary(image)
     row = catalogue_row(recipe.exposure, image)
     return replace(draft.know(output=output, flags=flags), row=row)
