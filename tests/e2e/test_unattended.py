@@ -223,7 +223,10 @@ def test_one_exposure_by_state_machine(stack: Stack, exposures: dict[str, bytes]
     rejected = execute(stack, "OneExposure", {"bucket": stack["RawBucket"], "key": "absent"})
     assert rejected["status"] == "FAILED"
     stack.drain(60)
-    assert stack.said("absent").count("Failed") == 1
+    # MiniStack names every error of a function alike, so that the state machine takes the function's
+    # own announcement for none (tests/infra/test_state_machines.py has the names that AWS gives).
+    mine = [d for d in stack.announced if d["input"] and d["input"]["key"] == "absent"]
+    assert len({d["id"] for d in mine if d["error"] == "InputRejected"}) == 1
 
 
 @pytest.mark.parametrize("source", ["prefix", "json", "csv"])
