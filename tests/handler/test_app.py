@@ -233,7 +233,8 @@ def test_a_mask_is_fetched_once_per_container(
     second = function.run(KEY, onExisting="replace")["function"]["bytesReceived"]
     assert first - second > 16_000_000
     function.function.references.masks._in_memory.clear()  # a new process in the same /tmp
-    assert function.run(KEY, onExisting="replace")["function"]["bytesReceived"] == second
+    third = function.run(KEY, onExisting="replace")["function"]["bytesReceived"]
+    assert third == pytest.approx(second, abs=1000), "the ledger's entry, and no mask"
 
 
 def test_a_mask_that_was_damaged_in_tmp_is_fetched_again(
