@@ -24,11 +24,11 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str)
     Parameters
     ----------
     draft : `~handler.announcements.Draft`
-        What is known so far.
+        What is known so far, the ledger's entry among it.
     product : `~handler.s3.objects.StoredObject`
         The product.
     announcer : `~handler.announcements.Announcer`
-        Knows the ledger, and how to reach S3.
+        Knows who asks, and how to reach S3.
     mirror : str
         The CRDS mirror in use.
 
@@ -37,9 +37,7 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str)
     `~handler.announcements.Draft`
         What is to be announced: as if the product had been made just now.
     """
-    entry = announcer.ledger.read(product.location, announcer.store)
     draft = draft.know(output=object_summary(product), reference=_reference(product, mirror))
-    draft = replace(draft, entry=entry)
     previous = announcer.announced_before(draft)
     if previous is not None:
         return replace(draft, previous=previous)

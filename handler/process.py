@@ -90,7 +90,10 @@ def _steps(
     user_dq = describe_user_dq(request.user_dq, store)
     cause = announcer.attempt.cause
     provenance = Provenance.of(source, named, user_dq, settings.encoding, cause)
-    match action_for(existing, provenance, request.on_existing):
+    action = action_for(existing, provenance, request.on_existing)
+    if existing is not None:  # so is its entry, most probably
+        draft = replace(draft, entry=function.ledger.read(product, store))
+    match action:
         case Action.SUPERSEDED:
             yield replace(draft, skipped=f"superseded: {product} is of a newer version")
         case Action.KEEP if existing is not None:
@@ -98,16 +101,12 @@ def _steps(
         case _:
             target = target_for(product, existing, provenance)
             recipe = Recipe(exposure, source, user_dq, reference, provenance, target)
-            yield _made(draft, recipe, function, announcer, existing is not None)
+            yield _made(draft, recipe, function, announcer)
 
 
-def _made(
-    draft: Draft, recipe: Recipe, function: Function, announcer: Announcer, is_there: bool
-) -> Draft:
+def _made(draft: Draft, recipe: Recipe, function: Function, announcer: Announcer) -> Draft:
     """Make the product, and say what it is."""
     product, image = make(recipe, function.references, function.blocks, announcer.store)
-    if is_there:  # so is its entry, most probably
-        draft = replace(draft, entry=function.ledger.read(product.location, announcer.store))
     output, flags = object_summary(product), flag_summary(image)
     row = catalogue_row(recipe.exposure, image)
     return replace(draft.know(output=output, flags=flags), row=row)

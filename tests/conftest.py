@@ -25,7 +25,9 @@ from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
+from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
 
 UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
@@ -61,6 +63,14 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in ("mappings", "config"):
         shutil.copytree(source / folder, root / folder, copy_function=shutil.copyfile)
     return root
+
+
+@pytest.fixture(scope="session")
+def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A subarray of NIRCam: small, and with a mask."""
+    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
+    write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
+    return path.read_bytes()
 
 
 @pytest.fixture(scope="session")

@@ -13,21 +13,11 @@ from astropy.io import fits
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
-from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
-from infra.demo.samples.modes import MODES
 from tests.conftest import Harness, created
 
-MODE = {mode.name: mode for mode in MODES}
 KEY = "2023/jw01_uncal.fits"
 PRODUCT = "dq_init/2023/jw01_dq_init.fits"
-
-
-@pytest.fixture(scope="module")
-def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
-    write_exposure(MODE["nircam-sub64p"], path)
-    return path.read_bytes()
 
 
 def test_a_batch_with_one_bad_message_finishes_the_others(

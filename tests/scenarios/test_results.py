@@ -9,21 +9,11 @@ from botocore.exceptions import ClientError
 from core.errors import InputRejected, TransientFailure
 from core.product import Encoding
 from infra.demo.local_aws import PRODUCTS, RAW
-from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
-from infra.demo.samples.modes import MODES
 from tests.conftest import Harness, created
 
-MODE = {mode.name: mode for mode in MODES}
 KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
 OTHER_MASK = "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits"
-
-
-@pytest.fixture(scope="module")
-def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
-    write_exposure(MODE["nircam-sub64p"], path)
-    return path.read_bytes()
 
 
 def newer(exposure: bytes) -> bytes:
