@@ -102,7 +102,7 @@ def test_an_unavailable_reference_is_raised(function: Runtime) -> None:
 def test_a_transient_failure_is_raised(
     environment: dict[str, str], tmp_path: Path, aws: LocalAws
 ) -> None:
-    nobody = {"AWS_ENDPOINT_URL_EVENTS": "http://127.0.0.1:9"}
+    nobody = {"AWS_ENDPOINT_URL_EVENTBRIDGE": "http://127.0.0.1:9"}
     with runtime(environment | nobody, tmp_path) as running:
         answer = running.invoke({"bucket": RAW, "key": KEY})
     assert answer["errorType"] == "TransientFailure"
