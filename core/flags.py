@@ -19,6 +19,7 @@ __all__ = [
     "FlagCount",
     "FlagDefinition",
     "count_by_mnemonic",
+    "flagged_pixels",
     "translate",
 ]
 
@@ -119,27 +120,40 @@ def translate(
     return translated
 
 
-def count_by_mnemonic(dq: NDArray[np.uint32]) -> dict[str, FlagCount]:
-    """Count the pixels that carry each standard flag.
+def flagged_pixels(dq: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.uint32]]:
+    """Find the pixels that carry any flag; few do, and what is asked of them is asked of few.
 
     Parameters
     ----------
     dq : ndarray of uint32
-        Standard flags, of any shape.
+        Flags, of any shape.
+
+    Returns
+    -------
+    tuple of 1-d ndarray
+        Their indices in the flattened array, and their flags.
+    """
+    indices = np.flatnonzero(dq != 0)  # of bool: half the time that uint32 pixels take
+    return indices, dq.reshape(-1)[indices]
+
+
+def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, FlagCount]:
+    """Count the pixels that carry each standard flag.
+
+    Parameters
+    ----------
+    flagged : ndarray of uint32
+        Standard flags, as `flagged_pixels` returns them.
 
     Returns
     -------
     dict of str to `FlagCount`
         By mnemonic, in bit order; flags that no pixel carries are left out.
     """
-    own = dq[dq != 0]  # several times faster than by the indices of uint32 pixels
-    unusable = own[(own & np.uint32(DO_NOT_USE)) != 0]
-    counts = {
-        mnemonic: FlagCount(_carriers(own, bit), _carriers(unusable, bit))
+    values, pixels = np.unique(flagged, return_counts=True)
+    unusable = pixels * (values & np.uint32(DO_NOT_USE) != 0)
+    return {
+        mnemonic: FlagCount(int(pixels[carriers].sum()), int(unusable[carriers].sum()))
         for mnemonic, bit in PIXEL_FLAGS.items()
+        if (carriers := values & np.uint32(bit) != 0).any()
     }
-    return {mnemonic: count for mnemonic, count in counts.items() if count.pixels}
-
-
-def _carriers(dq: NDArray[np.uint32], bit: int) -> int:
-    return int(np.count_nonzero(dq & np.uint32(bit)))

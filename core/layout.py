@@ -116,8 +116,19 @@ class Repeated:
         return
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """The bytes at `offset`, joined from as many planes as they span."""
-        out[:] = self.window(offset, len(out)).data
+        """The bytes at `offset`, of as many planes as they span."""
+        plane_bytes = self.planes.shape[1]
+        first, position = -(-offset // plane_bytes), min(-offset % plane_bytes, len(out))
+        whole = (len(out) - position) // plane_bytes
+        stop = position + whole * plane_bytes
+        if position:
+            out[:position] = self.window(offset, position).data
+        if whole:  # straight to where they go
+            into = np.frombuffer(out[position:stop], np.uint8).reshape(whole, plane_bytes)
+            order = np.arange(first, first + whole) // self.each % len(self.planes)
+            np.take(self.planes, order, axis=0, out=into, mode="clip")
+        if stop < len(out):
+            out[stop:] = self.window(offset + stop, len(out) - stop).data
 
     def window(self, offset: int, length: int) -> NDArray[np.uint8]:
         """Return `length` bytes of the sequence, starting at `offset`."""

@@ -13,6 +13,8 @@ __all__ = ["FLOAT32", "PixelFormat", "as_float32", "encode_uint32", "format_of"]
 
 _STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 _SIGN_BIT_32 = np.uint32(1 << 31)
+_AT_ONCE = 1 << 18
+"""Pixels that are converted at a time."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,10 @@ def as_float32(
     out : 1-d ndarray of float32
         Where they go, in whatever byte order it has.
     """
-    out[...] = pixel_format.decode(stored)
+    size, whole = pixel_format.itemsize, memoryview(stored)
+    for first in range(0, len(out), _AT_ONCE):  # what lies between is small, and in the cache
+        some = out[first : first + _AT_ONCE]
+        some[...] = pixel_format.decode(whole[first * size : (first + len(some)) * size])
 
 
 def encode_uint32(pixels: NDArray[np.uint32]) -> memoryview:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.exposure import Exposure
-from core.flags import count_by_mnemonic
+from core.flags import count_by_mnemonic, flagged_pixels
 from handler.event import (
     ExposureSummary,
     FlagSummary,
@@ -15,14 +15,13 @@ from handler.event import (
     ObjectSummary,
 )
 from handler.ledger import CatalogueRow
-from handler.references.parameters import known_parameters
+from handler.references.parameters import Value, known_parameters
 from handler.s3.objects import StoredObject
 
 __all__ = [
-    "catalogue_row",
     "exposure_summary",
-    "flag_summary",
     "object_summary",
+    "planes_summary",
 ]
 
 _LONGEST_KEYWORD = 128
@@ -53,18 +52,8 @@ def exposure_summary(exposure: Exposure) -> ExposureSummary:
     )
 
 
-def flag_summary(dq: NDArray[np.uint32]) -> FlagSummary:
-    """Count the flags of a data-quality image."""
-    counts = {
-        name: MnemonicCount(count.pixels, count.do_not_use)
-        for name, count in count_by_mnemonic(dq).items()
-    }
-    unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0
-    return FlagSummary(dq.size, counts, unusable, unusable / dq.size)
-
-
-def catalogue_row(exposure: Exposure, dq: NDArray[np.uint32]) -> CatalogueRow:
-    """Say what the product depends on.
+def planes_summary(exposure: Exposure, dq: NDArray[np.uint32]) -> tuple[FlagSummary, CatalogueRow]:
+    """Count the flags of a product, and say what its planes depend on.
 
     Parameters
     ----------
@@ -73,13 +62,27 @@ def catalogue_row(exposure: Exposure, dq: NDArray[np.uint32]) -> CatalogueRow:
     dq : ndarray of uint32
         The data-quality image of the product.
     """
-    parameters = {
+    indices, flags = flagged_pixels(dq)
+    digest = hashlib.sha256(repr(dq.shape).encode())
+    digest.update(indices.astype(">u4").data)
+    digest.update(flags.astype(">u4").data)
+    window = None if exposure.subarray is None else astuple(exposure.subarray)
+    row = CatalogueRow(_parameters(exposure), window, digest.hexdigest())
+    return _flag_summary(flags, dq.size), row
+
+
+def _flag_summary(flags: NDArray[np.uint32], pixels: int) -> FlagSummary:
+    counts = {
+        name: MnemonicCount(count.pixels, count.do_not_use)
+        for name, count in count_by_mnemonic(flags).items()
+    }
+    unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0
+    return FlagSummary(pixels, counts, unusable, unusable / pixels)
+
+
+def _parameters(exposure: Exposure) -> dict[str, Value]:
+    """What the rules for MASK may match on, of bounded length."""
+    return {
         name: value[:_LONGEST_KEYWORD] if isinstance(value, str) else value
         for name, value in known_parameters(exposure.header).items()
     }
-    window = None if exposure.subarray is None else astuple(exposure.subarray)
-    flagged = np.flatnonzero(dq != 0)  # few pixels are: a tenth of the time that all of them take
-    digest = hashlib.sha256(repr(dq.shape).encode())
-    digest.update(flagged.astype(">u4").data)
-    digest.update(dq.reshape(-1)[flagged].astype(">u4").data)
-    return CatalogueRow(parameters, window, digest.hexdigest())

@@ -4,12 +4,7 @@ from dataclasses import replace
 
 from core.product import NO_MASK
 from handler.announcements import Announcer, Draft
-from handler.descriptions import (
-    catalogue_row,
-    exposure_summary,
-    flag_summary,
-    object_summary,
-)
+from handler.descriptions import exposure_summary, object_summary, planes_summary
 from handler.event import ReferenceSummary
 from handler.inputs import read_product
 from handler.provenance import Provenance
@@ -42,8 +37,8 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str)
     if previous is not None:
         return replace(draft, previous=previous)
     exposure, image = read_product(product, announcer.store)
-    summary, flags = exposure_summary(exposure), flag_summary(image)
-    return replace(draft.know(exposure=summary, flags=flags), row=catalogue_row(exposure, image))
+    flags, row = planes_summary(exposure, image)
+    return replace(draft.know(exposure=exposure_summary(exposure), flags=flags), row=row)
 
 
 def _reference(product: StoredObject, mirror: str) -> ReferenceSummary | None:

@@ -8,12 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from handler.announcements import Announcer, Draft
-from handler.descriptions import (
-    catalogue_row,
-    exposure_summary,
-    flag_summary,
-    object_summary,
-)
+from handler.descriptions import exposure_summary, object_summary, planes_summary
 from handler.event import ProcessingEvent, ReferenceSummary
 from handler.existing import Action, action_for, target_for
 from handler.function import Function
@@ -107,6 +102,5 @@ def _steps(
 def _made(draft: Draft, recipe: Recipe, function: Function, announcer: Announcer) -> Draft:
     """Make the product, and say what it is."""
     product, image = make(recipe, function.references, function.blocks, announcer.store)
-    output, flags = object_summary(product), flag_summary(image)
-    row = catalogue_row(recipe.exposure, image)
-    return replace(draft.know(output=output, flags=flags), row=row)
+    flags, row = planes_summary(recipe.exposure, image)
+    return replace(draft.know(output=object_summary(product), flags=flags), row=row)

@@ -35,7 +35,7 @@ _UPLOADS_AT_ONCE = 2
 """Each holds a part in memory and takes its share of one CPU; two fill the network."""
 _COPIES_AT_ONCE = 32
 """Copies cost the function nothing but waiting."""
-_PIECE = 16 * MIB
+_PIECE = 8 * MIB
 """Bytes of a part that are made at a time: few requests cost less than little memory."""
 _LEAST_SOURCE = 5 * MIB
 """S3 copies ranges of larger objects only."""

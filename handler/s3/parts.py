@@ -42,7 +42,7 @@ class Figures:
     smallest: int = 5 * MIB
     largest: int = 5 * 1024 * MIB
     most: int = 10_000
-    upload: int = 8 * MIB
+    upload: int = 16 * MIB
     copy_rate: float = 60e6
     requests_per_second: float = 4.6
     longest_copy: int = 256 * MIB

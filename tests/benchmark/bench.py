@@ -4,9 +4,10 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ import boto3
 from infra.bundle.python import target_python
 from infra.mirror.cache import upload_cache
 from tests.benchmark.material import LongExposure
-from tests.benchmark.servers import CountingProxy
+from tests.benchmark.servers import CountingProxy, discarding
 from tests.bundle.lambda_runtime import BUNDLE
 
 HERE = Path(__file__).parent
@@ -82,15 +83,12 @@ class Bench:
         return client(self.port)
 
     @contextmanager
-    def worker(
-        self, encoding: str, blocks: bool = True, counted: bool = True, patient: bool = True
-    ) -> Iterator[Worker]:
+    def worker(self, encoding: str, blocks: bool = True, counted: bool = True) -> Iterator[Worker]:
         """Start the deployed bundle with an empty /tmp; behind the counter, which costs it time."""
         port = self.proxy.port if counted else self.port
         with tempfile.TemporaryDirectory() as scratch:
             environment = os.environ | function_environment(port, encoding, blocks)
             environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
-            environment |= {"BENCH_PATIENT": "1"} if patient else {}
             process = subprocess.Popen(
                 [str(target_python()), str(HERE / "worker.py")],
                 env=environment,
@@ -107,6 +105,29 @@ class Bench:
                 process.wait(timeout=60)
 
 
+@contextmanager
+def served(
+    bench: Bench, cache: Path, exposure: LongExposure, *options: str
+) -> Iterator[tuple[Bench, Path]]:
+    """Put the server that keeps nothing in the place of the emulator, with one exposure in it."""
+    path = bench.folder / "served_uncal.fits"
+    with path.open("wb") as file:
+        file.writelines(exposure.content())
+    with discarding(path, cache, *options) as port:
+        proxy = CountingProxy(port)
+        proxy.start()
+        yield replace(bench, port=port, proxy=proxy), path
+    path.unlink()
+
+
+def move(bench: Bench, key: str, product: Path) -> float:
+    """Fetch an exposure and put its product back, as boto3 does by itself; returns seconds."""
+    start = time.perf_counter()
+    bench.s3.download_file(RAW, key, str(bench.folder / "fetched.fits"))
+    bench.s3.upload_file(str(product), PRODUCTS, "jwst.fits")
+    return time.perf_counter() - start
+
+
 def function_environment(
     port: int, encoding: str = "native", blocks: bool = True
 ) -> dict[str, str]:
@@ -118,6 +139,7 @@ def function_environment(
         "SCIENCE_ENCODING": encoding,
         "DQ_BLOCK_URI": f"s3://{MIRROR}/blocks" if blocks else "",
         "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
+        "MALLOC_ARENA_MAX": "2",
         "POWERTOOLS_LOG_LEVEL": "WARNING",
         "POWERTOOLS_METRICS_DISABLED": "true",
     }

@@ -79,7 +79,7 @@ def moto() -> Iterator[int]:
 def discarding(exposure: Path, cache: Path, *options: str) -> Iterator[int]:
     """A server that keeps nothing of what is uploaded; yields its port."""
     port = free_port()
-    command = [sys.executable, "-m", "tests.benchmark.discarding", str(port)]
+    command = [sys.executable, "-m", "tests.model_of_s3.server", str(port)]
     with _running([*command, str(exposure), str(cache), *options], port, {}):
         yield port
 

@@ -35,13 +35,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what the function logs goes elsewhere
 
-    from botocore.config import Config  # noqa: PLC0415  # imports are part of a cold start
+    from handler import app  # noqa: PLC0415  # imports are part of a cold start
 
-    from handler import app, function  # noqa: PLC0415
-
-    if "BENCH_PATIENT" in os.environ:
-        # MiniStack takes minutes to put together what S3 does in seconds; no other row has this.
-        function.PATIENT = function.PATIENT.merge(Config(read_timeout=1200))
     app.start()
     if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
         app.the_function().blocks.least_gain = int(os.environ["BENCH_LEAST_GAIN"])

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.flags import PIXEL_FLAGS, FlagCount, FlagDefinition, count_by_mnemonic, translate
+from core.flags import (
+    PIXEL_FLAGS,
+    FlagCount,
+    FlagDefinition,
+    count_by_mnemonic,
+    flagged_pixels,
+    translate,
+)
 
 DQ = np.array([[0, 1, 2], [3, 4, 1 << 31]], dtype=np.uint32)
 
@@ -44,6 +51,6 @@ def test_counts_are_those_of_each_bit(values: list[int]) -> None:
     unusable = {
         name: sum(bool(v & bit and v & 1) for v in values) for name, bit in PIXEL_FLAGS.items()
     }
-    assert count_by_mnemonic(dq) == {
+    assert count_by_mnemonic(flagged_pixels(dq)[1]) == {
         name: FlagCount(n, unusable[name]) for name, n in expected.items() if n
     }

@@ -1,65 +1,24 @@
 """An S3 server that keeps nothing of what is uploaded but its length, and that may be as slow as S3.
 
-MiniStack keeps objects in memory and puts their parts together in Python: it needs half an hour for
-the 10 GB that a float32 product of 4 GB has, and no emulator shows how slow S3's own copying is. What
-is measured here is the function's memory or its time, so anything will do that answers as S3 does.
-``python -m tests.benchmark.discarding PORT FILE CACHE [--model]`` serves FILE as the exposure and CACHE
-as the mirror; with ``--model`` it has the speed that public measurements give S3 (`Speed`).
+Emulators keep objects in memory and put their parts together in Python (half an hour for the 10 GB
+of a float32 product of 4 GB), and none shows how slow S3's own copying is. What is measured here is
+the function's memory, CPU time or time, so anything will do that answers as S3 does.
+``python -m tests.model_of_s3.server PORT FILE CACHE [--slow]`` serves FILE as the exposure and CACHE
+as the mirror; with ``--slow`` it has the speed that public measurements give S3 (`Speed`).
 """
 
 import json
-import math
 import re
 import sys
-import threading
-import time
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.model_of_s3.speed import AS_MEASURED, Speed
+
 _PIECE = 1 << 20
 
 
-@dataclass
-class Speed:
-    """How fast the server is; as fast as it can be by default.
-
-    Attributes
-    ----------
-    latency : float
-        Seconds that every request takes.
-    copy_rate : float
-        Bytes a second of one copy request, which is silent until it is done: s3fs-fuse PR 940 (4 GB
-        in 72 s), sftpgo 898, aws-sdk-go-v2 712 (1 GB in 15 s).
-    shared_rate : float
-        Bytes a second of all uploads and reads together: Lambda's network, 60 to 75 MB/s.
-    """
-
-    latency: float = 0.0
-    copy_rate: float = math.inf
-    shared_rate: float = math.inf
-    _free_at: float = 0.0
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def begin(self) -> None:
-        """Let the time pass that any request takes."""
-        time.sleep(self.latency)
-
-    def copy(self, length: int) -> None:
-        """Let the time pass that a copy takes."""
-        time.sleep(length / self.copy_rate)
-
-    def move(self, length: int) -> None:
-        """Let the time pass that bytes take which are uploaded or read, behind all others."""
-        with self._lock:
-            now = time.monotonic()
-            self._free_at = max(now, self._free_at) + length / self.shared_rate
-            wait = self._free_at - now
-        time.sleep(wait)
-
-
-MODEL = {"latency": 0.025, "copy_rate": 60e6, "shared_rate": 70e6}
 METADATA = "x-amz-meta-"
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -186,8 +145,8 @@ class Handler(BaseHTTPRequestHandler):
 def main() -> None:
     """Serve until the process is ended."""
     Handler.exposure, Handler.cache = Path(sys.argv[2]), Path(sys.argv[3])
-    if "--model" in sys.argv[4:]:
-        Handler.speed = Speed(**MODEL)
+    if "--slow" in sys.argv[4:]:
+        Handler.speed = Speed(**AS_MEASURED)
     ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 

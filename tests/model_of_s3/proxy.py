@@ -1,0 +1,199 @@
+"""A proxy before an emulator of S3: as slow as S3, and with faults by choice."""
+
+import http.client
+import socket
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+from tests.model_of_s3.faults import REFUSALS, Fault, Kind, Rate
+from tests.model_of_s3.speed import Speed
+
+__all__ = ["Proxy", "proxy_of"]
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "expect"}
+
+
+class Proxy(ThreadingHTTPServer):
+    """The proxy; faults, rate and speed may be changed at any time.
+
+    Attributes
+    ----------
+    upstream : str
+        Host and port of the emulator.
+    faults : list of `Fault`
+        What goes wrong.
+    rate : `Rate` or None
+        Above which PUT-class requests are refused.
+    speed : `Speed`
+        How long things take.
+    requests : counter of str
+        The operations that were asked for.
+    completed : set of str
+        Uploads that are complete, and so are gone.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.upstream = upstream
+        self.faults: list[Fault] = []
+        self.rate: Rate | None = None
+        self.speed = Speed()
+        self.requests: Counter[str] = Counter()
+        self.completed: set[str] = set()
+
+    @property
+    def endpoint(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def fault_of(self, operation: str) -> Kind | None:
+        """Count a request, and say what goes wrong with it."""
+        self.requests[operation] += 1
+        if self.rate is not None and operation.startswith(_PUT_CLASS) and self.rate.is_exceeded():
+            return Kind.SLOW_DOWN
+        return next((fault.kind for fault in self.faults if fault.befalls(operation)), None)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is no fault of the proxy's."""
+
+
+_PUT_CLASS = ("Put", "Create", "Upload", "Complete")
+
+
+@contextmanager
+def proxy_of(endpoint: str) -> Iterator[Proxy]:
+    """Start a proxy before an emulator; yields it."""
+    proxy = Proxy(urlsplit(endpoint).netloc)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    try:
+        yield proxy
+    finally:
+        proxy.shutdown()
+        proxy.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: Proxy
+    _OPERATIONS: ClassVar = {"HEAD": "HeadObject", "GET": "GetObject", "PUT": "PutObject"}
+
+    def do_HEAD(self) -> None:
+        self._serve()
+
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_PUT(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
+
+    def _serve(self) -> None:
+        speed, body = self.server.speed, self._body()
+        speed.begin()
+        operation = self._operation()
+        kind = self.server.fault_of(operation)
+        if kind in REFUSALS:
+            self._refuse(*REFUSALS[kind])
+            return
+        if operation == "CompleteMultipartUpload" and self.path in self.server.completed:
+            self._refuse(404, "NoSuchUpload")  # as S3 may say; emulators are kinder
+            return
+        if kind is Kind.CUT:
+            self._cut()
+            return
+        speed.move(len(body))
+        status, content, headers = self._forwarded(body)
+        if operation == "CompleteMultipartUpload" and b"<Error>" not in content:
+            self.server.completed.add(self.path)
+        if operation == "UploadPartCopy":
+            first, last = self.headers["x-amz-copy-source-range"].removeprefix("bytes=").split("-")
+            speed.copy(int(last) - int(first) + 1)
+        else:
+            speed.move(len(content))
+        if kind is Kind.LOST:
+            self._cut()
+        else:
+            self._answer(status, content, headers, is_broken=kind is Kind.BROKEN)
+
+    def _refuse(self, status: int, code: str) -> None:
+        text = f"<Error><Code>{code}</Code><Message>by choice</Message></Error>"
+        self._answer(status, b"" if self.command == "HEAD" else text.encode(), [])
+
+    def _operation(self) -> str:
+        """The operation's name, as S3's API has it."""
+        query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
+        if self.command == "POST":
+            return "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload"
+        if self.command == "DELETE":
+            return "AbortMultipartUpload"
+        if "partNumber" in query:
+            return "UploadPartCopy" if "x-amz-copy-source" in self.headers else "UploadPart"
+        return self._OPERATIONS[self.command]
+
+    def _body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        pieces = []
+        while size := int(line := self.rfile.readline().split(b";")[0], 16):
+            pieces.append(line.strip() + b"\r\n" + self.rfile.read(size + 2))
+        trailer = b"0\r\n"
+        while line := self.rfile.readline().strip():
+            trailer += line + b"\r\n"
+        return b"".join([*pieces, trailer, b"\r\n"])
+
+    def _forwarded(self, body: bytes) -> tuple[int, bytes, list[tuple[str, str]]]:
+        upstream = http.client.HTTPConnection(self.server.upstream, timeout=120)
+        upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+        for name, value in self.headers.items():
+            if name.lower() not in _HOP_BY_HOP or name.lower() == "transfer-encoding":
+                upstream.putheader(name, value)
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            upstream.putheader("Content-Length", str(len(body)))
+        upstream.endheaders(body)
+        answer = upstream.getresponse()
+        content = answer.read()
+        length = answer.getheader("Content-Length")
+        headers = [(n, v) for n, v in answer.getheaders() if n.lower() not in _HOP_BY_HOP]
+        if self.command == "HEAD" and length is not None:
+            headers.append(("Content-Length", length))
+        upstream.close()
+        return answer.status, content, headers
+
+    def _answer(
+        self, status: int, content: bytes, headers: list[tuple[str, str]], is_broken: bool = False
+    ) -> None:
+        self.send_response_only(status)
+        for name, value in headers:
+            self.send_header(name, value)
+        if self.command != "HEAD":
+            self.send_header("Content-Length", str(len(content)))
+        elif not headers:
+            self.send_header("Content-Length", "0")
+        self.end_headers()
+        if is_broken:
+            self.wfile.write(content[: len(content) // 2])
+            self._cut()
+        else:
+            self.wfile.write(content)
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.wfile.flush()
+        self.connection.shutdown(socket.SHUT_RDWR)
+
+    def log_message(self, *_: object) -> None:
+        pass

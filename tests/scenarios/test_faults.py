@@ -1,0 +1,201 @@
+"""Whatever S3 answers, or fails to answer, at any call: nothing is lost, doubled or half-written."""
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from botocore import endpoint
+
+from core.errors import TransientFailure
+from handler.app import answer
+from handler.function import Function, client
+from handler.requests import Attempt
+from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
+from infra.demo.samples.exposures import asdf_hdu, primary_header
+from infra.demo.samples.modes import MODES
+from tests.conftest import UNFINISHED, Harness, created, empty_buckets
+from tests.model_of_s3.faults import Fault, Kind, Rate
+from tests.model_of_s3.proxy import Proxy, proxy_of
+
+KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
+CALLS = [
+    ("one PUT", "HeadObject"),
+    ("one PUT", "GetObject"),
+    ("one PUT", "PutObject"),
+    ("multipart", "PutObject"),
+    ("multipart", "CreateMultipartUpload"),
+    ("multipart", "UploadPart"),
+    ("multipart", "UploadPartCopy"),
+    ("multipart", "CompleteMultipartUpload"),
+]
+LONG = {"UploadPartCopy", "CompleteMultipartUpload"}
+"""Operations whose answer may begin before they have failed."""
+PASSING = [
+    (*call, kind) for call in CALLS for kind in Kind if kind != Kind.ERROR_IN_200 or call[1] in LONG
+]
+ALIKE = {Kind.INTERNAL, Kind.ERROR_IN_200, Kind.BROKEN}
+"""Those that stay are waited for as others are."""
+STAYING = [case for case in PASSING if case[2] not in ALIKE]
+
+
+@pytest.fixture(scope="module")
+def large() -> bytes:
+    """A multipart upload with copies: 17 MB of SCI."""
+    sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
+    mode = next(mode for mode in MODES if mode.name == "nircam-full")
+    primary = fits.PrimaryHDU(header=primary_header(mode))
+    buffer = BytesIO()
+    fits.HDUList([primary, fits.ImageHDU(sci, name="SCI"), asdf_hdu()]).writeto(buffer)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def proxy(aws: LocalAws) -> Iterator[Proxy]:
+    with proxy_of(aws.endpoint) as running:
+        yield running
+
+
+@dataclass
+class Trial:
+    """The function as it is deployed, before an S3 with faults."""
+
+    harness: Harness
+    proxy: Proxy
+
+    def deliver(self, *faults: Fault) -> bool:
+        """Deliver the message; say whether it is done, or is to be delivered again."""
+        self.proxy.faults = list(faults)
+        attempt = Attempt("m1", "request", is_retried=True)
+        try:
+            answer(json.loads(created(KEY)), self.harness.function, attempt)
+        except TransientFailure:
+            return False
+        finally:
+            self.proxy.faults = []
+        return True
+
+    def product(self) -> bytes | None:
+        """What lies at the product's key, whatever the time at which it was made."""
+        if PRODUCT not in self.harness.products():
+            return None
+        s3 = self.harness.aws.client("s3")
+        content = s3.get_object(Bucket=PRODUCTS, Key=PRODUCT)["Body"].read()
+        return re.sub(rb"(DATE    = ').{23}", rb"\1", content, count=1)
+
+    def forget(self) -> None:
+        """Empty the products' bucket."""
+        s3 = self.harness.aws.client("s3")
+        for item in s3.list_object_versions(Bucket=PRODUCTS).get("Versions", []):
+            s3.delete_object(Bucket=PRODUCTS, Key=item["Key"], VersionId=item["VersionId"])
+        self.harness.announcements()
+
+
+@pytest.fixture
+def trial(
+    aws: LocalAws, mirrors: set[str], proxy: Proxy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Trial]:
+    """Deployed settings; only the pauses between botocore's attempts take no time."""
+    empty_buckets(aws)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", proxy.endpoint)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(endpoint.time, "sleep", lambda _: None)
+    client.cache_clear()
+    environment = {
+        "OUTPUT_BUCKET": PRODUCTS,
+        "CRDS_MIRROR": f"s3://{MIRROR}",
+        "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
+        "UNFINISHED_QUEUE": UNFINISHED,
+    }
+    yield Trial(Harness(aws, Function.from_environment(environment)), proxy)
+    client.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, bytes]:
+    """Products as they are without faults, by path."""
+    return {}
+
+
+@pytest.fixture
+def expected(
+    trial: Trial, exposure: bytes, large: bytes, known: dict[str, bytes]
+) -> Callable[[str], bytes]:
+    """Upload the exposure of a path; return its product as it is without faults."""
+
+    def upload(path: str) -> bytes:
+        trial.harness.upload(exposure if path == "one PUT" else large, KEY)
+        if path not in known:
+            assert trial.deliver()
+            known[path] = trial.product() or b""
+            trial.forget()
+        return known[path]
+
+    return upload
+
+
+def check_ended(trial: Trial, expected: bytes, *, is_done: bool) -> None:
+    """Whole or not there; if another attempt is needed it succeeds; one product and one id."""
+    made = trial.product()
+    assert made in ({expected} if is_done else {expected, None})
+    before = trial.harness.announcements()
+    assert {detail["status"] for detail in before} <= {"Complete"}, before
+    assert is_done or trial.deliver()
+    details = before + trial.harness.announcements()
+    assert trial.product() == expected
+    assert {detail["status"] for detail in details} == {"Complete"}
+    assert len({detail["id"] for detail in details}) == 1
+    s3 = trial.harness.aws.client("s3")
+    versions = s3.list_object_versions(Bucket=PRODUCTS, Prefix="dq_init/")["Versions"]
+    assert len(versions) == 1
+
+
+@pytest.mark.parametrize(("path", "operation", "kind"), PASSING)
+def test_a_fault_that_passes_costs_an_attempt_at_most(
+    path: str, operation: str, kind: Kind, trial: Trial, expected: Any
+) -> None:
+    product = expected(path)
+    done = trial.deliver(Fault(operation, kind, 1))
+    check_ended(trial, product, is_done=done)
+
+
+@pytest.mark.parametrize(("path", "operation", "kind"), STAYING)
+def test_a_fault_that_stays_is_waited_for(
+    path: str, operation: str, kind: Kind, trial: Trial, expected: Any
+) -> None:
+    product = expected(path)
+    done = trial.deliver(Fault(operation, kind, math.inf))
+    check_ended(trial, product, is_done=done)
+
+
+@pytest.mark.parametrize("kind", list(Kind))
+def test_an_abort_that_fails_does_not_hide_what_went_wrong(
+    kind: Kind, trial: Trial, expected: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    product = expected("multipart")
+    failing = Fault("UploadPart", Kind.SLOW_DOWN, math.inf)
+    done = trial.deliver(failing, Fault("AbortMultipartUpload", kind, math.inf))
+    assert not done
+    assert "SlowDown" in caplog.text
+    check_ended(trial, product, is_done=done)
+
+
+def test_a_rate_that_s3_refuses_is_kept_to(
+    trial: Trial, expected: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = expected("multipart")
+    monkeypatch.undo()  # here the pauses are what helps
+    trial.proxy.rate = Rate(4)
+    try:
+        done = trial.deliver()
+    finally:
+        trial.proxy.rate = None
+    check_ended(trial, product, is_done=done)
