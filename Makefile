@@ -10,7 +10,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench conformance format clean
+.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench s3-matrix conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -24,6 +24,8 @@ help:
 	@echo "make e2e     deploy the template on a local AWS and leave it to itself; make soak: for long"
 	@echo "make release-check"
 	@echo "             do all that in a clean clone"
+	@echo "make s3-matrix"
+	@echo "             run the handler's tests on localstack's S3 over TLS"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (some 15 minutes)"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and as many random cases"
@@ -125,6 +127,16 @@ soak: .venv-ministack/done
 bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
+
+# The handler on another S3 than moto's, over TLS as on AWS.
+.venv-localstack/done: pyproject.toml .venv/dev
+	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-localstack
+	.venv-localstack/bin/$(PIP) install $(GROUPS)
+	.venv-localstack/bin/$(PIP) install --group localstack
+	@touch $@
+
+s3-matrix: .venv-localstack/done
+	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python
 
 conformance: .venv-jwst/done
 	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),200)

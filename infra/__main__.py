@@ -1,13 +1,14 @@
 """The operator's program: ``python -m infra COMMAND``.
 
 mirror    the CRDS mirror: sync, verify, contexts, diff, prune
+probe     whether an S3 keeps the promises that the function relies on
 queues    what waits in the queues: show, redrive
 """
 
 import sys
 from importlib import import_module
 
-COMMANDS = ("mirror", "queues")
+COMMANDS = ("mirror", "probe", "queues")
 
 
 def main(words: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
+from tests.s3_matrix.server import another_s3
 
 UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
 PROJECT = Path(__file__).parents[1]
@@ -75,9 +77,10 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[LocalAws]:
-    """An embedded AWS, reached over HTTP."""
+    """An embedded AWS, reached over HTTP; ``make s3-matrix`` puts another S3 beside it."""
     with local_aws() as running:
-        yield running
+        other = os.environ.get("S3_OF_TESTS")
+        yield another_s3(running, other) if other else running
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,333 @@
+"""The promises of S3 that the function relies on, each found out by trying.
+
+What they are is in the Amazon S3 API Reference (PutObject, UploadPartCopy, CompleteMultipartUpload)
+and in the User Guide ("Conditional requests", "Checking object integrity", "Multipart upload
+limits"). What is tried is done by the function's own requests where it makes such requests.
+"""
+
+import os
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from botocore.exceptions import ClientError
+
+from handler.s3.errors import code_of
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, StoredObject
+from handler.s3.upload import ABSENT, Target, crc32_of, multipart, unchanged
+from handler.s3.upload import put as put_object
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.client import S3Client
+
+__all__ = ["PROMISES", "Promise", "Scratch", "tried"]
+
+MIB = 1024 * 1024
+ODD_KEY = "a b+c %d/ü_uncal.fits"
+_CONTENT = os.urandom(MIB) * 11
+"""Of an object whose ranges may be copied: more than 5 MB."""
+_COPIED = 6 * MIB
+_TAIL = b"the last part may be short"
+_RACERS = 4
+
+
+@dataclass
+class Scratch:
+    """A place for trials; everything below it is removed at the end.
+
+    Attributes
+    ----------
+    prefix : `~handler.s3.locations.S3Location`
+        Where.
+    client : boto3 S3 client
+        How to reach it.
+    """
+
+    prefix: S3Location
+    client: "S3Client"
+    _keys: set[str] = field(default_factory=set)
+
+    @property
+    def store(self) -> ObjectStore:
+        """S3 as the function reaches it."""
+        return ObjectStore(self.client)
+
+    def new(self, name: str = "") -> S3Location:
+        """Return a place where nothing is."""
+        location = self.prefix.below(name or uuid.uuid4().hex)
+        self._keys.add(location.key)
+        return location
+
+    def put(self, content: bytes = b"first", name: str = "", **more: Any) -> StoredObject:
+        """Write an object; describe it."""
+        location = self.new(name)
+        self.client.put_object(**location.address, Body=content, **more)
+        return self.describe(location)
+
+    def describe(self, location: S3Location) -> StoredObject:
+        """Look an object up."""
+        return self.store.describe(location, FileNotFoundError)
+
+    def read(self, location: S3Location) -> bytes:
+        """Read an object."""
+        return self.client.get_object(**location.address)["Body"].read()
+
+    def remove(self) -> None:
+        """Remove what was written, every version of it where they may be listed."""
+        for key in sorted(self._keys):
+            self.client.delete_object(Bucket=self.prefix.bucket, Key=key)
+        found = self.client.list_object_versions(
+            Bucket=self.prefix.bucket, Prefix=f"{self.prefix.key}/"
+        )
+        for item in [*found.get("Versions", []), *found.get("DeleteMarkers", [])]:
+            self.client.delete_object(
+                Bucket=self.prefix.bucket, Key=item["Key"], VersionId=item["VersionId"]
+            )
+
+
+@dataclass(frozen=True)
+class Promise:
+    """A promise.
+
+    Attributes
+    ----------
+    name : str
+        What is promised.
+    otherwise : str
+        What would break without it.
+    is_kept : callable
+        Tries it.
+    """
+
+    name: str
+    otherwise: str
+    is_kept: Callable[[Scratch], bool]
+
+
+def _refused(call: Callable[[], object], *codes: str) -> bool:
+    """Say whether S3 refuses a request with one of some codes."""
+    try:
+        call()
+    except ClientError as exc:
+        if code_of(exc) in codes:
+            return True
+        raise
+    except Exception as exc:  # the function's own requests say why by their cause
+        if isinstance(exc.__cause__, ClientError) and code_of(exc.__cause__) in codes:
+            return True
+        raise
+    return False
+
+
+_FAILED = ("412", "PreconditionFailed")
+_CONFLICT = (*_FAILED, "409", "ConditionalRequestConflict")
+
+
+def _write(location: S3Location, condition: Mapping[str, str], scratch: Scratch) -> None:
+    put_object(b"second", Target(location, {}, condition), scratch.store)
+
+
+def _creates_only(scratch: Scratch) -> bool:
+    there = scratch.put().location
+    return _refused(lambda: _write(there, ABSENT, scratch), *_FAILED)
+
+
+def _replaces_only(scratch: Scratch) -> bool:
+    there = scratch.put()
+    _write(there.location, unchanged(there.etag), scratch)
+    return _refused(lambda: _write(there.location, unchanged(there.etag), scratch), *_FAILED)
+
+
+def _replaces_nothing(scratch: Scratch) -> bool:
+    condition = unchanged('"0123456789abcdef0123456789abcdef"')
+    return _refused(lambda: _write(scratch.new(), condition, scratch), *_FAILED, "404", "NoSuchKey")
+
+
+def _source(scratch: Scratch) -> StoredObject:
+    return scratch.put(_CONTENT)
+
+
+def _assemble(
+    scratch: Scratch, source: StoredObject, target: Target, first: int = 5, etag: str = ""
+) -> None:
+    """Put an object together as the function does: a range that S3 copies, a part that is sent."""
+    with multipart(target, scratch.store) as upload:
+        copied = upload.copy(1, source.location, etag or source.etag, first, _COPIED)
+        upload.complete([copied, upload.put(2, _TAIL)], _COPIED + len(_TAIL))
+
+
+def _target(scratch: Scratch, condition: Mapping[str, str] = ABSENT) -> Target:
+    return Target(scratch.new(), {}, condition)
+
+
+def _completes_only(scratch: Scratch) -> bool:
+    there = scratch.put().location
+    target = Target(there, {}, ABSENT)
+    return _refused(lambda: _assemble(scratch, _source(scratch), target), *_CONFLICT)
+
+
+def _completes_in_place_of(scratch: Scratch) -> bool:
+    there = scratch.put()
+    _write(there.location, unchanged(there.etag), scratch)
+    target = Target(there.location, {}, unchanged(there.etag))
+    return _refused(lambda: _assemble(scratch, _source(scratch), target), *_CONFLICT)
+
+
+def _reads_ranges(scratch: Scratch) -> bool:
+    there = scratch.put(b"0123456789")
+    stale = replace(there, etag='"0123456789abcdef0123456789abcdef"')
+    is_right = scratch.store.read(there, 3, 4) == b"3456"
+    return is_right and _refused(lambda: scratch.store.read(stale, 3, 4), *_FAILED)
+
+
+def _copies_ranges(scratch: Scratch) -> bool:
+    target = _target(scratch)
+    _assemble(scratch, _source(scratch), target, first=77)
+    return scratch.read(target.location) == _CONTENT[77 : 77 + _COPIED] + _TAIL
+
+
+def _pins_copies(scratch: Scratch) -> bool:
+    source, stale = _source(scratch), '"0123456789abcdef0123456789abcdef"'
+    target = _target(scratch)
+    return _refused(lambda: _assemble(scratch, source, target, etag=stale), *_FAILED)
+
+
+def _refuses_short_parts(scratch: Scratch) -> bool:
+    def assemble() -> None:
+        with multipart(_target(scratch), scratch.store) as upload:
+            upload.complete([upload.put(1, b"short"), upload.put(2, _TAIL)], 5 + len(_TAIL))
+
+    return _refused(assemble, "EntityTooSmall")
+
+
+def _sums_the_whole(scratch: Scratch) -> bool:
+    target = _target(scratch)
+    _assemble(scratch, _source(scratch), target, first=0)
+    return scratch.describe(target.location).crc32 == crc32_of([_CONTENT[:_COPIED], _TAIL])
+
+
+def _refuses_damage(scratch: Scratch) -> bool:
+    def put() -> None:
+        scratch.put(b"damaged", ChecksumCRC32=crc32_of([b"whole"]))
+
+    return _refused(put, "BadDigest", "InvalidRequest", "XAmzContentChecksumMismatch")
+
+
+def _keeps_metadata(scratch: Scratch) -> bool:
+    metadata = {"input-key": quote(ODD_KEY), "cause": "c" * 1500}
+    target = Target(scratch.new(), metadata, ABSENT)
+    _assemble(scratch, _source(scratch), target)
+    return scratch.describe(target.location).metadata == metadata
+
+
+def _takes_any_key(scratch: Scratch) -> bool:
+    there = scratch.put(b"odd", ODD_KEY)
+    return scratch.read(there.location) == b"odd"
+
+
+def _forgets_aborted_uploads(scratch: Scratch) -> bool:
+    with suppress(_Given), multipart(_target(scratch), scratch.store) as upload:
+        upload.put(1, _TAIL)
+        raise _Given
+    address = {**upload.target.location.address, "UploadId": upload.upload_id}
+    return _refused(lambda: scratch.client.list_parts(**address), "NoSuchUpload", "404")
+
+
+class _Given(Exception):
+    """Given up by choice."""
+
+
+def _keeps_versions(scratch: Scratch) -> bool:
+    there = scratch.put()
+    _write(there.location, unchanged(there.etag), scratch)
+    if there.version_id is None:
+        return False
+    return scratch.read(replace(there.location, version_id=there.version_id)) == b"first"
+
+
+def _has_one_winner(write: Callable[[Scratch, Target], None]) -> Callable[[Scratch], bool]:
+    """Of several that write to one place at once, one succeeds."""
+
+    def is_kept(scratch: Scratch) -> bool:
+        target = _target(scratch)
+        with ThreadPoolExecutor(_RACERS) as racers:
+            racing = [
+                racers.submit(_refused, lambda: write(scratch, target), *_CONFLICT)
+                for _ in range(_RACERS)
+            ]
+            return [future.result() for future in racing].count(False) == 1
+
+    return is_kept
+
+
+def _put_target(scratch: Scratch, target: Target) -> None:
+    put_object(uuid.uuid4().bytes, target, scratch.store)
+
+
+def _assemble_target(scratch: Scratch, target: Target) -> None:
+    _assemble(scratch, _source(scratch), target)
+
+
+_LOST = "of two products written at once one is lost unnoticed"
+PROMISES = (
+    Promise("PUT with If-None-Match creates, and never replaces", _LOST, _creates_only),
+    Promise("PUT with If-Match replaces only what was found", _LOST, _replaces_only),
+    Promise("PUT with If-Match creates nothing", _LOST, _replaces_nothing),
+    Promise("completion with If-None-Match never replaces", _LOST, _completes_only),
+    Promise(
+        "completion with If-Match replaces only what was found", _LOST, _completes_in_place_of
+    ),
+    Promise("of PUTs at once one wins", _LOST, _has_one_winner(_put_target)),
+    Promise("of completions at once one wins", _LOST, _has_one_winner(_assemble_target)),
+    Promise(
+        "reads are ranges of the object that was found",
+        "headers of one exposure are taken for another's",
+        _reads_ranges,
+    ),
+    Promise(
+        "ranges are copied between objects", "products of 5 MB and more are wrong", _copies_ranges
+    ),
+    Promise(
+        "copies are pinned to the object that was found",
+        "an input that is replaced meanwhile fails its attempt only when it is looked at again",
+        _pins_copies,
+    ),
+    Promise(
+        "parts of less than 5 MiB are refused", "nothing; plans keep to it", _refuses_short_parts
+    ),
+    Promise(
+        "the CRC-32 of a whole object is known, copied parts included",
+        "blocks are trusted by what their maker noted",
+        _sums_the_whole,
+    ),
+    Promise(
+        "what arrives with another CRC-32 is refused", "damage on the way is kept", _refuses_damage
+    ),
+    Promise(
+        "metadata of 2 KB come back as they were", "no product is known again", _keeps_metadata
+    ),
+    Promise("any key may be used", "exposures of odd names fail", _takes_any_key),
+    Promise(
+        "an upload that was aborted is gone", "parts of failures are paid for",
+        _forgets_aborted_uploads,
+    ),
+    Promise(
+        "versions that were replaced can be read (versioning is on)",
+        "a replaced product is lost; two writings within a second count as one result",
+        _keeps_versions,
+    ),
+)  # fmt: skip
+
+
+def tried(scratch: Scratch) -> Iterator[tuple[Promise, bool, str]]:
+    """Try every promise; yields whether it is kept and, if trying failed, what went wrong."""
+    for promise in PROMISES:
+        try:
+            yield promise, promise.is_kept(scratch), ""
+        except Exception as exc:  # whatever a server answers instead is what is to be told
+            yield promise, False, f"{type(exc).__name__}: {exc}"
