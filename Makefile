@@ -58,7 +58,7 @@ help:
 	@touch $@
 
 demo: .venv/demo
-	@$(BIN)/python -m infra.demo $(if $(FILE),--file '$(FILE)') $(if $(CRDS_PATH),--crds-path '$(CRDS_PATH)')
+	@$(BIN)/python -m infra.demo $(if $(FILE),--file '$(FILE)' $(if $(CRDS_PATH),--crds-path '$(CRDS_PATH)'))
 
 test: .venv/dev
 	$(BIN)/python -m pytest

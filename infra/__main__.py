@@ -1,18 +1,27 @@
-"""The operator's program: ``python -m infra COMMAND``.
+"""The operator's program: ``python -m infra COMMAND``; each has ``--help``.
 
-mirror    the CRDS mirror: sync, verify, contexts, diff, prune
+mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
 probe     whether an S3 keeps the promises that the function relies on
-queues    what waits in the queues: show, redrive
+queues    what waits in the queues: show, redrive, discard
+status    a stack at a glance
 """
 
 import sys
 from importlib import import_module
 
-COMMANDS = ("mirror", "probe", "queues")
+from botocore.exceptions import BotoCoreError, ClientError
+
+from core.errors import ReferenceUnavailable
+from infra.stacks import Mistake
+
+COMMANDS = ("mirror", "probe", "queues", "status")
+
+_EXPECTED = (Mistake, ReferenceUnavailable, OSError, ClientError, BotoCoreError)
+"""What a person can mend: names, addresses, credentials, files. All else is a bug."""
 
 
 def main(words: list[str]) -> None:
-    """Run one of the commands.
+    """Run one of the commands; what a person can mend is one line.
 
     Parameters
     ----------
@@ -23,7 +32,12 @@ def main(words: list[str]) -> None:
         wants_help = words[:1] in (["-h"], ["--help"])
         print(__doc__, file=sys.stdout if wants_help else sys.stderr)
         sys.exit(0 if wants_help else 2)
-    import_module(f"infra.{words[0]}.__main__").main(words[1:])
+    try:
+        import_module(f"infra.{words[0]}.__main__").main(words[1:])
+    except KeyboardInterrupt:
+        sys.exit("stopped; what was done stays done, and the same command goes on")
+    except _EXPECTED as exc:
+        sys.exit(f"{words[0]}: {' '.join(str(exc).split())}")
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ __all__ = ["MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws"]
 
 RAW, PRODUCTS, MIRROR = "raw-exposures", "products", "crds-mirror"
 _REGION = "us-east-1"
+_OF_ITS_OWNER = ("AWS_", "CRDS_")
+"""What a shell may say of its owner's AWS and CRDS: profiles, endpoints, contexts."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,8 @@ def local_aws() -> Iterator[LocalAws]:
     host, port = server.get_host_and_port()
     aws = LocalAws(f"http://{host}:{port}")
     before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith(_OF_ITS_OWNER)]:
+        del os.environ[name]
     os.environ.update(_environment(aws.endpoint))
     try:
         _furnish(aws)
@@ -98,6 +102,8 @@ def _environment(endpoint: str) -> dict[str, str]:
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
     }
 
 

@@ -1,4 +1,4 @@
-"""The CRDS mirror: ``python -m infra mirror sync|verify|contexts|diff|prune s3://bucket/prefix``.
+"""The CRDS mirror: ``python -m infra mirror sync|use|verify|contexts|diff|prune s3://bucket/prefix``.
 
 The bucket is reached as boto3 reaches it (AWS_PROFILE, AWS_ENDPOINT_URL and so on).
 """
@@ -13,13 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from core.errors import ReferenceUnavailable
 from handler.s3.locations import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.contexts import read_context
 from infra.mirror.sources import Cache, Server, Source
-from infra.mirror.sync import Plan, copy, make_plan, publish
+from infra.mirror.sync import Plan, copy, make_plan, publish, use
 from infra.mirror.verify import Report, verify
 
 SERVER = "https://jwst-crds.stsci.edu"
@@ -30,18 +29,16 @@ console = Console()
 def main(words: list[str]) -> None:
     """Run one of the commands; exit with 1 if the mirror has a fault."""
     arguments = _parser().parse_args(words)
-    mirror = Mirror(boto3.client("s3"), S3Location.parse_prefix(arguments.mirror))
+    mirror = Mirror(boto3.client("s3"), arguments.mirror)
     commands = {
         "sync": _sync,
         "verify": _verify,
         "contexts": _contexts,
+        "use": _use,
         "diff": _diff,
         "prune": _prune,
     }
-    try:
-        commands[arguments.command](mirror, arguments)
-    except ReferenceUnavailable as exc:
-        sys.exit(str(exc))
+    commands[arguments.command](mirror, arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +51,8 @@ def _parser() -> argparse.ArgumentParser:
     sync.add_argument("--dry-run", action="store_true", help="say what would be copied")
     _command(commands, "verify", "read the mirror as the function will")
     _command(commands, "contexts", "list what the mirror holds")
+    use = _command(commands, "use", "make a context operational, until another is named")
+    use.add_argument("context", help="such as jwst_1320.pmap; latest: what the last sync found")
     diff = _command(commands, "diff", "show which masks change between two contexts")
     diff.add_argument("before")
     diff.add_argument("after")
@@ -67,7 +66,7 @@ def _command(
     commands: "argparse._SubParsersAction", name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
-    command.add_argument("mirror", help="s3://bucket[/prefix]")
+    command.add_argument("mirror", type=S3Location.parse_prefix, help="s3://bucket[/prefix]")
     return command
 
 
@@ -144,6 +143,16 @@ def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: A
     operational = config.operational_context if config else ""
     for name in mirror.contexts():
         console.print(f"{name}{'  operational' if name == operational else ''}")
+
+
+def _use(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    before = mirror.operational().operational_context
+    now = use(arguments.context, mirror)
+    console.print(
+        f"{mirror.location}: operational is {now}, was {before}; functions with "
+        "CRDS_CONTEXT=latest follow within three minutes",
+        soft_wrap=True,
+    )
 
 
 def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:

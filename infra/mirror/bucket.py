@@ -117,6 +117,11 @@ class Mirror:
             raise ReferenceUnavailable(f"{self.location.below(CONFIG)}: is not there; sync first")
         return config
 
+    def written(self) -> str:
+        """Return when ``server_config`` was written last (ISO 8601, UTC)."""
+        answer = self.client.head_object(**self._address(CONFIG))
+        return str(answer["LastModified"].strftime("%Y-%m-%dT%H:%M:%SZ"))
+
     def write_config(self, config: ServerConfig) -> None:
         """Write ``server_config``: from then on readers see what it names."""
         self.client.put_object(**self._address(CONFIG), Body=config.to_text().encode())

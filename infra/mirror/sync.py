@@ -10,7 +10,10 @@ from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.mirror.sources import Source, SourceRules
 
-__all__ = ["Item", "Plan", "copy", "make_plan", "publish"]
+__all__ = ["Item", "Plan", "copy", "make_plan", "publish", "use"]
+
+_NAMED, _OF_SOURCE = "named_context", "context_of_source"
+"""What a mirror's configuration says besides: named by `use`, and operational at the source."""
 
 
 @dataclass(frozen=True)
@@ -93,16 +96,56 @@ def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
 def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
     """Write the configuration, so that readers see the context; return which is operational.
 
-    What the source calls operational becomes so if the mirror holds it, now or from before.
+    What the source calls operational becomes so if the mirror holds it, now or from before; what
+    `use` has named stays so.
     """
     before = mirror.config()
     files = dict(before.catalogue) if before else {}
     files |= {item.name: item.digest for item in plan.items}
-    candidates = [source.config.operational_context]
+    named = str(before.other.get(_NAMED, "")) if before else ""
+    candidates = [named, source.config.operational_context]
     candidates += [before.operational_context] if before else []
     operational = next((name for name in candidates if name in files), plan.context.name)
-    mirror.write_config(replace(source.config, operational_context=operational, catalogue=files))
+    other = {**source.config.other, _NAMED: named, _OF_SOURCE: source.config.operational_context}
+    mirror.write_config(
+        replace(source.config, operational_context=operational, catalogue=files, other=other)
+    )
     return operational
+
+
+def use(context: str, mirror: Mirror) -> str:
+    """Make a context that the mirror holds its operational one, until another is named.
+
+    Parameters
+    ----------
+    context : str
+        Its name; ``latest`` for what the source called operational at the last sync.
+    mirror : `~infra.mirror.bucket.Mirror`
+        The mirror.
+
+    Returns
+    -------
+    str
+        What is operational now.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If the mirror lacks a file that the context needs; it stays as it was then.
+    """
+    config = mirror.operational()
+    named = "" if context == LATEST else context
+    name = named or str(config.other.get(_OF_SOURCE) or config.operational_context)
+    wanted = read_context(name, mirror)
+    missing = sorted(wanted.keys.keys() - config.catalogue.keys() - config.bad_files)
+    if missing:
+        raise ReferenceUnavailable(
+            f"{mirror.location}: lacks {len(missing)} files of {name}, {missing[0]} for one; "
+            "sync it first"
+        )
+    other = {**config.other, _NAMED: named}
+    mirror.write_config(replace(config, operational_context=name, other=other))
+    return name
 
 
 def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:

@@ -22,13 +22,12 @@ __all__ = ["main"]
 def main(words: list[str]) -> None:
     """Try every promise; the exit code is 1 if one is not kept."""
     parser = argparse.ArgumentParser(prog="python -m infra probe", description=__doc__)
-    parser.add_argument("place", help="s3://bucket/prefix to write to")
+    parser.add_argument(
+        "place", type=S3Location.parse_prefix, help="s3://bucket/prefix to write to"
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
     arguments = parser.parse_args(words)
-    try:
-        place = S3Location.parse_prefix(arguments.place)
-    except ValueError as exc:
-        parser.error(str(exc))
+    place = arguments.place
     scratch = Scratch(place.below(f"probe-{uuid.uuid4().hex[:8]}"), client("s3", PATIENT))
     try:
         scratch.client.head_bucket(Bucket=place.bucket)

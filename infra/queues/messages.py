@@ -1,15 +1,21 @@
-"""The messages of a queue: reading them, and moving them to another queue."""
+"""The messages of a queue: reading them, moving them to another queue, deleting them."""
 
+import fnmatch
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from handler.event import SOURCE
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = ["QueuedMessage", "messages", "redrive"]
+__all__ = ["Chosen", "Depth", "QueuedMessage", "depth", "discard", "messages", "redrive"]
 
 _HIDDEN = 60
 """Seconds that messages are kept from others while they are looked at."""
@@ -25,41 +31,106 @@ class QueuedMessage:
 
     Attributes
     ----------
-    body, receipt : str
-        Its content, and what deletes it.
+    identifier, body, receipt : str
+        SQS's name for it, its content, and what deletes it.
     sent : float
         When it was sent, in seconds since 1970.
     exposure, error, reason : str
         What it speaks of, as far as it can be read; a failure says why.
+    can_be_tried : bool
+        Whether it asks for something: a failure of what could not be read asks for nothing.
     """
 
+    identifier: str
     body: str
     receipt: str
     sent: float
     exposure: str
-    error: str
-    reason: str
+    error: str = ""
+    reason: str = ""
+    can_be_tried: bool = True
 
     @classmethod
     def from_message(cls, message: Any) -> "QueuedMessage":
         """Read what SQS answers."""
-        detail = _detail(message["Body"])
-        asked = _part(detail, "input") or {
-            "bucket": _part(detail, "bucket").get("name"),
-            "key": _part(detail, "object").get("key"),
-        }
+        event = _event(message["Body"])
+        detail = _part(event, "detail")
+        is_failure = event.get("source") == SOURCE
+        asked = (
+            _part(detail, "input")
+            or _part(detail, "request")
+            or {
+                "bucket": _part(detail, "bucket").get("name") or event.get("bucket"),
+                "key": _part(detail, "object").get("key") or event.get("key"),
+            }
+        )
         return cls(
+            message["MessageId"],
             message["Body"],
             message["ReceiptHandle"],
             int(message["Attributes"]["SentTimestamp"]) / 1000,
             f"s3://{asked.get('bucket') or '?'}/{asked.get('key') or '?'}",
-            str(detail.get("error") or ""),
-            str(detail.get("reason") or ""),
+            str(detail.get("error") or "") if is_failure else "",
+            str(detail.get("reason") or "") if is_failure else "",
+            not is_failure or bool(_part(detail, "request")),
         )
 
 
-def messages(sqs: "SQSClient", queue: str, until: float | None = None) -> Iterator[QueuedMessage]:
-    """Look at the messages of a queue; they are hidden for a minute and then are there again.
+@dataclass(frozen=True)
+class Chosen:
+    """Which messages are meant; what is not said does not matter.
+
+    Attributes
+    ----------
+    error : str or None
+        Class of the failure.
+    key : str or None
+        A pattern that the exposure's address matches, as a shell's.
+    older_than : float or None
+        Seconds since the message was sent.
+    identifier : str or None
+        SQS's name of the one that is meant.
+    """
+
+    error: str | None = None
+    key: str | None = None
+    older_than: float | None = None
+    identifier: str | None = None
+
+    def holds(self, message: QueuedMessage, now: float) -> bool:
+        """Say whether a message is meant."""
+        return (
+            self.error in {None, message.error}
+            and self.identifier in {None, message.identifier}
+            and (self.key is None or fnmatch.fnmatchcase(message.exposure, f"*{self.key}"))
+            and (self.older_than is None or now - message.sent >= self.older_than)
+        )
+
+
+@dataclass(frozen=True)
+class Depth:
+    """How many messages wait, are being worked on (hidden), and come later."""
+
+    waiting: int
+    in_flight: int
+    delayed: int
+
+
+def depth(sqs: "SQSClient", queue: str) -> Depth:
+    """Count the messages of a queue, as far as SQS knows."""
+    names = {
+        "waiting": "ApproximateNumberOfMessages",
+        "in_flight": "ApproximateNumberOfMessagesNotVisible",
+        "delayed": "ApproximateNumberOfMessagesDelayed",
+    }
+    found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*names.values()])["Attributes"]  # type: ignore[list-item]
+    return Depth(**{field: int(found.get(name, 0)) for field, name in names.items()})
+
+
+def messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Iterator[QueuedMessage]:
+    """Look at the messages that are meant and were there when the looking began.
+
+    All of them are there again for others when the looking ends, at the latest after a minute.
 
     Parameters
     ----------
@@ -67,35 +138,40 @@ def messages(sqs: "SQSClient", queue: str, until: float | None = None) -> Iterat
         How to reach it.
     queue : str
         Its address.
-    until : float or None
-        Time, in seconds since 1970: messages that were sent later are left where they are.
+    chosen : `Chosen`
+        Which messages are meant.
     """
-    end, newer = time.time() if until is None else until, 0
-    while received := sqs.receive_message(
-        QueueUrl=queue,
-        MaxNumberOfMessages=10,
-        VisibilityTimeout=_HIDDEN,
-        WaitTimeSeconds=_POLL,
-        MessageSystemAttributeNames=["SentTimestamp"],
-    ).get("Messages"):
-        read = [QueuedMessage.from_message(message) for message in received]
-        older = [message for message in read if message.sent <= end]
-        for message in read:
-            if message.sent > end:
+    begun, newer = time.time(), 0
+    looked_at: dict[str, QueuedMessage] = {}
+    try:
+        while received := sqs.receive_message(
+            QueueUrl=queue,
+            MaxNumberOfMessages=10,
+            VisibilityTimeout=_HIDDEN,
+            WaitTimeSeconds=_POLL,
+            MessageSystemAttributeNames=["SentTimestamp"],
+        ).get("Messages"):
+            read = [QueuedMessage.from_message(message) for message in received]
+            # A message that was there before and comes once more was hidden for too short a time.
+            older = [m for m in read if m.sent <= begun and m.identifier not in looked_at]
+            looked_at |= {message.identifier: message for message in read}
+            newer = 0 if older else newer + 1
+            if newer == _NEWER:
+                return
+            yield from (message for message in older if chosen.holds(message, begun))
+    finally:
+        for message in looked_at.values():
+            with suppress(ClientError):  # it has been deleted
                 sqs.change_message_visibility(
                     QueueUrl=queue, ReceiptHandle=message.receipt, VisibilityTimeout=0
                 )
-        newer = 0 if older else newer + 1
-        if newer == _NEWER:
-            return
-        yield from older
 
 
-def redrive(sqs: "SQSClient", queue: str, target: str) -> int:
-    """Move the messages of a queue to another, one by one: each is in one of them at least.
+def redrive(sqs: "SQSClient", queue: str, target: str, chosen: Chosen = Chosen()) -> int:
+    """Move messages to another queue, one by one: each is in one of them at least.
 
     What fails again comes back to the queue while it is being emptied; so only what was there when
-    the moving began is moved.
+    the moving began is moved. What asks for nothing stays: it would come back, wrapped in itself.
 
     Parameters
     ----------
@@ -103,30 +179,52 @@ def redrive(sqs: "SQSClient", queue: str, target: str) -> int:
         How to reach them.
     queue, target : str
         Their addresses.
+    chosen : `Chosen`
+        Which messages are meant.
 
     Returns
     -------
     int
         How many were moved.
     """
-    moved = 0
-    for message in messages(sqs, queue, until=time.time()):
+
+    def move(message: QueuedMessage) -> None:
         sqs.send_message(QueueUrl=target, MessageBody=message.body)
+
+    return _take(sqs, queue, chosen, move)
+
+
+def discard(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> int:
+    """Delete messages. Parameters are those of `redrive`; returns how many were deleted."""
+    return _take(sqs, queue, chosen, None)
+
+
+def _take(
+    sqs: "SQSClient",
+    queue: str,
+    chosen: Chosen,
+    use: Callable[[QueuedMessage], None] | None,
+) -> int:
+    taken = 0
+    for message in messages(sqs, queue, chosen):
+        if use is not None:
+            if not message.can_be_tried:
+                continue
+            use(message)
         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message.receipt)
-        moved += 1
-    return moved
+        taken += 1
+    return taken
 
 
-def _detail(body: str) -> dict[str, Any]:
+def _event(body: str) -> dict[str, Any]:
     """The event in a message; nothing, where it is none."""
     try:
         event = json.loads(body)
     except ValueError:
         return {}
-    detail = event.get("detail") if isinstance(event, dict) else None
-    return detail if isinstance(detail, dict) else {}
+    return event if isinstance(event, dict) else {}
 
 
-def _part(detail: dict[str, Any], name: str) -> dict[str, Any]:
-    part = detail.get(name)
+def _part(event: dict[str, Any], name: str) -> dict[str, Any]:
+    part = event.get(name)
     return part if isinstance(part, dict) else {}

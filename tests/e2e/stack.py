@@ -207,11 +207,6 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
         deploy(stack, sam)
         found = stack.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
         stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
-        functions = stack.client("lambda")
-        for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
-            functions.update_event_source_mapping(
-                UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
-            )
         for bucket in ("RawBucket", "ProductBucket"):
             s3.put_bucket_versioning(
                 Bucket=stack[bucket], VersioningConfiguration={"Status": "Suspended"}
@@ -220,13 +215,13 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
             yield stack
 
 
-def deploy(stack: Stack, sam: Path) -> None:
-    """Run `sam deploy`, as docs/operating.md has it."""
+def deploy(stack: Stack, sam: Path, **changes: str) -> None:
+    """Run `sam deploy`, as docs/operating.md has it; other parameters than the tests' by name."""
     command = [
         *(str(sam), "deploy", "--template-file", str(BUILT), "--stack-name", NAME),
         *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
         *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
-        *(f"{name}={value}" for name, value in PARAMETERS.items()),
+        *(f"{name}={value}" for name, value in (PARAMETERS | changes).items()),
         f"EndpointUrl={stack.endpoint}",
     ]
     environment = os.environ | {
@@ -239,6 +234,11 @@ def deploy(stack: Stack, sam: Path) -> None:
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    functions = stack.client("lambda")
+    for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
+        functions.update_event_source_mapping(
+            UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
+        )
 
 
 def port_owner(port: int) -> int:

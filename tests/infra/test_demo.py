@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import boto3
 import pytest
 from astropy.io import fits
 
+from infra.demo.local_aws import local_aws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
@@ -57,3 +59,20 @@ def test_file_and_cache_go_together(arguments: tuple[str, str], tmp_path: Path) 
     done = demo(tmp_path, *arguments)
     assert done.returncode == 1
     assert "go together" in done.stderr
+
+
+def test_a_shell_that_is_not_empty_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "AWS_PROFILE": "nobody",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "AWS_CA_BUNDLE": "/nowhere",
+        "HTTP_PROXY": "http://127.0.0.1:9",
+        "HTTPS_PROXY": "http://127.0.0.1:9",
+        "CRDS_CONTEXT": "jwst_0001.pmap",
+    }.items():
+        monkeypatch.setenv(name, value)
+    with local_aws() as running:
+        assert running.client("s3").list_buckets()["Buckets"]
+        assert boto3.client("s3").list_buckets()["Buckets"]
+        assert "CRDS_CONTEXT" not in os.environ
+    assert os.environ["AWS_PROFILE"] == "nobody", "it is the shell's own again"

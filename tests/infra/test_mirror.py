@@ -217,6 +217,19 @@ def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> 
     assert "1 contexts" in run("verify", place)
 
 
+def test_a_context_is_rolled_out_and_back_without_deploying(cache: Path, place: str) -> None:
+    run("sync", place, "--from", str(cache), "--context", NEWER)
+    run("sync", place, "--from", str(cache))
+    assert f"operational is {NEWER}, was {CONTEXT}" in run("use", place, NEWER)
+    run("sync", place, "--from", str(cache))
+    assert run("contexts", place).split() == [CONTEXT, NEWER, "operational"], "a sync keeps to it"
+    assert f"operational is {CONTEXT}, was {NEWER}" in run("use", place, "latest")
+    run("sync", place, "--from", str(cache))
+    assert run("contexts", place).split() == [CONTEXT, "operational", NEWER]
+    assert "jwst_0001.pmap" in run("use", place, "jwst_0001.pmap", fails=True)
+    assert "1 contexts" not in run("verify", place)
+
+
 def missing(bucket: Bucket) -> None:
     bucket.delete(MASK)
 

@@ -24,6 +24,11 @@ from tests.infra.template import Permission, load, names_of, permissions, resolv
 TEMPLATE = load()
 RESOURCES = TEMPLATE["Resources"]
 FUNCTION = RESOURCES["Function"]["Properties"]
+MAPPINGS = [
+    resource["Properties"]
+    for resource in RESOURCES.values()
+    if resource["Type"] == "AWS::Lambda::EventSourceMapping"
+]
 MODE = {mode.name: mode for mode in MODES}
 OF_LAMBDA = {"BeDrivenByQueues", "Log", "Trace"}
 """What Lambda itself does in the function's name."""
@@ -34,6 +39,7 @@ def test_the_function_is_given_an_environment_it_accepts() -> None:
     assert FUNCTION["Runtime"] == f"python{PYTHON}"
     variables = FUNCTION["Environment"]["Variables"]
     environment = resolve(variables, names_of(TEMPLATE), {})
+    assert {type(value) for value in environment.values()} == {str}
     required = {"OUTPUT_BUCKET": PRODUCTS, "CRDS_MIRROR": f"s3://{MIRROR}"}
     chosen = ("DQ_BLOCK_URI", "LEDGER_URI", "UPLOADED_QUEUE", "UNFINISHED_QUEUE")
     assert Settings.from_environment(environment) == Settings.from_environment(
@@ -51,9 +57,9 @@ def test_the_environment_of_sam_local_invoke_is_one_of_the_templates() -> None:
 def test_queue_and_function_agree_on_times_and_attempts() -> None:
     names = names_of(TEMPLATE)
     assert int(names["VisibilityTimeout"]) >= 6 * int(names["Timeout"])
-    for event in FUNCTION["Events"].values():
-        assert event["Properties"]["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
-        assert event["Properties"]["BatchSize"] == 1
+    for mapping in MAPPINGS:
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert mapping["BatchSize"] == 1
 
 
 def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
@@ -62,9 +68,31 @@ def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
 
     assert after("UploadedQueue") == "UnfinishedQueue.Arn"
     assert after("UnfinishedQueue") == "UndeliveredQueue.Arn"
-    sources = [event["Properties"]["Queue"] for event in FUNCTION["Events"].values()]
+    sources = [mapping["EventSourceArn"] for mapping in MAPPINGS]
     assert sources == [{"Fn::GetAtt": f"{name}Queue.Arn"} for name in ("Uploaded", "Unfinished")]
     assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE"] == sources[1]
+
+
+def test_no_parameter_waits_for_a_version() -> None:
+    """SAM makes a version of new code only: a context that was rolled back stayed on (SAM 1640)."""
+    assert "AutoPublishAlias" not in FUNCTION
+    called = [mapping["FunctionName"] for mapping in MAPPINGS]
+    called.append(RESOURCES["OneExposure"]["Properties"]["DefinitionSubstitutions"]["FunctionArn"])
+    for name in called:
+        condition, _, otherwise = name["Fn::If"]
+        assert condition == "StartsFromSnapshot"
+        assert otherwise in ({"Ref": "Function"}, {"Fn::GetAtt": "Function.Arn"})
+
+
+def test_a_snapshot_is_made_anew_when_any_parameter_changes() -> None:
+    """A version never changes; CloudFormation makes another one when its description does."""
+    assert RESOURCES["Live"]["Properties"]["FunctionVersion"] == {"Fn::GetAtt": "Snapshot.Version"}
+    described = RESOURCES["Snapshot"]["Properties"]["Description"]["Fn::Sub"]
+    used = set(re.findall(r"'Ref': '(\w+)'|\$\{(\w+)\}", str(FUNCTION)))
+    parameters = {name for pair in used for name in pair} & TEMPLATE["Parameters"].keys()
+    assert parameters - {"SnapStart"} == set(re.findall(r"\w+", described)) & parameters
+    assert TEMPLATE["Parameters"]["Release"]["Default"] == __version__
+    assert len(resolve({"Fn::Sub": described}, names_of(TEMPLATE), {})) < 256
 
 
 def test_every_failure_goes_by_one_rule_into_one_queue() -> None:

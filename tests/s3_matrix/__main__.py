@@ -22,6 +22,7 @@ def on(server: Server, *command: str) -> int:
     """Run a command with that server as its S3."""
     environment = os.environ | {
         "S3_OF_TESTS": server.endpoint,
+        "S3_OF_TESTS_CERTIFICATE": str(server.certificate),
         "AWS_CA_BUNDLE": str(server.certificate),
         "AWS_ENDPOINT_URL_S3": server.endpoint,
         "AWS_ACCESS_KEY_ID": "local",

@@ -43,6 +43,8 @@ class _WithAnotherS3(LocalAws):
 def another_s3(aws: LocalAws, endpoint: str) -> LocalAws:
     """Put another S3 in the place of the embedded AWS's own, with the same buckets."""
     os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
+    if "S3_OF_TESTS_CERTIFICATE" in os.environ:
+        os.environ["AWS_CA_BUNDLE"] = os.environ["S3_OF_TESTS_CERTIFICATE"]
     other = _WithAnotherS3(aws.endpoint, aws.uploads, aws.announcements, s3=endpoint)
     client = other.client("s3")
     for bucket in (RAW, PRODUCTS, MIRROR):

@@ -1,0 +1,64 @@
+"""What a deployed stack is made of, so that nobody copies addresses by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.exceptions import ClientError
+
+__all__ = ["Mistake", "Stack", "find_stack"]
+
+
+class Mistake(Exception):
+    """What the person at the terminal can mend: it is told in one line."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A deployed stack.
+
+    Attributes
+    ----------
+    name : str
+        As `sam deploy` was given it.
+    outputs, parameters : mapping of str to str
+        By the names that the template gives them.
+    """
+
+    name: str
+    outputs: Mapping[str, str]
+    parameters: Mapping[str, str]
+
+    def output(self, name: str) -> str:
+        """Return an output.
+
+        Raises
+        ------
+        Mistake
+            If the stack has none of that name.
+        """
+        if name not in self.outputs:
+            known = ", ".join(sorted(self.outputs))
+            raise Mistake(f"stack {self.name} has no {name!r}, expected one of {known}")
+        return self.outputs[name]
+
+
+def find_stack(name: str) -> Stack:
+    """Look a stack up, in the account and region that boto3 reaches.
+
+    Raises
+    ------
+    Mistake
+        If there is none of that name.
+    """
+    try:
+        (found,) = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+    except ClientError as exc:
+        raise Mistake(f"stack {name}: cannot be found: {exc}") from exc
+    return Stack(name, _named(found, "Outputs", "Output"), _named(found, "Parameters", "Parameter"))
+
+
+def _named(found: Any, field: str, prefix: str) -> dict[str, str]:
+    items = found.get(field, [])
+    return {item[f"{prefix}Key"]: item[f"{prefix}Value"] for item in items}

@@ -1,0 +1,148 @@
+"""A stack at a glance: ``python -m infra status --stack NAME``.
+
+What waits, is in work and has failed, by reason; products by mask and context; mirror and alarms.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any
+
+import boto3
+from rich.console import Console
+from rich.table import Table
+
+from handler.ledger import Entry
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
+from infra.mirror.bucket import Mirror
+from infra.queues.messages import depth, messages
+from infra.stacks import Stack, find_stack
+
+__all__ = ["main"]
+
+QUEUES = ("UploadedQueue", "UnfinishedQueue", "FailedQueue", "UndeliveredQueue")
+_READING = 16
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is known of a stack."""
+
+    queues: dict[str, dict[str, int]]
+    failures: dict[str, int]
+    products: list[tuple[str, str, int]]
+    entries_read: int
+    mirror: dict[str, str]
+    alarms: list[str]
+
+
+def main(words: list[str]) -> None:
+    """Print it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m infra status",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--stack", required=True, help="name of the deployed stack")
+    parser.add_argument(
+        "--entries", type=int, default=1000, help="of the ledger, that are read at most (1000)"
+    )
+    parser.add_argument("--json", action="store_true", help="for machines")
+    arguments = parser.parse_args(words)
+    stack = find_stack(arguments.stack)
+    status = read(stack, arguments.entries)
+    if arguments.json:
+        print(json.dumps(asdict(status), indent=2))
+    else:
+        show(stack, status, Console())
+
+
+def read(stack: Stack, most: int) -> Status:
+    """Ask the services.
+
+    Parameters
+    ----------
+    stack : `~infra.stacks.Stack`
+        The stack.
+    most : int
+        How many entries of the ledger are read.
+    """
+    sqs, s3 = boto3.client("sqs"), boto3.client("s3")
+    queues = {name: asdict(depth(sqs, stack.output(name))) for name in QUEUES}
+    failures = Counter(
+        message.error or "cannot be read" for message in messages(sqs, stack.output("FailedQueue"))
+    )
+    entries = list(islice(_entries(s3, stack), most))
+    products = Counter(
+        (reference.mask or "N/A", reference.context)
+        for entry in entries
+        if entry.result and (reference := entry.result.findings.reference)
+    )
+    ranked = [(mask, context, n) for (mask, context), n in products.most_common()]
+    return Status(queues, dict(failures), ranked, len(entries), _mirror(s3, stack), _alarms(stack))
+
+
+def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
+    bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="dq_ledger/")
+    keys = (item["Key"] for page in pages for item in page.get("Contents", []))
+
+    def entry(key: str) -> Entry:
+        with store.open(S3Location(bucket, key), FileNotFoundError) as body:
+            return Entry.from_json(b"".join(body.pieces), body.described)
+
+    with ThreadPoolExecutor(_READING) as reading:
+        while some := list(islice(keys, _READING)):
+            yield from reading.map(entry, some)
+
+
+def _mirror(s3: Any, stack: Stack) -> dict[str, str]:
+    place = S3Location(stack.parameters["MirrorBucket"], stack.parameters.get("MirrorPrefix", ""))
+    mirror = Mirror(s3, place)
+    config = mirror.operational()
+    return {
+        "place": str(place),
+        "operational": config.operational_context,
+        "used": stack.parameters.get("CrdsContext", "latest"),
+        "synced": mirror.written(),
+    }
+
+
+def _alarms(stack: Stack) -> list[str]:
+    pages = boto3.client("cloudwatch").get_paginator("describe_alarms")
+    found = [
+        alarm
+        for page in pages.paginate(AlarmNamePrefix=f"{stack.name}-")
+        for alarm in page["MetricAlarms"]
+    ]
+    return sorted(alarm["AlarmName"] for alarm in found if alarm["StateValue"] == "ALARM")
+
+
+def show(stack: Stack, status: Status, console: Console) -> None:
+    """Print it for people."""
+    queues = Table(title=f"Queues of {stack.name}", header_style="bold")
+    for heading in ("Queue", "Waiting", "In work", "Later"):
+        queues.add_column(heading)
+    for name, counts in status.queues.items():
+        queues.add_row(name, *(str(count) for count in counts.values()))
+    console.print(queues)
+    for error, number in status.failures.items():
+        console.print(f"{number} failed: {error}")
+    products = Table(title=f"Products of {status.entries_read} entries", header_style="bold")
+    for heading in ("Mask", "Context", "Products"):
+        products.add_column(heading, overflow="fold")
+    for mask, context, number in status.products:
+        products.add_row(mask.removeprefix("crds://"), context, str(number))
+    console.print(products)
+    mirror = status.mirror
+    console.print(
+        f"Mirror {mirror['place']}: operational {mirror['operational']}, synced "
+        f"{mirror['synced']}; the function uses {mirror['used']}",
+        soft_wrap=True,
+    )
+    console.print(f"Alarms: {', '.join(status.alarms) or 'none'}", soft_wrap=True)

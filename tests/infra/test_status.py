@@ -1,0 +1,80 @@
+"""A stack at a glance, as an operator asks for it."""
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from infra.__main__ import main
+from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
+from infra.status.__main__ import QUEUES
+from tests.conftest import Harness
+
+NAME = "glance"
+
+
+@pytest.fixture
+def queues(aws: LocalAws) -> Iterator[dict[str, str]]:
+    """A stack of the template's outputs."""
+    sqs, stacks = aws.client("sqs"), aws.client("cloudformation")
+    urls = {name: sqs.create_queue(QueueName=f"glance-{name}")["QueueUrl"] for name in QUEUES}
+    outputs = {"ProductBucket": PRODUCTS} | urls
+    template = {
+        "Parameters": {name: {"Type": "String"} for name in ("MirrorBucket", "CrdsContext")},
+        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
+        "Outputs": {name: {"Value": value} for name, value in outputs.items()},
+    }
+    given = {"MirrorBucket": MIRROR, "CrdsContext": "latest"}
+    stacks.create_stack(
+        StackName=NAME,
+        TemplateBody=json.dumps(template),
+        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
+    )
+    yield urls
+    stacks.delete_stack(StackName=NAME)
+    for url in urls.values():
+        sqs.delete_queue(QueueUrl=url)
+
+
+def alarm(aws: LocalAws, name: str, state: str) -> None:
+    cloudwatch = aws.client("cloudwatch")
+    cloudwatch.put_metric_alarm(
+        AlarmName=name,
+        Namespace="n",
+        MetricName="m",
+        ComparisonOperator="GreaterThanThreshold",
+        EvaluationPeriods=1,
+        Threshold=1,
+        Period=60,
+        Statistic="Sum",
+    )
+    cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="because")
+
+
+def test_it_tells_what_waits_failed_was_made_and_rings(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sqs = function.aws.client("sqs")
+    for number in range(2):
+        function.upload(exposure, f"{number}_uncal.fits")
+        detail = function.run(f"{number}_uncal.fits")
+    sqs.send_message(QueueUrl=queues["UploadedQueue"], MessageBody="{}")
+    failed = {"source": "jwst.dq_init", "detail": {"error": "NoSuchBucket", "reason": "gone"}}
+    sqs.send_message(QueueUrl=queues["FailedQueue"], MessageBody=json.dumps(failed))
+    alarm(function.aws, f"{NAME}-FailedAlarm-1", "ALARM")
+    alarm(function.aws, f"{NAME}-ErrorsAlarm-1", "OK")
+
+    capsys.readouterr()
+    main(["status", "--stack", NAME, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["queues"]["UploadedQueue"]["waiting"] == 1
+    assert told["failures"] == {"NoSuchBucket": 1}
+    reference = detail["reference"]
+    assert told["products"] == [[reference["mask"], reference["context"], 2]]
+    assert told["mirror"]["operational"] == reference["context"]
+    assert told["alarms"] == [f"{NAME}-FailedAlarm-1"]
+
+    main(["status", "--stack", NAME])
+    said = capsys.readouterr().out
+    for part in ("UploadedQueue", "1 failed: NoSuchBucket", "jwst_nircam_mask", "FailedAlarm"):
+        assert part in said
