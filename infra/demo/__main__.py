@@ -31,6 +31,7 @@ from infra.mirror.cache import upload_cache
 
 OUTPUT = Path("demo-output")
 console = Console()
+_UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
 _WIDE = 120
 """Columns of a terminal that has room for the flags."""
 
@@ -46,20 +47,38 @@ class Material:
 def main() -> None:
     """Run the demo."""
     arguments = _parser().parse_args()
-    if (arguments.file is None) != (arguments.crds_path is None):
-        sys.exit("FILE and CRDS_PATH go together: an exposure, and the CRDS cache to choose from")
+    own = _own_material(arguments.file, arguments.crds_path)
     OUTPUT.mkdir(exist_ok=True)
     with _own_scratch(), local_aws() as aws, Progress(console=console) as progress:
-        if arguments.file is None:
-            material = generate(OUTPUT, progress)
-        else:
-            material = Material([arguments.file], arguments.crds_path)
+        material = own or generate(OUTPUT, progress)
         fill_mirror(aws, material, progress)
         announcements = run(aws, material, progress)
         download(aws, announcements)
     show(announcements)
-    if any(detail["status"] == "Failed" for detail in announcements):
+    silent = {path.name for path in material.exposures} - {_file_of(d) for d in announcements}
+    for name in sorted(silent):
+        console.print(f"{name}: nothing was announced of it", style="bold red")
+    if silent or any(detail["status"] == "Failed" for detail in announcements):
         sys.exit(1)
+
+
+def _own_material(file: Path | None, crds_path: Path | None) -> Material | None:
+    """A person's exposure and cache; what is wrong with them is one line."""
+    if file is None and crds_path is None:
+        return None
+    if file is None or crds_path is None:
+        sys.exit("FILE and CRDS_PATH go together: an exposure, and the CRDS cache to choose from")
+    if not file.name.endswith("_uncal.fits"):
+        sys.exit(f"FILE={file}: expected a name that ends in _uncal.fits, as S3 is watched for")
+    if not file.is_file():
+        sys.exit(f"FILE={file}: there is no such file")
+    if not (crds_path / "mappings" / "jwst").is_dir():
+        sys.exit(f"CRDS_PATH={crds_path}: expected a CRDS cache, a folder with mappings/jwst in it")
+    try:
+        fits.getval(file, "INSTRUME")
+    except (OSError, KeyError) as exc:
+        sys.exit(f"FILE={file}: expected a FITS file whose primary header has INSTRUME: {exc}")
+    return Material([file], crds_path)
 
 
 @contextmanager
@@ -111,6 +130,7 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
         OUTPUT_BUCKET=PRODUCTS,
         LEDGER_URI=f"s3://{PRODUCTS}/dq_ledger",
         CRDS_MIRROR=f"s3://{MIRROR}",
+        UNFINISHED_QUEUE=_UNFINISHED,
         POWERTOOLS_LOG_LEVEL="CRITICAL",
         POWERTOOLS_METRICS_DISABLED="true",
     )
@@ -120,29 +140,32 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
     for path in material.exposures:
         progress.update(task, description=f"Processing {path.name}")
         aws.client("s3").upload_file(str(path), RAW, f"2023/03/{path.name}")
-        for number, event in enumerate(_batches(aws)):
-            lambda_handler(event, LocalContext(f"demo-{number}"))
+        for number, message in enumerate(aws.receive(aws.uploads)):
+            context = LocalContext(f"demo-{number}")
+            if lambda_handler(_batch(message), context)["batchItemFailures"]:
+                # SQS would have it attempted again, then move it to the queue that is looked at.
+                lambda_handler(_batch(message, _UNFINISHED), context)
         progress.advance(task)
     messages = aws.receive(aws.announcements)
     return [json.loads(message["Body"])["detail"] for message in messages]
 
 
-def _batches(aws: LocalAws) -> Iterator[dict[str, Any]]:
-    """The messages that wait, as Lambda's poller hands them to the function."""
-    for message in aws.receive(aws.uploads):
-        record = {
-            "eventSource": "aws:sqs",
-            "messageId": message["MessageId"],
-            "body": message["Body"],
-        }
-        yield {"Records": [record]}
+def _batch(message: dict[str, Any], queue: str = "") -> dict[str, Any]:
+    """A message, as Lambda's poller hands it to the function."""
+    record = {
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queue,
+        "messageId": message["MessageId"],
+        "body": message["Body"],
+    }
+    return {"Records": [record]}
 
 
 def download(aws: LocalAws, announcements: list[dict[str, Any]]) -> None:
     """Bring the products to disk."""
     folder = OUTPUT / "products"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    (OUTPUT / "events.json").write_text(json.dumps(announcements, indent=2))
     for output in (detail["output"] for detail in announcements):
         if output is not None:
             name = output["key"].rpartition("/")[2]
@@ -166,15 +189,32 @@ def show(announcements: list[dict[str, Any]]) -> None:
     if common:
         console.print(f"Every exposure's name begins with {common}")
     console.print(table)
+    for name, detail in zip(names, announcements, strict=True):
+        if detail["status"] != "Complete":
+            console.print(f"{name}: {detail['status']}: {detail['reason']}\n", soft_wrap=True)
+    moved = [detail["function"] for detail in announcements]
+    received, sent = (sum(m[way] for m in moved) / 1e6 for way in ("bytesReceived", "bytesSent"))
+    console.print(
+        f"{len(announcements)} exposures: {received:.1f} MB in (each mask once, of 17 MB), "
+        f"{sent:.1f} MB out"
+    )
     if announcements:
-        console.print("\nThe processing event of the first of them:")
-        console.print(JSON(json.dumps(announcements[0])))
-    console.print(f"\nThe products lie in {(OUTPUT / 'products').resolve()}")
+        console.print("\nOf the first processing event:")
+        told = ("id", "status", "input", "output", "reference")
+        console.print(JSON(json.dumps({name: announcements[0][name] for name in told})))
+    console.print(f"\nAll events, whole: {OUTPUT / 'events.json'}")
+    console.print(f"The products: {(OUTPUT / 'products').resolve()}")
+    console.print("Next: your own exposure (make demo FILE=... CRDS_PATH=...); docs/operating.md")
+
+
+def _file_of(detail: dict[str, Any]) -> str:
+    asked = detail["input"] or detail["request"] or {"key": "?"}
+    name: str = asked["key"].rpartition("/")[2]
+    return name
 
 
 def _name(detail: dict[str, Any]) -> str:
-    name: str = detail["input"]["key"].rpartition("/")[2]
-    return name.removesuffix("_uncal.fits")
+    return _file_of(detail).removesuffix("_uncal.fits")
 
 
 def _common(names: list[str]) -> str:
@@ -191,7 +231,7 @@ def _cells(name: str, detail: dict[str, Any]) -> list[str]:
         f"{moved['durationSeconds']:.2f}",
     ]
     if detail["status"] != "Complete":
-        return [name, f"{detail['status']}\n{detail['reason']}", "", *numbers, ""]
+        return [name, f"{detail['status']}\n{detail['error'] or ''}", "", *numbers, ""]
     exposure, flags = detail["exposure"], detail["flags"]
     mask = (detail["reference"]["mask"] or "no mask").removeprefix("crds://").removesuffix(".fits")
     return [

@@ -1,6 +1,7 @@
 """The demo as a person runs it, and the same for a person's own file and CRDS cache."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,44 @@ def test_a_bad_exposure_is_told_and_the_exit_says_so(tmp_path: Path, sample_cach
     assert done.returncode == 1
     assert "InputRejected" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def test_a_mask_that_the_cache_lacks_is_told_and_earlier_products_stay(
+    tmp_path: Path, sample_cache: Path
+) -> None:
+    mode = next(mode for mode in MODES if mode.name == "niriss-ami")
+    write_exposure(mode, tmp_path / "mine_uncal.fits")
+    mine = tmp_path / "demo-output" / "products" / "earlier_dq_init.fits"
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"a person's own")
+    cache = tmp_path / "cache"
+    shutil.copytree(sample_cache, cache)
+    for mask in (cache / "references").rglob("jwst_niriss_mask_*.fits"):
+        mask.unlink()
+    done = demo(tmp_path, "--file", "mine_uncal.fits", "--crds-path", str(cache))
+    assert done.returncode == 1
+    assert "Failed" in done.stdout
+    assert "jwst_niriss_mask" in done.stdout
+    assert mine.read_bytes() == b"a person's own"
+
+
+def test_what_cannot_be_an_exposure_or_a_cache_is_one_line(
+    tmp_path: Path, sample_cache: Path
+) -> None:
+    (tmp_path / "empty_uncal.fits").touch()
+    (tmp_path / "x.fits").touch()
+    (tmp_path / "folder_uncal.fits").mkdir()
+    good = str(sample_cache)
+    for file, cache in (
+        ("empty_uncal.fits", good),
+        ("x.fits", good),
+        ("folder_uncal.fits", good),
+        ("none_uncal.fits", good),
+        ("empty_uncal.fits", "nowhere"),
+    ):
+        done = demo(tmp_path, "--file", file, "--crds-path", cache)
+        assert done.returncode == 1
+        assert len(done.stderr.splitlines()) == 1, done.stderr
 
 
 @pytest.mark.parametrize("arguments", [("--file", "x"), ("--crds-path", "x")])
