@@ -1,0 +1,47 @@
+"""What docs/using.md tells a scientist to type does what it says."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from tests.conftest import PROJECT, Harness
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "using.md").read_text(), re.DOTALL)
+
+
+def test_flags_are_read_as_it_says(
+    function: Harness, exposure: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "x_uncal.fits")
+    detail = function.run("x_uncal.fits")
+    (tmp_path / "x.fits").write_bytes(function.product(detail))
+    (block,) = (block for block in BLOCKS if "PIXELDQ" in block)
+    names: dict[str, Any] = {}
+    capsys.readouterr()
+    exec(block.replace("jw..._dq_init.fits", str(tmp_path / "x.fits")), names)  # noqa: S102
+    counts = detail["flags"]["byMnemonic"]
+    told = f"{detail['flags']['doNotUse']} {counts['DEAD']['doNotUse']}\n"
+    assert capsys.readouterr().out == told
+    assert np.count_nonzero(names["dead"]) == counts["DEAD"]["pixels"]
+    assert fits.getval(tmp_path / "x.fits", "S_DQINIT") == "COMPLETE"
+
+
+def test_known_ids_are_dropped(
+    function: Harness, exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "x_uncal.fits")
+    event = {"detail": function.run("x_uncal.fits")}
+    (block,) = (block for block in BLOCKS if "known" in block)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102
+    known: set[str] = set()
+    capsys.readouterr()
+    for _ in range(2):
+        names["handle"](event, known)
+    assert capsys.readouterr().out.splitlines() == [
+        f"dq_init/x_dq_init.fits {event['detail']['flags']['doNotUseFraction']}"
+    ]
