@@ -1,5 +1,6 @@
 """What a deployed stack is made of, so that nobody copies addresses by hand."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-__all__ = ["Mistake", "Stack", "find_stack"]
+__all__ = ["Mistake", "Stack", "find_stack", "is_agreed"]
 
 
 class Mistake(Exception):
@@ -57,6 +58,12 @@ def find_stack(name: str) -> Stack:
     except ClientError as exc:
         raise Mistake(f"stack {name}: cannot be found: {exc}") from exc
     return Stack(name, _named(found, "Outputs", "Output"), _named(found, "Parameters", "Parameter"))
+
+
+def is_agreed(question: str) -> bool:
+    """Ask a person; no terminal, no agreement."""
+    answer = input(f"{question} [y/N] ") if sys.stdin.isatty() else ""
+    return answer.lower() in {"y", "yes"}
 
 
 def _named(found: Any, field: str, prefix: str) -> dict[str, str]:

@@ -18,8 +18,9 @@ from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.contexts import read_context
 from infra.mirror.sources import Cache, Server, Source
-from infra.mirror.sync import Plan, copy, make_plan, publish, use
+from infra.mirror.sync import Plan, copy, make_plan, previous_context, publish, use
 from infra.mirror.verify import Report, verify
+from infra.stacks import is_agreed
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
@@ -58,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     diff.add_argument("after")
     prune = _command(commands, "prune", "delete what no kept context needs")
     prune.add_argument("--keep", nargs="*", default=[], help="contexts beside the operational one")
+    prune.add_argument(
+        "--forget-previous", action="store_true", help="what was operational before is not kept"
+    )
+    prune.add_argument("--yes", action="store_true", help="do not ask")
     prune.add_argument("--dry-run", action="store_true", help="say what would be deleted")
     return parser
 
@@ -169,12 +174,19 @@ def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
 
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     names = {mirror.operational().operational_context, *arguments.keep}
+    if not arguments.forget_previous:
+        names |= {previous_context(mirror)} & set(mirror.contexts())
     contexts = [read_context(name, mirror) for name in sorted(names)]
-    choose = superfluous if arguments.dry_run else keep_only
-    keys = list(choose(mirror, contexts))
+    keys = list(superfluous(mirror, contexts))
     for key in keys:
-        console.print(f"{'would delete' if arguments.dry_run else 'deleted'} {key}", soft_wrap=True)
-    console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}")
+        console.print(f"would delete {key}", soft_wrap=True)
+    console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}", soft_wrap=True)
+    if arguments.dry_run or not keys:
+        return
+    if not arguments.yes and not is_agreed(f"Delete {len(keys)} files for ever?"):
+        sys.exit("nothing was deleted")
+    deleted = list(keep_only(mirror, contexts))
+    console.print(f"deleted {len(deleted)} files")
 
 
 if __name__ == "__main__":

@@ -82,8 +82,9 @@ class Cache:
         self.config = ServerConfig.parse(text, str(path))
 
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return what the catalogue says of a file, or what the file itself is."""
-        return self.config.catalogue.get(name) or digest_of(self._path(name, instrument))
+        """Return what the catalogue says of a file that is there, or what the file itself is."""
+        path = self._path(name, instrument)
+        return self.config.catalogue.get(name) or digest_of(path)
 
     def file(self, name: str, instrument: str) -> Path:
         """Return the file, checked."""

@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 
 from core.errors import ReferenceUnavailable
 from handler.references.rules import LATEST
-from handler.references.server import FileDigest
+from handler.references.server import FileDigest, ServerConfig
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.mirror.sources import Source, SourceRules
 
-__all__ = ["Item", "Plan", "copy", "make_plan", "publish", "use"]
+__all__ = ["Item", "Plan", "copy", "make_plan", "previous_context", "publish", "use"]
 
 _NAMED, _OF_SOURCE = "named_context", "context_of_source"
 """What a mirror's configuration says besides: named by `use`, and operational at the source."""
+_PREVIOUS = "previous_context"
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,12 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
     candidates = [named, source.config.operational_context]
     candidates += [before.operational_context] if before else []
     operational = next((name for name in candidates if name in files), plan.context.name)
-    other = {**source.config.other, _NAMED: named, _OF_SOURCE: source.config.operational_context}
+    other = {
+        **source.config.other,
+        _NAMED: named,
+        _OF_SOURCE: source.config.operational_context,
+        _PREVIOUS: _previous(before, operational),
+    }
     mirror.write_config(
         replace(source.config, operational_context=operational, catalogue=files, other=other)
     )
@@ -143,18 +149,39 @@ def use(context: str, mirror: Mirror) -> str:
             f"{mirror.location}: lacks {len(missing)} files of {name}, {missing[0]} for one; "
             "sync it first"
         )
-    other = {**config.other, _NAMED: named}
+    other = {**config.other, _NAMED: named, _PREVIOUS: _previous(config, name)}
     mirror.write_config(replace(config, operational_context=name, other=other))
     return name
 
 
+def previous_context(mirror: Mirror) -> str:
+    """Return what was operational before; empty if nothing was."""
+    return str(mirror.operational().other.get(_PREVIOUS, ""))
+
+
+def _previous(before: ServerConfig | None, operational: str) -> str:
+    if before is None:
+        return ""
+    if before.operational_context != operational:
+        return before.operational_context
+    return str(before.other.get(_PREVIOUS, ""))
+
+
 def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:
-    bad = source.config.bad_files
+    bad, lacking = source.config.bad_files, []
     for name, key in context.keys.items():
         if name in bad and name in context.masks:
             continue  # the function refuses it by its name
         if name in bad:
             raise ReferenceUnavailable(f"{name}: {context.name} needs it, and it is listed as bad")
         instrument = context.masks.get(name, "")
-        digest = source.digest(name, instrument)
+        try:
+            digest = source.digest(name, instrument)
+        except ReferenceUnavailable as exc:  # told below, all at once
+            lacking.append(str(exc))
+            continue
         yield Item(name, instrument, key, digest, mirror.state(key, digest))
+    if lacking:
+        raise ReferenceUnavailable(
+            f"{len(lacking)} files that {context.name} needs cannot be had: {'; '.join(lacking)}"
+        )

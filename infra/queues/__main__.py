@@ -26,7 +26,7 @@ from infra.queues.messages import (
     messages,
     redrive,
 )
-from infra.stacks import Mistake, Stack, find_stack
+from infra.stacks import Mistake, Stack, find_stack, is_agreed
 
 __all__ = ["main"]
 
@@ -48,7 +48,9 @@ def main(words: list[str]) -> None:
         moved = redrive(sqs, queue, _address(arguments.to, stack), chosen)
         print(f"{moved} messages moved{_left(depth(sqs, queue))}")
         return
-    if not arguments.yes and not _agreed(sum(1 for _ in messages(sqs, queue, chosen))):
+    if not arguments.yes and not is_agreed(
+        f"Delete {sum(1 for _ in messages(sqs, queue, chosen))} messages for ever?"
+    ):
         sys.exit("nothing was discarded")
     print(f"{discard(sqs, queue, chosen)} messages discarded{_left(depth(sqs, queue))}")
 
@@ -91,11 +93,6 @@ def _address(name: str, stack: Stack | None) -> str:
     if stack is None:
         raise Mistake(f"{name}: is no address of a queue, and no --stack says where it is")
     return stack.output(name)
-
-
-def _agreed(number: int) -> bool:
-    answer = input(f"Delete {number} messages for ever? [y/N] ") if sys.stdin.isatty() else ""
-    return answer.lower() in {"y", "yes"}
 
 
 def _left(left: Depth) -> str:

@@ -210,11 +210,26 @@ def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> 
     assert "2022-01-01" in said
     assert "jwst_nircam_mask_9002.fits" in said
     assert "NRCA1" not in said
-    assert "would delete mappings/jwst/jwst_9002.pmap" in run("prune", place, "--dry-run")
-    run("prune", place, "--keep", NEWER)
+    forgetting = ("prune", place, "--forget-previous")
+    assert "would delete mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--dry-run")
+    assert "0 files; kept" in run("prune", place), "what was operational before stays"
+    run(*forgetting, "--keep", NEWER, "--yes")
+    assert "nothing was deleted" in run(*forgetting, fails=True), "nobody has agreed"
     assert "2 contexts" in run("verify", place)
-    assert "deleted mappings/jwst/jwst_9002.pmap" in run("prune", place)
+    assert "would delete mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--yes")
     assert "1 contexts" in run("verify", place)
+
+
+def test_all_that_a_cache_lacks_is_told_at_once(cache: Path, place: str, tmp_path: Path) -> None:
+    copied = tmp_path / "cache"
+    shutil.copytree(cache, copied)
+    masks = sorted((copied / "references").rglob("*.fits"))[:3]
+    for mask in masks:
+        mask.unlink()
+    said = run("sync", place, "--from", str(copied), "--dry-run", fails=True).replace("\n", "")
+    assert "3 files" in said
+    for mask in masks:
+        assert mask.name in said
 
 
 def test_a_context_is_rolled_out_and_back_without_deploying(cache: Path, place: str) -> None:
