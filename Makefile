@@ -109,11 +109,13 @@ release-check:
 	$(MAKE) -C build/release lint test build bundle-report bundle-test e2e
 	@cd build/release && $(BIN)/python -c "import core; print('version', core.__version__, 'can be released')"
 
-# AWS's own client of the runtime, alone on the Python that Lambda runs.
-.venv-runtime/done: pyproject.toml .venv/dev
-	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-runtime
-	.venv-runtime/bin/$(PIP) install $(GROUPS)
-	.venv-runtime/bin/$(PIP) install --group runtime
+# What runs on the Python that Lambda runs, each in an environment of its own: AWS's client of the
+# runtime, local AWSs, and jwst, which the figures and the equality are measured against.
+ON_TARGET = runtime localstack jwst ministack
+$(ON_TARGET:%=.venv-%/done): .venv-%/done: pyproject.toml .venv/dev
+	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-$*
+	.venv-$*/bin/$(PIP) install $(GROUPS)
+	.venv-$*/bin/$(PIP) install --group $*
 	@touch $@
 
 bundle-test: .venv-runtime/done .venv-tools/done
@@ -129,36 +131,15 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
 # The handler on another S3 than moto's, over TLS as on AWS.
-.venv-localstack/done: pyproject.toml .venv/dev
-	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-localstack
-	.venv-localstack/bin/$(PIP) install $(GROUPS)
-	.venv-localstack/bin/$(PIP) install --group localstack
-	@touch $@
-
 s3-matrix: .venv-localstack/done
 	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python
 
 conformance: .venv-jwst/done
 	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),200)
 
-# What the figures and the equality are measured against, on the same Python as the function; never
-# a dependency of the product.
-.venv-jwst/done: pyproject.toml .venv/dev
-	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-jwst
-	.venv-jwst/bin/$(PIP) install $(GROUPS)
-	.venv-jwst/bin/$(PIP) install --group jwst
-	@touch $@
-
-# A local AWS; it runs the bundle, with the Python that Lambda runs.
-.venv-ministack/done: pyproject.toml .venv/dev
-	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-ministack
-	.venv-ministack/bin/$(PIP) install $(GROUPS)
-	.venv-ministack/bin/$(PIP) install --group ministack
-	@touch $@
-
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-checkov .venv-jwst .venv-ministack .venv-runtime demo-output build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-checkov $(ON_TARGET:%=.venv-%) demo-output build .aws-sam *.egg-info
