@@ -8,13 +8,16 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from io import BytesIO
 from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pytest
+from astropy.io import fits
 from hypothesis import settings as hypothesis_settings
 
 from handler import app
@@ -26,7 +29,7 @@ from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
-from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
@@ -73,6 +76,17 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
     write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
     return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def large() -> bytes:
+    """A full frame of NIRCam, 17 MB of SCI: a multipart upload with copies."""
+    sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
+    header = primary_header(next(mode for mode in MODES if mode.name == "nircam-full"))
+    buffer = BytesIO()
+    hdus = [fits.PrimaryHDU(header=header), fits.ImageHDU(sci, name="SCI"), asdf_hdu()]
+    fits.HDUList(hdus).writeto(buffer)
+    return buffer.getvalue()
 
 
 @pytest.fixture(scope="session")
@@ -232,13 +246,18 @@ def forget() -> None:
     app.client.cache_clear()
 
 
+def empty_bucket(s3: Any, bucket: str) -> None:
+    """Forget every version of every object."""
+    found = s3.list_object_versions(Bucket=bucket)
+    for item in found.get("Versions", []) + found.get("DeleteMarkers", []):
+        s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
+
+
 def empty_buckets(aws: LocalAws) -> None:
     """Forget the exposures, products and messages of the tests before."""
     s3 = aws.client("s3")
     for bucket in (RAW, PRODUCTS):
-        found = s3.list_object_versions(Bucket=bucket)
-        for item in found.get("Versions", []) + found.get("DeleteMarkers", []):
-            s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
+        empty_bucket(s3, bucket)
         for upload in s3.list_multipart_uploads(Bucket=bucket).get("Uploads", []):
             s3.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
     for queue in (aws.uploads, aws.announcements):

@@ -13,9 +13,7 @@ from core import __version__
 from infra.bundle.build import build, digest, is_left_out
 from infra.bundle.report import measure
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
-from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
-from infra.demo.samples.modes import MODES
 from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime, snap_started
 from tests.conftest import PROJECT, empty_buckets
 
@@ -24,13 +22,6 @@ ODD_KEY = "2023/a b+c %d_uncal.fits"
 VERSION, ETAG = "096fKKXTRTtl3on89fVO.nfljtsv6qko", "d41d8cd98f00b204e9800998ecf8427e"
 """What the sample events say of the object."""
 EVENTS = PROJECT / "tests" / "events"
-
-
-@pytest.fixture(scope="module")
-def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
-    write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
-    return path.read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,8 @@
-"""A proxy before an emulator of S3: as slow as S3, and with faults by choice."""
+"""A proxy before an emulator of S3, with faults by choice."""
 
 import http.client
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +10,6 @@ from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from tests.model_of_s3.faults import REFUSALS, Fault, Kind, Rate
-from tests.model_of_s3.speed import Speed
 
 __all__ = ["Proxy", "proxy_of"]
 
@@ -19,7 +17,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 
 
 class Proxy(ThreadingHTTPServer):
-    """The proxy; faults, rate and speed may be changed at any time.
+    """The proxy; faults and rate may be changed at any time.
 
     Attributes
     ----------
@@ -29,10 +27,6 @@ class Proxy(ThreadingHTTPServer):
         What goes wrong.
     rate : `Rate` or None
         Above which PUT-class requests are refused.
-    speed : `Speed`
-        How long things take.
-    requests : counter of str
-        The operations that were asked for.
     completed : set of str
         Uploads that are complete, and so are gone.
     """
@@ -45,8 +39,6 @@ class Proxy(ThreadingHTTPServer):
         self.upstream = upstream
         self.faults: list[Fault] = []
         self.rate: Rate | None = None
-        self.speed = Speed()
-        self.requests: Counter[str] = Counter()
         self.completed: set[str] = set()
 
     @property
@@ -55,8 +47,7 @@ class Proxy(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def fault_of(self, operation: str) -> Kind | None:
-        """Count a request, and say what goes wrong with it."""
-        self.requests[operation] += 1
+        """Say what goes wrong with a request, if anything does."""
         if self.rate is not None and operation.startswith(_PUT_CLASS) and self.rate.is_exceeded():
             return Kind.SLOW_DOWN
         return next((fault.kind for fault in self.faults if fault.befalls(operation)), None)
@@ -102,8 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     def _serve(self) -> None:
-        speed, body = self.server.speed, self._body()
-        speed.begin()
+        body = self._body()
         operation = self._operation()
         kind = self.server.fault_of(operation)
         if kind in REFUSALS:
@@ -115,15 +105,9 @@ class _Handler(BaseHTTPRequestHandler):
         if kind is Kind.CUT:
             self._cut()
             return
-        speed.move(len(body))
         status, content, headers = self._forwarded(body)
         if operation == "CompleteMultipartUpload" and b"<Error>" not in content:
             self.server.completed.add(self.path)
-        if operation == "UploadPartCopy":
-            first, last = self.headers["x-amz-copy-source-range"].removeprefix("bytes=").split("-")
-            speed.copy(int(last) - int(first) + 1)
-        else:
-            speed.move(len(content))
         if kind is Kind.LOST:
             self._cut()
         else:

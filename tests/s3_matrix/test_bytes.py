@@ -1,6 +1,5 @@
 """The product of every mode is the same bytes on moto's S3 and on another."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.modes import MODES, Mode
 from infra.mirror.cache import upload_cache
 from tests.conftest import Harness
+from tests.products import undated
 
 
 @pytest.fixture(scope="module")
@@ -25,10 +25,6 @@ def moto(aws: LocalAws, sample_cache: Path) -> Any:
 def on_moto(function: Harness, moto: Any, cache: Path) -> Harness:
     made = function.function.references.of(function.settings.mirror, cache, moto)
     return function.with_services(s3=moto, references=made)
-
-
-def undated(content: bytes) -> bytes:
-    return re.sub(rb"(DATE    = ').{23}", rb"\1", content, count=1)
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)

@@ -2,17 +2,13 @@
 
 import json
 import math
-import re
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from astropy.io import fits
 from botocore import endpoint
 
 from core.errors import TransientFailure
@@ -20,11 +16,10 @@ from handler.app import answer
 from handler.function import Function, client
 from handler.requests import Attempt
 from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
-from infra.demo.samples.exposures import asdf_hdu, primary_header
-from infra.demo.samples.modes import MODES
-from tests.conftest import UNFINISHED, Harness, created, empty_buckets
+from tests.conftest import UNFINISHED, Harness, created, empty_bucket, empty_buckets
 from tests.model_of_s3.faults import Fault, Kind, Rate
 from tests.model_of_s3.proxy import Proxy, proxy_of
+from tests.products import undated
 
 KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
 CALLS = [
@@ -45,17 +40,6 @@ PASSING = [
 ALIKE = {Kind.INTERNAL, Kind.ERROR_IN_200, Kind.BROKEN}
 """Those that stay are waited for as others are."""
 STAYING = [case for case in PASSING if case[2] not in ALIKE]
-
-
-@pytest.fixture(scope="module")
-def large() -> bytes:
-    """A multipart upload with copies: 17 MB of SCI."""
-    sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
-    mode = next(mode for mode in MODES if mode.name == "nircam-full")
-    primary = fits.PrimaryHDU(header=primary_header(mode))
-    buffer = BytesIO()
-    fits.HDUList([primary, fits.ImageHDU(sci, name="SCI"), asdf_hdu()]).writeto(buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +73,11 @@ class Trial:
             return None
         s3 = self.harness.aws.client("s3")
         content = s3.get_object(Bucket=PRODUCTS, Key=PRODUCT)["Body"].read()
-        return re.sub(rb"(DATE    = ').{23}", rb"\1", content, count=1)
+        return undated(content)
 
     def forget(self) -> None:
         """Empty the products' bucket."""
-        s3 = self.harness.aws.client("s3")
-        for item in s3.list_object_versions(Bucket=PRODUCTS).get("Versions", []):
-            s3.delete_object(Bucket=PRODUCTS, Key=item["Key"], VersionId=item["VersionId"])
+        empty_bucket(self.harness.aws.client("s3"), PRODUCTS)
         self.harness.announcements()
 
 

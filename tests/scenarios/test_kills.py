@@ -2,40 +2,19 @@
 
 import json
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from astropy.io import fits
 
 from infra.demo.local_aws import MIRROR, PRODUCTS
-from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
 from infra.demo.samples.modes import MODES
-from tests.conftest import UNFINISHED, Harness, created
+from tests.conftest import UNFINISHED, Harness, created, empty_bucket
 from tests.scenarios.killed import AGAIN, KILLED, Kill, deliver, first_answers
 
 MODE = {mode.name: mode for mode in MODES}
 KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
 MOST_CALLS = 60
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
-    write_exposure(MODE["nircam-sub64p"], path)
-    return path.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def large() -> bytes:
-    """A multipart upload with copies: 17 MB of SCI."""
-    sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
-    primary = fits.PrimaryHDU(header=primary_header(MODE["nircam-full"]))
-    buffer = BytesIO()
-    fits.HDUList([primary, fits.ImageHDU(sci, name="SCI"), asdf_hdu()]).writeto(buffer)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -64,10 +43,7 @@ def kills(since: str = "", moments: tuple[str, ...] = ("before", "after")) -> It
 
 def start_anew(function: Harness) -> None:
     """Forget what the kill before this one left."""
-    s3 = function.aws.client("s3")
-    found = s3.list_object_versions(Bucket=PRODUCTS)
-    for item in found.get("Versions", []) + found.get("DeleteMarkers", []):
-        s3.delete_object(Bucket=PRODUCTS, Key=item["Key"], VersionId=item["VersionId"])
+    empty_bucket(function.aws.client("s3"), PRODUCTS)
     function.aws.receive(function.aws.announcements)
 
 
@@ -94,11 +70,11 @@ def check_once(function: Harness, size: int, kill: Kill) -> None:
     [("one PUT", ""), ("multipart", "CreateMultipartUpload"), ("block", "CreateMultipartUpload")],
 )
 def test_a_message_that_is_killed_anywhere_ends_with_one_product_and_one_id(
-    path: str, since: str, function: Harness, small: bytes, large: bytes, environment: Any
+    path: str, since: str, function: Harness, exposure: bytes, large: bytes, environment: Any
 ) -> None:
     if path == "block":
         environment["DQ_BLOCK_URI"] = f"s3://{PRODUCTS}/dq_blocks"
-    function.upload(small if path == "one PUT" else large, KEY)
+    function.upload(exposure if path == "one PUT" else large, KEY)
     assert first_answers(environment, created(KEY), "warm") == 0
     (version,) = product_versions(function)
     tried = 0
@@ -118,9 +94,9 @@ def test_a_message_that_is_killed_anywhere_ends_with_one_product_and_one_id(
 
 
 def test_a_repeated_event_that_is_killed_anywhere_says_nothing_but_skipped(
-    function: Harness, small: bytes, environment: Any
+    function: Harness, exposure: bytes, environment: Any
 ) -> None:
-    function.upload(small, KEY)
+    function.upload(exposure, KEY)
     assert first_answers(environment, created(KEY), "m1") == 0
     function.announcements()
     for kill in kills(moments=("after",)):
@@ -135,9 +111,9 @@ def test_a_repeated_event_that_is_killed_anywhere_says_nothing_but_skipped(
 
 @pytest.mark.parametrize("is_made", [True, False])
 def test_a_look_that_is_killed_anywhere_ends_with_one_id(
-    is_made: bool, function: Harness, small: bytes, environment: Any
+    is_made: bool, function: Harness, exposure: bytes, environment: Any
 ) -> None:
-    function.upload(small, KEY)
+    function.upload(exposure, KEY)
     for kill in kills(moments=("after",)):
         start_anew(function)
         if is_made:  # killed between writing the product and announcing it
@@ -169,9 +145,9 @@ def test_a_rejected_message_that_is_killed_anywhere_fails_with_one_id(
 
 
 def test_an_attempt_that_fails_and_is_killed_leaves_its_reason_if_it_can(
-    function: Harness, small: bytes, environment: Any, tmp_path: Path
+    function: Harness, exposure: bytes, environment: Any, tmp_path: Path
 ) -> None:
-    function.upload(small, KEY)
+    function.upload(exposure, KEY)
     environment |= {"CRDS_MIRROR": f"s3://{MIRROR}/not-there", "TMPDIR": str(tmp_path)}
     assert first_answers(environment, created(KEY), "m1") == AGAIN
     assert function.announcements() == []

@@ -1,35 +1,22 @@
 """The end of an upload: what went wrong is told, what is there is looked at, nothing is left."""
 
 import time
-from io import BytesIO
 from typing import Any
 
-import numpy as np
 import pytest
-from astropy.io import fits
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from core.errors import TransientFailure
 from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, PRODUCTS
-from infra.demo.samples.exposures import primary_header, write_exposure
+from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 from tests.conftest import Harness
 
 MODE = {mode.name: mode for mode in MODES}
 KEY = "2023/jw01_uncal.fits"
 MIB = 1024 * 1024
-
-
-@pytest.fixture(scope="module")
-def large() -> bytes:
-    """17 MB: a multipart upload with copies."""
-    sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
-    primary = fits.PrimaryHDU(header=primary_header(MODE["nircam-full"]))
-    buffer = BytesIO()
-    fits.HDUList([primary, fits.ImageHDU(sci, name="SCI")]).writeto(buffer)
-    return buffer.getvalue()
 
 
 def error(code: str) -> ClientError:
