@@ -12,7 +12,7 @@ from importlib import import_module
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.errors import ReferenceUnavailable
-from infra.stacks import Mistake
+from infra.terminal import Mistake
 
 COMMANDS = ("mirror", "probe", "queues", "status")
 

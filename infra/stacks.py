@@ -1,6 +1,5 @@
 """What a deployed stack is made of, so that nobody copies addresses by hand."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +7,9 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-__all__ = ["Mistake", "Stack", "find_stack", "is_agreed"]
+from infra.terminal import Mistake
 
-
-class Mistake(Exception):
-    """What the person at the terminal can mend: it is told in one line."""
+__all__ = ["Stack", "find_stack"]
 
 
 @dataclass(frozen=True)
@@ -58,12 +55,6 @@ def find_stack(name: str) -> Stack:
     except ClientError as exc:
         raise Mistake(f"stack {name}: cannot be found: {exc}") from exc
     return Stack(name, _named(found, "Outputs", "Output"), _named(found, "Parameters", "Parameter"))
-
-
-def is_agreed(question: str) -> bool:
-    """Ask a person; no terminal, no agreement."""
-    answer = input(f"{question} [y/N] ") if sys.stdin.isatty() else ""
-    return answer.lower() in {"y", "yes"}
 
 
 def _named(found: Any, field: str, prefix: str) -> dict[str, str]:

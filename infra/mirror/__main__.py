@@ -20,7 +20,7 @@ from infra.mirror.contexts import read_context
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, previous_context, publish, use
 from infra.mirror.verify import Report, verify
-from infra.stacks import is_agreed
+from infra.terminal import is_agreed
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
@@ -177,7 +177,7 @@ def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     if not arguments.forget_previous:
         names |= {previous_context(mirror)} & set(mirror.contexts())
     contexts = [read_context(name, mirror) for name in sorted(names)]
-    keys = list(superfluous(mirror, contexts))
+    keys = superfluous(mirror, contexts)
     for key in keys:
         console.print(f"would delete {key}", soft_wrap=True)
     console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}", soft_wrap=True)
@@ -185,8 +185,8 @@ def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
         return
     if not arguments.yes and not is_agreed(f"Delete {len(keys)} files for ever?"):
         sys.exit("nothing was deleted")
-    deleted = list(keep_only(mirror, contexts))
-    console.print(f"deleted {len(deleted)} files")
+    keep_only(mirror, contexts, keys)
+    console.print(f"deleted {len(keys)} files")
 
 
 if __name__ == "__main__":

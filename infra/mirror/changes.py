@@ -59,8 +59,17 @@ def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
     ]
 
 
-def keep_only(mirror: Mirror, contexts: list[Context]) -> Iterator[str]:
+def keep_only(mirror: Mirror, contexts: list[Context], keys: list[str]) -> None:
     """Delete what no context needs; readers are told first that it is gone.
+
+    Parameters
+    ----------
+    mirror : `~infra.mirror.bucket.Mirror`
+        The mirror.
+    contexts : list of `~infra.mirror.contexts.Context`
+        What is kept.
+    keys : list of str
+        What is deleted, as `superfluous` returns it.
 
     Raises
     ------
@@ -74,6 +83,5 @@ def keep_only(mirror: Mirror, contexts: list[Context]) -> Iterator[str]:
     names = {name for context in contexts for name in context.keys}
     files = {name: digest for name, digest in config.catalogue.items() if name in names}
     mirror.write_config(replace(config, catalogue=files))
-    for key in superfluous(mirror, contexts):
+    for key in keys:
         mirror.delete(key)
-        yield key

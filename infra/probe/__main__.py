@@ -9,12 +9,14 @@ import json
 import sys
 import uuid
 
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 from rich.table import Table
 
 from handler.function import PATIENT, client
 from handler.s3.locations import S3Location
 from infra.probe.promises import Promise, Scratch, tried
+from infra.terminal import Mistake
 
 __all__ = ["main"]
 
@@ -31,8 +33,8 @@ def main(words: list[str]) -> None:
     scratch = Scratch(place.below(f"probe-{uuid.uuid4().hex[:8]}"), client("s3", PATIENT))
     try:
         scratch.client.head_bucket(Bucket=place.bucket)
-    except Exception as exc:  # whatever it is, one line says it
-        sys.exit(f"{place}: cannot be reached: {exc}")
+    except (ClientError, BotoCoreError) as exc:
+        raise Mistake(f"{place}: cannot be reached: {exc}") from exc
     found = []
     try:
         for promise, is_kept, reason in tried(scratch):

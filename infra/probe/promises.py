@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
-from handler.s3.errors import code_of
+from handler.s3.errors import CONFLICTS, code_of
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore, StoredObject
 from handler.s3.upload import ABSENT, Target, crc32_of, multipart, unchanged
@@ -113,19 +113,17 @@ def _refused(call: Callable[[], object], *codes: str) -> bool:
     """Say whether S3 refuses a request with one of some codes."""
     try:
         call()
-    except ClientError as exc:
-        if code_of(exc) in codes:
-            return True
-        raise
-    except Exception as exc:  # the function's own requests say why by their cause
-        if isinstance(exc.__cause__, ClientError) and code_of(exc.__cause__) in codes:
+    except Exception as exc:
+        answer = exc if isinstance(exc, ClientError) else exc.__cause__  # of the function's errors
+        if isinstance(answer, ClientError) and code_of(answer) in codes:
             return True
         raise
     return False
 
 
 _FAILED = ("412", "PreconditionFailed")
-_CONFLICT = (*_FAILED, "409", "ConditionalRequestConflict")
+_STALE = '"0123456789abcdef0123456789abcdef"'
+"""An entity tag that no object has."""
 
 
 def _write(location: S3Location, condition: Mapping[str, str], scratch: Scratch) -> None:
@@ -144,7 +142,7 @@ def _replaces_only(scratch: Scratch) -> bool:
 
 
 def _replaces_nothing(scratch: Scratch) -> bool:
-    condition = unchanged('"0123456789abcdef0123456789abcdef"')
+    condition = unchanged(_STALE)
     return _refused(lambda: _write(scratch.new(), condition, scratch), *_FAILED, "404", "NoSuchKey")
 
 
@@ -161,26 +159,26 @@ def _assemble(
         upload.complete([copied, upload.put(2, _TAIL)], _COPIED + len(_TAIL))
 
 
-def _target(scratch: Scratch, condition: Mapping[str, str] = ABSENT) -> Target:
-    return Target(scratch.new(), {}, condition)
+def _target(scratch: Scratch) -> Target:
+    return Target(scratch.new(), {}, ABSENT)
 
 
 def _completes_only(scratch: Scratch) -> bool:
     there = scratch.put().location
     target = Target(there, {}, ABSENT)
-    return _refused(lambda: _assemble(scratch, _source(scratch), target), *_CONFLICT)
+    return _refused(lambda: _assemble(scratch, _source(scratch), target), *CONFLICTS)
 
 
 def _completes_in_place_of(scratch: Scratch) -> bool:
     there = scratch.put()
     _write(there.location, unchanged(there.etag), scratch)
     target = Target(there.location, {}, unchanged(there.etag))
-    return _refused(lambda: _assemble(scratch, _source(scratch), target), *_CONFLICT)
+    return _refused(lambda: _assemble(scratch, _source(scratch), target), *CONFLICTS)
 
 
 def _reads_ranges(scratch: Scratch) -> bool:
     there = scratch.put(b"0123456789")
-    stale = replace(there, etag='"0123456789abcdef0123456789abcdef"')
+    stale = replace(there, etag=_STALE)
     is_right = scratch.store.read(there, 3, 4) == b"3456"
     return is_right and _refused(lambda: scratch.store.read(stale, 3, 4), *_FAILED)
 
@@ -192,9 +190,8 @@ def _copies_ranges(scratch: Scratch) -> bool:
 
 
 def _pins_copies(scratch: Scratch) -> bool:
-    source, stale = _source(scratch), '"0123456789abcdef0123456789abcdef"'
-    target = _target(scratch)
-    return _refused(lambda: _assemble(scratch, source, target, etag=stale), *_FAILED)
+    source, target = _source(scratch), _target(scratch)
+    return _refused(lambda: _assemble(scratch, source, target, etag=_STALE), *_FAILED)
 
 
 def _refuses_short_parts(scratch: Scratch) -> bool:
@@ -257,7 +254,7 @@ def _has_one_winner(write: Callable[[Scratch, Target], None]) -> Callable[[Scrat
         target = _target(scratch)
         with ThreadPoolExecutor(_RACERS) as racers:
             racing = [
-                racers.submit(_refused, lambda: write(scratch, target), *_CONFLICT)
+                racers.submit(_refused, lambda: write(scratch, target), *CONFLICTS)
                 for _ in range(_RACERS)
             ]
             return [future.result() for future in racing].count(False) == 1
@@ -279,9 +276,7 @@ PROMISES = (
     Promise("PUT with If-Match replaces only what was found", _LOST, _replaces_only),
     Promise("PUT with If-Match creates nothing", _LOST, _replaces_nothing),
     Promise("completion with If-None-Match never replaces", _LOST, _completes_only),
-    Promise(
-        "completion with If-Match replaces only what was found", _LOST, _completes_in_place_of
-    ),
+    Promise("completion with If-Match replaces only what was found", _LOST, _completes_in_place_of),
     Promise("of PUTs at once one wins", _LOST, _has_one_winner(_put_target)),
     Promise("of completions at once one wins", _LOST, _has_one_winner(_assemble_target)),
     Promise(
@@ -313,7 +308,8 @@ PROMISES = (
     ),
     Promise("any key may be used", "exposures of odd names fail", _takes_any_key),
     Promise(
-        "an upload that was aborted is gone", "parts of failures are paid for",
+        "an upload that was aborted is gone",
+        "parts of failures are paid for",
         _forgets_aborted_uploads,
     ),
     Promise(
@@ -321,7 +317,7 @@ PROMISES = (
         "a replaced product is lost; two writings within a second count as one result",
         _keeps_versions,
     ),
-)  # fmt: skip
+)
 
 
 def tried(scratch: Scratch) -> Iterator[tuple[Promise, bool, str]]:

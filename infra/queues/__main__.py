@@ -26,7 +26,8 @@ from infra.queues.messages import (
     messages,
     redrive,
 )
-from infra.stacks import Mistake, Stack, find_stack, is_agreed
+from infra.stacks import Stack, find_stack
+from infra.terminal import Mistake, is_agreed
 
 __all__ = ["main"]
 

@@ -3,9 +3,9 @@
 import fnmatch
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -90,18 +90,22 @@ class Chosen:
         Seconds since the message was sent.
     identifier : str or None
         SQS's name of the one that is meant.
+    can_be_tried : bool
+        Whether only those are meant that ask for something.
     """
 
     error: str | None = None
     key: str | None = None
     older_than: float | None = None
     identifier: str | None = None
+    can_be_tried: bool = False
 
     def holds(self, message: QueuedMessage, now: float) -> bool:
         """Say whether a message is meant."""
         return (
             self.error in {None, message.error}
             and self.identifier in {None, message.identifier}
+            and (message.can_be_tried or not self.can_be_tried)
             and (self.key is None or fnmatch.fnmatchcase(message.exposure, f"*{self.key}"))
             and (self.older_than is None or now - message.sent >= self.older_than)
         )
@@ -127,7 +131,9 @@ def depth(sqs: "SQSClient", queue: str) -> Depth:
     return Depth(**{field: int(found.get(name, 0)) for field, name in names.items()})
 
 
-def messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Iterator[QueuedMessage]:
+def messages(
+    sqs: "SQSClient", queue: str, chosen: Chosen = Chosen(), *, are_taken: bool = False
+) -> Iterator[QueuedMessage]:
     """Look at the messages that are meant and were there when the looking began.
 
     All of them are there again for others when the looking ends, at the latest after a minute.
@@ -140,9 +146,12 @@ def messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Iterato
         Its address.
     chosen : `Chosen`
         Which messages are meant.
+    are_taken : bool
+        Whether whoever looks at these deletes them, so that they need not be there again.
     """
     begun, newer = time.time(), 0
     looked_at: dict[str, QueuedMessage] = {}
+    taken: set[str] = set()
     try:
         while received := sqs.receive_message(
             QueueUrl=queue,
@@ -158,12 +167,18 @@ def messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Iterato
             newer = 0 if older else newer + 1
             if newer == _NEWER:
                 return
-            yield from (message for message in older if chosen.holds(message, begun))
+            for message in older:
+                if chosen.holds(message, begun):
+                    if are_taken:
+                        taken.add(message.identifier)
+                    yield message
     finally:
-        for message in looked_at.values():
-            with suppress(ClientError):  # it has been deleted
+        for identifier in looked_at.keys() - taken:
+            with suppress(ClientError):  # somebody else has it, or has deleted it
                 sqs.change_message_visibility(
-                    QueueUrl=queue, ReceiptHandle=message.receipt, VisibilityTimeout=0
+                    QueueUrl=queue,
+                    ReceiptHandle=looked_at[identifier].receipt,
+                    VisibilityTimeout=0,
                 )
 
 
@@ -187,33 +202,21 @@ def redrive(sqs: "SQSClient", queue: str, target: str, chosen: Chosen = Chosen()
     int
         How many were moved.
     """
-
-    def move(message: QueuedMessage) -> None:
+    moved = 0
+    for message in messages(sqs, queue, replace(chosen, can_be_tried=True), are_taken=True):
         sqs.send_message(QueueUrl=target, MessageBody=message.body)
-
-    return _take(sqs, queue, chosen, move)
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=message.receipt)
+        moved += 1
+    return moved
 
 
 def discard(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> int:
     """Delete messages. Parameters are those of `redrive`; returns how many were deleted."""
-    return _take(sqs, queue, chosen, None)
-
-
-def _take(
-    sqs: "SQSClient",
-    queue: str,
-    chosen: Chosen,
-    use: Callable[[QueuedMessage], None] | None,
-) -> int:
-    taken = 0
-    for message in messages(sqs, queue, chosen):
-        if use is not None:
-            if not message.can_be_tried:
-                continue
-            use(message)
+    discarded = 0
+    for message in messages(sqs, queue, chosen, are_taken=True):
         sqs.delete_message(QueueUrl=queue, ReceiptHandle=message.receipt)
-        taken += 1
-    return taken
+        discarded += 1
+    return discarded
 
 
 def _event(body: str) -> dict[str, Any]:

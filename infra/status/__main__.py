@@ -16,7 +16,7 @@ import boto3
 from rich.console import Console
 from rich.table import Table
 
-from handler.ledger import Entry
+from handler.ledger import Entry, Ledger
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.mirror.bucket import Mirror
@@ -26,6 +26,7 @@ from infra.stacks import Stack, find_stack
 __all__ = ["main"]
 
 QUEUES = ("UploadedQueue", "UnfinishedQueue", "FailedQueue", "UndeliveredQueue")
+_LEDGER = "dq_ledger"
 _READING = 16
 
 
@@ -89,16 +90,15 @@ def read(stack: Stack, most: int) -> Status:
 
 def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
     bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="dq_ledger/")
+    ledger = Ledger(S3Location(bucket, _LEDGER))
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{_LEDGER}/")
     keys = (item["Key"] for page in pages for item in page.get("Contents", []))
-
-    def entry(key: str) -> Entry:
-        with store.open(S3Location(bucket, key), FileNotFoundError) as body:
-            return Entry.from_json(b"".join(body.pieces), body.described)
-
+    products = (
+        S3Location(bucket, key.removeprefix(f"{_LEDGER}/").removesuffix(".json")) for key in keys
+    )
     with ThreadPoolExecutor(_READING) as reading:
-        while some := list(islice(keys, _READING)):
-            yield from reading.map(entry, some)
+        while some := list(islice(products, _READING)):
+            yield from reading.map(lambda product: ledger.read(product, store), some)
 
 
 def _mirror(s3: Any, stack: Stack) -> dict[str, str]:
