@@ -25,7 +25,7 @@ help:
 	@echo "make release-check"
 	@echo "             do all that in a clean clone"
 	@echo "make s3-matrix"
-	@echo "             run the handler's tests on localstack's S3 over TLS"
+	@echo "             run the handler's tests on localstack's S3 over TLS and on Ceph's"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (some 15 minutes)"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and as many random cases"
@@ -130,9 +130,10 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-# The handler on another S3 than moto's, over TLS as on AWS.
+# The handler on other S3s than moto's: one over TLS as on AWS, one that is real storage.
 s3-matrix: .venv-localstack/done
-	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python
+	@mkdir -p build
+	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python --ceph build/ceph
 
 conformance: .venv-jwst/done
 	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),200)

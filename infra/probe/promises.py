@@ -232,7 +232,9 @@ def _forgets_aborted_uploads(scratch: Scratch) -> bool:
         upload.put(1, _TAIL)
         raise _Given
     address = {**upload.target.location.address, "UploadId": upload.upload_id}
-    return _refused(lambda: scratch.client.list_parts(**address), "NoSuchUpload", "404")
+    return _refused(
+        lambda: scratch.client.list_parts(**address), "NoSuchUpload", "NoSuchKey", "404"
+    )
 
 
 class _Given(Exception):

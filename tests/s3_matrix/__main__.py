@@ -1,52 +1,79 @@
-"""Run the tests of the handler, and those of all modes, on localstack's S3 over TLS.
+"""Run the tests of the handler on two other S3s: localstack's over TLS, and Ceph's gateway.
 
-Then compare the bytes of every mode's product with those that moto's S3 holds, and let the probe say
-what the server promises.
+On localstack run those of the handler, of all modes and all results; on Ceph, which is real storage,
+those of assembly, results, races and kills. On both the bytes of every mode's product are compared with
+those that moto's S3 holds, and the probe says what the server promises.
 """
 
 import argparse
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from infra.demo.local_aws import PRODUCTS
 from tests.benchmark.servers import absolute, free_port
+from tests.s3_matrix.ceph import CannotRun, ceph, install
 from tests.s3_matrix.server import Server, localstack
 
-TESTS = ("tests/handler", "tests/scenarios/test_modes.py", "tests/scenarios/test_results.py")
-BYTES = Path(__file__).parent / "test_bytes.py"
+BYTES = "tests/s3_matrix/test_bytes.py"
+ON_LOCALSTACK = (
+    "tests/handler",
+    "tests/scenarios/test_modes.py",
+    "tests/scenarios/test_results.py",
+    BYTES,
+)
+ASSEMBLY = "tests/handler/s3/test_assembly.py"
+ON_CEPH = (
+    ASSEMBLY,
+    "tests/scenarios/test_results.py",
+    "tests/scenarios/test_kills.py",
+    BYTES,
+    "tests/s3_matrix/test_races.py",
+    # Ceph encrypts with KMS only what comes over TLS.
+    f"--deselect={ASSEMBLY}::test_encrypted_buckets_work_with_part_copies",
+)
 
 
 def on(server: Server, *command: str) -> int:
     """Run a command with that server as its S3."""
     environment = os.environ | {
         "S3_OF_TESTS": server.endpoint,
-        "S3_OF_TESTS_CERTIFICATE": str(server.certificate),
-        "AWS_CA_BUNDLE": str(server.certificate),
         "AWS_ENDPOINT_URL_S3": server.endpoint,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
+    if server.certificate is not None:
+        environment |= dict.fromkeys(
+            ("S3_OF_TESTS_CERTIFICATE", "AWS_CA_BUNDLE"), str(server.certificate)
+        )
     return subprocess.run([sys.executable, "-m", *command], env=environment, check=False).returncode
+
+
+def tried(name: str, server: Server, tests: tuple[str, ...]) -> int:
+    """Run tests, and the probe; return pytest's exit code."""
+    print(f"{name} at {server.endpoint}", flush=True)
+    # One process: the tests share the server's buckets.
+    failed = on(server, "pytest", "-n", "0", *tests)
+    on(server, "infra", "probe", f"s3://{PRODUCTS}/probe")
+    return failed
 
 
 def main() -> None:
     """Run all of it; the exit code is that of what failed first."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--localstack", type=absolute, required=True, help="its interpreter")
+    parser.add_argument("--ceph", type=absolute, required=True, help="where its packages go")
     arguments = parser.parse_args()
     with localstack(arguments.localstack, free_port()) as server:
-        print(f"localstack's S3 at {server.endpoint}", flush=True)
-        # One process: the tests share the server's buckets.
-        tests = ("pytest", "-n", "0", *TESTS, str(BYTES))
-        failed = on(server, *tests)
-        on(server, "infra", "probe", f"s3://{PRODUCTS}/probe")
-    print(
-        "Ceph's gateway: skipped, for it is in no package index; S3_OF_TESTS=http://... has the "
-        "same tests run on any S3 that runs already"
-    )
+        failed = tried("localstack's S3", server, ON_LOCALSTACK)
+    try:
+        install(arguments.ceph)
+    except CannotRun as exc:
+        print(f"Ceph's gateway: skipped, {exc}")
+    else:
+        with ceph(arguments.ceph) as server:
+            failed = tried("Ceph's gateway", server, ON_CEPH) or failed
     sys.exit(failed)
 
 

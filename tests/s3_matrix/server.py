@@ -15,17 +15,17 @@ from botocore.exceptions import BotoCoreError
 
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 
-__all__ = ["Server", "another_s3", "localstack"]
+__all__ = ["Server", "another_s3", "localstack", "wait_for"]
 
 _REGION = "us-east-1"
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running S3: its address, and the certificate that it is known by."""
+    """A running S3: its address, and the certificate that it is known by over TLS."""
 
     endpoint: str
-    certificate: Path
+    certificate: Path | None = None
 
 
 @dataclass
@@ -75,7 +75,7 @@ def localstack(interpreter: Path, port: int) -> Iterator[Server]:
                 stderr=subprocess.STDOUT,
             )
         try:
-            _wait_for(server, process, folder / "log")
+            wait_for(server, process, folder / "log")
             yield server
         finally:
             process.terminate()
@@ -103,18 +103,25 @@ def _settings(folder: Path, port: int) -> dict[str, str]:
     }
 
 
-def _wait_for(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_for(server: Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    """Wait until a server answers.
+
+    Raises
+    ------
+    RuntimeError, TimeoutError
+        If it ends instead, or is silent.
+    """
     client = boto3.client(
         "s3",
         endpoint_url=server.endpoint,
         region_name=_REGION,
-        verify=str(server.certificate),
+        verify=str(server.certificate) if server.certificate else None,
         aws_access_key_id="local",
         aws_secret_access_key="local",  # noqa: S106  # of a server that asks for none
     )
     for _ in range(240):
         if process.poll() is not None:
-            raise RuntimeError(f"localstack has ended: {log.read_text()[-2000:]}")
+            raise RuntimeError(f"{server.endpoint} has ended: {log.read_text()[-2000:]}")
         with suppress(BotoCoreError):
             client.list_buckets()
             return
