@@ -106,7 +106,7 @@ def image_header(
         header[f"NAXIS{axis}"] = size
     header["PCOUNT"] = (0, "number of parameters")
     header["GCOUNT"] = (1, "number of groups")
-    if pixel_format.unsigned:
+    if pixel_format.offset:
         header["BSCALE"] = 1
         header["BZERO"] = 1 << (pixel_format.bitpix - 1)
     header["EXTNAME"] = (name, "extension name")

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from astropy.io import fits
 
+from core.datamodel import check_opens
 from core.errors import InputRejected
 from core.hdus import Hdu, find, find_all
 from core.keywords import Keywords
 from core.kinds import ENTAILS, Entailment, Kind, kind_of
-from core.pixels import FLOAT32, PixelFormat, format_of
+from core.pixels import format_of
 from core.stripes import StripeReadout
 from core.subarray import Subarray
 
@@ -18,7 +19,6 @@ __all__ = ["Exposure"]
 
 log = logging.getLogger(__name__)
 
-_SCI_FORMATS = (PixelFormat(16, unsigned=True), FLOAT32)
 _LONGEST_AXIS = 8192
 """Rows or columns; the longest axis that a detector of JWST is read out with has 3200."""
 _MOST_PIXELS = 16 * 1024 * 1024
@@ -39,10 +39,6 @@ class Exposure:
         Ramp, superstripe or guider.
     shape : tuple of int
         Of SCI: (nints, ngroups, ny, nx).
-    subarray : `~core.subarray.Subarray` or None
-        The rectangle read out, in the science frame; None where keywords are missing.
-    stripes : `~core.stripes.StripeReadout` or None
-        The stripe keywords; None where MSTR_RD1 is absent.
     superstripes : int
         SSTR_NST; 0 where it is absent.
     """
@@ -51,8 +47,6 @@ class Exposure:
     hdus: tuple[Hdu, ...]
     kind: Kind
     shape: tuple[int, int, int, int]
-    subarray: Subarray | None
-    stripes: StripeReadout | None
     superstripes: int
 
     @classmethod
@@ -69,9 +63,9 @@ class Exposure:
         Raises
         ------
         InputRejected
-            If there is not one SCI, or it is not a 4-D image of uint16 or float32 pixels, larger
-            than any that JWST takes, a keyword holds a value of the wrong type, or the
-            integrations are no multiple of SSTR_NST.
+            If there is not one SCI, it is not a 4-D image or larger than any that JWST takes, a
+            keyword that says of which kind the exposure is holds a value that it cannot have, or
+            the `jwst` data models cannot open what the step passes on.
         """
         keywords = Keywords(hdus[0].header, name)
         superstripes = keywords.integer("SSTR_NST") or 0
@@ -80,12 +74,10 @@ class Exposure:
             hdus=hdus,
             kind=kind_of(keywords, superstripes),
             shape=_science_shape(hdus, name),
-            subarray=Subarray.from_keywords(keywords),
-            stripes=StripeReadout.from_keywords(keywords),
             superstripes=superstripes,
         )
-        exposure._check_integrations()
         exposure._check_size()
+        check_opens(hdus, exposure.kind, name)
         return exposure
 
     @property
@@ -97,6 +89,28 @@ class Exposure:
     def keywords(self) -> Keywords:
         """Those of the primary header."""
         return Keywords(self.header, self.name)
+
+    @property
+    def subarray(self) -> Subarray | None:
+        """The rectangle read out, in the science frame; None where keywords are missing.
+
+        Raises
+        ------
+        InputRejected
+            If a keyword is no integer, or a corner is less than 1: where a mask is to be cut.
+        """
+        return Subarray.from_keywords(self.keywords)
+
+    @property
+    def stripes(self) -> StripeReadout | None:
+        """The stripe keywords; None where MSTR_RD1 is absent.
+
+        Raises
+        ------
+        InputRejected
+            If a keyword is no integer.
+        """
+        return StripeReadout.from_keywords(self.keywords)
 
     @property
     def entails(self) -> Entailment:
@@ -128,15 +142,21 @@ class Exposure:
         Returns
         -------
         `~core.hdus.Hdu` or None
-            The array's HDU; None where zeros take its place.
+            The array's HDU; None where zeros take its place, or it has no data.
 
         Raises
         ------
         InputRejected
-            If the input has something else of that name: a table, or an array of other axes.
+            If the input has something else of that name: a table, an array of other axes, or one
+            of another EXTVER only.
         """
+        found = find_all(self.hdus, name)
         hdu = find(self.hdus, name)
-        if hdu is None or (hdu.is_image and hdu.shape == shape):
+        if found and hdu is None:
+            raise InputRejected(f"{self.name}: {name} has EXTVER {found[0].version}, expected 1")
+        if hdu is None or (hdu.is_image and not hdu.shape):
+            return None
+        if hdu.is_image and hdu.shape == shape:
             return hdu
         if not hdu.is_image or len(hdu.shape) != len(shape):
             raise InputRejected(
@@ -148,7 +168,14 @@ class Exposure:
         )
         return None
 
-    def _check_integrations(self) -> None:
+    def check_integrations(self) -> None:
+        """Check that integration i belongs to stripe i mod SSTR_NST for every one of them.
+
+        Raises
+        ------
+        InputRejected
+            If the integrations are no multiple of SSTR_NST.
+        """
         if self.kind is Kind.SUPERSTRIPE and self.shape[0] % self.superstripes:
             raise InputRejected(
                 f"{self.name}: {self.shape[0]} integrations are no multiple of "
@@ -171,9 +198,7 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
     shape = sci.shape
     if len(shape) != 4 or 0 in shape:
         raise InputRejected(f"{name}: SCI has shape {shape}, expected (nints, ngroups, ny, nx)")
-    pixel_format = format_of(sci.header, f"{name}, SCI")
-    if pixel_format not in _SCI_FORMATS:
-        raise InputRejected(f"{name}: SCI holds {pixel_format}, expected uint16 or float32")
+    format_of(sci.header, f"{name}, SCI")  # refuses what is scaled
     return shape[0], shape[1], shape[2], shape[3]
 
 
@@ -183,5 +208,7 @@ def _only_science(hdus: tuple[Hdu, ...], name: str) -> Hdu:
         raise InputRejected(f"{name}: {len(images)} HDUs are named SCI, expected one")
     if not images or not images[0].is_image:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
-        raise InputRejected(f"{name}: no SCI image among its HDUs ({names})")
+        raise InputRejected(f"{name}: no SCI image among its HDUs ({names}); is it compressed?")
+    if images[0].version != 1:
+        raise InputRejected(f"{name}: SCI has EXTVER {images[0].version}, expected 1")
     return images[0]

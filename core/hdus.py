@@ -56,6 +56,11 @@ class Hdu:
         return (Keywords(self.header, "extension").text("EXTNAME") or "").strip().upper()
 
     @property
+    def version(self) -> int:
+        """EXTVER; 1 where there is none (FITS Standard 4.0, section 4.4.2.6)."""
+        return Keywords(self.header, "extension").integer("EXTVER") or 1
+
+    @property
     def end(self) -> int:
         """Offset of the first byte after the HDU's padding."""
         return self.data_start + self.data_length + padding(self.data_length)
@@ -78,8 +83,8 @@ def padding(length: int) -> int:
 
 
 def find(hdus: tuple[Hdu, ...], name: str) -> Hdu | None:
-    """Return the first HDU of that EXTNAME, or None."""
-    return next(iter(find_all(hdus, name)), None)
+    """Return the first HDU of that EXTNAME whose EXTVER is 1, or None."""
+    return next((hdu for hdu in find_all(hdus, name) if hdu.version == 1), None)
 
 
 def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:

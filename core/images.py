@@ -5,13 +5,14 @@ Nothing is decompressed: what is small in the file is small in memory.
 
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.hdus import Hdu, locate
 from core.pixels import format_of
 
-__all__ = ["data_of", "decode", "first_image", "locate_in"]
+__all__ = ["data_of", "decode", "first_image", "locate_in", "whole_numbers"]
 
 
 def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
@@ -52,7 +53,7 @@ def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
     Raises
     ------
     InputRejected
-        If the pixels are scaled, other than by the convention for unsigned integers.
+        If the pixels are scaled, other than by the convention for integers of the other sign.
     """
     return format_of(hdu.header, f"{name}, {hdu.name}").decode(stored).reshape(hdu.shape)
 
@@ -66,6 +67,34 @@ def first_image(content: bytes, name: str) -> NDArray[Any]:
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)
     raise InputRejected(f"{name}: no image among its HDUs")
+
+
+def whole_numbers(pixels: NDArray[Any], name: str) -> NDArray[Any]:
+    """Return flags as integers: floats that are whole numbers are taken for them.
+
+    Parameters
+    ----------
+    pixels : ndarray
+        Flags, in whatever type they were stored.
+    name : str
+        Where they are from, for messages.
+
+    Raises
+    ------
+    InputRejected
+        If a pixel is no whole number of 32 bits.
+    """
+    if pixels.dtype.kind != "f":
+        return pixels
+    # NaN is neither less nor equal, and so is found, too.
+    wrong = ~((pixels >= 0) & (pixels < 1 << 32) & (pixels == np.floor(pixels)))
+    if wrong.any():
+        first = float(pixels[wrong][0])
+        raise InputRejected(
+            f"{name}: {np.count_nonzero(wrong)} pixels are no whole numbers from 0 to 2**32 - 1, "
+            f"the first of them is {first}; expected flags"
+        )
+    return pixels.astype(np.uint32)
 
 
 def data_of(hdu: Hdu, content: bytes) -> memoryview:

@@ -66,6 +66,25 @@ class Keywords:
             return value
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected a string")
 
+    def word(self, keyword: str) -> str | None:
+        """Return the word that a keyword holds, or None where it is absent or undefined.
+
+        The schemas of the data models list words in capitals, without blanks before them; `jwst`
+        drops a value that is written otherwise, and so chooses otherwise.
+
+        Raises
+        ------
+        Exception
+            `error`, if the keyword holds anything but such a word.
+        """
+        value = self.text(keyword)
+        if value is not None and value != value.strip().upper():
+            raise self.error(
+                f"{self.name}: {keyword} is {value!r}, expected {value.strip().upper()!r}: jwst "
+                "knows it in capitals only"
+            )
+        return value
+
     def _value(self, keyword: str) -> object:
         value = self.header.get(keyword)
         return None if isinstance(value, fits.card.Undefined) else value

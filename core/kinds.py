@@ -76,7 +76,12 @@ def kind_of(keywords: Keywords, superstripes: int) -> Kind:
         Its primary header's.
     superstripes : int
         SSTR_NST; 0 where it is absent.
+
+    Raises
+    ------
+    InputRejected
+        If EXP_TYPE is not written as `jwst` knows it.
     """
-    if (keywords.text("EXP_TYPE") or "").upper() in _GUIDER_TYPES:
+    if keywords.word("EXP_TYPE") in _GUIDER_TYPES:
         return Kind.GUIDER
     return Kind.SUPERSTRIPE if superstripes > 0 else Kind.RAMP

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from core.errors import InputRejected, ReferenceUnavailable
 from core.flags import FlagDefinition, translate
 from core.hdus import Hdu, find
-from core.images import data_of, decode, locate_in
+from core.images import data_of, decode, locate_in, whole_numbers
 from core.keywords import Keywords
 from core.subarray import Subarray
 
@@ -36,13 +36,16 @@ class Mask:
     instrument : str
         INSTRUME, in upper case.
     subarray : `~core.subarray.Subarray` or None
-        What the header declares; None where it declares nothing.
+        What the header declares; None where it declares nothing or only a part.
+    corner : tuple of int or None
+        SUBSTRT1 and SUBSTRT2, 1-based, each by itself: stripes need one of them only.
     """
 
     name: str
     dq: NDArray[np.uint32]
     instrument: str
     subarray: Subarray | None
+    corner: tuple[int | None, int | None] = (None, None)
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> "Mask":
@@ -58,8 +61,8 @@ class Mask:
         Raises
         ------
         ReferenceUnavailable
-            If it is no FITS file, is compressed, has no 2-D integer DQ array, or its DQ_DEF table
-            cannot be read.
+            If it is no FITS file, is compressed, has no 2-D DQ array of whole numbers, or its
+            DQ_DEF table cannot be read.
         """
         try:
             hdus = locate_in(content, name)
@@ -74,6 +77,7 @@ class Mask:
             dq=standard,
             instrument=(keywords.text("INSTRUME") or "").upper(),
             subarray=Subarray.from_keywords(keywords),
+            corner=(keywords.integer("SUBSTRT1"), keywords.integer("SUBSTRT2")),
         )
 
     @property
@@ -113,12 +117,12 @@ def _dq_array(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
         raise ReferenceUnavailable(f"{name}: no DQ array among its HDUs ({names})")
-    if not hdu.is_image or len(hdu.shape) != 2 or hdu.header["BITPIX"] < 0:
+    if not hdu.is_image or len(hdu.shape) != 2:
         raise ReferenceUnavailable(
-            f"{name}: DQ is {hdu.header.get('XTENSION')} of shape {hdu.shape} with BITPIX "
-            f"{hdu.header['BITPIX']}, expected a 2-D image of integers"
+            f"{name}: DQ is {hdu.header.get('XTENSION')} of shape {hdu.shape}, expected a 2-D image"
         )
-    return decode(hdu, data_of(hdu, content), name).astype(np.uint32, copy=False)
+    flags = whole_numbers(decode(hdu, data_of(hdu, content), name), f"{name}, DQ")
+    return flags.astype(np.uint32, copy=False)
 
 
 def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDefinition]:

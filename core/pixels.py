@@ -25,13 +25,13 @@ class PixelFormat:
     ----------
     bitpix : int
         BITPIX.
-    unsigned : bool
-        Whether the pixels are unsigned integers, stored as signed ones less 2**(BITPIX - 1)
-        (FITS Standard 4.0, section 4.4.2.5, table 11).
+    offset : bool
+        Whether integers are stored less 2**(BITPIX - 1): unsigned ones as signed, and bytes, which
+        FITS has as unsigned, from signed ones (FITS Standard 4.0, section 4.4.2.5, table 11).
     """
 
     bitpix: int
-    unsigned: bool = False
+    offset: bool = False
 
     @property
     def itemsize(self) -> int:
@@ -54,18 +54,18 @@ class PixelFormat:
         Returns
         -------
         1-d ndarray
-            Unsigned integers if `unsigned`, else the stored type; big-endian.
+            Integers of the other sign if `offset`, else the stored type; big-endian.
         """
         raw: NDArray[Any] = np.frombuffer(stored, dtype=_STORED[self.bitpix])
-        if not self.unsigned:
+        if not self.offset:
             return raw
-        # Adding 2**(n-1) to a signed word and reading it as unsigned is flipping its top bit.
+        # Adding 2**(n-1) to a word and reading it with the other sign is flipping its top bit.
         words = raw.view(raw.dtype.str.replace("i", "u"))
         flipped: NDArray[Any] = words ^ words.dtype.type(1 << (self.bitpix - 1))
-        return flipped
+        return flipped.view("i1") if self.bitpix == 8 else flipped
 
     def __str__(self) -> str:
-        sign = "u" if self.unsigned or self.bitpix == 8 else ""
+        sign = "u" if self.offset is not (self.bitpix == 8) and self.is_integer else ""
         return f"{sign}{'int' if self.is_integer else 'float'}{abs(self.bitpix)}"
 
 
@@ -85,16 +85,17 @@ def format_of(header: fits.Header, name: str) -> PixelFormat:
     Raises
     ------
     InputRejected
-        If the pixels are scaled, other than by the convention for unsigned integers.
+        If the pixels are scaled, other than by the convention for integers of the other sign.
     """
     bitpix, bscale, bzero = header["BITPIX"], header.get("BSCALE", 1), header.get("BZERO", 0)
     if bscale == 1 and bzero == 0:
         return PixelFormat(bitpix)
-    if bscale == 1 and bitpix > 8 and bzero == 1 << (bitpix - 1):
-        return PixelFormat(bitpix, unsigned=True)
+    of_other_sign = -(1 << 7) if bitpix == 8 else 1 << (abs(bitpix) - 1)
+    if bscale == 1 and bitpix > 0 and bzero == of_other_sign:
+        return PixelFormat(bitpix, offset=True)
     raise InputRejected(
         f"{name}: BITPIX={bitpix} with BSCALE={bscale!r} and BZERO={bzero!r}, "
-        "expected unscaled pixels or unsigned integers"
+        "expected unscaled pixels, unsigned integers or signed bytes"
     )
 
 

@@ -17,7 +17,7 @@ from core.step import DataQuality
 
 __all__ = ["NO_MASK", "Encoding", "HeaderValues", "compose", "product_name"]
 
-_UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, unsigned=True)
+_UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, offset=True)
 NO_MASK = "N/A"
 """What jwst writes into R_MASK where CRDS has no mask for an exposure."""
 

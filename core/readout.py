@@ -43,11 +43,12 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
     Raises
     ------
     InputRejected
-        If the exposure lacks subarray keywords, contradicts itself, or was read out where the
-        mask has no pixels.
+        If the exposure lacks subarray keywords, contradicts itself, was read out where the
+        mask has no pixels, or its integrations are no multiple of SSTR_NST.
     ReferenceUnavailable
         If the mask does not say what it covers.
     """
+    exposure.check_integrations()
     science = exposure.subarray
     if science is None:
         raise InputRejected(f"{exposure.name}: SUBSTRT1, SUBSTRT2, SUBSIZE1 or SUBSIZE2 is missing")
@@ -116,15 +117,15 @@ def _gather(
 
 def _fast_window(mask: Mask, exposure: Exposure, axis: int, science: Subarray) -> slice:
     """The exposure's window along the fast axis (0: rows, 1: columns) of the mask."""
-    if mask.subarray is None:
+    start = mask.corner[1 - axis]
+    if start is None:
         return slice(None)
-    starts = (science.ystart, mask.subarray.ystart), (science.xstart, mask.subarray.xstart)
-    first = starts[axis][0] - starts[axis][1]
+    first = (science.ystart, science.xstart)[axis] - start
     stop = first + (science.ysize, science.xsize)[axis]
     if first < 0 or stop > mask.dq.shape[axis]:
         raise InputRejected(
             f"{exposure.name}: stripes read out where the mask has no pixels: science {science}; "
-            f"{mask.name} {mask.subarray}; fast axis {first} to {stop} of {mask.dq.shape[axis]}"
+            f"{mask.name} starts at {start}; fast axis {first} to {stop} of {mask.dq.shape[axis]}"
         )
     return slice(first, stop)
 

@@ -1,6 +1,7 @@
 """The step: initialise the data-quality planes of an exposure and set the mask's flags in them."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.flags import DO_NOT_USE
+from core.images import whole_numbers
 from core.mask import Mask
 from core.readout import cut
 
@@ -25,7 +27,8 @@ class DataQuality:
         Standard flags, science frame.
     groups : ndarray of uint8
         The flags that the step sets in every group: one plane per stripe,
-        (1 or SSTR_NST, ny, nx). A guider exposure has no GROUPDQ for them.
+        (1 or SSTR_NST, ny, nx); one plane where no mask applies. A guider exposure has no
+        GROUPDQ for them.
     """
 
     image: NDArray[np.uint32]
@@ -36,7 +39,7 @@ def initialize(
     exposure: Exposure,
     mask: Mask | None,
     existing: NDArray[np.uint32] | None = None,
-    user: NDArray[np.integer] | None = None,
+    user: NDArray[Any] | None = None,
 ) -> DataQuality:
     """Initialise the data-quality planes and set the flags of the mask in them.
 
@@ -51,8 +54,8 @@ def initialize(
         The mask; None where there is none.
     existing : ndarray of uint32 or None
         The data-quality image that the input has already.
-    user : ndarray of integers or None
-        User-supplied flags, merged with the mask's.
+    user : ndarray or None
+        User-supplied flags, integers or floats that are whole numbers, merged with the mask's.
 
     Returns
     -------
@@ -62,8 +65,8 @@ def initialize(
     Raises
     ------
     InputRejected
-        If the user's image is not of integers or not of the cut mask's shape, or the mask cannot
-        be cut to the readout (`core.readout.cut`).
+        If the user's image is not of whole numbers or not of the cut mask's shape, or the mask
+        cannot be cut to the readout (`core.readout.cut`).
     ReferenceUnavailable
         If the mask does not say what it covers.
     """
@@ -71,14 +74,16 @@ def initialize(
     if user is not None and mask is not None:
         flags = flags | _user_flags(user, exposure)
     image = flags if existing is None else flags | existing
-    planes = flags.astype(np.uint8) & np.uint8(DO_NOT_USE)
+    # Without a mask one plane of nothing is set in every group, whatever the stripes.
+    set_in_groups = flags if mask is not None else np.zeros(exposure.image_shape, np.uint32)
+    planes = set_in_groups.astype(np.uint8) & np.uint8(DO_NOT_USE)
     return DataQuality(image=image, groups=planes.reshape(-1, *exposure.image_shape))
 
 
-def _user_flags(user: NDArray[np.integer], exposure: Exposure) -> NDArray[np.uint32]:
-    if user.dtype.kind not in "iu" or user.shape != exposure.plane_shape:
+def _user_flags(user: NDArray[Any], exposure: Exposure) -> NDArray[np.uint32]:
+    if user.shape != exposure.plane_shape:
         raise InputRejected(
             f"{exposure.name}: the user-supplied DQ is {user.dtype.name} of shape {user.shape}, "
             f"expected integers of shape {exposure.plane_shape}"
         )
-    return user.astype(np.uint32)
+    return whole_numbers(user, f"{exposure.name}, user-supplied DQ").astype(np.uint32)

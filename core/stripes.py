@@ -73,7 +73,7 @@ class StripeReadout:
             return None
         return cls(
             name=keywords.name,
-            subarray_name=(keywords.text("SUBARRAY") or "").upper(),
+            subarray_name=keywords.word("SUBARRAY") or "",
             reads1=reads1,
             skips1=keywords.integer("MSTR_SK1"),
             reads2=keywords.integer("MSTR_RD2"),

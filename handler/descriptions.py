@@ -6,6 +6,7 @@ from dataclasses import astuple
 import numpy as np
 from numpy.typing import NDArray
 
+from core.errors import InputRejected
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels
 from handler.event import (
@@ -66,8 +67,7 @@ def planes_summary(exposure: Exposure, dq: NDArray[np.uint32]) -> tuple[FlagSumm
     digest = hashlib.sha256(repr(dq.shape).encode())
     digest.update(indices.astype(">u4").data)
     digest.update(flags.astype(">u4").data)
-    window = None if exposure.subarray is None else astuple(exposure.subarray)
-    row = CatalogueRow(_parameters(exposure), window, digest.hexdigest())
+    row = CatalogueRow(_parameters(exposure), _window(exposure), digest.hexdigest())
     return _flag_summary(flags, dq.size), row
 
 
@@ -78,6 +78,15 @@ def _flag_summary(flags: NDArray[np.uint32], pixels: int) -> FlagSummary:
     }
     unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0
     return FlagSummary(pixels, counts, unusable, unusable / pixels)
+
+
+def _window(exposure: Exposure) -> tuple[int, int, int, int] | None:
+    """What was read out; None where the keywords say no such thing, as they may without a mask."""
+    try:
+        subarray = exposure.subarray
+    except InputRejected:
+        return None
+    return None if subarray is None else astuple(subarray)
 
 
 def _parameters(exposure: Exposure) -> dict[str, Value]:

@@ -9,6 +9,7 @@ from core.errors import InputRejected
 from core.exposure import Exposure
 from core.hdus import locate
 from core.images import decode, first_image
+from core.metadata import check_metadata
 from handler.requests import ExposureRequest
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore, StoredObject, Window
@@ -49,7 +50,7 @@ def is_asked_for(request: ExposureRequest, source: StoredObject) -> bool:
 
 
 def read_exposure(source: StoredObject, store: ObjectStore) -> Exposure:
-    """Read the headers, and nothing but the headers.
+    """Read the headers and the metadata, and nothing else.
 
     Parameters
     ----------
@@ -64,8 +65,11 @@ def read_exposure(source: StoredObject, store: ObjectStore) -> Exposure:
         If it is no exposure.
     """
     name = str(source.location)
-    hdus = locate(Window(store, source, InputRejected).read, source.size, name)
-    return Exposure.from_hdus(hdus, name)
+    read = Window(store, source, InputRejected).read
+    hdus = locate(read, source.size, name)
+    exposure = Exposure.from_hdus(hdus, name)
+    check_metadata(hdus, read, name)  # they lie where the last header was read
+    return exposure
 
 
 def existing_image(

@@ -83,6 +83,12 @@ class Mappings:
         selector = self.load(context).selector
         return sorted(name for name, mapping in selector.items() if is_applicable(str(mapping)))
 
+    def named_by(self, name: str) -> list[str]:
+        """Return the rule files that a context or an instrument's mapping names."""
+        return [
+            str(found) for found in self.load(name).selector.values() if is_applicable(str(found))
+        ]
+
     def chain(self, context: str, instrument: str) -> Iterable[str]:
         """Walk from a context to an instrument's rules for MASK.
 

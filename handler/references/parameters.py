@@ -11,6 +11,7 @@ from types import MappingProxyType
 from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
+from core.keywords import Keywords
 
 __all__ = ["FITS_KEYWORDS", "UNDEFINED", "Value", "known_parameters", "matching_parameters"]
 
@@ -72,15 +73,25 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
 )
 
 
+_FREE_TEXT = frozenset(
+    {
+        "META.CALIBRATION_SOFTWARE_VERSION",
+        "META.OBSERVATION.DATE",
+        "META.OBSERVATION.TIME",
+    }
+)
+"""Parameters that hold no word of a list."""
+
+
 def matching_parameters(
-    header: fits.Header, parameters: Iterable[str], rule: str
+    keywords: Keywords, parameters: Iterable[str], rule: str
 ) -> dict[str, Value]:
     """Return what an exposure says of the parameters that a rule matches on.
 
     Parameters
     ----------
-    header : `~astropy.io.fits.Header`
-        The exposure's primary header.
+    keywords : `~core.keywords.Keywords`
+        Those of the exposure's primary header.
     parameters : iterable of str
         The rule's own list, such as ``META.INSTRUMENT.DETECTOR``.
     rule : str
@@ -95,13 +106,19 @@ def matching_parameters(
     ------
     ReferenceUnavailable
         If the FITS keyword of a parameter is not known.
+    InputRejected
+        If a keyword holds a word that `jwst` does not know, for it is not in capitals.
     """
+    header = keywords.header
     names = [parameter.upper() for parameter in parameters]
     for name in names:
         if name not in FITS_KEYWORDS:
             raise ReferenceUnavailable(
                 f"{rule}: matches on {name}, whose FITS keyword is not known here"
             )
+    for name in names:
+        if name not in _FREE_TEXT and isinstance(header.get(FITS_KEYWORDS[name]), str):
+            keywords.word(FITS_KEYWORDS[name])
     return {name: _value(header, FITS_KEYWORDS[name]) for name in names}
 
 

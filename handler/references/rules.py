@@ -138,6 +138,9 @@ class Rules:
         for mapping in self.mappings.chain(name, _instrument(keywords)):
             _refuse_bad(mapping, server)
             chain.append(mapping)
+        # crds refuses a context for an instrument that has a bad rule file of whatever type.
+        for mapping in self.mappings.named_by(chain[1]) if len(chain) > 1 else ():
+            _refuse_bad(mapping, server, f", and named by {chain[1]}")
         if not chain[-1].endswith(".rmap"):
             return BestReference(name, None)
         mask = self._evaluate(chain[-1], keywords)
@@ -177,7 +180,7 @@ class Rules:
     def _evaluate(self, name: str, keywords: Keywords) -> str | None:
         """Ask the rules for MASK; None where they say that none applies."""
         rules = self.mappings.load(name)
-        parameters = matching_parameters(keywords.header, rules.get_required_parkeys(), name)
+        parameters = matching_parameters(keywords, rules.get_required_parkeys(), name)
         _check_date(parameters, keywords.name)
         conditioned = utils.condition_header(parameters)
         try:
@@ -211,15 +214,15 @@ def read_text(location: S3Location, client: "S3Client") -> str:
 
 
 def _instrument(keywords: Keywords) -> str:
-    instrument = keywords.text("INSTRUME")
+    instrument = keywords.word("INSTRUME")
     if not instrument:
         raise InputRejected(f"{keywords.name}: INSTRUME is missing")
-    return instrument.upper()
+    return instrument
 
 
-def _refuse_bad(name: str, server: ServerConfig) -> None:
+def _refuse_bad(name: str, server: ServerConfig, where: str = "") -> None:
     if name in server.bad_files:
-        raise ReferenceUnavailable(f"{name}: on the server's list of bad files")
+        raise ReferenceUnavailable(f"{name}: on the server's list of bad files{where}")
 
 
 def _check_date(parameters: Mapping[str, Value], name: str) -> None:

@@ -6,7 +6,7 @@ from core.layout import ByteRange, Converted, Copied, Layout, Literal, Merged, R
 from core.pixels import PixelFormat
 
 SOURCE = np.random.default_rng(7).integers(0, 256, 4096, dtype=np.uint8).tobytes()
-UINT16 = PixelFormat(16, unsigned=True)
+UINT16 = PixelFormat(16, offset=True)
 
 
 def repeated(planes: list[bytes], each: int, count: int) -> tuple[Repeated, bytes]:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
+from core.hdus import Hdu
 from core.keywords import Keywords
 from core.kinds import Kind
 from core.mask import Mask
@@ -28,7 +29,8 @@ SMALL = RNG.integers(0, 2**32, (40, 60), dtype=np.uint32)
 
 
 def mask(dq: np.ndarray, area: tuple[int, ...] | None, instrument: str = "NIRCAM") -> Mask:
-    return Mask("mask.fits", dq, instrument, Subarray(*area) if area else None)
+    subarray = Subarray(*area) if area else None
+    return Mask("mask.fits", dq, instrument, subarray, area[:2] if area else (None, None))
 
 
 def exposure(
@@ -38,12 +40,13 @@ def exposure(
     **header: Any,
 ) -> Exposure:
     """`image` is (ny, nx); by default what the keywords say."""
-    subarray = Subarray(*area) if area else None
-    shape = image or (subarray.ysize, subarray.xsize)
-    stripes = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
-    return Exposure(
-        "x.fits", (), kind, (4, 2, *shape), subarray, stripes, header.get("SSTR_NST", 0)
-    )
+    names = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
+    keywords = dict(zip(names, area, strict=True)) if area else {}
+    shape = image or (area[3], area[2])
+    primary = Hdu(fits.Header(keywords | header), 0, 0, 0)
+    superstripes = header.get("SSTR_NST", 0)
+    integrations = max(superstripes, 1) * 2
+    return Exposure("x.fits", (primary,), kind, (integrations, 2, *shape), superstripes)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from core.kinds import Kind
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose, product_name
 from core.step import DataQuality, initialize
-from infra.demo.samples.exposures import primary_header
+from core.subarray import Subarray
+from infra.demo.samples.exposures import int_times, primary_header
 from infra.demo.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
@@ -74,7 +75,7 @@ def test_kinds() -> None:
     assert read(raw()).kind is Kind.RAMP
     assert read(raw("nircam-superstripe", (64, 2, 8, 64))).kind is Kind.SUPERSTRIPE
     assert read(raw("fgs1-track")).kind is Kind.GUIDER
-    assert read(raw("fgs1-track", EXP_TYPE="fgs_fineguide")).kind is Kind.GUIDER
+    assert read(raw("fgs1-track", EXP_TYPE="FGS_FINEGUIDE")).kind is Kind.GUIDER
     assert read(raw("fgs1-track", EXP_TYPE="FGS_IMAGE")).kind is Kind.RAMP
 
 
@@ -83,20 +84,59 @@ def test_kinds() -> None:
     [
         (raw(shape=(3, 8, 64)), "SCI has shape"),
         (raw().replace(b"EXTNAME = 'SCI", b"EXTNAME = 'SKY"), "no SCI image among its HDUs"),
-        (raw().replace(b"BZERO   =                32768", b"BZERO   =                    0"), "SCI holds int16"),
         (raw().replace(b"BZERO   =                32768", b"BZERO   =                   99"), "BZERO=99"),
         (raw("nircam-sub64p", SHAPE, fits.ImageHDU(np.zeros(SHAPE, np.uint16), name="SCI")), "2 HDUs are named SCI"),
         (raw(shape=(1, 1, 1, 9000)), "a data-quality plane of .1, 9000. pixels, expected at most 8192"),
-        (raw(SUBSTRT1=0), "corner must be at least"),
-        (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
-        (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
         (raw(EXP_TYPE=5), "EXP_TYPE is 5, expected a string"),
-        (raw("nircam-superstripe", (65, 2, 8, 64)), "65 integrations are no multiple of SSTR_NST=64"),
+        (raw("fgs1-track", EXP_TYPE="fgs_track"), "EXP_TYPE is 'fgs_track', expected 'FGS_TRACK'"),
+        (raw("fgs1-track", EXP_TYPE=" FGS_TRACK"), "EXP_TYPE is ' FGS_TRACK', expected 'FGS_TRACK'"),
+        (raw(SSTR_NST=2.0), "SSTR_NST is 2.0, expected an integer"),
     ],
 )  # fmt: skip
 def test_exposures_that_are_none_are_rejected(content: bytes, message: str) -> None:
     with pytest.raises(InputRejected, match=message):
         read(content)
+
+
+ODD_GEOMETRY = [
+    (raw(SUBSTRT1=0), "corner must be at least"),
+    (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
+    (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
+    (raw("nircam-superstripe", (65, 2, 8, 64)), "65 integrations are no multiple of SSTR_NST=64"),
+]
+
+
+@pytest.mark.parametrize(("content", "message"), ODD_GEOMETRY)
+def test_geometry_that_makes_no_sense_is_rejected_where_a_mask_applies(
+    content: bytes, message: str
+) -> None:
+    whole = Mask(
+        "mask.fits", np.zeros((2048, 2048), np.uint32), "NIRCAM", Subarray(1, 1, 2048, 2048)
+    )
+    with pytest.raises(InputRejected, match=message):
+        initialize(read(content), whole)
+
+
+@pytest.mark.parametrize("content", [content for content, _ in ODD_GEOMETRY])
+def test_geometry_that_makes_no_sense_does_not_matter_without_a_mask(content: bytes) -> None:
+    with fits.open(BytesIO(product(content))) as hdus:
+        assert hdus["GROUPDQ"].data.shape == hdus["SCI"].data.shape
+        assert not hdus["GROUPDQ"].data.any()
+
+
+@pytest.mark.parametrize("kind", ["u1", "i1", "i2", "i4", "u4", "i8", "f8"])
+def test_science_pixels_of_any_type_are_kept_or_become_float32(kind: str) -> None:
+    sci = (np.arange(np.prod(SHAPE)) % 100 - (0 if kind[0] == "u" else 50)).astype(kind)
+    hdus = [
+        fits.PrimaryHDU(header=primary_header(MODE["nircam-sub64p"])),
+        fits.ImageHDU(sci.reshape(SHAPE), name="SCI"),
+    ]
+    buffer = BytesIO()
+    fits.HDUList(hdus).writeto(buffer)
+    for encoding, expected in ((Encoding.NATIVE, kind), (Encoding.FLOAT32, "f4")):
+        made = fits.getdata(BytesIO(product(buffer.getvalue(), encoding, FLAGS)), "SCI")
+        assert made.dtype.str[1:] == expected
+        assert np.array_equal(made, sci.reshape(SHAPE))
 
 
 FLAGS = np.zeros((8, 64), np.uint32)
@@ -118,10 +158,22 @@ def test_user_flags_are_merged_and_reach_the_groups() -> None:
     assert np.array_equal(FLAGS, before)
 
 
-@pytest.mark.parametrize("user", [np.zeros((8, 65), np.int32), np.zeros((8, 64), np.float32)])
-def test_user_flags_of_another_shape_or_of_floats_are_rejected(user: Any) -> None:
-    with pytest.raises(InputRejected, match="user-supplied DQ is"):
+@pytest.mark.parametrize("value", [0.5, np.nan, np.inf, -1.0, 2.0**32])
+def test_user_flags_that_are_no_whole_numbers_are_rejected(value: float) -> None:
+    user = np.zeros((8, 64))
+    user[3, 4] = value
+    with pytest.raises(InputRejected, match="user-supplied DQ: 1 pixels are no whole numbers"):
         step(raw(), FLAGS, user=user)
+
+
+def test_user_flags_of_another_shape_are_rejected() -> None:
+    with pytest.raises(InputRejected, match=r"DQ is int32 of shape \(8, 65\)"):
+        step(raw(), FLAGS, user=np.zeros((8, 65), np.int32))
+
+
+def test_user_flags_may_be_floats_that_are_whole_numbers() -> None:
+    user = np.full((8, 64), 2.0**31 + 1)
+    assert np.array_equal(step(raw(), FLAGS, user=user).image, FLAGS | (1 << 31 | 1))
 
 
 def test_flags_that_are_there_are_kept_but_do_not_reach_the_groups() -> None:
@@ -159,6 +211,35 @@ def test_a_skipped_step_leaves_arrays_of_another_size_alone() -> None:
         assert hdus["GROUPDQ"].data.all()
 
 
+def test_groupdq_of_signed_bytes_is_merged_into() -> None:
+    present = np.random.default_rng(3).integers(0, 256, SHAPE, dtype=np.uint8)
+    extra = fits.ImageHDU(present.view(np.int8), name="GROUPDQ")
+    content = product(raw("nircam-sub64p", SHAPE, extra), mask=FLAGS)
+    assert np.array_equal(
+        fits.getdata(BytesIO(content), "GROUPDQ"), present | (FLAGS & 1).astype(np.uint8)
+    )
+
+
+def test_arrays_without_data_are_filled_and_of_several_the_first_version_is_meant() -> None:
+    empty = fits.ImageHDU(name="GROUPDQ")
+    others = [fits.ImageHDU(np.full((8, 64), n, np.uint32), name="PIXELDQ", ver=n) for n in (2, 1)]
+    exposure = read(raw("nircam-sub64p", SHAPE, empty, *others))
+    found = exposure.existing_array("PIXELDQ", (8, 64))
+    assert found is not None
+    assert found.version == 1
+    assert exposure.existing_array("GROUPDQ", SHAPE) is None
+
+
+def test_an_array_of_another_version_only_is_rejected() -> None:
+    other = fits.ImageHDU(np.ones((8, 64), np.uint32), name="PIXELDQ", ver=2)
+    with pytest.raises(InputRejected, match="PIXELDQ has EXTVER 2, expected 1"):
+        read(raw("nircam-sub64p", SHAPE, other)).existing_array("PIXELDQ", (8, 64))
+    only_science = fits.ImageHDU(np.ones(SHAPE, np.uint16), name="SCI", ver=2)
+    content = raw("nircam-sub64p", SHAPE, only_science).replace(b"'SCI     '", b"'SKY     '", 1)
+    with pytest.raises(InputRejected, match="SCI has EXTVER 2, expected 1"):
+        read(content)
+
+
 def test_something_else_of_that_name_is_rejected() -> None:
     content = raw(
         "nircam-sub64p", SHAPE, fits.ImageHDU(np.ones((2, 8, 64), np.uint32), name="PIXELDQ")
@@ -178,7 +259,7 @@ def test_no_mask_gives_zeros_and_says_skipped() -> None:
 
 def test_float32_encoding_converts_the_science_arrays_and_nothing_else() -> None:
     zeroframe = fits.ImageHDU(np.full((4, 8, 64), 65535, np.uint16), name="ZEROFRAME")
-    table = fits.BinTableHDU(np.zeros(3, dtype=[("a", ">i4")]), name="INT_TIMES")
+    table = fits.BinTableHDU(int_times(3), name="INT_TIMES")
     content = raw("nircam-sub64p", SHAPE, zeroframe, table)
     with (
         fits.open(BytesIO(content)) as before,
@@ -192,11 +273,11 @@ def test_float32_encoding_converts_the_science_arrays_and_nothing_else() -> None
 
 
 def test_the_product_of_a_file_without_its_last_padding_is_whole() -> None:
-    table = fits.BinTableHDU(np.arange(3, dtype=np.int32).view([("a", "<i4")]), name="INT_TIMES")
-    content = raw("nircam-sub64p", SHAPE, table)[: -2880 + 12]
+    table = fits.BinTableHDU(int_times(3), name="INT_TIMES")
+    content = raw("nircam-sub64p", SHAPE, table)[: -2880 + 3 * 52]
     out = product(content, mask=FLAGS)
     assert len(out) % 2880 == 0
-    assert fits.getdata(BytesIO(out), "INT_TIMES")["a"].tolist() == [0, 1, 2]
+    assert fits.getdata(BytesIO(out), "INT_TIMES")["integration_number"].tolist() == [1, 2, 3]
 
 
 def test_a_guider_product_has_err_before_dq_and_keeps_an_err_that_is_there() -> None:

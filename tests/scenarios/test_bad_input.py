@@ -75,7 +75,7 @@ def check_failed(function: Harness, error: type[Exception], message: str, **fiel
         ("nircam-sub64p", lambda c: c[:-4000], "truncated"),
         ("nircam-sub64p", lambda c: c.replace(b"'SCI     '", b"'SKY     '"), "no SCI image"),
         ("nircam-sub64p", lambda c: c.replace(b"NAXIS4  =                    3", b"NAXIS4  =         999999999999"), "truncated"),
-        ("nircam-sub64p", lambda c: c.replace(b"BZERO   =                32768", b"BZERO   =                    0"), "SCI holds int16"),
+        ("nircam-sub64p", lambda c: c.replace(b"BZERO   =                32768", b"BZERO   =                  999"), "BZERO=999"),
         ("nircam-sub64p", lambda c: changed(c, SUBSTRT1=None), "SUBSTRT1, .* is missing"),
         ("nircam-sub64p", lambda c: changed(c, SUBSTRT2=0), "corner must be at least"),
         ("nircam-sub64p", lambda c: changed(c, SUBSTRT1=1990), "where the mask has no pixels.*2053 of 2048"),
@@ -111,7 +111,7 @@ def user_dq(data: Any) -> bytes:
     ("content", "message"),
     [
         (user_dq(np.ones((64, 65), np.int32)), r"int32 of shape \(64, 65\), expected integers of shape \(64, 64\)"),
-        (user_dq(np.ones((64, 64), np.float32)), "float32 of shape"),
+        (user_dq(np.full((64, 64), 0.5)), "4096 pixels are no whole numbers"),
         (b"no FITS at all", "not FITS: the header starts with"),
         (gzip.compress(b"SIMPLE", mtime=0), "is compressed; unpack it first"),
         (user_dq(None), "no image among its HDUs"),

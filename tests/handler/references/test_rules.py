@@ -1,5 +1,6 @@
 """What the rules say, and what is refused: ties, odd names, a directory that is full."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,10 @@ from typing import Any
 import pytest
 from astropy.io import fits
 
-from core.errors import ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable
 from core.keywords import Keywords
 from handler.references.keys import key_of, mapping_key, reference_keys
+from handler.references.lean_crds import utils
 from handler.references.mappings import Mappings
 from handler.references.resolution import References
 from handler.references.rules import Rules
@@ -129,3 +131,40 @@ def test_keys_are_those_of_a_crds_cache() -> None:
     assert (nested, flat) == ("references/jwst/nircam/m.fits", "references/jwst/m.fits")
     assert key_of("jwst_1.pmap", "") == mapping_key("jwst_1.pmap")
     assert key_of("m.fits", "nircam") == nested
+
+
+@pytest.mark.parametrize("bad", ["jwst_nircam_dark_0001.rmap", "jwst_nircam_9001.imap", CONTEXT])
+def test_a_bad_rule_file_of_any_type_makes_the_context_bad_for_its_instrument(
+    bad: str, sample_cache: Path
+) -> None:
+    """As in `crds.core.heavy_client.get_bad_mappings_in_context`."""
+    files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    imap = files["jwst_nircam_9001.imap"].replace("'DARK': 'N/A'", "'DARK': 'jwst_nircam_dark_0001.rmap'")  # fmt: skip
+    unsigned = re.sub(r".*'sha1sum'.*\n", "", imap)
+    signature = utils.str_checksum(unsigned)
+    files["jwst_nircam_9001.imap"] = re.sub(r"('sha1sum' : )'\w+'", rf"\1'{signature}'", imap)
+    digests = dict.fromkeys(("jwst_nircam_mask_9001.fits", "jwst_niriss_mask_9001.fits"), FileDigest(1, "0"))  # fmt: skip
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", **{"DATE-OBS": "2023-01-01"})
+    rules._server_config = ServerConfig(CONTEXT, frozenset(), digests, {})
+    rules._read_at = rules.clock()
+    assert rules.best_reference(header, CONTEXT).mask == "jwst_nircam_mask_9001.fits"
+    rules._server_config = ServerConfig(CONTEXT, frozenset({bad}), digests, {})
+    with pytest.raises(ReferenceUnavailable, match=f"{bad}: on the server's list of bad files"):
+        rules.best_reference(header, CONTEXT)
+    if bad != CONTEXT:  # other instruments go on
+        niriss = keywords(
+            INSTRUME="NIRISS", DETECTOR="NIS", SUBARRAY="FULL", **{"DATE-OBS": "2023-01-01"}
+        )
+        assert rules.best_reference(niriss, CONTEXT).mask == "jwst_niriss_mask_9001.fits"
+
+
+def test_a_word_that_jwst_knows_in_capitals_only_is_refused(sample_cache: Path) -> None:
+    files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    rules._server_config = ServerConfig(CONTEXT, frozenset(), {}, {})
+    rules._read_at = rules.clock()
+    for changes in ({"DETECTOR": "nrca1"}, {"SUBARRAY": " FULL"}, {"INSTRUME": " NIRCAM"}):
+        header = {"INSTRUME": "NIRCAM", "DETECTOR": "NRCA1", "DATE-OBS": "2023-01-01"} | changes
+        with pytest.raises(InputRejected, match="knows it in capitals only"):
+            rules.best_reference(keywords(**header), CONTEXT)

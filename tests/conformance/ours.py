@@ -1,0 +1,65 @@
+"""The function on an embedded AWS, as it is compared with jwst."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputRejected, ReferenceUnavailable
+from core.product import NO_MASK, Encoding
+from handler.announcements import Bus
+from handler.function import Function
+from handler.ledger import Ledger
+from handler.process import process
+from handler.references.resolution import References
+from handler.requests import Attempt, ExposureRequest, OnExisting
+from handler.s3.blocks import Blocks
+from handler.s3.locations import S3Location
+from handler.settings import Settings
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.samples.mirror import CONTEXT
+from tests.conformance.cases import Case
+
+__all__ = ["Ours"]
+
+
+@dataclass
+class Ours:
+    """The function on an embedded AWS, one set of services for both encodings."""
+
+    aws: LocalAws
+    function: Function
+
+    @classmethod
+    def of(cls, aws: LocalAws, scratch: Path) -> "Ours":
+        """Set the function up."""
+        mirror = S3Location(MIRROR, "")
+        s3, bus = aws.client("s3"), Bus("default", aws.client("events"))
+        references = References.of(mirror, scratch, s3)
+        settings = Settings(PRODUCTS, "", mirror, CONTEXT)
+        sqs = partial(aws.client, "sqs")
+        return cls(aws, Function(settings, s3, references, Blocks(None), Ledger(None), bus, sqs))
+
+    def product(self, folder: Path, case: Case, encoding: Encoding) -> bytes | str:
+        """Run it on a case; returns the product, or the message with which it refuses."""
+        s3 = self.aws.client("s3")
+        key = f"{case.name}_uncal.fits"
+        s3.upload_file(str(folder / "exposure_uncal.fits"), RAW, key)
+        more: dict[str, Any] = {"none": {"mask": NO_MASK}, "rules": {}, "mask": {"mask": None}}[
+            case.by
+        ]
+        for field_name, name in (("mask", "mask.fits"), ("user_dq", "user_dq.fits")):
+            if (folder / name).exists():
+                s3.upload_file(str(folder / name), RAW, f"{case.name}/{name}")
+                more[field_name] = S3Location(RAW, f"{case.name}/{name}")
+        settings = replace(self.function.settings, output_prefix=f"{encoding}/", encoding=encoding)
+        request = ExposureRequest(S3Location(RAW, key), on_existing=OnExisting.REPLACE, **more)
+        try:
+            event = process(
+                request, replace(self.function, settings=settings), Attempt(case.name, case.name)
+            )
+        except (InputRejected, ReferenceUnavailable) as exc:
+            return str(exc)
+        output = event.findings.output
+        assert output is not None
+        return s3.get_object(Bucket=PRODUCTS, Key=output.key)["Body"].read()

@@ -1,0 +1,78 @@
+"""The ASDF document of an exposure: whole, and nothing in it that the header should say."""
+
+import gzip
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import InputRejected
+from core.images import locate_in
+from core.metadata import check_metadata
+from infra.demo.samples.exposures import primary_header
+from infra.demo.samples.modes import MODES
+
+MODE = {mode.name: mode for mode in MODES}
+HEAD = (
+    b"#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n"
+    b"--- !core/asdf-1.1.0\nasdf_library: !core/software-1.0.0 {name: asdf}\n"
+)
+WHOLE = HEAD + b"meta: {model_type: Level1bModel, exposure: {type: FGS_ACQ1}}\n...\n"
+
+
+def checked(document: bytes | None, mode: str = "fgs1-acq1", **removed: Any) -> None:
+    header = primary_header(MODE[mode])
+    for keyword in removed:
+        del header[keyword]
+    hdus: list[Any] = [fits.PrimaryHDU(header=header)]
+    if document is not None:
+        array = np.frombuffer(document, np.uint8)[None, :]
+        column = fits.Column("ASDF_METADATA", format=f"{len(document)}B", array=array)
+        hdus.append(fits.BinTableHDU.from_columns([column], name="ASDF"))
+    buffer = BytesIO()
+    fits.HDUList(hdus).writeto(buffer)
+    content = buffer.getvalue()
+    located = locate_in(content, "x.fits")
+    check_metadata(located, lambda start, length: content[start : start + length], "x.fits")
+
+
+def test_a_whole_document_is_not_looked_into() -> None:
+    checked(WHOLE)
+    checked(HEAD + b"meta: [this is: no, YAML\n...\n")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (gzip.compress, "is damaged, compressed or breaks off"),
+        (lambda d: d[:-5], "is damaged, compressed or breaks off"),
+        (lambda d: b"x" + d, "is damaged, compressed or breaks off"),
+        (lambda d: b"", "is damaged, compressed or breaks off"),
+        (lambda _: None, "no ASDF HDU"),
+    ],
+)
+def test_a_damaged_document_is_refused(damage: Callable[[bytes], Any], message: str) -> None:
+    with pytest.raises(InputRejected, match=message):
+        checked(damage(WHOLE))
+
+
+def test_what_only_the_document_says_is_refused() -> None:
+    with pytest.raises(InputRejected, match="EXP_TYPE in the ASDF metadata only"):
+        checked(WHOLE, EXP_TYPE=None)
+    stripes = HEAD + b"meta:\n  subarray: {num_superstripe: 2, multistripe_reads1: null}\n...\n"
+    with pytest.raises(InputRejected, match=": SSTR_NST in the ASDF metadata only"):
+        checked(stripes)
+
+
+def test_what_neither_says_is_no_fault_of_the_document() -> None:
+    checked(HEAD + b"meta: {exposure: {type: null}}\n...\n", EXP_TYPE=None)
+    checked(HEAD + b"meta: 5\n...\n", EXP_TYPE=None, SUBARRAY=None)
+    checked(HEAD + b"other: !core/ndarray-1.0.0 {type: 1}\n...\n", EXP_TYPE=None)
+
+
+def test_a_document_that_would_have_to_be_read_and_cannot_be_is_refused() -> None:
+    with pytest.raises(InputRejected, match="cannot be read"):
+        checked(HEAD + b"meta: {exposure: {type: A}\n...\n", EXP_TYPE=None)
