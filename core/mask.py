@@ -15,7 +15,7 @@ from core.images import data_of, decode, locate_in, whole_numbers
 from core.keywords import Keywords
 from core.subarray import Subarray
 
-__all__ = ["Mask", "definitions", "full_frame"]
+__all__ = ["Mask", "definitions", "full_frame", "own_flags"]
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Mask:
         """
         try:
             hdus = locate_in(content, name)
-            dq = _dq_array(hdus, content, name)
+            dq = own_flags(hdus, content, name)
         except InputRejected as exc:
             raise ReferenceUnavailable(str(exc)) from exc
         standard = translate(dq, definitions(hdus, content, name), name)
@@ -112,7 +112,23 @@ def full_frame(instrument: str) -> tuple[int, int]:
     return _FULL_FRAMES.get(instrument, _FULL_FRAME)
 
 
-def _dq_array(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
+def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
+    """Return a mask's DQ array in its own bits, shape (rows, columns), science frame.
+
+    Parameters
+    ----------
+    hdus : tuple of `~core.hdus.Hdu`
+        The file's HDUs.
+    content : bytes
+        The file.
+    name : str
+        Its name.
+
+    Raises
+    ------
+    ReferenceUnavailable, InputRejected
+        If there is no 2-D DQ array of whole numbers.
+    """
     hdu = find(hdus, "DQ")
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)

@@ -29,7 +29,7 @@ __all__ = ["Attempt", "ExposureRequest", "OnExisting", "decode", "read_request",
 
 Event = Mapping[str, Any]
 
-_CONTEXT = re.compile(r"latest|jwst_\d+\.pmap")
+_CONTEXT = re.compile(r"latest|build|jwst_\d+\.pmap")
 _INPUT_SUFFIX = "_uncal.fits"
 _LONGEST_TEXT = 1024
 """Bytes of any text of a request; S3's own limit for keys."""
@@ -319,7 +319,9 @@ def _flag(event: Event, field: str) -> bool:
 def _context(event: Event) -> str | None:
     context = _text(event, "context")
     if context is not None and not _CONTEXT.fullmatch(context):
-        raise InputRejected(f"request: context is {context!r}, expected latest or jwst_N.pmap")
+        raise InputRejected(
+            f"request: context is {context!r}, expected latest, build or jwst_N.pmap"
+        )
     return context
 
 

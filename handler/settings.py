@@ -20,7 +20,7 @@ class Settings:
     mirror : `~handler.s3.locations.S3Location`
         The CRDS mirror; its key is the prefix, without a slash at the end.
     context : str
-        ``latest`` or the name of a context.
+        ``latest``, ``build`` or the name of a context.
     event_bus : str
         EventBridge bus for processing events.
     encoding : `~core.product.Encoding`

@@ -6,6 +6,7 @@ queues    what waits in the queues: show, redrive, discard
 status    a stack at a glance
 """
 
+import logging
 import sys
 from importlib import import_module
 
@@ -32,6 +33,8 @@ def main(words: list[str]) -> None:
         wants_help = words[:1] in (["-h"], ["--help"])
         print(__doc__, file=sys.stdout if wants_help else sys.stderr)
         sys.exit(0 if wants_help else 2)
+    # What the step warns of, command by command, is told by the command itself.
+    logging.getLogger("core").setLevel(logging.ERROR)
     try:
         import_module(f"infra.{words[0]}.__main__").main(words[1:])
     except KeyboardInterrupt:

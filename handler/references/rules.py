@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from core import EQUALS_JWST
 from core.errors import InputRejected, ReferenceUnavailable
 from core.keywords import Keywords
 from handler.references.keys import CONFIG, mapping_key
@@ -21,12 +22,15 @@ from handler.s3.locations import S3Location
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["LATEST", "BestReference", "Rules"]
+__all__ = ["BUILD", "LATEST", "BestReference", "Rules"]
 
 log = logging.getLogger(__name__)
 
 LATEST = "latest"
 """Stands for the context that the mirror calls operational."""
+BUILD = "build"
+"""Stands for the build context of the `jwst` version whose products ours equal: what `jwst` itself
+uses where CRDS_CONTEXT is not set (crds 14.0.3, `crds.client.api.get_default_context`)."""
 
 _DATE_AND_TIME = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
 
@@ -118,7 +122,7 @@ class Rules:
         keywords : `~core.keywords.Keywords`
             Those of the exposure's primary header.
         context : str
-            Name of a context, or ``latest`` for the one that the mirror calls operational.
+            Name of a context, or ``latest`` or ``build``.
 
         Returns
         -------
@@ -133,9 +137,14 @@ class Rules:
             If the mirror lacks a file, a rule is damaged or marked bad, or no rule matches.
         """
         server = self._server()
-        name = self.context_name(context)
+        name, instrument = self.context_name(context), _instrument(keywords)
+        if server.instruments and instrument not in server.instruments:
+            raise ReferenceUnavailable(
+                f"{self.mirror}: is restricted to {', '.join(sorted(server.instruments))}, and "
+                f"{keywords.name} is of {instrument}: sync it with --instrument {instrument}"
+            )
         chain = []
-        for mapping in self.mappings.chain(name, _instrument(keywords)):
+        for mapping in self.mappings.chain(name, instrument):
             _refuse_bad(mapping, server)
             chain.append(mapping)
         # crds refuses a context for an instrument that has a bad rule file of whatever type.
@@ -163,8 +172,24 @@ class Rules:
         self.mappings.load(self.context_name(context))
 
     def context_name(self, context: str) -> str:
-        """Return the name of a context: what the mirror calls operational for ``latest``."""
-        return self._server().operational_context if context == LATEST else context
+        """Return the name of a context: what the mirror says for ``latest`` and ``build``.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If the mirror cannot be read, or records no build context.
+        """
+        if context == LATEST:
+            return self._server().operational_context
+        if context != BUILD:
+            return context
+        build = self._server().builds.get(EQUALS_JWST)
+        if build is None:
+            raise ReferenceUnavailable(
+                f"{self.mirror}: records no build context of jwst {EQUALS_JWST}; sync it with "
+                "--context build"
+            )
+        return build
 
     def _server(self) -> ServerConfig:
         """The server's configuration, read again when it has become old."""

@@ -8,7 +8,7 @@ import ast
 import hashlib
 import pprint
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from core.errors import ReferenceUnavailable
@@ -17,6 +17,8 @@ from handler.references.lean_crds import proxy
 __all__ = ["FileDigest", "ServerConfig"]
 
 _NOT_KEPT = {"context_history", "mappings", "latest_context"}
+_INSTRUMENTS, _BUILDS = "mirrored_instruments", "build_contexts"
+"""What a mirror's configuration says besides."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ class ServerConfig:
     bad_files: frozenset[str]
     catalogue: Mapping[str, FileDigest]
     other: Mapping[str, Any]
+
+    @property
+    def instruments(self) -> frozenset[str]:
+        """The instruments that a mirror is restricted to, in upper case; empty for all."""
+        return frozenset(map(str, self.other.get(_INSTRUMENTS, ())))
+
+    @property
+    def builds(self) -> Mapping[str, str]:
+        """Version of `jwst` -> its build context, as far as a mirror records it."""
+        return dict(self.other.get(_BUILDS, {}))
+
+    def mirroring(self, instruments: frozenset[str], builds: Mapping[str, str]) -> "ServerConfig":
+        """Return the same, of a mirror restricted to instruments and recording build contexts."""
+        said = {_INSTRUMENTS: sorted(instruments), _BUILDS: dict(builds)}
+        return replace(self, other={**self.other, **said})
 
     @classmethod
     def parse(cls, text: str, name: str) -> "ServerConfig":

@@ -9,14 +9,16 @@ import tempfile
 from pathlib import Path
 
 import boto3
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from core import EQUALS_JWST
+from handler.observability import INSTRUMENTS
 from handler.s3.locations import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, keep_only, superfluous
-from infra.mirror.contexts import read_context
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, previous_context, publish, use
 from infra.mirror.verify import Report, verify
@@ -24,6 +26,7 @@ from infra.terminal import is_agreed
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
+ALL = "ALL"
 console = Console()
 
 
@@ -46,7 +49,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m infra mirror", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     sync = _command(commands, "sync", "copy a context and its masks into the mirror")
-    sync.add_argument("--context", default="latest", help="latest, or such as jwst_1321.pmap")
+    sync.add_argument(
+        "--context", default="latest", help="latest, build, or such as jwst_1321.pmap"
+    )
+    sync.add_argument(
+        "--instrument",
+        action="append",
+        type=str.upper,
+        choices=[*sorted(INSTRUMENTS), ALL],
+        help="restrict the mirror (give it once for each); ALL lifts that; else it stays as it is",
+    )
+    sync.add_argument(
+        "--build",
+        type=_build,
+        metavar=f"{EQUALS_JWST}=jwst_N.pmap",
+        help="for --context build from a cache, which does not know it",
+    )
     sync.add_argument("--from", dest="cache", type=Path, help="a CRDS cache, instead of a server")
     sync.add_argument("--server", default=SERVER, help=f"the CRDS server ({SERVER})")
     sync.add_argument("--dry-run", action="store_true", help="say what would be copied")
@@ -79,10 +97,10 @@ def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source: Source
         if arguments.cache:
-            source = Cache(arguments.cache)
+            source = Cache(arguments.cache, arguments.build or "")
         else:
             source = Server(arguments.server, Path(folder))
-        plan = make_plan(source, mirror, arguments.context)
+        plan = make_plan(source, mirror, arguments.context, _restriction(arguments.instrument))
         wrong = sum(item.state == "wrong" for item in plan.to_copy)
         size = sum(item.digest.size for item in plan.to_copy)
         console.print(
@@ -96,6 +114,21 @@ def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
         _copy(plan, source, mirror)
         operational = publish(plan, source, mirror)
     console.print(f"{plan.context.name} is in {mirror.location}; operational there: {operational}")
+    if plan.instruments:
+        names = ", ".join(sorted(plan.instruments))
+        console.print(f"The mirror is restricted to {names}; exposures of others fail there.")
+
+
+def _restriction(instruments: list[str] | None) -> frozenset[str] | None:
+    return None if instruments is None else frozenset(instruments) - {ALL}
+
+
+def _build(text: str) -> str:
+    """The context of ``--build VERSION=CONTEXT``; its version must be the one that matters."""
+    version, equals, context = text.partition("=")
+    if not equals or not (version == EQUALS_JWST or EQUALS_JWST.startswith(f"{version}.")):
+        raise argparse.ArgumentTypeError(f"{text!r}: expected {EQUALS_JWST}=jwst_N.pmap")
+    return context
 
 
 def _copy(plan: Plan, source: Source, mirror: Mirror) -> None:
@@ -136,6 +169,14 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
             ", ".join(sorted({name for mask in whole.values() for name in mask.unknown})),
         )
     console.print(table)
+    for name, mask in report.masks.items():
+        if mask.unnamed:
+            console.print(
+                f"{name}: {mask.unnamed:,} of {mask.flagged:,} flagged pixels carry bits that its "
+                "DQ_DEF does not name; the step drops them, as jwst does",
+                highlight=False,
+                soft_wrap=True,
+            )
     for fault in report.faults:
         console.print(f"FAULT {fault}", highlight=False, markup=False, soft_wrap=True)
     if report.faults:
@@ -146,8 +187,13 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
 def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
     config = mirror.config()
     operational = config.operational_context if config else ""
+    builds = config.builds if config else {}
     for name in mirror.contexts():
-        console.print(f"{name}{'  operational' if name == operational else ''}")
+        told = ["operational"] if name == operational else []
+        told += [f"build of jwst {version}" for version, build in builds.items() if build == name]
+        console.print("  ".join([name, *told]))
+    if config and config.instruments:
+        console.print(f"restricted to {', '.join(sorted(config.instruments))}")
 
 
 def _use(mirror: Mirror, arguments: argparse.Namespace) -> None:
@@ -161,22 +207,27 @@ def _use(mirror: Mirror, arguments: argparse.Namespace) -> None:
 
 
 def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
-    before, after = (read_context(name, mirror) for name in (arguments.before, arguments.after))
-    table = Table(title=f"{before.name} -> {after.name}", header_style="bold")
-    for heading in ("Instrument", "For", "Observed from", before.name, after.name):
+    before, after = (mirror.context(name) for name in (arguments.before, arguments.after))
+    table = Table(title=f"{before.name} -> {after.name}", box=SIMPLE, collapse_padding=True)
+    for heading in ("For", "Observed from", "until", "Before", "After"):
         table.add_column(heading, overflow="fold")
     for change in changes(before, after):
-        rule = change.rule
-        matched = ", ".join(value for _, value in rule.parameters)
-        table.add_row(rule.instrument, matched, rule.after, change.before, change.after)
+        matched = " ".join([change.instrument, *(value for _, value in change.parameters)])
+        dates = (date.removesuffix(" 00:00:00") for date in (change.start, change.stop))
+        table.add_row(matched, *dates, _short(change.before), _short(change.after))
     console.print(table if table.row_count else "No mask changes.")
+
+
+def _short(mask: str) -> str:
+    """A mask's name without what its row says already."""
+    return f"mask_{mask.rpartition('_')[2].removesuffix('.fits')}" if "_mask_" in mask else mask
 
 
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     names = {mirror.operational().operational_context, *arguments.keep}
     if not arguments.forget_previous:
         names |= {previous_context(mirror)} & set(mirror.contexts())
-    contexts = [read_context(name, mirror) for name in sorted(names)]
+    contexts = [mirror.context(name) for name in sorted(names)]
     keys = superfluous(mirror, contexts)
     for key in keys:
         console.print(f"would delete {key}", soft_wrap=True)

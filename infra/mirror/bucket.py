@@ -14,6 +14,7 @@ from handler.references.rules import read_text
 from handler.references.server import FileDigest, ServerConfig
 from handler.s3.errors import is_missing
 from handler.s3.locations import S3Location
+from infra.mirror.contexts import Context, read_context
 
 __all__ = ["Mirror"]
 
@@ -82,6 +83,17 @@ class Mirror:
             for page in pages.paginate(Bucket=self.location.bucket, Prefix=f"{start}{folder}"):
                 for item in page.get("Contents", []):
                     yield item["Key"].removeprefix(start)
+
+    def context(self, name: str) -> Context:
+        """Follow a context of the mirror, for the instruments that it holds.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If a rule file is not there, or cannot be read.
+        """
+        config = self.config()
+        return read_context(name, self, config.instruments if config else frozenset())
 
     def contexts(self) -> list[str]:
         """Names of the contexts whose pipeline mapping lies here, oldest first."""

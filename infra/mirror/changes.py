@@ -1,34 +1,49 @@
 """Which masks change between two contexts; and what no context needs any more."""
 
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from core.errors import ReferenceUnavailable
 from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import Context, Rule
+from infra.mirror.contexts import Context
 
 __all__ = ["Change", "changes", "keep_only", "superfluous"]
 
 
+Match = tuple[str, tuple[tuple[str, str], ...]]
+"""Instrument, and what a rule matches on."""
+
+
 @dataclass(frozen=True)
 class Change:
-    """A rule that chooses another mask, or is new, or has gone.
+    """An interval of dates of observation, for which two contexts choose different masks.
 
     Attributes
     ----------
-    rule : `~infra.mirror.contexts.Rule`
-        What is matched, and from what date; its mask is that of one of the contexts.
+    instrument : str
+        In lower case.
+    parameters : tuple of (str, str)
+        What is matched on: keyword of the data model, and value.
+    start, stop : str
+        From when on, and until when; empty for ever after.
     before, after : str
-        The masks; empty where there is no such rule.
+        The masks in force; empty where no rule holds.
     """
 
-    rule: Rule
+    instrument: str
+    parameters: tuple[tuple[str, str], ...]
+    start: str
+    stop: str
     before: str
     after: str
 
 
 def changes(a: Context, b: Context) -> Iterator[Change]:
-    """Compare two contexts rule by rule.
+    """Compare two contexts, match by match, over all dates of observation.
+
+    A rule holds from its date until the next one of the same match.
 
     Parameters
     ----------
@@ -37,15 +52,28 @@ def changes(a: Context, b: Context) -> Iterator[Change]:
     """
     before, after = _by_match(a), _by_match(b)
     for match in sorted(before.keys() | after.keys()):
-        old, new = before.get(match), after.get(match)
-        if (old and old.mask) != (new and new.mask):
-            rule = new or old
-            assert rule is not None
-            yield Change(rule, old.mask if old else "", new.mask if new else "")
+        old, new = before.get(match, {}), after.get(match, {})
+        dates = sorted(old.keys() | new.keys())
+        in_force = [(date, _mask_at(old, date), _mask_at(new, date)) for date in dates]
+        # Dates at which neither mask changes divide nothing.
+        steps = [next(group) for _, group in groupby(in_force, key=lambda step: step[1:])]
+        stops = [step[0] for step in steps[1:]] + [""]
+        for (start, one, other), stop in zip(steps, stops, strict=True):
+            if one != other:
+                yield Change(*match, start, stop, one, other)
 
 
-def _by_match(context: Context) -> dict[tuple[str, tuple[tuple[str, str], ...], str], Rule]:
-    return {(rule.instrument, rule.parameters, rule.after): rule for rule in context.rules}
+def _by_match(context: Context) -> dict[Match, dict[str, str]]:
+    """Date -> mask, for every match."""
+    found: dict[Match, dict[str, str]] = defaultdict(dict)
+    for rule in context.rules:
+        found[rule.instrument, rule.parameters][rule.after] = rule.mask
+    return found
+
+
+def _mask_at(masks: Mapping[str, str], date: str) -> str:
+    begun = [start for start in masks if start <= date]
+    return masks[max(begun)] if begun else ""
 
 
 def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:

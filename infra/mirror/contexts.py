@@ -66,7 +66,7 @@ class Context:
         return {name: key_of(name, instrument) for name, instrument in names.items()}
 
 
-def read_context(name: str, files: RuleFiles) -> Context:
+def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = frozenset()) -> Context:
     """Follow a context to all its rules for MASK.
 
     Parameters
@@ -75,6 +75,8 @@ def read_context(name: str, files: RuleFiles) -> Context:
         Of the context.
     files : `~handler.references.mappings.RuleFiles`
         Where rule files come from.
+    instruments : frozenset of str
+        Those to follow it for, in upper case; all by default.
 
     Raises
     ------
@@ -83,6 +85,8 @@ def read_context(name: str, files: RuleFiles) -> Context:
     """
     mappings, names, rules = Mappings(files), [name], []
     for instrument in mappings.instruments(name):
+        if instruments and instrument not in instruments:
+            continue
         try:
             chain = list(mappings.chain(name, instrument))
         except NoRules:

@@ -10,6 +10,7 @@ from typing import Protocol
 from crds.client import api
 from crds.core.exceptions import CrdsError
 
+from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
 from handler.references.keys import CONFIG, key_of, mapping_key, reference_keys
 from handler.references.server import FileDigest, ServerConfig
@@ -36,6 +37,15 @@ class Source(Protocol):
     """
 
     config: ServerConfig
+
+    def build(self) -> str:
+        """Return the build context of the `jwst` version whose products ours equal.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If the source does not know it.
+        """
 
     def digest(self, name: str, instrument: str) -> FileDigest:
         """Return what the catalogue says of a file, without fetching it where that is possible."""
@@ -66,9 +76,19 @@ class SourceRules:
 
 @dataclass
 class Cache:
-    """A CRDS cache on this machine, the directory that CRDS_PATH names."""
+    """A CRDS cache on this machine, the directory that CRDS_PATH names.
+
+    Attributes
+    ----------
+    root : `pathlib.Path`
+        The directory.
+    build_context : str
+        The build context of the `jwst` version whose products ours equal: a cache has no word of
+        it, and so a person says it.
+    """
 
     root: Path
+    build_context: str = ""
     config: ServerConfig = field(init=False)
 
     def __post_init__(self) -> None:
@@ -80,6 +100,15 @@ class Cache:
                 f"{path}: expected a CRDS cache's configuration: {exc}"
             ) from exc
         self.config = ServerConfig.parse(text, str(path))
+
+    def build(self) -> str:
+        """Return the build context that a person has named."""
+        if not self.build_context:
+            raise ReferenceUnavailable(
+                f"{self.root}: a cache does not say which context is the build context of jwst "
+                f"{EQUALS_JWST}; name it: --build {EQUALS_JWST}=jwst_N.pmap"
+            )
+        return self.build_context
 
     def digest(self, name: str, instrument: str) -> FileDigest:
         """Return what the catalogue says of a file that is there, or what the file itself is."""
@@ -144,6 +173,17 @@ class Server:
         except (CrdsError, OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
             raise ReferenceUnavailable(
                 f"{self.url}: does not answer as a CRDS server: {exc}"
+            ) from exc
+
+    def build(self) -> str:
+        """Ask the server, as `crds.client.api.get_build_context` does where `jwst` is installed."""
+        self._point_crds_here()
+        try:
+            return str(api.S.get_build_context("jwst", EQUALS_JWST))
+        except (CrdsError, OSError) as exc:
+            raise ReferenceUnavailable(
+                f"{self.url}: does not say which context is the build context of jwst "
+                f"{EQUALS_JWST}: {exc}"
             ) from exc
 
     def _point_crds_here(self) -> None:

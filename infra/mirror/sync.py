@@ -1,10 +1,11 @@
 """Copying a context into the mirror: only what is missing or wrong, and the configuration last."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
+from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
-from handler.references.rules import LATEST
+from handler.references.rules import BUILD, LATEST
 from handler.references.server import FileDigest, ServerConfig
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
@@ -48,10 +49,16 @@ class Plan:
         What is copied.
     items : tuple of `Item`
         All its files; rule files first.
+    instruments : frozenset of str
+        What the mirror is restricted to, in upper case; empty for all instruments.
+    builds : mapping of str to str
+        The build contexts that the mirror records, by version of `jwst`.
     """
 
     context: Context
     items: tuple[Item, ...]
+    instruments: frozenset[str] = frozenset()
+    builds: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def to_copy(self) -> tuple[Item, ...]:
@@ -59,7 +66,9 @@ class Plan:
         return tuple(item for item in self.items if item.state != "there")
 
 
-def make_plan(source: Source, mirror: Mirror, context: str) -> Plan:
+def make_plan(
+    source: Source, mirror: Mirror, context: str, instruments: frozenset[str] | None = None
+) -> Plan:
     """Find out what a context needs and what of it is there.
 
     Parameters
@@ -69,16 +78,26 @@ def make_plan(source: Source, mirror: Mirror, context: str) -> Plan:
     mirror : `~infra.mirror.bucket.Mirror`
         Where they go.
     context : str
-        A context's name, or ``latest`` for what the source calls operational.
+        A context's name; ``latest`` for what the source calls operational, ``build`` for the
+        build context of the `jwst` version whose products ours equal.
+    instruments : frozenset of str or None
+        What the mirror is restricted to, in upper case; empty for all instruments, None for what
+        it is restricted to already.
 
     Raises
     ------
     ReferenceUnavailable
         If the source lacks a file, or has a wrong one.
     """
-    name = source.config.operational_context if context == LATEST else context
-    wanted = read_context(name, SourceRules(source))
-    return Plan(wanted, tuple(_items(wanted, source, mirror)))
+    named = {LATEST: lambda: source.config.operational_context, BUILD: source.build}
+    name = named[context]() if context in named else context
+    before = mirror.config()
+    if instruments is None:
+        instruments = before.instruments if before else frozenset()
+    wanted = read_context(name, SourceRules(source), instruments)
+    builds = dict(before.builds) if before else {}
+    builds |= {EQUALS_JWST: name} if context == BUILD else {}
+    return Plan(wanted, tuple(_items(wanted, source, mirror)), instruments, builds)
 
 
 def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
@@ -113,9 +132,8 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
         _OF_SOURCE: source.config.operational_context,
         _PREVIOUS: _previous(before, operational),
     }
-    mirror.write_config(
-        replace(source.config, operational_context=operational, catalogue=files, other=other)
-    )
+    config = replace(source.config, operational_context=operational, catalogue=files, other=other)
+    mirror.write_config(config.mirroring(plan.instruments, plan.builds))
     return operational
 
 
@@ -142,7 +160,7 @@ def use(context: str, mirror: Mirror) -> str:
     config = mirror.operational()
     named = "" if context == LATEST else context
     name = named or str(config.other.get(_OF_SOURCE) or config.operational_context)
-    wanted = read_context(name, mirror)
+    wanted = mirror.context(name)
     missing = sorted(wanted.keys.keys() - config.catalogue.keys() - config.bad_files)
     if missing:
         raise ReferenceUnavailable(

@@ -1,15 +1,20 @@
 """Reading the mirror as the function will, and telling every fault."""
 
+import functools
+import operator
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from core.errors import ReferenceUnavailable
 from core.flags import PIXEL_FLAGS
 from core.images import locate_in
-from core.mask import Mask, definitions, full_frame
+from core.keywords import Keywords
+from core.mask import Mask, definitions, full_frame, own_flags
 from handler.references.keys import key_of
-from handler.references.server import FileDigest
+from handler.references.server import FileDigest, ServerConfig
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule, read_context
 
@@ -30,11 +35,16 @@ class MaskSummary:
         Rows and columns.
     unknown : tuple of str
         Names of its DQ_DEF that are no standard flags; the step ignores them.
+    flagged, unnamed : int
+        Pixels that carry any bit, and those that carry one that DQ_DEF does not name: the step
+        drops it.
     """
 
     size: int
     shape: tuple[int, ...]
     unknown: tuple[str, ...]
+    flagged: int
+    unnamed: int
 
 
 @dataclass
@@ -82,25 +92,27 @@ def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
         What is being read, and the report, which grows meanwhile.
     """
     report = Report()
-    listed = _listed(mirror, report)
+    config = _config(mirror, report)
+    listed = config.catalogue if config else {}
+    rules_of_mirror = _CheckedRules(mirror, listed)
     for name in _contexts(mirror, listed, report):
         yield name, report
-        _read_context(name, _CheckedRules(mirror, listed), report)
+        _read_context(name, rules_of_mirror, config, report)
     for mask, rules in _rules_by_mask(report).items():
         yield mask, report
         _read_mask(mask, rules, mirror, listed, report)
     yield "", report
 
 
-def _listed(mirror: Mirror, report: Report) -> Mapping[str, FileDigest]:
-    """The mirror's catalogue."""
+def _config(mirror: Mirror, report: Report) -> ServerConfig | None:
+    """The mirror's configuration."""
     try:
         config = mirror.operational()
     except ReferenceUnavailable as exc:
         report.faults.append(str(exc))
-        return {}
+        return None
     report.operational = config.operational_context
-    return config.catalogue
+    return config
 
 
 def _contexts(mirror: Mirror, listed: Mapping[str, FileDigest], report: Report) -> list[str]:
@@ -127,9 +139,12 @@ class _CheckedRules:
         """Leave it."""
 
 
-def _read_context(name: str, rules: _CheckedRules, report: Report) -> None:
+def _read_context(
+    name: str, rules: _CheckedRules, config: ServerConfig | None, report: Report
+) -> None:
+    instruments = config.instruments if config else frozenset[str]()
     try:
-        report.contexts.append(read_context(name, rules))
+        report.contexts.append(read_context(name, rules, instruments))
     except ReferenceUnavailable as exc:
         report.faults.append(f"{name}: {exc}")
 
@@ -163,12 +178,31 @@ def _read_mask(
         _check(content, name, listed)
         mask = Mask.from_bytes(content, name)
         _check_cover(mask, rules)
-        names = {row.name for row in definitions(locate_in(content, name), content, name)}
+        hdus = locate_in(content, name)
+        _check_purpose(Keywords(hdus[0].header, name, ReferenceUnavailable), rules)
     except ReferenceUnavailable as exc:
         report.faults.append(str(exc))
         return
-    unknown = tuple(sorted(names - set(PIXEL_FLAGS) - {"GOOD", ""}))
-    report.masks[name] = MaskSummary(len(content), mask.dq.shape, unknown)
+    rows, own = definitions(hdus, content, name), own_flags(hdus, content, name)
+    unknown = tuple(sorted({row.name for row in rows} - set(PIXEL_FLAGS) - {"GOOD", ""}))
+    named = functools.reduce(operator.or_, (row.value for row in rows), 0) & 0xFFFFFFFF
+    unnamed = own & ~np.uint32(named) if rows else np.zeros(0)
+    counts = (int(np.count_nonzero(array)) for array in (own, unnamed))
+    report.masks[name] = MaskSummary(len(content), mask.dq.shape, unknown, *counts)
+
+
+def _check_purpose(keywords: Keywords, rules: list[Rule]) -> None:
+    """A mask says itself what it is, and of which detector; its rules must mean the same."""
+    instruments = {rule.instrument.upper() for rule in rules}
+    detectors = {part for rule in rules for part in rule.value("DETECTOR").upper().split("|")}
+    expected = {"REFTYPE": {"MASK"}, "INSTRUME": instruments, "DETECTOR": detectors}
+    for keyword, meant in expected.items():
+        found = (keywords.text(keyword) or "").upper()
+        if found not in meant and not meant & _ANY_SUBARRAY:
+            raise ReferenceUnavailable(
+                f"{keywords.name}: its {keyword} is {found!r}, and rules choose it for "
+                f"{', '.join(sorted(meant))}"
+            )
 
 
 def _check_cover(mask: Mask, rules: list[Rule]) -> None:

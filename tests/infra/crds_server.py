@@ -26,6 +26,7 @@ class CrdsServer:
     stalls: set[str] = field(default_factory=set)
     goes_away: set[str] = field(default_factory=set)
     sent: dict[str, int] = field(default_factory=dict)
+    builds: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def info(self) -> dict[str, Any]:
         info = ast.literal_eval((self.root / "config" / "jwst" / "server_config").read_text())
@@ -47,8 +48,12 @@ def crds_server(root: Path) -> Iterator[CrdsServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            results = {"get_server_info": server.info}
-            answer = {"id": call["id"], "result": results[call["method"]](), "error": None}
+            results = {
+                "get_server_info": server.info,
+                "get_build_context": lambda *asked: server.builds[asked],
+            }
+            result = results[call["method"]](*call.get("params", ()))
+            answer = {"id": call["id"], "result": result, "error": None}
             self.answer(json.dumps(answer).encode())
 
         def do_GET(self) -> None:

@@ -9,11 +9,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from astropy.io import fits
 
+from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
+from core.keywords import Keywords
 from handler.references.keys import CONFIG
+from handler.references.rules import Rules
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
@@ -208,7 +212,7 @@ def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> 
     said = run("diff", place, CONTEXT, NEWER)
     assert "NRCB1" in said
     assert "2022-01-01" in said
-    assert "jwst_nircam_mask_9002.fits" in said
+    assert "mask_9002" in said
     assert "NRCA1" not in said
     forgetting = ("prune", place, "--forget-previous")
     assert "would delete mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--dry-run")
@@ -243,6 +247,82 @@ def test_a_context_is_rolled_out_and_back_without_deploying(cache: Path, place: 
     assert run("contexts", place).split() == [CONTEXT, "operational", NEWER]
     assert "jwst_0001.pmap" in run("use", place, "jwst_0001.pmap", fails=True)
     assert "1 contexts" not in run("verify", place)
+
+
+def test_a_restricted_mirror_says_so_and_stays_so(
+    cache: Path, place: str, prefix: str, aws: LocalAws, tmp_path: Path
+) -> None:
+    said = run("sync", place, "--from", str(cache), "--instrument", "MIRI")
+    assert "restricted to MIRI" in said
+    assert "restricted to MIRI" in run("contexts", place)
+    assert "nircam" not in run("verify", place)
+    assert "restricted to MIRI" in run("sync", place, "--from", str(cache)), "it stays so"
+    rules = Rules.of(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
+    header = {"INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "DATE-OBS": "2023-01-01", "TIME-OBS": "00:00:00"}  # fmt: skip
+    assert rules.best_reference(Keywords(fits.Header(header), "x"), "latest").mask
+    other = Keywords(fits.Header(header | {"INSTRUME": "NIRCAM"}), "x")
+    with pytest.raises(ReferenceUnavailable, match="restricted to MIRI, and x is of NIRCAM"):
+        rules.best_reference(other, "latest")
+    assert "restricted" not in run("sync", place, "--from", str(cache), "--instrument", "ALL")
+    assert "nircam" in run("verify", place)
+    assert "invalid choice: 'HST'" in run("sync", place, "--instrument", "hst", fails=True)
+
+
+def test_the_build_context_is_the_servers_or_named(
+    server: CrdsServer, cache: Path, place: str, prefix: str, aws: LocalAws, tmp_path: Path
+) -> None:
+    server.builds["jwst", EQUALS_JWST] = NEWER
+    run("sync", place, "--server", server.url)
+    rules = Rules.of(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
+    with pytest.raises(ReferenceUnavailable, match="records no build context of jwst"):
+        rules.context_name("build")
+    run("sync", place, "--server", server.url, "--context", "build")
+    assert f"{NEWER}  build of jwst 3.0.0" in run("contexts", place)
+    run("sync", place, "--server", server.url)  # keeps what is recorded
+    rules._read_at = 0
+    assert (rules.context_name("build"), rules.context_name("latest")) == (NEWER, CONTEXT)
+    assert "name it: --build" in run(
+        "sync", place, "--from", str(cache), "--context", "build", fails=True
+    )
+    assert "expected 3.0.0=jwst_N.pmap" in run("sync", place, "--build", "1.0=x", fails=True)
+    run("sync", place, "--from", str(cache), "--context", "build", "--build", f"3.0={CONTEXT}")
+    rules._read_at = 0
+    assert rules.context_name("build") == CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "message"),
+    [
+        ("DETECTOR", "NRCB1", "its DETECTOR is 'NRCB1', and rules choose it for NRCA1"),
+        ("INSTRUME", "MIRI", "its INSTRUME is 'MIRI', and rules choose it for NIRCAM"),
+        ("REFTYPE", "DARK", "its REFTYPE is 'DARK', and rules choose it for MASK"),
+    ],
+)
+def test_verify_finds_a_mask_that_is_of_something_else(
+    keyword: str, value: str, message: str, cache: Path, place: str, tmp_path: Path
+) -> None:
+    copied = tmp_path / "cache"
+    shutil.copytree(cache, copied)
+    fits.setval(copied / MASK.replace("9002", "9001"), keyword, value=value)
+    write_server_config(copied)
+    run("sync", place, "--from", str(copied))
+    assert message in run("verify", place, fails=True)
+
+
+def test_verify_tells_how_many_pixels_carry_bits_without_a_name(
+    cache: Path, place: str, tmp_path: Path
+) -> None:
+    copied = tmp_path / "cache"
+    shutil.copytree(cache, copied)
+    with fits.open(copied / MASK, mode="update") as hdus:
+        flagged = int(np.count_nonzero(hdus["DQ"].data))
+        hdus["DQ"].data[100, 100:107] |= 1 << 20
+        flagged = int(np.count_nonzero(hdus["DQ"].data))
+    write_server_config(copied)
+    run("sync", place, "--from", str(copied))
+    said = " ".join(run("verify", place).split())
+    assert f"jwst_nircam_mask_9002.fits: 7 of {flagged:,} flagged pixels carry bits" in said
+    assert "ignored" not in said, "what the step logs is told once, in the table"
 
 
 def missing(bucket: Bucket) -> None:
