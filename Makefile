@@ -10,7 +10,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench s3-matrix conformance format clean
+.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -26,6 +26,8 @@ help:
 	@echo "             do all that in a clean clone"
 	@echo "make s3-matrix"
 	@echo "             run the handler's tests on localstack's S3 over TLS and on Ceph's"
+	@echo "make sam-local"
+	@echo "             run sam local invoke and sam local start-lambda, where Docker can be had"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (some 15 minutes)"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and as many random cases"
@@ -134,6 +136,11 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 s3-matrix: .venv-localstack/done
 	@mkdir -p build
 	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python --ceph build/ceph
+
+# sam local invoke and start-lambda, as docs/operating.md says, where a container engine can be had.
+sam-local: .venv-ministack/done .venv-runtime/done .venv-tools/done
+	$(MAKE) build ARCHITECTURE=x86_64
+	$(BIN)/python -m tests.sam_local --runtime .venv-runtime/bin/python
 
 conformance: .venv-jwst/done
 	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),200)
