@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from astropy.io import fits
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.json import JSON
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
@@ -30,10 +30,15 @@ from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
 
 OUTPUT = Path("demo-output")
+INPUTS = OUTPUT / "inputs"
 console = Console()
 _UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
 _WIDE = 120
 """Columns of a terminal that has room for the flags."""
+_EXPOSURES = (replace(MODES[0], shape=(1, 10, *MODES[0].shape[2:])), *MODES[1:])
+"""One exposure of every mode; the first as large as many are, 92 MB."""
+_KEPT = 10_000_000
+"""Bytes of a generated input that stays on disk."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,12 @@ def main() -> None:
     arguments = _parser().parse_args()
     own = _own_material(arguments.file, arguments.crds_path)
     OUTPUT.mkdir(exist_ok=True)
-    with _own_scratch(), local_aws() as aws, Progress(console=console) as progress:
+    with _own_scratch(), local_aws() as aws, _progress() as progress:
         material = own or generate(OUTPUT, progress)
         fill_mirror(aws, material, progress)
         announcements = run(aws, material, progress)
         download(aws, announcements)
-    show(announcements)
+    show(announcements, _masks_read(announcements, material.crds_cache))
     silent = {path.name for path in material.exposures} - {_file_of(d) for d in announcements}
     for name in sorted(silent):
         console.print(f"{name}: nothing was announced of it", style="bold red")
@@ -92,6 +97,12 @@ def _own_scratch() -> Iterator[None]:
             tempfile.tempdir = before
 
 
+def _progress() -> Progress:
+    """Bars that are bars at 80 columns, too."""
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn()
+    return Progress(*columns, console=console, expand=True)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--file", type=Path, help="an exposure of your own, *_uncal.fits")
@@ -101,15 +112,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def generate(folder: Path, progress: Progress) -> Material:
     """Make rules, masks and one exposure of every mode."""
-    cache, inputs = folder / "crds_cache", folder / "inputs"
-    for old in (cache, inputs):
+    cache = folder / "crds_cache"
+    for old in (cache, INPUTS):
         shutil.rmtree(old, ignore_errors=True)
-    task = progress.add_task("Generating rules, masks and exposures", total=len(MODES) + 1)
+    task = progress.add_task("Making rules, masks, exposures", total=len(_EXPOSURES) + 1)
     write_sample_mirror(cache)
     progress.advance(task)
     paths = []
-    for mode in MODES:
-        paths.append(inputs / sample_name(mode))
+    for mode in _EXPOSURES:
+        paths.append(INPUTS / sample_name(mode))
         write_exposure(mode, paths[-1])
         progress.advance(task)
     return Material(paths, cache)
@@ -136,15 +147,16 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
     )
     from handler.app import lambda_handler  # noqa: PLC0415  # reads the environment, as it does in AWS
 
-    task = progress.add_task("Uploading and processing", total=len(material.exposures))
+    task = progress.add_task("Uploading, processing", total=len(material.exposures))
     for path in material.exposures:
-        progress.update(task, description=f"Processing {path.name}")
         aws.client("s3").upload_file(str(path), RAW, f"2023/03/{path.name}")
         for number, message in enumerate(aws.receive(aws.uploads)):
             context = LocalContext(f"demo-{number}")
             if lambda_handler(_batch(message), context)["batchItemFailures"]:
                 # SQS would have it attempted again, then move it to the queue that is looked at.
                 lambda_handler(_batch(message, _UNFINISHED), context)
+        if path.parent == INPUTS and path.stat().st_size > _KEPT:
+            path.unlink()
         progress.advance(task)
     messages = aws.receive(aws.announcements)
     return [json.loads(message["Body"])["detail"] for message in messages]
@@ -172,19 +184,33 @@ def download(aws: LocalAws, announcements: list[dict[str, Any]]) -> None:
             aws.client("s3").download_file(output["bucket"], output["key"], str(folder / name))
 
 
-def show(announcements: list[dict[str, Any]]) -> None:
+def _masks_read(announcements: list[dict[str, Any]], cache: Path) -> list[int]:
+    """Bytes of masks that each exposure had fetched: each mask once, as a container keeps it."""
+    known: set[str | None] = {None}
+    found = []
+    for detail in announcements:
+        mask = (detail["reference"] or {}).get("mask")
+        files = [] if mask in known else (cache / "references").rglob(mask.removeprefix("crds://"))
+        known.add(mask)
+        found.append(sum(path.stat().st_size for path in files))
+    return found
+
+
+def show(announcements: list[dict[str, Any]], masks: list[int]) -> None:
     """Print what a person wants to see; the flags one by one where the terminal is wide."""
     names = [_name(detail) for detail in announcements]
     common = _common(names)
-    table = Table(title="dq_init by jwst-dq-init-lambda", box=SIMPLE, collapse_padding=True)
-    for heading, width in (("Exposure, mask", 25), ("Kind, shape", 18)):
+    table = Table(
+        title="dq_init by jwst-dq-init-lambda", box=SIMPLE, collapse_padding=True, pad_edge=False
+    )
+    for heading, width in (("Exposure,\nmask", 24), ("Kind,\nshape", 14)):
         table.add_column(heading, overflow="fold", min_width=width)
-    for heading in ("Do not\nuse", "MB in", "MB out", "s"):
+    for heading in ("Do not\nuse", "Product\nMB", "MB in,\n+ mask", "MB out", "s"):
         table.add_column(heading, justify="right")
     if console.width >= _WIDE:
         table.add_column("Flagged pixels")
-    for name, detail in zip(names, announcements, strict=True):
-        cells = _cells(name.removeprefix(common), detail)
+    for name, detail, mask in zip(names, announcements, masks, strict=True):
+        cells = _cells(name.removeprefix(common), detail, mask)
         table.add_row(*cells[: len(table.columns)])
     if common:
         console.print(f"Every exposure's name begins with {common}")
@@ -192,19 +218,41 @@ def show(announcements: list[dict[str, Any]]) -> None:
     for name, detail in zip(names, announcements, strict=True):
         if detail["status"] != "Complete":
             console.print(f"{name}: {detail['status']}: {detail['reason']}\n", soft_wrap=True)
-    moved = [detail["function"] for detail in announcements]
-    received, sent = (sum(m[way] for m in moved) / 1e6 for way in ("bytesReceived", "bytesSent"))
-    console.print(
-        f"{len(announcements)} exposures: {received:.1f} MB in (each mask once, of 17 MB), "
-        f"{sent:.1f} MB out"
-    )
+    _show_totals(announcements, masks)
     if announcements:
         console.print("\nOf the first processing event:")
-        told = ("id", "status", "input", "output", "reference")
-        console.print(JSON(json.dumps({name: announcements[0][name] for name in told})))
+        console.print(JSON(json.dumps(_shortened(announcements[0]))))
     console.print(f"\nAll events, whole: {OUTPUT / 'events.json'}")
-    console.print(f"The products: {(OUTPUT / 'products').resolve()}")
-    console.print("Next: your own exposure (make demo FILE=... CRDS_PATH=...); docs/operating.md")
+    console.print(f"The products: {(OUTPUT / 'products').resolve()}", soft_wrap=True)
+    console.print(
+        "Next: open one, go on with jwst (docs/using.md); your own exposure\n"
+        "(make demo FILE=... CRDS_PATH=...); deploy it (docs/operating.md)"
+    )
+
+
+def _show_totals(announcements: list[dict[str, Any]], masks: list[int]) -> None:
+    moved = [detail["function"] for detail in announcements]
+    received, sent = (sum(m[way] for m in moved) for way in ("bytesReceived", "bytesSent"))
+    written = sum(detail["output"]["bytes"] for detail in announcements if detail["output"])
+    console.print(
+        f"{len(announcements)} exposures. Products: {written / 1e6:.0f} MB. In: "
+        f"{(received - sum(masks)) / 1e6:.0f} MB, and {sum(masks) / 1e6:.0f} MB of masks. "
+        f"Out: {sent / 1e6:.0f} MB."
+    )
+    console.print(
+        "An exposure of less than some 10 MB passes through the function whole. Of a larger one\n"
+        "the headers do, and 5 MiB of pixels where S3's parts meet: S3 copies the rest itself.",
+        soft_wrap=True,
+    )
+
+
+def _shortened(detail: dict[str, Any]) -> dict[str, Any]:
+    """What matters at first sight of a processing event."""
+    told = {name: detail[name] for name in ("id", "status", "reason")}
+    for name, fields in (("input", ("key",)), ("output", ("key", "bytes"))):
+        told[name] = {field: (detail[name] or {}).get(field) for field in fields}
+    reference = detail["reference"] or {}
+    return {**told, "reference": {name: reference.get(name) for name in ("mask", "context")}}
 
 
 def _file_of(detail: dict[str, Any]) -> str:
@@ -223,10 +271,12 @@ def _common(names: list[str]) -> str:
     return shared[: shared.rfind("_") + 1]
 
 
-def _cells(name: str, detail: dict[str, Any]) -> list[str]:
-    moved = detail["function"]
+def _cells(name: str, detail: dict[str, Any], mask_bytes: int) -> list[str]:
+    moved, output = detail["function"], detail["output"]
+    received = f"{(moved['bytesReceived'] - mask_bytes) / 1e6:.1f}"
     numbers = [
-        f"{moved['bytesReceived'] / 1e6:.1f}",
+        f"{output['bytes'] / 1e6:.1f}" if output else "",
+        f"{received}\n+ {mask_bytes / 1e6:.1f}" if mask_bytes else received,
         f"{moved['bytesSent'] / 1e6:.1f}",
         f"{moved['durationSeconds']:.2f}",
     ]
@@ -236,7 +286,7 @@ def _cells(name: str, detail: dict[str, Any]) -> list[str]:
     mask = (detail["reference"]["mask"] or "no mask").removeprefix("crds://").removesuffix(".fits")
     return [
         f"{name}\n{mask}",
-        f"{exposure['kind']}\n{' x '.join(map(str, exposure['shape']))}",
+        f"{exposure['kind']}\n{'x'.join(map(str, exposure['shape']))}",
         f"{flags['doNotUseFraction']:.2%}",
         *numbers,
         ", ".join(f"{name} {n['pixels']}" for name, n in flags["byMnemonic"].items()),

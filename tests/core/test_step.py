@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.hdus import locate
+from core.in_memory import render
 from core.kinds import Kind
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose, product_name
@@ -60,15 +61,7 @@ def product(
         None if mask is None else "crds://mask.fits",
     )  # fmt: skip
     quality = initialize(exposure, covering(exposure, mask), **more)
-    layout = compose(exposure, quality, values, encoding)
-    out = b""
-    for piece in layout.pieces(1000):
-        wanted, made = piece.source, bytearray(piece.length)
-        source = content[wanted.start : wanted.start + wanted.length] if wanted else b""
-        piece.render(source, memoryview(made))
-        out += made
-    assert len(out) == layout.length
-    return out
+    return render(compose(exposure, quality, values, encoding), content)
 
 
 def test_kinds() -> None:

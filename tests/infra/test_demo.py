@@ -37,7 +37,7 @@ def test_a_persons_own_exposure_and_cache(tmp_path: Path, sample_cache: Path) ->
     done = demo(tmp_path, "--file", "mine_uncal.fits", "--crds-path", str(sample_cache))
     assert done.returncode == 0, done.stderr
     assert "jwst_niriss_mask_9002.fits" in done.stdout
-    assert "4 x 5 x 80 x 80" in done.stdout
+    assert "4x5x80x80" in done.stdout
     assert '"status": "Complete"' in done.stdout
     products = tmp_path / "demo-output" / "products"
     assert str(products) in done.stdout.replace("\n", "")

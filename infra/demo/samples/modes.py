@@ -101,7 +101,7 @@ MODES: tuple[Mode, ...] = (
     ),
     Mode(
         "niriss-full", "NIRISS", "NIS", "NIS_IMAGE", "NISRAPID", "FULL",
-        (1, 1), _FULL, (-2, -1), (1, 2, 2048, 2048),
+        (1, 1), _FULL, (-2, -1), (1, 1, 2048, 2048),
     ),
     Mode(
         "niriss-soss", "NIRISS", "NIS", "NIS_SOSS", "NISRAPID", "SUBSTRIP256",
@@ -118,7 +118,7 @@ MODES: tuple[Mode, ...] = (
     ),
     Mode(
         "nirspec-irs2", "NIRSPEC", "NRS1", "NRS_MSASPEC", "NRSIRS2RAPID", "FULL",
-        (1, 1), _FULL, (2, 1), (1, 2, 3200, 2048),
+        (1, 1), _FULL, (2, 1), (1, 1, 3200, 2048),
     ),
     Mode(
         "nirspec-s1600a1", "NIRSPEC", "NRS1", "NRS_BRIGHTOBJ", "NRSRAPID", "SUB2048",

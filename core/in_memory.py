@@ -1,0 +1,103 @@
+"""The step on an exposure whose bytes are at hand: the way in for whoever has no AWS."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.exposure import Exposure
+from core.hdus import locate
+from core.images import data_of, decode
+from core.layout import Layout
+from core.mask import Mask
+from core.metadata import check_metadata
+from core.product import Encoding, HeaderValues, compose
+from core.step import initialize
+
+__all__ = ["dq_init", "existing_image", "read_exposure", "render"]
+
+_PIECE = 16 * 1024 * 1024
+
+
+def read_exposure(content: bytes, name: str) -> Exposure:
+    """Read what the headers say of an exposure.
+
+    Parameters
+    ----------
+    content : bytes
+        The FITS file.
+    name : str
+        What messages call it.
+
+    Raises
+    ------
+    InputRejected
+        If it is no exposure.
+    """
+
+    def read(start: int, length: int) -> bytes:
+        return content[start : start + length]
+
+    hdus = locate(read, len(content), name)
+    exposure = Exposure.from_hdus(hdus, name)
+    check_metadata(hdus, read, name)
+    return exposure
+
+
+def existing_image(exposure: Exposure, content: bytes) -> NDArray[np.uint32] | None:
+    """Return PIXELDQ or DQ of the exposure, of its plane shape, where it has one that fits."""
+    hdu = exposure.existing_array(exposure.entails.image, exposure.plane_shape)
+    if hdu is None:
+        return None
+    return decode(hdu, data_of(hdu, content), exposure.name).astype(np.uint32)
+
+
+def render(layout: Layout, content: bytes) -> bytes:
+    """Return the output file that a layout describes, given the input file."""
+    out = bytearray(layout.length)
+    position = 0
+    for piece in layout.pieces(_PIECE):
+        wanted = piece.source
+        source = content[wanted.start : wanted.start + wanted.length] if wanted else b""
+        piece.render(source, memoryview(out)[position : position + piece.length])
+        position += piece.length
+    return bytes(out)
+
+
+def dq_init(
+    content: bytes,
+    mask: Mask | None,
+    values: HeaderValues,
+    encoding: Encoding = Encoding.NATIVE,
+    user: NDArray[Any] | None = None,
+) -> bytes:
+    """Make the product of an exposure.
+
+    Parameters
+    ----------
+    content : bytes
+        The exposure, a FITS file.
+    mask : `~core.mask.Mask` or None
+        The mask; None where CRDS has none for the exposure.
+    values : `~core.product.HeaderValues`
+        What the product's header says of how it was made.
+    encoding : `~core.product.Encoding`
+        How the science pixels are written.
+    user : ndarray or None
+        User-supplied flags of the cut mask's shape, merged with the mask's.
+
+    Returns
+    -------
+    bytes
+        The product, a FITS file.
+
+    Raises
+    ------
+    InputRejected
+        If it is no exposure, or the mask cannot be cut to its readout.
+    ReferenceUnavailable
+        If the mask does not say what it covers.
+    """
+    exposure = read_exposure(content, values.filename)
+    quality = initialize(exposure, mask, existing_image(exposure, content), user)
+    return render(compose(exposure, quality, values, encoding), content)

@@ -1,0 +1,52 @@
+"""The step on bytes at hand, as README shows it, is the step of the function."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import InputRejected
+from core.in_memory import dq_init
+from core.product import HeaderValues
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.masks import MASKS, write_mask
+from infra.demo.samples.modes import MODES
+from tests.conftest import PROJECT, Harness
+from tests.products import undated
+
+MODE = next(mode for mode in MODES if mode.name == "nircam-sub64p")
+MASK = "jwst_nircam_mask_9002.fits"
+
+
+def test_what_readme_says_makes_the_product_that_the_function_makes(
+    function: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_exposure(MODE, tmp_path / "x_uncal.fits")
+    write_mask(next(mask for mask in MASKS if mask.name == MASK), tmp_path / MASK)
+    (block,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    block = block.replace("jwst_nircam_mask_0033.fits", MASK)
+    exec(block.replace("jwst_1321.pmap", "jwst_9001.pmap"), {})  # noqa: S102
+    function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")
+    by_function = function.product(function.run("x_uncal.fits"))
+    assert undated((tmp_path / "x_dq_init.fits").read_bytes()) == undated(by_function)
+
+
+def test_flags_that_the_exposure_has_are_kept(tmp_path: Path) -> None:
+    write_exposure(MODE, tmp_path / "x_uncal.fits")
+    mine = np.full((64, 64), 1024, np.uint32)
+    with fits.open(tmp_path / "x_uncal.fits", mode="append") as hdus:
+        hdus.append(fits.ImageHDU(mine, name="PIXELDQ"))
+    values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", None)
+    (tmp_path / "y.fits").write_bytes(
+        dq_init((tmp_path / "x_uncal.fits").read_bytes(), None, values)
+    )
+    np.testing.assert_array_equal(fits.getdata(tmp_path / "y.fits", "PIXELDQ"), mine)
+
+
+def test_what_is_no_exposure_is_refused_by_name() -> None:
+    values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", None)
+    with pytest.raises(InputRejected, match=r"x_dq_init\.fits"):
+        dq_init(b"nothing", None, values)

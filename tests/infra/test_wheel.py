@@ -1,0 +1,72 @@
+"""What ``pip install .`` installs works away from the clone."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import PROJECT
+
+PYTHON = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's content, away from the clone."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"  # setuptools writes beside what it builds
+    for room in ("core", "handler", "infra"):
+        shutil.copytree(PROJECT / room, source / room)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(PROJECT / name, source)
+    command = [*PYTHON, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
+    subprocess.run([*command, str(source)], check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(folder / "installed")
+    return folder / "installed"
+
+
+def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *words],
+        cwd=installed.parent,
+        env={**os.environ, "PYTHONPATH": str(installed)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_module_in_it_can_be_imported_from_it(installed: Path) -> None:
+    paths = [path.relative_to(installed) for path in installed.rglob("*.py")]
+    names = sorted(
+        ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+        for path in paths
+        if path.name != "__main__.py" or path.parent != Path("infra")
+    )
+    assert "handler.app" in names
+    assert "infra.mirror.sync" in names
+    code = "import importlib, sys; [importlib.import_module(n) for n in sys.argv[1:]]; import core; print(core.__file__)"
+    done = run(installed, "-c", code, *names)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(installed))
+
+
+@pytest.mark.parametrize("program", ["infra", "infra.demo"])
+def test_its_programs_start(program: str, installed: Path) -> None:
+    done = run(installed, "-m", program, "--help")
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_extras_that_it_names_are_those_that_docs_name() -> None:
+    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    told = (PROJECT / "docs" / "developing.md").read_text()
+    assert all(f"`{name}`" in told for name in extras)
