@@ -9,6 +9,7 @@ import pytest
 from astropy.io import fits
 
 from tests.conftest import PROJECT, Harness
+from tests.jwst import Jwst
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "using.md").read_text(), re.DOTALL)
 
@@ -45,3 +46,24 @@ def test_known_ids_are_dropped(
     assert capsys.readouterr().out.splitlines() == [
         f"dq_init/x_dq_init.fits {event['detail']['flags']['doNotUseFraction']}"
     ]
+
+
+def test_jwst_goes_on_as_it_says(
+    function: Harness,
+    exposure: bytes,
+    sample_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    interpreter = PROJECT / ".venv-jwst" / "bin" / "python"
+    if not interpreter.exists():
+        pytest.skip("jwst is not installed: make conformance installs it")
+    function.upload(exposure, "x_uncal.fits")
+    (tmp_path / "x_dq_init.fits").write_bytes(function.product(function.run("x_uncal.fits")))
+    (block,) = (block for block in BLOCKS if "SaturationStep" in block)
+    (tmp_path / "block.py").write_text(block)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
+    jwst = Jwst(interpreter, Path(__file__).with_name("go_on.py"), sample_cache)
+    told = jwst.run("x_dq_init.fits", "block.py").splitlines()
+    assert told[-2:] == ["COMPLETE COMPLETE COMPLETE", "flags kept"]
