@@ -21,7 +21,6 @@ from handler.references.rules import Rules
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.masks import MASKS
 from infra.demo.samples.mirror import (
     CONTEXT,
     RULES,
@@ -32,7 +31,7 @@ from infra.demo.samples.mirror import (
 from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
 from infra.mirror.scheduled import keep_fresh
-from tests.conftest import PROJECT, Harness
+from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
 from tests.infra.template import load, permissions
 
@@ -47,7 +46,7 @@ IMAP, RMAP = "mappings/jwst/jwst_miri_9001.imap", "mappings/jwst/jwst_miri_mask_
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CRDS cache with two contexts; in the newer one a detector has another mask."""
     root = tmp_path_factory.mktemp("cache")
-    write_sample_mirror(root, [mask for mask in MASKS if mask.instrument.lower() in FEW])
+    write_sample_mirror(root, [m for m in SMALL_MASKS if m.instrument.lower() in FEW])
     write_rules(root, rules=FEW)
     parameters, choices = FEW["nircam"]
     newer = {match: 9001 if match[0] == CHANGED else number for match, number in choices.items()}
@@ -315,9 +314,9 @@ def test_verify_tells_how_many_pixels_carry_bits_without_a_name(
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
     with fits.open(copied / MASK, mode="update") as hdus:
-        flagged = int(np.count_nonzero(hdus["DQ"].data))
-        hdus["DQ"].data[100, 100:107] |= 1 << 20
-        flagged = int(np.count_nonzero(hdus["DQ"].data))
+        dq = hdus["DQ"].data.astype(np.uint32)
+        dq[100, 100:107] |= 1 << 20
+        hdus["DQ"].data, flagged = dq, int(np.count_nonzero(dq))
     write_server_config(copied)
     run("sync", place, "--from", str(copied))
     said = " ".join(run("verify", place).split())

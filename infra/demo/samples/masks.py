@@ -41,6 +41,9 @@ class SampleMask:
         Rows of the array: SUBSIZE2, except for NIRSpec IRS2.
     own_bits : bool
         Whether a DQ_DEF table gives the bits a meaning of the mask's own.
+    dtype : str
+        Of the array, in numpy's letters. Those of CRDS are ``u4``; with bits of its own ``u1`` will
+        do.
     """
 
     name: str
@@ -51,6 +54,7 @@ class SampleMask:
     size: tuple[int, int] = (2048, 2048)
     rows: int = 2048
     own_bits: bool = True
+    dtype: str = "u4"
 
 
 MASKS: tuple[SampleMask, ...] = (
@@ -83,7 +87,7 @@ def write_mask(mask: SampleMask, path: Path, seed: int = 0) -> None:
         Of the random defects.
     """
     rng = np.random.default_rng([seed, *mask.name.encode()])
-    hdus = [_primary(mask), fits.ImageHDU(_defects(rng, mask), name="DQ")]
+    hdus = [_primary(mask), fits.ImageHDU(_defects(rng, mask).astype(mask.dtype), name="DQ")]
     if mask.own_bits:
         rows = [(bit, value, name, "") for bit, value, name in _DEFINITIONS]
         hdus.append(fits.BinTableHDU(np.array(rows, dtype=_DQ_DEF), name="DQ_DEF"))
