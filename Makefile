@@ -3,7 +3,7 @@ PYTHON ?= python3
 ARCHITECTURE ?= arm64
 PIP = pip --disable-pip-version-check --quiet
 # Says what it does, where a person waits for it.
-TELLING_PIP = pip --disable-pip-version-check --progress-bar on
+TELLING_PIP = pip --disable-pip-version-check
 # The first pip that knows the dependency groups of pyproject.toml.
 GROUPS = 'pip>=25.1'
 BIN = .venv/bin

@@ -35,6 +35,8 @@ class Mask:
         Standard flags, shape (rows, columns), science frame. Not to be written to.
     instrument : str
         INSTRUME, in upper case.
+    detector : str
+        DETECTOR, in upper case; empty where the header has none.
     subarray : `~core.subarray.Subarray` or None
         What the header declares; None where it declares nothing or only a part.
     corner : tuple of int or None
@@ -46,6 +48,7 @@ class Mask:
     instrument: str
     subarray: Subarray | None
     corner: tuple[int | None, int | None] = (None, None)
+    detector: str = ""
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> "Mask":
@@ -78,6 +81,7 @@ class Mask:
             instrument=(keywords.text("INSTRUME") or "").upper(),
             subarray=Subarray.from_keywords(keywords),
             corner=(keywords.integer("SUBSTRT1"), keywords.integer("SUBSTRT2")),
+            detector=(keywords.text("DETECTOR") or "").upper(),
         )
 
     @property

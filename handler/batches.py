@@ -120,11 +120,12 @@ def _hide(
     message: Message, seconds: float, settings: Settings, sqs: "Callable[[], SQSClient]"
 ) -> None:
     """Have a message delivered again after so long; if that fails, after the queue's own time."""
-    if settings.uploaded_queue is None:
+    address = settings.address_of(message.queue)
+    if address is None:
         return
     try:
         sqs().change_message_visibility(
-            QueueUrl=settings.uploaded_queue,
+            QueueUrl=address,
             ReceiptHandle=message.receipt,
             VisibilityTimeout=int(min(seconds, _LONGEST_VISIBILITY)),
         )

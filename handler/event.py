@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 SOURCE = "jwst.dq_init"
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 _LONGEST_REASON = 2048
 _DIGITS = 32
 
@@ -85,12 +85,16 @@ class ExposureSummary:
 
 @dataclass(frozen=True)
 class ReferenceSummary:
-    """Which mask applies, and by which rules; `mask` and `sha1` are None where none does."""
+    """Which mask applies, and by which rules; `mask` and `sha1` are None where none does.
+
+    `warning` says what speaks against a mask that the request names.
+    """
 
     mask: str | None
     sha1: str | None
     context: str
     mirror: str
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

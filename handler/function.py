@@ -19,6 +19,7 @@ from handler.references.resolution import References
 from handler.requests import Attempt
 from handler.s3.blocks import Blocks
 from handler.s3.objects import ObjectStore
+from handler.s3.requester_pays import agree_to_pay
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class Function:
         settings = Settings.from_environment(environment)
         scratch = Path(tempfile.gettempdir()) / "crds"
         s3 = client("s3", PATIENT)
+        agree_to_pay(s3, settings.requester_pays)
         references = References.of(settings.mirror, scratch, s3)
         with read_ahead(references, settings.context):
             events = client("events", PROMPT)

@@ -78,7 +78,11 @@ def _steps(
     reference = function.references.resolve(exposure, context, request.mask, store)
     named = (reference.label, reference.sha1, reference.context)
     summary = ReferenceSummary(
-        reference.label, reference.sha1 or None, reference.context, str(settings.mirror)
+        reference.label,
+        reference.sha1 or None,
+        reference.context,
+        str(settings.mirror),
+        reference.warning,
     )
     yield (draft := draft.know(reference=summary))
 

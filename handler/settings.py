@@ -29,12 +29,15 @@ class Settings:
         Where repeated planes may be kept; None to keep none.
     ledger : `~handler.s3.locations.S3Location` or None
         Where the result for every product is kept; None to keep none.
-    uploaded_queue : str or None
-        Address of the SQS queue whose messages are attempted.
+    uploaded_queue, backfill_queue : str or None
+        Addresses of the SQS queues whose messages are attempted: as they arrive, and those of
+        backfills.
     retry_delay : int
         Seconds before a message whose first attempt failed is delivered again.
     unfinished_queue : str or None
         ARN of the SQS queue of messages whose every attempt failed.
+    requester_pays : frozenset of str
+        Buckets whose reading is paid by who reads.
     """
 
     output_bucket: str
@@ -46,8 +49,10 @@ class Settings:
     blocks: S3Location | None = None
     ledger: S3Location | None = None
     uploaded_queue: str | None = None
+    backfill_queue: str | None = None
     retry_delay: int = 30
     unfinished_queue: str | None = None
+    requester_pays: frozenset[str] = frozenset()
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -73,9 +78,19 @@ class Settings:
             blocks=_optional_prefix(environment, "DQ_BLOCK_URI"),
             ledger=_optional_prefix(environment, "LEDGER_URI"),
             uploaded_queue=environment.get("UPLOADED_QUEUE") or None,
+            backfill_queue=environment.get("BACKFILL_QUEUE") or None,
             retry_delay=_positive(environment, "RETRY_DELAY", 30),
             unfinished_queue=environment.get("UNFINISHED_QUEUE") or None,
+            requester_pays=frozenset(
+                name for name in environment.get("REQUESTER_PAYS_BUCKETS", "").split(",") if name
+            ),
         )
+
+    def address_of(self, queue: str) -> str | None:
+        """Return the address of one of the queues whose messages are attempted, by its ARN."""
+        name = queue.rpartition(":")[2]
+        known = (address for address in (self.uploaded_queue, self.backfill_queue) if address)
+        return next((a for a in known if a.rpartition("/")[2] == name), self.uploaded_queue)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

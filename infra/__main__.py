@@ -1,5 +1,7 @@
 """The operator's program: ``python -m infra COMMAND``; each has ``--help``.
 
+backfill  process exposures that are there already, wherever they lie
+listen    have a bucket of yours tell of uploads
 mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
 probe     whether an S3 keeps the promises that the function relies on
 queues    what waits in the queues: show, redrive, discard
@@ -12,12 +14,12 @@ from importlib import import_module
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.errors import ReferenceUnavailable
+from core.errors import ReferenceUnavailable, TransientFailure
 from infra.terminal import Mistake
 
-COMMANDS = ("mirror", "probe", "queues", "status")
+COMMANDS = ("backfill", "listen", "mirror", "probe", "queues", "status")
 
-_EXPECTED = (Mistake, ReferenceUnavailable, OSError, ClientError, BotoCoreError)
+_EXPECTED = (Mistake, ReferenceUnavailable, TransientFailure, OSError, ClientError, BotoCoreError)
 """What a person can mend: names, addresses, credentials, files. All else is a bug."""
 
 

@@ -40,7 +40,7 @@ UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
 SCHEMA = json.loads(
-    (PROJECT / "infra" / "contracts" / "processing-event-2.0.schema.json").read_text()
+    (PROJECT / "infra" / "contracts" / "processing-event-2.1.schema.json").read_text()
 )
 
 SMALL_MASKS = tuple(replace(mask, dtype="u1") if mask.own_bits else mask for mask in MASKS)

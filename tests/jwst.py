@@ -17,6 +17,7 @@ class Jwst:
     interpreter: Path
     script: Path
     cache: Path
+    server: str = "https://crds-serverless-mode.invalid"
 
     def answer(self, *arguments: Any) -> Any:
         """Run a command of the script; returns what its last line says, in JSON."""
@@ -27,7 +28,7 @@ class Jwst:
         environment = {
             **os.environ,
             "CRDS_PATH": str(self.cache),
-            "CRDS_SERVER_URL": "https://crds-serverless-mode.invalid",
+            "CRDS_SERVER_URL": self.server,
             "CRDS_CONTEXT": CONTEXT,
             "CRDS_MODE": "local",
         }

@@ -1,5 +1,6 @@
 """Which mask applies to an exposure: the rules' choice, or what the request names."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 __all__ = ["Reference", "References"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Reference:
         Of the package that evaluates the rules.
     requested : `~core.mask.Mask` or None
         The mask that the request names, where it names one.
+    warning : str or None
+        What speaks against that mask.
     """
 
     context: str
@@ -49,6 +54,7 @@ class Reference:
     digest: FileDigest | None = None
     crds_version: str = CRDS_VERSION
     requested: Mask | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,10 @@ class References:
         if isinstance(mask, S3Location):
             requested, sha1 = self.masks.load_object(mask, store)
             name = self.rules.context_name(context)
-            return Reference(name, str(mask), sha1, requested=requested)
+            warning = _misfit(requested, exposure)
+            if warning:
+                log.warning("%s", warning)
+            return Reference(name, str(mask), sha1, requested=requested, warning=warning)
         if mask == NO_MASK:
             return Reference(self.rules.context_name(context))
         best = self.rules.best_reference(exposure.keywords, context)
@@ -117,3 +126,13 @@ class References:
             return reference.requested
         instrument = exposure.keywords.text("INSTRUME") or ""
         return self.masks.load(reference.name, reference.digest, instrument, store)
+
+
+def _misfit(mask: Mask, exposure: Exposure) -> str | None:
+    """What speaks against a mask that was named: whoever names it may mean it all the same."""
+    words = exposure.keywords
+    own = ((words.text("INSTRUME") or "").upper(), (words.text("DETECTOR") or "").upper())
+    if (mask.instrument or own[0], mask.detector or own[1]) == own:
+        return None
+    of_mask = f"{mask.instrument} {mask.detector}".strip()
+    return f"{mask.name}: is of {of_mask}, and {exposure.name} is of {' '.join(own).strip()}"

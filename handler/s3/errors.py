@@ -20,7 +20,10 @@ __all__ = ["CONFLICTS", "NETWORK", "code_of", "failures_of", "is_missing", "is_t
 _MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
 _REFUSED = {
     **dict.fromkeys(("400", "InvalidArgument"), "S3 calls the request malformed"),
-    **dict.fromkeys(("403", "AccessDenied", "AllAccessDisabled"), "may not be read"),
+    **dict.fromkeys(
+        ("403", "AccessDenied", "AllAccessDisabled"),
+        "is not there, or may not be read (S3 tells only who may list the bucket)",
+    ),
     **dict.fromkeys(("405", "MethodNotAllowed"), "is a delete marker"),
     **dict.fromkeys(("301", "PermanentRedirect"), "lies in another region"),
     "InvalidBucketName": "is no bucket's name",

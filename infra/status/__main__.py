@@ -19,13 +19,14 @@ from rich.table import Table
 from handler.ledger import Entry, Ledger
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
+from infra.listen.notifications import is_told
 from infra.mirror.bucket import Mirror
 from infra.queues.messages import depth, messages
 from infra.stacks import Stack, find_stack
 
 __all__ = ["main"]
 
-QUEUES = ("UploadedQueue", "UnfinishedQueue", "FailedQueue", "UndeliveredQueue")
+QUEUES = ("UploadedQueue", "BackfillQueue", "UnfinishedQueue", "FailedQueue", "UndeliveredQueue")
 _LEDGER = "dq_ledger"
 _READING = 16
 
@@ -40,6 +41,7 @@ class Status:
     entries_read: int
     mirror: dict[str, str]
     alarms: list[str]
+    is_listening: bool
 
 
 def main(words: list[str]) -> None:
@@ -85,7 +87,9 @@ def read(stack: Stack, most: int) -> Status:
         if entry.result and (reference := entry.result.findings.reference)
     )
     ranked = [(mask, context, n) for (mask, context), n in products.most_common()]
-    return Status(queues, dict(failures), ranked, len(entries), _mirror(s3, stack), _alarms(stack))
+    is_listening = is_told(s3, stack.output("RawBucket"))
+    found = (_mirror(s3, stack), _alarms(stack), is_listening)
+    return Status(queues, dict(failures), ranked, len(entries), *found)
 
 
 def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
@@ -145,4 +149,9 @@ def show(stack: Stack, status: Status, console: Console) -> None:
         f"{mirror['synced']}; the function uses {mirror['used']}",
         soft_wrap=True,
     )
+    if not status.is_listening:
+        console.print(
+            f"RawBucket tells nobody of uploads: python -m infra listen --stack {stack.name}",
+            style="bold red",
+        )
     console.print(f"Alarms: {', '.join(status.alarms) or 'none'}", soft_wrap=True)

@@ -20,12 +20,14 @@ from typing import Any
 
 from astropy.io import fits
 
+from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
 from core.keywords import Keywords
 from core.product import Encoding
 from handler.observability import logger
 from handler.references.rules import Rules
 from handler.s3.locations import S3Location
+from infra.__main__ import main as infra
 from infra.demo.local_aws import MIRROR, LocalAws, local_aws
 from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
@@ -36,9 +38,11 @@ from tests.conformance.matrix import MASKS, MATRIX_RULES, matrix
 from tests.conformance.odd_table import odd_table
 from tests.conformance.ours import Ours
 from tests.conftest import SHARED
+from tests.infra.crds_server import crds_server
 from tests.jwst import Jwst
 
 HERE = Path(__file__).parent
+OTHER = "jwst_9002.pmap"
 _BATCH = 250
 
 STRICTER = {
@@ -173,6 +177,22 @@ def compare_choices(
             row.differences.append(f"{context} {header}: {chosen}, crds says {expected}")
 
 
+def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path) -> None:
+    """Ask crds beside jwst, and the function, for the context of whoever names none."""
+    place = f"s3://{MIRROR}/builds"
+    for context in (CONTEXT, OTHER):
+        with crds_server(cache) as server:
+            server.builds["jwst", EQUALS_JWST] = context
+            infra(["mirror", "sync", place, "--server", server.url, "--context", "build"])
+            theirs = replace(jwst, server=server.url).answer("build")
+        location = S3Location.parse_prefix(place)
+        rules = Rules.of(location, scratch / f"builds-{context}", aws.client("s3"))
+        chosen = rules.context_name("build")
+        row.cases += 1
+        if chosen != theirs:
+            row.differences.append(f"{context}: {chosen}, crds says {theirs}")
+
+
 def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
     """Cut a stream of cases into lists that fit a disk."""
     waiting: list[Case] = []
@@ -235,6 +255,7 @@ def main() -> None:
         write_rules(cache, rules=MATRIX_RULES)
         for mask in MASKS:
             write_mask(mask, cache / "references" / "jwst" / mask.instrument.lower() / mask.name)
+        write_rules(cache, context=OTHER, rules=MATRIX_RULES)
         write_server_config(cache)
         list(upload_cache(cache, aws.client("s3"), MIRROR))
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
@@ -261,6 +282,9 @@ def main() -> None:
             row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
             compare_choices(place, context, row, aws, jwst, scratch)
             rows.append(tell(row))
+        row = Row("build context", "against crds.client.api.get_default_context beside jwst")
+        compare_builds(cache, row, aws, jwst, scratch)
+        rows.append(tell(row))
         versions = jwst.run("versions").strip()
     minutes = (datetime.now(UTC) - started).total_seconds() / 60
     (HERE / "RESULTS.md").write_text(report(rows, versions, arguments.seeds, minutes))

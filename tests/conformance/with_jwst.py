@@ -1,6 +1,6 @@
 """Run by jwst's own interpreter.
 
-Usage: with_jwst.py apertures | run FOLDER | compare FOLDER | choose FILE
+Usage: with_jwst.py apertures | build | run FOLDER | compare FOLDER | choose FILE
 """
 
 import json
@@ -218,9 +218,18 @@ def choose(path: Path) -> None:
     path.with_suffix(".answers").write_text(json.dumps(answers))
 
 
+def build() -> None:
+    """Ask crds which context a pipeline uses that names none."""
+    from crds.client import api
+
+    print(json.dumps(api.get_default_context("jwst")))
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "apertures":
         apertures()
+    elif sys.argv[1] == "build":
+        build()
     elif sys.argv[1] == "versions":
         print(
             ", ".join(

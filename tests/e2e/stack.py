@@ -36,6 +36,7 @@ from tests.conftest import PROJECT, SCHEMA
 
 NAME, REGION, MIRROR = "dq-init", "us-east-1", "crds-mirror"
 BUILT = PROJECT / ".aws-sam" / "build" / "template.yaml"
+_EMPTY = '""'
 PARAMETERS = {
     "MirrorBucket": MIRROR,
     "Architecture": "x86_64",
@@ -123,7 +124,7 @@ class Stack:
     def drain(self, seconds: float) -> None:
         """Wait until no exposure waits, and every announcement has arrived."""
         end = time.monotonic() + seconds
-        while self.depth("UploadedQueue") or self.depth("UnfinishedQueue"):
+        while any(self.depth(f"{name}Queue") for name in ("Uploaded", "Backfill", "Unfinished")):
             assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
             time.sleep(0.2)
         known = -1
@@ -205,23 +206,20 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
         write_sample_mirror(Path(folder))
         list(upload_cache(Path(folder), s3, MIRROR))
         deploy(stack, sam)
-        found = stack.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
-        stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
-        for bucket in ("RawBucket", "ProductBucket"):
-            s3.put_bucket_versioning(
-                Bucket=stack[bucket], VersioningConfiguration={"Status": "Suspended"}
-            )
         with stack.listening():
             yield stack
 
 
 def deploy(stack: Stack, sam: Path, **changes: str) -> None:
-    """Run `sam deploy`, as docs/operating.md has it; other parameters than the tests' by name."""
+    """Run `sam deploy`, as docs/operating.md has it; other parameters than the tests' by name.
+
+    To `sam` an empty value is a pair of quotes.
+    """
     command = [
         *(str(sam), "deploy", "--template-file", str(BUILT), "--stack-name", NAME),
         *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
         *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
-        *(f"{name}={value}" for name, value in (PARAMETERS | changes).items()),
+        *(f"{n}={value or _EMPTY}" for n, value in (PARAMETERS | changes).items()),
         f"EndpointUrl={stack.endpoint}",
     ]
     environment = os.environ | {
@@ -238,6 +236,12 @@ def deploy(stack: Stack, sam: Path, **changes: str) -> None:
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(
             UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
+        )
+    found = stack.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
+    stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
+    for bucket in ("RawBucket", "ProductBucket"):
+        stack.client("s3").put_bucket_versioning(
+            Bucket=stack[bucket], VersioningConfiguration={"Status": "Suspended"}
         )
 
 

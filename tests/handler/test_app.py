@@ -173,7 +173,7 @@ def test_no_mask_for_the_asking(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     detail = function.run(KEY, mask="N/A", outputKey="dq_init/elsewhere/x.fits")
     assert detail["reference"] == {
-        "mask": None, "sha1": None, "context": CONTEXT, "mirror": f"s3://{MIRROR}",
+        "mask": None, "sha1": None, "context": CONTEXT, "mirror": f"s3://{MIRROR}", "warning": None,
     }  # fmt: skip
     assert detail["flags"]["byMnemonic"] == {}
     assert function.products("dq_init/elsewhere/") == {"dq_init/elsewhere/x.fits"}
@@ -190,6 +190,21 @@ def test_a_mask_of_the_request_is_used_and_named(
     assert detail["reference"]["mask"] == mask
     assert fits.getheader(BytesIO(function.product(detail)))["R_MASK"] == mask
     assert detail["flags"] != usual["flags"]
+
+
+def test_a_mask_of_another_detector_is_used_with_a_warning(
+    function: Harness, exposure: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    function.upload(exposure, KEY)
+    folder = f"s3://{MIRROR}/references/jwst/nircam"
+    detail = function.run(KEY, mask=f"{folder}/jwst_nircam_mask_9001.fits")
+    warning = detail["reference"]["warning"]
+    assert "is of NIRCAM NRCA1" in warning
+    assert warning.endswith("is of NIRCAM NRCB1")
+    assert warning in caplog.text
+    detail = function.run(KEY, mask=f"{folder}/jwst_nircam_mask_9002.fits", onExisting="replace")
+    assert detail["reference"]["warning"] is None
+    assert {event["reference"]["warning"] for event in function.announcements()} == {warning, None}
 
 
 def test_float32_products_hold_the_same_numbers(function: Harness, exposure: bytes) -> None:

@@ -24,8 +24,10 @@ def test_defaults() -> None:
         blocks=None,
         ledger=None,
         uploaded_queue=None,
+        backfill_queue=None,
         retry_delay=30,
         unfinished_queue=None,
+        requester_pays=frozenset(),
     )
 
 
@@ -41,6 +43,8 @@ def test_everything_set() -> None:
         "UPLOADED_QUEUE": "https://sqs/uploaded",
         "RETRY_DELAY": "5",
         "UNFINISHED_QUEUE": "arn:aws:sqs:::unfinished",
+        "BACKFILL_QUEUE": "https://sqs/backfill",
+        "REQUESTER_PAYS_BUCKETS": "theirs,another",
     }
     settings = Settings.from_environment(LEAST | more)
     assert settings.output_prefix == ""
@@ -51,6 +55,15 @@ def test_everything_set() -> None:
     assert settings.ledger == S3Location("Products", "Ledger")
     assert (settings.uploaded_queue, settings.retry_delay) == ("https://sqs/uploaded", 5)
     assert settings.unfinished_queue == "arn:aws:sqs:::unfinished"
+    assert settings.requester_pays == {"theirs", "another"}
+
+
+def test_each_queue_is_found_by_its_arn() -> None:
+    more = {"UPLOADED_QUEUE": "https://sqs/1/uploaded", "BACKFILL_QUEUE": "https://sqs/1/backfill"}
+    settings = Settings.from_environment(LEAST | more)
+    assert settings.address_of("arn:aws:sqs:::backfill") == "https://sqs/1/backfill"
+    assert settings.address_of("arn:aws:sqs:::uploaded") == "https://sqs/1/uploaded"
+    assert settings.address_of("") == "https://sqs/1/uploaded"
 
 
 @pytest.mark.parametrize(

@@ -46,4 +46,7 @@ def needed(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, st
     if operation == "PutEvents":
         yield "events:PutEvents", ARNS.format("events", "event-bus/default")
     if operation == "ChangeMessageVisibility":
-        yield "sqs:ChangeMessageVisibility", ARNS.format("sqs", "uploads")
+        yield (
+            "sqs:ChangeMessageVisibility",
+            ARNS.format("sqs", parameters["QueueUrl"].rpartition("/")[2]),
+        )

@@ -22,6 +22,7 @@ REFERENCES = {
     "RawBucket": RAW,
     "ProductBucket": PRODUCTS,
     "UploadedQueue": "uploads",
+    "BackfillQueue": "backfills",
     "EventLog": "/aws/events/dq-init",
     "UnfinishedQueue": "unfinished",
     "FunctionLog": "/aws/lambda/dq-init",
@@ -31,11 +32,23 @@ ATTRIBUTES = {
     "ProductBucket.Arn": f"arn:aws:s3:::{PRODUCTS}",
     "MirrorBucket.Arn": "arn:aws:s3:::fresh-mirror",
     "FreshenLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/crds-mirror:*"),
+    "BackfillQueue.Arn": ARNS.format("sqs", "backfills"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
     "UnfinishedQueue.Arn": UNFINISHED,
     "FunctionRole.Arn": "arn:aws:iam::123456789012:role/dq-init",
+    "Function.Arn": ARNS.format("lambda", "function:dq-init"),
     "FunctionLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/dq-init:*"),
 }
+
+
+NAMED = {
+    "KmsKey": "arn:kms:key",
+    "MirrorKmsKey": "arn:kms:mirror",
+    "RawKmsKey": "arn:kms:raw",
+    "RawBucketName": "mine",
+    "ReadBuckets": "stpubdata,theirs",
+}
+"""Parameters that conditions make a difference of."""
 
 
 class Loader(yaml.SafeLoader):
@@ -67,12 +80,20 @@ def resolve(  # noqa: PLR0911  # one for each function
         return value
     match next(iter(value.items()), None):
         case ("Ref", name):
-            return names.get(name)
+            known = names.get(name)
+            return known.split(",") if name == "ReadBuckets" and known is not None else known
         case ("Fn::GetAtt", name):
             return ATTRIBUTES[name]
+        case ("Fn::Sub", [text, more]):
+            own = {name: resolve(item, names, conditions) for name, item in more.items()}
+            return resolve({"Fn::Sub": text}, {**names, **own}, conditions)
         case ("Fn::Sub", text):
             known = {**ATTRIBUTES, **names}
             return re.sub(r"\$\{([^}]+)\}", lambda found: known[found[1]], text)
+        case ("Fn::Join", [between, items]):
+            return between.join(resolve(items, names, conditions))
+        case ("Fn::Split", [between, text]):
+            return resolve(text, names, conditions).split(between)
         case ("Fn::If", [condition, yes, no]):
             return resolve(yes if conditions[condition] else no, names, conditions)
     return {key: resolve(item, names, conditions) for key, item in value.items()}
@@ -96,10 +117,16 @@ class Permission:
         return self.action == action and fnmatch.fnmatchcase(resource, self.resource)
 
 
-def permissions(template: dict[str, Any], role: str, **conditions: bool) -> Iterator[Permission]:
+def permissions(
+    template: dict[str, Any],
+    role: str,
+    named: Mapping[str, str] = NAMED,
+    **conditions: bool,
+) -> Iterator[Permission]:
     """What a role may do."""
-    every = dict.fromkeys(template["Conditions"], False) | conditions
-    names = names_of(template, KmsKey="arn:kms:key", MirrorKmsKey="arn:kms:mirror")
+    usual = {"MakesRawBucket": "RawBucketName" in template["Parameters"]}
+    every = dict.fromkeys(template["Conditions"], False) | usual | conditions
+    names = names_of(template, **named)
     policies = template["Resources"][role]["Properties"]["Policies"]
     for policy in resolve(policies, names, every):
         for statement in policy["PolicyDocument"]["Statement"]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import pytest
 
 from infra.__main__ import main
-from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
+from infra.demo.local_aws import LocalAws
 from infra.status.__main__ import QUEUES
 from tests.conftest import Harness
+from tests.infra.stacks import stack_of_outputs
 
 NAME = "glance"
 
@@ -16,24 +17,8 @@ NAME = "glance"
 @pytest.fixture
 def queues(aws: LocalAws) -> Iterator[dict[str, str]]:
     """A stack of the template's outputs."""
-    sqs, stacks = aws.client("sqs"), aws.client("cloudformation")
-    urls = {name: sqs.create_queue(QueueName=f"glance-{name}")["QueueUrl"] for name in QUEUES}
-    outputs = {"ProductBucket": PRODUCTS} | urls
-    template = {
-        "Parameters": {name: {"Type": "String"} for name in ("MirrorBucket", "CrdsContext")},
-        "Resources": {"Topic": {"Type": "AWS::SNS::Topic"}},
-        "Outputs": {name: {"Value": value} for name, value in outputs.items()},
-    }
-    given = {"MirrorBucket": MIRROR, "CrdsContext": "latest"}
-    stacks.create_stack(
-        StackName=NAME,
-        TemplateBody=json.dumps(template),
-        Parameters=[{"ParameterKey": k, "ParameterValue": v} for k, v in given.items()],
-    )
-    yield urls
-    stacks.delete_stack(StackName=NAME)
-    for url in urls.values():
-        sqs.delete_queue(QueueUrl=url)
+    with stack_of_outputs(aws, NAME, QUEUES) as urls:
+        yield urls
 
 
 def alarm(aws: LocalAws, name: str, state: str) -> None:

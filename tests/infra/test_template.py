@@ -30,6 +30,8 @@ MAPPINGS = [
     if resource["Type"] == "AWS::Lambda::EventSourceMapping"
 ]
 MODE = {mode.name: mode for mode in MODES}
+THEIRS = "theirs"
+BACKFILLS = "https://sqs.us-east-1.amazonaws.com/123456789012/backfills"
 OF_LAMBDA = {"BeDrivenByQueues", "Log", "Trace"}
 """What Lambda itself does in the function's name."""
 
@@ -41,7 +43,8 @@ def test_the_function_is_given_an_environment_it_accepts() -> None:
     environment = resolve(variables, names_of(TEMPLATE), {})
     assert {type(value) for value in environment.values()} == {str}
     required = {"OUTPUT_BUCKET": PRODUCTS, "CRDS_MIRROR": f"s3://{MIRROR}"}
-    chosen = ("DQ_BLOCK_URI", "LEDGER_URI", "UPLOADED_QUEUE", "UNFINISHED_QUEUE")
+    queues = ("UPLOADED_QUEUE", "BACKFILL_QUEUE", "UNFINISHED_QUEUE")
+    chosen = ("DQ_BLOCK_URI", "LEDGER_URI", *queues)
     assert Settings.from_environment(environment) == Settings.from_environment(
         required | {name: environment[name] for name in chosen}
     ), "the template's defaults are the code's"
@@ -66,11 +69,12 @@ def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
     def after(queue: str) -> str:
         return RESOURCES[queue]["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"]
 
-    assert after("UploadedQueue") == "UnfinishedQueue.Arn"
+    assert after("UploadedQueue") == after("BackfillQueue") == "UnfinishedQueue.Arn"
     assert after("UnfinishedQueue") == "UndeliveredQueue.Arn"
     sources = [mapping["EventSourceArn"] for mapping in MAPPINGS]
-    assert sources == [{"Fn::GetAtt": f"{name}Queue.Arn"} for name in ("Uploaded", "Unfinished")]
-    assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE"] == sources[1]
+    names = ("Uploaded", "Backfill", "Unfinished")
+    assert sources == [{"Fn::GetAtt": f"{name}Queue.Arn"} for name in names]
+    assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE"] == sources[2]
 
 
 def test_no_parameter_waits_for_a_version() -> None:
@@ -153,17 +157,30 @@ def test_there_is_one_version() -> None:
         assert substitutions["Version"] == __version__
 
 
+@pytest.mark.parametrize(
+    "variant",
+    [{}, {"MakesRawBucket": False}, {"HasReadBuckets": True}],
+    ids=["a bucket that is made", "a bucket of ones own", "others' buckets"],
+)
 def test_the_function_may_do_what_it_does_and_nothing_else(
-    make_function: Any, tmp_path: Path, calls: set[tuple[str, str]]
+    variant: dict[str, bool], make_function: Any, tmp_path: Path, calls: set[tuple[str, str]]
 ) -> None:
     function: Harness = make_function(blocks=S3Location(PRODUCTS, "dq_blocks"))
     write_exposure(replace(MODE["nircam-full"], shape=(1, 5, 2048, 2048)), tmp_path / "x.fits")
     keys = ["first_uncal.fits", "second_uncal.fits"]
     for key in keys:
         function.upload(tmp_path / "x.fits", key)
+    theirs = variant.get("HasReadBuckets", False)
+    if theirs:
+        function.aws.client("s3").create_bucket(Bucket=THEIRS)
+        function.aws.client("s3").upload_file(str(tmp_path / "x.fits"), THEIRS, "third_uncal.fits")
     calls.clear()
     exercise(function, keys)
-    allowed = [p for p in permissions(TEMPLATE, "FunctionRole") if p.sid not in OF_LAMBDA]
+    if theirs:
+        function.run_event({"bucket": THEIRS, "key": "third_uncal.fits"})
+    named = {"RawBucketName": RAW, "ReadBuckets": THEIRS}
+    granted = permissions(TEMPLATE, "FunctionRole", named, **variant)
+    allowed = [p for p in granted if p.sid not in OF_LAMBDA]
     for action, resource in sorted(calls):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
     unused = [p for p in allowed if not any(p.allows(*call) for call in calls)]
@@ -193,8 +210,38 @@ def exercise(function: Harness, keys: list[str]) -> None:
     with pytest.raises(ReferenceUnavailable):
         function.run(first, mask=f"s3://{MIRROR}/absent.fits")
     function.run_unfinished(created(second))
-    function = function.with_settings(uploaded_queue=function.aws.uploads)
-    assert function.run_batch(created(second)) == []
+    function = function.with_settings(uploaded_queue=function.aws.uploads, backfill_queue=BACKFILLS)
+    for queue in ("arn:aws:sqs:us-east-1:123456789012:uploads", BACKFILLS.replace("/", ":")):
+        assert function.run_batch(created(second), queue=queue) == []
+
+
+def test_a_bucket_of_ones_own_takes_the_place_of_the_one_that_is_made() -> None:
+    usual = set(permissions(TEMPLATE, "FunctionRole"))
+    own = set(permissions(TEMPLATE, "FunctionRole", MakesRawBucket=False, HasRawKmsKey=True))
+    assert own - usual == {
+        Permission("ReadExposures", "s3:GetObject", "arn:aws:s3:::mine/*"),
+        Permission("ReadExposures", "s3:GetObjectVersion", "arn:aws:s3:::mine/*"),
+        Permission("TellMissingFromForbidden", "s3:ListBucket", "arn:aws:s3:::mine"),
+        Permission("UseTheRawBucketsKey", "kms:Decrypt", "arn:kms:raw"),
+    }
+    assert {p.sid for p in usual - own} == {"ReadExposures", "TellMissingFromForbidden"}
+    for part in ("RawBucket", "RawBucketPolicy"):
+        assert RESOURCES[part]["Condition"] == "MakesRawBucket"
+
+
+def test_of_others_buckets_only_objects_are_read() -> None:
+    usual = set(permissions(TEMPLATE, "FunctionRole"))
+    more = set(permissions(TEMPLATE, "FunctionRole", HasReadBuckets=True)) - usual
+    assert more == {
+        Permission("ReadOthers", "s3:GetObject", "arn:aws:s3:::stpubdata/*"),
+        Permission("ReadOthers", "s3:GetObject", "arn:aws:s3:::theirs/*"),
+    }
+    usual = set(permissions(TEMPLATE, "BackfillRole"))
+    more = set(permissions(TEMPLATE, "BackfillRole", HasReadBuckets=True)) - usual
+    assert more == {
+        Permission("ListOthers", "s3:ListBucket", "arn:aws:s3:::stpubdata"),
+        Permission("ListOthers", "s3:ListBucket", "arn:aws:s3:::theirs"),
+    }
 
 
 def test_encrypted_buckets_ask_for_their_keys_and_for_nothing_else() -> None:

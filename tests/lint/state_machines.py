@@ -19,9 +19,11 @@ def main() -> None:
     """Check every state machine of the template that is named."""
     template = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
-        for name, resource in yaml_parse(template.read_text())["Resources"].items():
+        parsed = yaml_parse(template.read_text())
+        for name, resource in parsed["Resources"].items():
             if resource["Type"] == "AWS::Serverless::StateMachine":
-                substituted(resource["Properties"], template.parent, Path(folder, f"{name}.json"))
+                written = Path(folder, f"{name}.json")
+                substituted(resource["Properties"], parsed["Parameters"], template.parent, written)
         paths = [str(path) for path in sorted(Path(folder).iterdir())]
         if not paths:
             return
@@ -31,13 +33,20 @@ def main() -> None:
         sys.exit(npx(command))
 
 
-def substituted(properties: dict[str, object], root: Path, target: Path) -> None:
+def substituted(
+    properties: dict[str, object],
+    parameters: dict[str, dict[str, object]],
+    root: Path,
+    target: Path,
+) -> None:
     """Write a definition with its substitutions made."""
     text = (root / str(properties["DefinitionUri"])).read_text()
     for name, value in dict(properties["DefinitionSubstitutions"]).items():
         if f"${{{name}}}" not in text:
             sys.exit(f"{properties['DefinitionUri']}: there is no ${{{name}}} to substitute")
         known = "aws" if name == "Partition" else value
+        if isinstance(value, dict) and value.get("Ref") in parameters:
+            known = str(parameters[value["Ref"]].get("Default", ""))
         text = text.replace(f"${{{name}}}", known if isinstance(known, str) else STANDS_FOR)
     if "${" in text:
         sys.exit(f"{properties['DefinitionUri']}: something is not substituted")

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.model_of_s3.faults import REFUSALS, Fault, Kind, Rate
+from tests.model_of_s3.foreign import ForeignBucket
 
 __all__ = ["Proxy", "proxy_of"]
 
@@ -29,6 +30,8 @@ class Proxy(ThreadingHTTPServer):
         Above which PUT-class requests are refused.
     completed : set of str
         Uploads that are complete, and so are gone.
+    foreign : dict of str to `ForeignBucket`
+        Buckets of other accounts, by name.
     """
 
     daemon_threads = True
@@ -40,6 +43,7 @@ class Proxy(ThreadingHTTPServer):
         self.faults: list[Fault] = []
         self.rate: Rate | None = None
         self.completed: set[str] = set()
+        self.foreign: dict[str, ForeignBucket] = {}
 
     @property
     def endpoint(self) -> str:
@@ -95,6 +99,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         body = self._body()
         operation = self._operation()
+        foreign = self._foreign()
+        if foreign is not None and foreign.refuses(self.command, self.path, self.headers):
+            self._refuse(403, "AccessDenied")
+            return
         kind = self.server.fault_of(operation)
         if kind in REFUSALS:
             self._refuse(*REFUSALS[kind])
@@ -106,6 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._cut()
             return
         status, content, headers = self._forwarded(body)
+        if status == 404 and foreign is not None:
+            self._refuse(403, "AccessDenied")  # who may not list is not told what is not there
+            return
         if operation == "CompleteMultipartUpload" and b"<Error>" not in content:
             self.server.completed.add(self.path)
         if kind is Kind.LOST:
@@ -116,6 +127,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: int, code: str) -> None:
         text = f"<Error><Code>{code}</Code><Message>by choice</Message></Error>"
         self._answer(status, b"" if self.command == "HEAD" else text.encode(), [])
+
+    def _foreign(self) -> ForeignBucket | None:
+        """The bucket of another account that is spoken of, or copied from."""
+        source = self.headers.get("x-amz-copy-source")
+        name = unquote(source or urlsplit(self.path).path).strip("/").split("/")[0]
+        return self.server.foreign.get(name)
 
     def _operation(self) -> str:
         """The operation's name, as S3's API has it."""

@@ -1,0 +1,1 @@
+"""Processing exposures that are there already, wherever they lie."""

@@ -1,0 +1,124 @@
+"""Process exposures that are there already: ``python -m infra backfill TARGET... --stack NAME``.
+
+TARGET is ``s3://bucket/prefix/`` (every ``*_uncal.fits`` below it), ``s3://bucket/key_uncal.fits``,
+a name of the archive (``jw02733001001_02101_00001_nrca1_uncal.fits``, in s3://stpubdata), or a file
+that holds such words line by line. The stack reads RawBucket, and what ReadBuckets names.
+
+It says how many there are and what they will cost, asks, and follows them to their end. It can be
+left at any time: the same command goes on.
+"""
+
+import argparse
+import hashlib
+import json
+import re
+import sys
+from dataclasses import asdict
+
+import boto3
+from rich.console import Console
+
+from handler.s3.locations import S3Location
+from handler.s3.requester_pays import agree_to_pay
+from infra.backfill.targets import Found, find
+from infra.campaign.campaign import Campaign, Manifest
+from infra.campaign.conduct import Conduct
+from infra.cost.estimate import exposures_usd
+from infra.stacks import Stack, find_stack
+from infra.terminal import Mistake, is_agreed
+
+__all__ = ["main"]
+
+_USUAL_SIZE = 92_000_000
+"""Bytes that an exposure is taken to have which was named, not listed."""
+
+
+def main(words: list[str]) -> None:
+    """Run the command; exit with 1 if an exposure failed."""
+    arguments = _parser().parse_args(words)
+    stack, s3 = find_stack(arguments.stack), boto3.client("s3")
+    agree_to_pay(s3, stack.parameters.get("RequesterPaysBuckets", "").split(","))
+    console = Console(stderr=arguments.json)
+    place = S3Location(stack.output("ProductBucket"), f"dq_backfills/{_name(arguments)}")
+    conduct = Conduct(stack, Campaign(s3, place), console, arguments.pause)
+    manifest = _begun(conduct, arguments)
+    if manifest is None:
+        return
+    conduct.send(manifest)
+    if arguments.leave:
+        console.print("Sent. The same command without --leave follows it.")
+        return
+    ended = conduct.follow(manifest)
+    if arguments.json:
+        print(json.dumps(asdict(ended), indent=2))
+    else:
+        conduct.show(ended, manifest.began)
+    sys.exit(1 if ended.failed else 0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m infra backfill",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("target", nargs="+", help="what to process")
+    parser.add_argument("--stack", required=True, help="name of the deployed stack")
+    parser.add_argument("--context", help="latest, build, or such as jwst_1321.pmap")
+    parser.add_argument(
+        "--replace", action="store_true", help="make every product anew, also those that are right"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+    parser.add_argument("--leave", action="store_true", help="send, and do not follow")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--pause", type=float, default=5.0, help="seconds between two looks (5)")
+    return parser
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    """The same for the same command: that is how it is gone on with."""
+    asked = [*arguments.target, arguments.context or "", "replace" * arguments.replace]
+    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", arguments.target[0].removeprefix("s3://")).strip("-")
+    return f"{words[:48]}-{digest}"
+
+
+def _begun(conduct: Conduct, arguments: argparse.Namespace) -> Manifest | None:
+    """What is on its way already, or what is agreed to."""
+    console, campaign = conduct.console, conduct.campaign
+    manifest = campaign.unfinished()
+    if manifest is not None:
+        sent, total = campaign.submitted, len(manifest.lines)
+        console.print(f"Going on with what began at {manifest.began:%Y-%m-%d %H:%M} UTC: ", end="")
+        console.print(f"{sent} of {total} were sent.")
+        return None if arguments.dry_run else manifest
+    found = list(find(arguments.target, campaign.s3))
+    if not found:
+        raise Mistake(f"{' '.join(arguments.target)}: no *_uncal.fits there")
+    _tell(found, conduct.stack, console)
+    if arguments.dry_run:
+        return None
+    if not arguments.yes and not is_agreed("Start?"):
+        sys.exit("nothing was started")
+    return campaign.begin(_request(item, arguments) for item in found)
+
+
+def _tell(found: list[Found], stack: Stack, console: Console) -> None:
+    sizes = [_USUAL_SIZE if item.size is None else item.size for item in found]
+    guessed = "" if all(item.size is not None for item in found) else " (sizes are guessed)"
+    usd = exposures_usd(sizes, int(stack.parameters.get("Memory", 1769)))
+    at_once = stack.parameters.get("BackfillConcurrency", "20")
+    console.print(
+        f"{len(found):,} exposures, {sum(sizes) / 1e9:,.2f} GB{guessed}; some {usd:.2f} USD "
+        f"without storage; at most {at_once} at a time"
+    )
+
+
+def _request(found: Found, arguments: argparse.Namespace) -> dict[str, str]:
+    asked = {"bucket": found.location.bucket, "key": found.location.key}
+    if arguments.context:
+        asked["context"] = arguments.context
+    if arguments.replace:
+        asked["onExisting"] = "replace"
+    return asked

@@ -1,0 +1,109 @@
+"""A campaign as a person at a terminal sees it: sent, followed with bars, told in a table."""
+
+import json
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+
+import boto3
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from handler.ledger import Ledger
+from handler.requests import ExposureRequest
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
+from infra.campaign.campaign import Campaign, Manifest
+from infra.campaign.follow import Outcomes, Queues, Watch
+from infra.campaign.submit import submit
+from infra.stacks import Stack
+
+__all__ = ["Conduct"]
+
+_SHOWN = 20
+"""Failures that are printed one by one."""
+_LEDGER = "dq_ledger"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a campaign is sent and followed.
+
+    Attributes
+    ----------
+    stack : `~infra.stacks.Stack`
+        The stack that does the work.
+    campaign : `~infra.campaign.campaign.Campaign`
+        Where it is kept.
+    console : `rich.console.Console`
+        Who watches.
+    pause : float
+        Seconds between two looks.
+    """
+
+    stack: Stack
+    campaign: Campaign
+    console: Console
+    pause: float = 5.0
+
+    def send(self, manifest: Manifest) -> None:
+        """Send what is not in the queue yet."""
+        sqs, queue = boto3.client("sqs"), self.stack.output("BackfillQueue")
+        with self._bar() as bar:
+            task = bar.add_task("Sending", total=len(manifest.lines), told="")
+            for done in submit(self.campaign, manifest, sqs, queue):
+                bar.update(task, completed=done, told=f"{done} of {len(manifest.lines)}")
+
+    def follow(self, manifest: Manifest) -> Outcomes:
+        """Follow it until its queues are empty; write down how it ended."""
+        watch, total = self.watch(manifest), len(manifest.lines)
+        with self._bar() as bar:
+            task = bar.add_task("Processing", total=total, told="")
+            for now in watch.follow(self.pause):
+                told = f"{now.complete} complete, {now.failed} failed, {now.in_work} in work"
+                left = min(now.waiting + now.in_work, total)
+                bar.update(task, completed=total - left, told=told)
+        ended = watch.outcomes()
+        self.campaign.end(asdict(ended))
+        return ended
+
+    def watch(self, manifest: Manifest) -> Watch:
+        """Return what looks how far it has come."""
+        queues = Queues(
+            boto3.client("sqs"),
+            tuple(self.stack.output(name) for name in ("BackfillQueue", "UnfinishedQueue")),
+        )
+        ledger = Ledger(S3Location(self.stack.output("ProductBucket"), _LEDGER))
+        store = ObjectStore(self.campaign.s3)
+        return Watch(ledger, self._products(manifest), manifest.began, queues, store)
+
+    def show(self, ended: Outcomes, began: datetime) -> None:
+        """Print how it ended."""
+        table = Table(box=SIMPLE, title="How it ended")
+        table.add_column("Exposures", justify="right")
+        table.add_column("")
+        table.add_row(str(ended.complete), "complete: the product was made")
+        table.add_row(str(ended.skipped), "skipped: the product was as it should be")
+        table.add_row(str(ended.failed), "failed", style="bold red" if ended.failed else None)
+        for error, number in ended.errors.items():
+            table.add_row(str(number), f"  {error}")
+        self.console.print(table)
+        for product, reason in list(ended.reasons.items())[:_SHOWN]:
+            self.console.print(f"{product}:\n  {reason}", soft_wrap=True)
+        if ended.failed:
+            self.console.print(
+                f"{ended.failed} failures: python -m infra queues show --stack {self.stack.name}"
+            )
+        self.console.print(f"{(datetime.now(UTC) - began).total_seconds():.0f} s in all")
+
+    def _products(self, manifest: Manifest) -> frozenset[S3Location]:
+        bucket = self.stack.output("ProductBucket")
+        prefix = self.stack.parameters.get("OutputPrefix", "dq_init/")
+        requests = (ExposureRequest.from_direct(json.loads(line)) for line in manifest.lines)
+        return frozenset(request.target(bucket, prefix) for request in requests)
+
+    def _bar(self) -> Progress:
+        text, told = TextColumn("{task.description:10}"), TextColumn("{task.fields[told]}")
+        bar = BarColumn(bar_width=None)
+        return Progress(text, bar, told, TimeElapsedColumn(), console=self.console, expand=True)
