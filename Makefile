@@ -131,6 +131,7 @@ bundle-test: .venv-runtime/done .venv-tools/done
 soak: .venv-ministack/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.e2e.soak
+	$(BIN)/python -m tests.e2e.archive
 
 bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64

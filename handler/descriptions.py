@@ -22,6 +22,7 @@ from handler.s3.objects import StoredObject
 __all__ = [
     "exposure_summary",
     "object_summary",
+    "planes_sha256",
     "planes_summary",
 ]
 
@@ -64,11 +65,21 @@ def planes_summary(exposure: Exposure, dq: NDArray[np.uint32]) -> tuple[FlagSumm
         The data-quality image of the product.
     """
     indices, flags = flagged_pixels(dq)
-    digest = hashlib.sha256(repr(dq.shape).encode())
+    digest = _digest(dq.shape, indices, flags)
+    row = CatalogueRow(_parameters(exposure), _window(exposure), digest)
+    return _flag_summary(flags, dq.size), row
+
+
+def planes_sha256(dq: NDArray[np.uint32]) -> str:
+    """Return the digest of a data-quality image that the ledger keeps of a product's."""
+    return _digest(dq.shape, *flagged_pixels(dq))
+
+
+def _digest(shape: tuple[int, ...], indices: NDArray[np.intp], flags: NDArray[np.uint32]) -> str:
+    digest = hashlib.sha256(repr(shape).encode())
     digest.update(indices.astype(">u4").data)
     digest.update(flags.astype(">u4").data)
-    row = CatalogueRow(_parameters(exposure), _window(exposure), digest.hexdigest())
-    return _flag_summary(flags, dq.size), row
+    return digest.hexdigest()
 
 
 def _flag_summary(flags: NDArray[np.uint32], pixels: int) -> FlagSummary:

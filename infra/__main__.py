@@ -5,6 +5,7 @@ listen    have a bucket of yours tell of uploads
 mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
 probe     whether an S3 keeps the promises that the function relies on
 queues    what waits in the queues: show, redrive, discard
+reprocess which products a new context would make otherwise
 status    a stack at a glance
 """
 
@@ -17,7 +18,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 from core.errors import ReferenceUnavailable, TransientFailure
 from infra.terminal import Mistake
 
-COMMANDS = ("backfill", "listen", "mirror", "probe", "queues", "status")
+COMMANDS = {
+    "backfill": "backfill",
+    "listen": "listen",
+    "mirror": "mirror",
+    "probe": "probe",
+    "queues": "queues",
+    "reprocess": "reprocessing",
+    "status": "status",
+}
+"""Commands, and the rooms that they lie in."""
 
 _EXPECTED = (Mistake, ReferenceUnavailable, TransientFailure, OSError, ClientError, BotoCoreError)
 """What a person can mend: names, addresses, credentials, files. All else is a bug."""
@@ -38,7 +48,7 @@ def main(words: list[str]) -> None:
     # What the step warns of, command by command, is told by the command itself.
     logging.getLogger("core").setLevel(logging.ERROR)
     try:
-        import_module(f"infra.{words[0]}.__main__").main(words[1:])
+        import_module(f"infra.{COMMANDS[words[0]]}.__main__").main(words[1:])
     except KeyboardInterrupt:
         sys.exit("stopped; what was done stays done, and the same command goes on")
     except _EXPECTED as exc:

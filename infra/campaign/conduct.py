@@ -49,6 +49,8 @@ class Conduct:
 
     def send(self, manifest: Manifest) -> None:
         """Send what is not in the queue yet."""
+        if self.campaign.submitted == len(manifest.lines):
+            return
         sqs, queue = boto3.client("sqs"), self.stack.output("BackfillQueue")
         with self._bar() as bar:
             task = bar.add_task("Sending", total=len(manifest.lines), told="")

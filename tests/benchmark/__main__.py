@@ -8,6 +8,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,13 +16,14 @@ from infra.bundle.python import PYTHON
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
-from tests.benchmark import cold, model, size, warm
+from tests.benchmark import archive, cold, model, size, warm
 from tests.benchmark.bench import HERE, Bench, Row, fill, upload
 from tests.benchmark.material import EXPOSURES
 from tests.benchmark.servers import CountingProxy, absolute, ministack
 from tests.jwst import Jwst
 
-PARTS = ("warm", "cold", "model", "size")
+CONFORMANCE = HERE.parent / "conformance"
+PARTS = ("warm", "cold", "model", "size", "archive")
 
 
 def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) -> Iterator[Row]:
@@ -43,6 +45,10 @@ def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) 
         yield from model.rows(bench, jwst, EXPOSURES)
     if "size" in parts:
         yield from size.rows(bench, jwst.cache, EXPOSURES)
+    if "archive" in parts:
+        folder = bench.folder / "archive"
+        folder.mkdir()
+        yield from archive.rows(folder, replace(jwst, script=CONFORMANCE / "with_jwst.py"))
 
 
 def report(rows: list[Row], notes: list[str], seconds: float) -> str:

@@ -1,0 +1,208 @@
+"""The catalogue: a Parquet file of all products, brought up to date from what is new in the ledger.
+
+It is one object, replaced under the condition that it is still the one that was found. An entry is
+known by its entity tag, so that what was read before is never read again, and whoever is cut off
+goes on.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+from botocore.exceptions import ClientError
+
+from core.errors import TransientFailure
+from handler.ledger import Ledger
+from handler.s3.errors import CONFLICTS, code_of, is_missing
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
+from infra.reprocessing.rows import COLUMNS, row_of
+
+__all__ = ["Catalogue", "database"]
+
+FILE = "exposures.parquet"
+_AT_ONCE = 16
+_STRETCH = 20_000
+"""Entries after which the catalogue is written, so that being cut off costs no more."""
+
+
+@contextmanager
+def database(folder: Path, memory: str = "128MB") -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB that keeps to its memory, and what is too much in a folder."""
+    with duckdb.connect() as connection:
+        connection.execute(f"SET memory_limit = '{memory}'")
+        connection.execute(f"SET temp_directory = '{folder / 'spilled'}'")
+        connection.execute("SET threads = 2")
+        connection.execute("SET preserve_insertion_order = false")
+        yield connection
+
+
+@dataclass
+class Catalogue:
+    """The catalogue, with a copy on this machine.
+
+    Attributes
+    ----------
+    s3 : boto3 S3 client
+        How to reach it.
+    place : `~handler.s3.locations.S3Location`
+        The prefix below which it lies.
+    path : `pathlib.Path`
+        The copy.
+    etag : str or None
+        Of the object that was copied; None where there is none yet.
+    """
+
+    s3: Any
+    place: S3Location
+    path: Path
+    etag: str | None = None
+
+    @classmethod
+    @contextmanager
+    def open(cls, s3: Any, place: S3Location) -> Iterator["Catalogue"]:
+        """Fetch it; an empty one, where there is none."""
+        with tempfile.TemporaryDirectory() as folder:
+            found = cls(s3, place, Path(folder) / FILE)
+            found._fetch()
+            yield found
+
+    def update(self, ledger: Ledger) -> Iterator[tuple[int, int]]:
+        """Take in what is new in the ledger; yields how many entries are read, and of how many.
+
+        Raises
+        ------
+        TransientFailure
+            If somebody else has written the catalogue meanwhile.
+        """
+        with database(self.path.parent) as connection:
+            new = self._new_entries(connection, ledger)
+            yield 0, len(new)
+            entries, done = iter(new), 0
+            while some := list(islice(entries, _STRETCH)):
+                for count in self._read(some, ledger):
+                    yield done + count, len(new)
+                done += len(some)
+                self._merge(connection)
+            if self._has_forgotten(connection):
+                self._new_rows.write_text("")
+                self._merge(connection)
+
+    def _fetch(self) -> None:
+        try:
+            head = self.s3.head_object(**self.place.below(FILE).address)
+        except ClientError as exc:
+            if not is_missing(exc):
+                raise
+            self._write_empty()
+            return
+        self.etag = head["ETag"]
+        address = self.place.below(FILE)
+        self.s3.download_file(address.bucket, address.key, str(self.path))
+
+    def _write_empty(self) -> None:
+        columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
+        with database(self.path.parent) as connection:
+            connection.execute(f"COPY (SELECT {columns} WHERE false) TO '{self.path}'")
+
+    def _new_entries(
+        self, connection: duckdb.DuckDBPyConnection, ledger: Ledger
+    ) -> list[tuple[str, str]]:
+        """Products whose entry the catalogue does not know, and the entries' tags."""
+        assert ledger.prefix is not None
+        listed = ({"key": key, "etag": etag} for key, etag in self._listed(ledger.prefix))
+        _write_lines(self._listing, listed)
+        return connection.execute(
+            f"SELECT key, etag FROM {self._entries} AS l WHERE NOT EXISTS "
+            f"(SELECT 1 FROM read_parquet('{self.path}') AS c "
+            "WHERE c.product_key = l.key AND c.entry_etag = l.etag) ORDER BY key"
+        ).fetchall()
+
+    def _listed(self, prefix: S3Location) -> Iterator[tuple[str, str]]:
+        start = f"{prefix.key}/"
+        pages = self.s3.get_paginator("list_objects_v2")
+        for page in pages.paginate(Bucket=prefix.bucket, Prefix=start):
+            for item in page.get("Contents", []):
+                key = item["Key"].removeprefix(start)
+                yield key.removesuffix(".json"), item["ETag"].strip('"')
+
+    def _read(self, some: list[tuple[str, str]], ledger: Ledger) -> Iterator[int]:
+        """Read entries, and write their rows into a file beside the copy."""
+        assert ledger.prefix is not None
+        bucket, store = ledger.prefix.bucket, ObjectStore(self.s3)
+
+        def row(item: tuple[str, str]) -> dict[str, Any]:
+            key, _ = item
+            entry = ledger.read(S3Location(bucket, key), store)
+            tag = entry.stored.etag.strip('"') if entry.stored else ""
+            return row_of(bucket, key, entry, tag)
+
+        with ThreadPoolExecutor(_AT_ONCE) as reading, self._new_rows.open("w") as file:
+            for count, found in enumerate(reading.map(row, some), 1):
+                file.write(f"{json.dumps(found)}\n")
+                yield count
+
+    def _has_forgotten(self, connection: duckdb.DuckDBPyConnection) -> bool:
+        """Whether a row's entry is not in the ledger any more."""
+        return bool(
+            connection.execute(
+                f"SELECT 1 FROM read_parquet('{self.path}') AS c WHERE NOT EXISTS "
+                f"(SELECT 1 FROM {self._entries} AS l WHERE l.key = c.product_key) LIMIT 1"
+            ).fetchall()
+        )
+
+    def _merge(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Put the new rows in place of the old ones, and write the catalogue."""
+        merged = self.path.with_name("merged.parquet")
+        kinds = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())
+        names = ", ".join(COLUMNS)
+        fresh = f"read_json('{self._new_rows}', columns = {{{kinds}}})"
+        connection.execute(
+            f"COPY (SELECT {names} FROM read_parquet('{self.path}') AS c WHERE NOT EXISTS "
+            f"(SELECT 1 FROM {fresh} AS f WHERE f.product_key = c.product_key) AND EXISTS "
+            f"(SELECT 1 FROM {self._entries} AS l WHERE l.key = c.product_key) "
+            f"UNION ALL SELECT {names} FROM {fresh} ORDER BY instrument, detector, parameters) "
+            f"TO '{merged}' (FORMAT parquet, COMPRESSION zstd)"
+        )
+        merged.replace(self.path)
+        self._store()
+
+    def _store(self) -> None:
+        condition = {"IfNoneMatch": "*"} if self.etag is None else {"IfMatch": self.etag}
+        with self.path.open("rb") as file:
+            try:
+                answer = self.s3.put_object(
+                    **self.place.below(FILE).address, Body=file, **condition
+                )
+            except ClientError as exc:
+                if code_of(exc) in CONFLICTS:
+                    raise TransientFailure(
+                        f"{self.place}: somebody else has written it meanwhile; try again"
+                    ) from exc
+                raise
+        self.etag = answer["ETag"]
+
+    @property
+    def _new_rows(self) -> Path:
+        return self.path.with_name("new.jsonl")
+
+    @property
+    def _listing(self) -> Path:
+        return self.path.with_name("listing.jsonl")
+
+    @property
+    def _entries(self) -> str:
+        return f"read_json('{self._listing}', columns = {{key: 'VARCHAR', etag: 'VARCHAR'}})"
+
+
+def _write_lines(path: Path, items: Iterable[dict[str, Any]]) -> None:
+    with path.open("w") as file:
+        for item in items:
+            file.write(f"{json.dumps(item)}\n")

@@ -1,0 +1,256 @@
+"""What a new context changes of an archive: neither more nor less is made anew."""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import TransientFailure
+from handler.ledger import Ledger
+from handler.s3.locations import S3Location
+from infra.__main__ import main
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
+from infra.demo.samples.modes import MODES
+from infra.mirror.cache import upload_cache
+from infra.reprocessing.catalogue import Catalogue
+from infra.reprocessing.rows import COLUMNS
+from tests.conftest import PROJECT, SMALL_MASKS, Harness
+from tests.infra.stacks import stack_of_outputs
+from tests.infra.test_backfill import working
+
+NAME, PREFIX = "archive", "reprocessing"
+QUEUES = ("BackfillQueue", "UnfinishedQueue")
+NEWER = "jwst_9002.pmap"
+MODE = {mode.name: mode for mode in MODES}
+SMALL = MODE["nircam-sub64p"]
+INSIDE = replace(SMALL, corner=(101, 201), size=(64, 64))
+"""A window in which the newer mask of NRCB1 has other pixels."""
+STRIPED = MODE["nircam-superstripe"]
+FEW = {"nircam": RULES["nircam"]}
+FOLDER = "references/jwst/nircam"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CRDS cache; in its newer context NRCB1 has a mask with other pixels in one corner."""
+    root = tmp_path_factory.mktemp("cache")
+    masks = [mask for mask in SMALL_MASKS if mask.instrument == "NIRCAM"]
+    write_sample_mirror(root, masks)
+    write_rules(root, rules=FEW)
+    folder = root / FOLDER
+    shutil.copy(folder / "jwst_nircam_mask_9002.fits", folder / "jwst_nircam_mask_9003.fits")
+    with fits.open(folder / "jwst_nircam_mask_9003.fits", mode="update") as hdus:
+        hdus["DQ"].data[210, 110:120] ^= 4  # HOT
+    parameters, choices = FEW["nircam"]
+    newer = {match: 9003 if match[0][0] == "NRCB1" else n for match, n in choices.items()}
+    write_rules(root, context=NEWER, rules={"nircam": (parameters, newer)})
+    write_server_config(root)
+    return root
+
+
+@pytest.fixture
+def archive(
+    aws: LocalAws, cache: Path, make_function: Any, mirrors: set[str]
+) -> Iterator["Archive"]:
+    list(upload_cache(cache, aws.client("s3"), MIRROR, f"{PREFIX}/"))
+    function = make_function(prefix=PREFIX, context="jwst_9001.pmap")
+    with stack_of_outputs(aws, NAME, QUEUES, MirrorPrefix=PREFIX) as queues:
+        yield Archive(function, queues)
+
+
+class Archive:
+    """Products of some windows, and the commands that an operator has for them."""
+
+    def __init__(self, function: Harness, queues: dict[str, str]) -> None:
+        self.function, self.queues = function, queues
+
+    def add(self, key: str, mode: Any, tmp_path: Path, **request: Any) -> dict[str, Any]:
+        write_exposure(mode, tmp_path / "x.fits")
+        self.function.upload(tmp_path / "x.fits", key)
+        return self.function.run(key, **request)
+
+    def run(self, *words: str, exit_code: int | None = None) -> None:
+        command = ["reprocess", *words, "--stack", NAME]
+        if exit_code is None:
+            main(command)
+            return
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == exit_code
+
+    def selected(self, tmp_path: Path, *words: str) -> set[str]:
+        out = tmp_path / "selected.jsonl"
+        self.run("select", "--to", NEWER, "--out", str(out), *words)
+        return {json.loads(line)["key"] for line in out.read_text().splitlines()}
+
+    def pixels(self, key: str) -> Any:
+        s3 = self.function.aws.client("s3")
+        body = s3.get_object(Bucket=PRODUCTS, Key=f"dq_init/{key.replace('_uncal', '_dq_init')}")
+        return fits.getdata(BytesIO(body["Body"].read()), "PIXELDQ")
+
+
+def filled(archive: Archive, tmp_path: Path) -> None:
+    """Exposures that the newer context affects, and such as it does not."""
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    archive.add("b/striped_uncal.fits", STRIPED, tmp_path)
+    archive.add("b/other_uncal.fits", replace(INSIDE, detector="NRCA1"), tmp_path)
+    mask = f"s3://{MIRROR}/{PREFIX}/{FOLDER}/jwst_nircam_mask_9002.fits"
+    archive.add("b/named_uncal.fits", INSIDE, tmp_path, mask=mask)
+    archive.run("catalogue")
+
+
+def test_exactly_the_products_with_other_pixels_are_made_anew(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+    relabelled = archive.selected(tmp_path, "--relabel")
+    assert relabelled == {"a/inside_uncal.fits", "a/outside_uncal.fits", "b/striped_uncal.fits"}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
+    assert "1 products have other pixels" in said
+    assert "1 whose mask or user DQ was named expressly" in said
+    archive.run("select", "--to", NEWER, "--json")
+    windows = json.loads(capsys.readouterr().out)["windows"]
+    assert sum(window["by_change"].get("pixels", 0) for window in windows) == 1
+    before = archive.pixels("a/inside_uncal.fits")
+    with working(archive.function, archive.queues["BackfillQueue"]) as given:
+        archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.2", exit_code=0)
+    assert [json.loads(body)["key"] for body in given] == ["a/inside_uncal.fits"]
+    assert np.count_nonzero(archive.pixels("a/inside_uncal.fits") != before) == 10
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set(), "a second selection selects nothing"
+    archive.run("submit", "--to", NEWER, "--yes")
+    assert "Nothing is to be made anew" in capsys.readouterr().out
+
+
+def test_two_contexts_are_compared_whatever_the_products_were_made_with(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path, context=NEWER)
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set()
+    assert archive.selected(tmp_path, "--from", "jwst_9001.pmap") == {"a/inside_uncal.fits"}
+    by_content = archive.selected(tmp_path, "--from", "jwst_9001.pmap", "--by", "content")
+    assert by_content == {"a/inside_uncal.fits"}
+
+
+def test_products_without_a_mask_are_selected_where_one_appears_with_flags(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    ledger = Ledger(S3Location(PRODUCTS, "dq_ledger"))
+    s3 = aws.client("s3")
+    key = "dq_ledger/dq_init/a/inside_dq_init.fits.json"
+    entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read())
+    entry["result"]["reference"] |= {"mask": None, "sha1": None}
+    entry["catalogue"]["planes_sha256"] = "0" * 64
+    s3.put_object(Bucket=PRODUCTS, Key=key, Body=json.dumps(entry).encode())
+    assert ledger.prefix is not None
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+
+
+def test_a_mask_that_became_bad_is_told_and_selects_nothing(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    s3, address = aws.client("s3"), {"Bucket": MIRROR, "Key": f"{PREFIX}/config/jwst/server_config"}
+    text = s3.get_object(**address)["Body"].read().decode()
+    bad = text.replace("'bad_files_list': []", "'bad_files_list': ['jwst_nircam_mask_9003.fits']")
+    assert bad != text
+    s3.put_object(**address, Body=bad.encode())
+    assert archive.selected(tmp_path) == set()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cannot be decided" in said
+    assert "bad files" in said
+
+
+def test_a_catalogue_reads_only_what_is_new_and_is_never_overwritten(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    archive.add("c/new_uncal.fits", SMALL, tmp_path)
+    capsys.readouterr()
+    archive.run("catalogue", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["products"], told["read"]) == (6, 1)
+    place = S3Location(PRODUCTS, "dq_catalogue")
+    with Catalogue.open(aws.client("s3"), place) as mine:
+        archive.add("c/newer_uncal.fits", SMALL, tmp_path)
+        archive.run("catalogue")
+        with pytest.raises(TransientFailure, match="somebody else"):
+            list(mine.update(Ledger(S3Location(PRODUCTS, "dq_ledger"))))
+
+
+def test_a_failure_is_a_row_too(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.function.upload(b"nothing", "bad_uncal.fits")
+    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
+    archive.run("catalogue")
+    with Catalogue.open(aws.client("s3"), S3Location(PRODUCTS, "dq_catalogue")) as catalogue:
+        rows = duckdb.read_parquet(str(catalogue.path)).select("failure_error").fetchall()
+    assert rows == [("InputRejected",)]
+
+
+def test_the_audit_finds_what_is_not_as_the_catalogue_says(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    archive.run("audit", exit_code=0)
+    s3 = aws.client("s3")
+    s3.delete_object(Bucket=PRODUCTS, Key="dq_init/a/outside_dq_init.fits")
+    s3.delete_object(Bucket=PRODUCTS, Key="dq_ledger/dq_init/b/striped_dq_init.fits.json")
+    write_exposure(SMALL, tmp_path / "y.fits")
+    archive.function.upload(tmp_path / "y.fits", "a/inside_uncal.fits")
+    archive.run("catalogue")
+    capsys.readouterr()
+    archive.run("audit", "--json", exit_code=1)
+    found = {
+        row["product"].rpartition("/")[2]: row["what"]
+        for row in json.loads(capsys.readouterr().out)
+    }
+    assert "is gone" in found["outside_dq_init.fits"]
+    assert "entry of the ledger is gone" in found["striped_dq_init.fits"]
+    assert "its exposure was replaced" in found["inside_dq_init.fits"]
+    assert len(found) == 3
+
+
+def test_what_the_docs_ask_the_catalogue_is_answered(
+    archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.function.upload(b"nothing", "bad_uncal.fits")
+    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
+    filled(archive, tmp_path)
+    text = (PROJECT / "docs" / "reprocessing.md").read_text()
+    used, by_month, failed = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    with Catalogue.open(aws.client("s3"), S3Location(PRODUCTS, "dq_catalogue")) as catalogue:
+        monkeypatch.chdir(catalogue.path.parent)
+        used = used.replace("jwst_nircam_mask_0033", "jwst_nircam_mask_9002")
+        keys = {key for key, _ in duckdb.sql(used).fetchall()}
+        assert keys == {"a/inside_uncal.fits", "a/outside_uncal.fits", "b/striped_uncal.fits"}
+        ((a, b), _) = (duckdb.sql(by_month).fetchall(), 0)
+        assert [row[:3] for row in (a, b)] == [("NRCA1", "2023-03", 1), ("NRCB1", "2023-03", 4)]
+        assert 0 < a[3] < 0.1
+        ((error, number, reason),) = duckdb.sql(failed).fetchall()
+        assert (error, number) == ("InputRejected", 1)
+        assert "SIMPLE" in reason
+
+
+def test_every_column_is_told_of() -> None:
+    text = (PROJECT / "docs" / "reprocessing.md").read_text()
+    for name in COLUMNS:
+        assert name.removeprefix("product_").removeprefix("input_") in text
