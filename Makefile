@@ -12,7 +12,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen bundle-report bundle-test release-check e2e soak bench s3-matrix sam-local conformance format clean
+.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -95,10 +95,17 @@ build-mirror: .venv/dev .venv-tools/done
 build-Freshen:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --with infra/mirror
 
+build-Reprocessing:
+	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --reprocess \
+	  --with infra/mirror infra/reprocessing infra/campaign
+
 # Lock the newest versions that pyproject.toml allows; what is locked already stays without UPGRADE.
 lock: .venv-tools/done
 	$(TOOLS)/uv pip compile pyproject.toml --quiet --python-version 3.13 --generate-hashes --no-header \
 	  $(if $(UPGRADE),--upgrade) --output-file infra/bundle/requirements.lock
+	$(TOOLS)/uv pip compile pyproject.toml --quiet --python-version 3.13 --generate-hashes --no-header \
+	  --extra reprocess --constraint infra/bundle/requirements.lock --no-emit-package jwst-dq-init-lambda \
+	  $(if $(UPGRADE),--upgrade) --output-file infra/bundle/reprocess.lock
 
 bundle-report: build
 	$(BIN)/python -m infra.bundle report .aws-sam/build/Function

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from core import __version__
-from infra.bundle.build import ARCHITECTURES, build, digest
+from infra.bundle.build import ARCHITECTURES, LOCK, REPROCESS_LOCK, build, digest
 from infra.bundle.python import PYTHON, target_python
 from infra.bundle.report import BUDGET, MB, ZIPPED_BUDGET, measure
 
@@ -24,12 +24,16 @@ def main() -> None:
     making.add_argument("--architecture", choices=ARCHITECTURES, required=True)
     making.add_argument("--into", type=Path, default=os.environ.get("ARTIFACTS_DIR"))
     making.add_argument("--with", dest="packages", nargs="*", default=[], help="more packages")
+    making.add_argument(
+        "--reprocess", action="store_true", help="with what infra/reprocessing needs"
+    )
     commands.add_parser("python", help="print where the Python that Lambda runs lies here")
     showing = commands.add_parser("report", help="print its size by package")
     showing.add_argument("bundle", type=Path)
     arguments = parser.parse_args()
     if arguments.command == "build":
-        if not build(arguments.architecture, arguments.into, arguments.packages):
+        lock = REPROCESS_LOCK if arguments.reprocess else LOCK
+        if not build(arguments.architecture, arguments.into, arguments.packages, lock):
             print(
                 f"{_NO_PYTHON} The modules are not compiled, and every cold start will take "
                 "two seconds longer.",

@@ -16,10 +16,12 @@ from pathlib import Path
 
 from infra.bundle.python import PYTHON, target_python
 
-__all__ = ["ARCHITECTURES", "LOCK", "build", "digest", "is_left_out"]
+__all__ = ["ARCHITECTURES", "LOCK", "REPROCESS_LOCK", "build", "digest", "is_left_out"]
 
 PROJECT = Path(__file__).parents[2]
 LOCK = Path(__file__).with_name("requirements.lock")
+REPROCESS_LOCK = Path(__file__).with_name("reprocess.lock")
+"""The same, and what infra/reprocessing needs beside."""
 ARCHITECTURES = {"arm64": "aarch64", "x86_64": "x86_64"}
 """Lambda's names, and those of wheels."""
 
@@ -70,7 +72,7 @@ _TIME = 1_640_995_200  # 2022-01-01, the year of JWST's first light; what zip ca
 _READABLE = 0o644
 
 
-def build(architecture: str, target: Path, packages: Iterable[str] = ()) -> bool:
+def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: Path = LOCK) -> bool:
     """Make the bundle in a directory.
 
     Parameters
@@ -81,6 +83,8 @@ def build(architecture: str, target: Path, packages: Iterable[str] = ()) -> bool
         The directory; what it holds is replaced.
     packages : iterable of str
         Directories of further packages of the project.
+    lock : `pathlib.Path`
+        What to install, with digests.
 
     Returns
     -------
@@ -95,7 +99,7 @@ def build(architecture: str, target: Path, packages: Iterable[str] = ()) -> bool
     if target.exists():
         shutil.rmtree(target)
     target.mkdir(parents=True)
-    _install(architecture, target)
+    _install(architecture, target, lock)
     for package in (*_CODE, *packages):
         shutil.copytree(PROJECT / package, target / package)
     _leave_out(target)
@@ -125,12 +129,12 @@ def digest(bundle: Path) -> str:
     return whole.hexdigest()
 
 
-def _install(architecture: str, target: Path) -> None:
+def _install(architecture: str, target: Path, lock: Path) -> None:
     """Unpack wheels; pip checks them against the digests of the lock file."""
     platforms = [f"{tag}_{ARCHITECTURES[architecture]}" for tag in _MANYLINUX]
     command = [
         *(sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "install"),
-        *("--requirement", str(LOCK), "--require-hashes", "--no-deps", "--no-compile"),
+        *("--requirement", str(lock), "--require-hashes", "--no-deps", "--no-compile"),
         *("--target", str(target), "--only-binary", ":all:"),
         *("--implementation", "cp", "--python-version", PYTHON),
         "--ignore-requires-python",  # pip looks at the Python that runs it, not at the target's

@@ -18,6 +18,8 @@ from infra.mirror.contexts import Context, read_context
 
 __all__ = ["Mirror"]
 
+_ANNOUNCED = "config/jwst/announced_context"
+
 
 @dataclass(frozen=True)
 class Mirror:
@@ -137,6 +139,17 @@ class Mirror:
     def write_config(self, config: ServerConfig) -> None:
         """Write ``server_config``: from then on readers see what it names."""
         self.client.put_object(**self._address(CONFIG), Body=config.to_text().encode())
+
+    def announced(self) -> str | None:
+        """Return the context that was announced last; None where none was."""
+        try:
+            return self.get(_ANNOUNCED).decode()
+        except ReferenceUnavailable:
+            return None
+
+    def note_announced(self, context: str) -> None:
+        """Write down which context was announced last."""
+        self.client.put_object(**self._address(_ANNOUNCED), Body=context.encode())
 
     def read(self, name: str) -> str:
         """Return a rule file, as `handler.references.mappings.Mappings` asks for it."""

@@ -13,7 +13,9 @@ import boto3
 
 from core.errors import ReferenceUnavailable
 from handler.s3.locations import S3Location
+from infra.mirror.announcement import CHANGED, announce, detail_of
 from infra.mirror.bucket import Mirror
+from infra.mirror.changes import Change, changes
 from infra.mirror.sources import Server
 from infra.mirror.sync import copy, make_plan, publish
 from infra.mirror.verify import Report, verify
@@ -38,11 +40,27 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
         If the server cannot be reached or sends something wrong, or verify finds a fault.
     """
     location = S3Location.parse_prefix(os.environ["CRDS_MIRROR"])
-    return keep_fresh(Mirror(boto3.client("s3"), location), os.environ["CRDS_SERVER"])
+    mirror = Mirror(boto3.client("s3"), location)
+    bus = os.environ.get("EVENT_BUS") or "default"
+    return keep_fresh(mirror, os.environ["CRDS_SERVER"], bus)
 
 
-def keep_fresh(mirror: Mirror, server: str) -> dict[str, Any]:
-    """Copy the server's latest context into a mirror, and verify all that is there."""
+def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, Any]:
+    """Copy the server's latest context into a mirror, and verify all that is there.
+
+    Another operational context is announced once all that is there was found whole: what is
+    damaged is for no one to work from. Which one was announced last is kept in the mirror, so
+    that whatever fails here is made good by the next day's run.
+
+    Parameters
+    ----------
+    mirror : `~infra.mirror.bucket.Mirror`
+        The mirror.
+    server : str
+        The CRDS server's address.
+    bus : str
+        Where another context is announced.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
         plan = make_plan(source, mirror, "latest")
@@ -60,4 +78,17 @@ def keep_fresh(mirror: Mirror, server: str) -> dict[str, Any]:
         raise ReferenceUnavailable(
             f"{mirror.location}: {len(report.faults)} faults, the first of them: {report.faults[0]}"
         )
+    _announce(mirror, operational, bus)
     return {"operational": operational, "copied": copied, "masks": len(report.masks)}
+
+
+def _announce(mirror: Mirror, operational: str, bus: str) -> None:
+    before = mirror.announced()
+    if operational == before:
+        return
+    changed: list[Change] = []
+    if before is not None:
+        changed = list(changes(mirror.context(before), mirror.context(operational)))
+    detail = detail_of(mirror.location, before, operational, changed)
+    announce(boto3.client("events"), bus, CHANGED, detail)
+    mirror.note_announced(operational)

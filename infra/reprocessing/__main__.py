@@ -25,19 +25,18 @@ from rich.progress import Progress
 from rich.table import Table
 
 from handler.ledger import Ledger
-from handler.references.masks import Masks
 from handler.references.rules import Rules
 from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore
-from infra.campaign.campaign import Campaign
+from infra.campaign.campaign import Campaign, Manifest
 from infra.campaign.conduct import Conduct
 from infra.cost.estimate import exposure_usd
 from infra.mirror.bucket import Mirror
+from infra.reprocessing.affected import Affected, Question, affected
 from infra.reprocessing.audit import Finding, audit
 from infra.reprocessing.catalogue import Catalogue, database
-from infra.reprocessing.choices import Choices
-from infra.reprocessing.differences import Differences, Readout
-from infra.reprocessing.selection import Change, Decision, Group, Selection, Tally
+from infra.reprocessing.manifests import campaign_place, write_manifest
+from infra.reprocessing.rebuild import request_for
+from infra.reprocessing.selection import Change, Group, Tally
 from infra.stacks import Stack, find_stack
 from infra.terminal import Mistake, is_agreed
 
@@ -55,19 +54,6 @@ class Places:
     ledger: S3Location
     catalogue: S3Location
     mirror: S3Location | None
-
-
-@dataclass(frozen=True)
-class Selected:
-    """What a selection came to."""
-
-    to: str
-    decisions: list[Decision]
-    selection: Selection
-
-    def numbers(self, changes: set[Change]) -> list[int]:
-        """Return the groups that change so."""
-        return [d.group.number for d in self.decisions if d.change in changes]
 
 
 def main(words: list[str]) -> None:
@@ -116,7 +102,12 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["select"].add_argument(
         "--by", choices=["content", "pixels"], default="pixels", help="how far to compare"
     )
-    commands.choices["select"].add_argument("--out", type=Path, help="write the requests here")
+    commands.choices["select"].add_argument(
+        "--out", type=Path, help="write the requests: x.jsonl, or x.json or x.csv for BACKFILL"
+    )
+    commands.choices["audit"].add_argument(
+        "--rebuild", action="store_true", help="have what the ledger has forgotten written anew"
+    )
     commands.choices["submit"].add_argument("--yes", action="store_true", help="do not ask")
     commands.choices["submit"].add_argument("--pause", type=float, default=5.0, help="seconds")
     return parser
@@ -160,7 +151,26 @@ def _audit(places: Places, arguments: argparse.Namespace) -> None:
         print(json.dumps([asdict(finding) for finding in findings]))
     else:
         _show_findings(findings)
+    if arguments.rebuild:
+        _rebuild(places, [finding for finding in findings if finding.is_forgotten])
     sys.exit(1 if findings else 0)
+
+
+def _rebuild(places: Places, forgotten: list[Finding]) -> None:
+    """Ask the function for the products that the ledger has forgotten."""
+    if places.stack is None:
+        raise Mistake("--stack NAME says which stack is to do it")
+    sqs, queue = boto3.client("sqs"), places.stack.output("BackfillQueue")
+    sent = 0
+    for finding in forgotten:
+        product = S3Location.parse(finding.product)
+        request = request_for(product, _prefix(places), places.s3)
+        if request is None:
+            console.print(f"{product}: cannot be asked for by its metadata", soft_wrap=True)
+            continue
+        sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(request))
+        sent += 1
+    console.print(f"{sent} products are asked for; their entries are written anew")
 
 
 def _prefix(places: Places) -> str:
@@ -174,67 +184,43 @@ def _show_findings(findings: list[Finding]) -> None:
 
 
 @contextmanager
-def _selected(
-    places: Places, arguments: argparse.Namespace, by_pixels: bool, compared: str | None = None
-) -> Iterator[tuple[Selected, Any]]:
-    """The selection, and the database that it is picked from."""
+def _asked(places: Places, question: Question) -> Iterator[Affected]:
+    """What a context affects, with a bar for whoever waits."""
     if places.mirror is None:
         raise Mistake("--stack NAME says where the mirror is; or give --mirror s3://bucket")
+
+    def watched(groups: list[Group]) -> Iterator[Group]:
+        with Progress(console=Console(stderr=True)) as bar:
+            yield from bar.track(groups, description="Comparing")
+
     with (
-        tempfile.TemporaryDirectory() as folder,
         Catalogue.open(places.s3, places.catalogue) as catalogue,
-        database(Path(folder)) as connection,
+        affected(catalogue, Mirror(places.s3, places.mirror), question, watched) as answer,
     ):
-        scratch = Path(folder)
-        rules = Rules.of(places.mirror, scratch / "mappings", places.s3)
-        mirror = Mirror(places.s3, places.mirror)
-        to = rules.context_name(arguments.to)
-        masks = Masks(places.mirror, scratch / "references")
-        store = ObjectStore(places.s3)
-        differences = Differences(masks, mirror.operational(), store) if by_pixels else None
-        other = Choices(rules, mirror, rules.context_name(compared)) if compared else None
-        selection = Selection(catalogue.path, Choices(rules, mirror, to), other, differences)
-        groups = selection.groups(connection)
-        yield Selected(to, _decided(selection, groups), selection), connection
-
-
-def _decided(selection: Selection, groups: list[Group]) -> list[Decision]:
-    with Progress(console=Console(stderr=True)) as bar:
-        return list(bar.track(selection.decide(groups), len(groups), description="Comparing"))
+        yield answer
 
 
 def _select(places: Places, arguments: argparse.Namespace) -> None:
-    by_pixels = arguments.by == "pixels"
-    with _selected(places, arguments, by_pixels, arguments.compared) as (selected, connection):
-        _show(selected, as_json=arguments.json)
+    question = Question(arguments.to, arguments.compared, arguments.by == "pixels")
+    with _asked(places, question) as answer:
+        _show(answer, as_json=arguments.json)
         if arguments.out:
-            wanted = _wanted(arguments.relabel, by_pixels=by_pixels)
-            requests = _requests(selected, connection, wanted)
-            count = 0
-            with arguments.out.open("w") as file:
-                for count, request in enumerate(requests, 1):  # noqa: B007
-                    file.write(f"{json.dumps(request)}\n")
+            requests = answer.requests(question.wanted(relabel=arguments.relabel))
+            count = write_manifest(arguments.out, requests)
             console.print(f"{count} requests in {arguments.out}", soft_wrap=True)
 
 
 def _submit(places: Places, arguments: argparse.Namespace) -> None:
-    if places.stack is None:
+    if places.stack is None or places.mirror is None:
         raise Mistake("--stack NAME says which stack is to do it")
-    with _selected(places, arguments, by_pixels=True) as (selected, connection):
-        name = f"reprocess-{selected.to.removesuffix('.pmap')}{'-relabel' * arguments.relabel}"
-        place = S3Location(places.ledger.bucket, f"dq_backfills/{name}")
-        conduct = Conduct(places.stack, Campaign(places.s3, place), console, arguments.pause)
-        manifest = conduct.campaign.unfinished()
-        if manifest is None:
-            _show(selected, as_json=False)
-            wanted = _wanted(arguments.relabel, by_pixels=True)
-            requests = list(_requests(selected, connection, wanted))
-            if not requests:
-                console.print("Nothing is to be made anew.")
-                return
-            if not arguments.yes and not is_agreed(f"Make {len(requests)} products anew?"):
-                sys.exit("nothing was started")
-            manifest = conduct.campaign.begin(requests)
+    with tempfile.TemporaryDirectory() as folder:
+        rules = Rules.of(places.mirror, Path(folder), places.s3)
+        to = rules.context_name(arguments.to)
+    place = campaign_place(places.ledger.bucket, to, relabel=arguments.relabel)
+    conduct = Conduct(places.stack, Campaign(places.s3, place), console, arguments.pause)
+    manifest = conduct.campaign.unfinished() or _begun(places, arguments, to, conduct.campaign)
+    if manifest is None:
+        return
     conduct.send(manifest)
     ended = conduct.follow(manifest)
     if arguments.json:
@@ -244,33 +230,30 @@ def _submit(places: Places, arguments: argparse.Namespace) -> None:
     sys.exit(1 if ended.failed else 0)
 
 
-def _wanted(relabel: bool, by_pixels: bool) -> set[Change]:
-    usual = {Change.PIXELS} if by_pixels else {Change.CONTENT}
-    return usual | ({Change.NAME, Change.CONTENT} if relabel else set())
+def _begun(
+    places: Places, arguments: argparse.Namespace, to: str, campaign: Campaign
+) -> Manifest | None:
+    """What is agreed to; None where there is nothing to do."""
+    question = Question(to)
+    with _asked(places, question) as answer:
+        _show(answer, as_json=False)
+        requests = list(answer.requests(question.wanted(relabel=arguments.relabel)))
+    if not requests:
+        console.print("Nothing is to be made anew.")
+        return None
+    if not arguments.yes and not is_agreed(f"Make {len(requests)} products anew?"):
+        sys.exit("nothing was started")
+    return campaign.begin(requests)
 
 
-def _requests(selected: Selected, connection: Any, wanted: set[Change]) -> Iterator[dict[str, str]]:
-    numbers = selected.numbers(wanted)
-    for bucket, key, output_key in selected.selection.pick(connection, numbers):
-        request = {"bucket": bucket, "key": key, "context": selected.to}
-        yield request | ({"outputKey": output_key} if output_key else {})
-
-
-def _show(selected: Selected, *, as_json: bool) -> None:
-    tallies: dict[tuple[str, str, str], Tally] = {}
-    for decision in selected.decisions:
-        group = decision.group
-        named = (group.parameters.get(f"META.INSTRUMENT.{n}", "?") for n in ("NAME", "DETECTOR"))
-        window = Readout.of(group.parameters, group.kind, group.shape).window
-        key = (*map(str, named), window)
-        tallies.setdefault(key, Tally()).add(decision)  # type: ignore[arg-type]
+def _show(answer: Affected, *, as_json: bool) -> None:
+    tallies = answer.tallies()
     if as_json:
-        rows = [{"of": key, **tally.to_plain()} for key, tally in sorted(tallies.items())]
-        print(json.dumps({"to": selected.to, "windows": rows}))
+        rows = [{"of": key, **tally.to_plain()} for key, tally in tallies.items()]
+        print(json.dumps({"to": answer.to, "windows": rows}))
         return
-    _show_tallies(selected.to, tallies)
-    for problem in sorted({d.problem for d in selected.decisions if d.problem}):
-        number = sum(d.group.exposures for d in selected.decisions if d.problem == problem)
+    _show_tallies(answer.to, tallies)
+    for problem, number in answer.problems().items():
         console.print(f"{number} cannot be decided: {problem}", soft_wrap=True, style="bold red")
 
 
@@ -282,7 +265,7 @@ def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally]) -> None:
         table.add_column(heading, justify="right")
     table.add_column("Flags that its\npixels gain and lose", overflow="fold")
     total, usd = Tally(), 0.0
-    for (instrument, detector, window), tally in sorted(tallies.items()):
+    for (instrument, detector, window), tally in tallies.items():
         total.merge(tally)
         counts = _counts(tally)
         usd += exposure_usd(tally.size // max(tally.exposures, 1)) * counts[2]

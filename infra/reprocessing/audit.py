@@ -21,10 +21,13 @@ class Finding:
         Its address.
     what : str
         What was found.
+    is_forgotten : bool
+        Whether only its entry of the ledger is missing.
     """
 
     product: str
     what: str
+    is_forgotten: bool = False
 
 
 def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[Finding]:
@@ -55,7 +58,8 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
             f"FROM {rows} AS c FULL OUTER JOIN {_listed(there)} AS t ON c.product_key = t.key "
             "WHERE trim(c.product_etag, '\"') IS DISTINCT FROM t.etag ORDER BY 1"
         ).fetchall():
-            yield Finding(f"s3://{bucket}/{key}", _of_product(known, found))
+            is_forgotten = known is None
+            yield Finding(f"s3://{bucket}/{key}", _of_product(known, found), is_forgotten)
         inputs = connection.execute(
             f"SELECT input_bucket, regexp_extract(input_key, '^(.*/)?', 0) AS folder FROM {rows} "
             "WHERE input_bucket IS NOT NULL GROUP BY ALL ORDER BY ALL"

@@ -6,7 +6,7 @@ them stand for an archive. Each group is decided once; then the rows are picked 
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -178,12 +178,18 @@ class Selection:
             for shape in ([i, g, r, c],)
         ]
 
-    def decide(self, groups: list[Group]) -> Iterator[Decision]:
+    def decide(
+        self, groups: list[Group], watched: Callable[[list[Group]], Iterable[Group]] = iter
+    ) -> Iterator[Decision]:
         """Decide of every group, masks that are compared with each other one after another."""
-        pairs = [(group, *self._masks(group)) for group in groups]
-        pairs.sort(key=lambda pair: (pair[1].sha1, pair[2].sha1, pair[0].number))
-        for group, before, after in pairs:
-            yield self._decided(group, before, after)
+        pairs = {group.number: self._masks(group) for group in groups}
+
+        def masks(group: Group) -> tuple[str, str, int]:
+            before, after = pairs[group.number]
+            return before.sha1, after.sha1, group.number
+
+        for group in watched(sorted(groups, key=masks)):
+            yield self._decided(group, *pairs[group.number])
 
     def pick(
         self, connection: duckdb.DuckDBPyConnection, numbers: list[int]

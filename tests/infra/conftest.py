@@ -9,6 +9,9 @@ from botocore.exceptions import ClientError
 
 from tests.infra.template import ARNS
 
+_AS_THEY_ARE = {"AbortMultipartUpload", "DeleteObject"}
+"""Operations on an object whose permission has their name."""
+
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> set[tuple[str, str]]:
@@ -36,13 +39,17 @@ def needed(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, st
     if "Key" in parameters:
         version = "Version" if "VersionId" in parameters else ""
         action = {"HeadObject": f"GetObject{version}", "GetObject": f"GetObject{version}"}.get(
-            operation, operation if operation == "AbortMultipartUpload" else "PutObject"
+            operation, operation if operation in _AS_THEY_ARE else "PutObject"
         )
         yield f"s3:{action}", f"arn:aws:s3:::{parameters['Bucket']}/{parameters['Key']}"
     if operation == "UploadPartCopy":
         source = parameters["CopySource"]
         version = "Version" if "VersionId" in source else ""
         yield f"s3:GetObject{version}", f"arn:aws:s3:::{source['Bucket']}/{source['Key']}"
+    if operation in {"SendMessageBatch", "SendMessage"}:
+        yield "sqs:SendMessage", ARNS.format("sqs", parameters["QueueUrl"].rpartition("/")[2])
+    if operation == "Publish":
+        yield "sns:Publish", parameters["TopicArn"]
     if operation == "PutEvents":
         yield "events:PutEvents", ARNS.format("events", "event-bus/default")
     if operation == "ChangeMessageVisibility":

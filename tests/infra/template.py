@@ -31,6 +31,7 @@ ATTRIBUTES = {
     "RawBucket.Arn": f"arn:aws:s3:::{RAW}",
     "ProductBucket.Arn": f"arn:aws:s3:::{PRODUCTS}",
     "MirrorBucket.Arn": "arn:aws:s3:::fresh-mirror",
+    "Reprocessing.Arn": ARNS.format("lambda", "function:reprocessing"),
     "FreshenLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/crds-mirror:*"),
     "BackfillQueue.Arn": ARNS.format("sqs", "backfills"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
@@ -90,6 +91,8 @@ def resolve(  # noqa: PLR0911  # one for each function
         case ("Fn::Sub", text):
             known = {**ATTRIBUTES, **names}
             return re.sub(r"\$\{([^}]+)\}", lambda found: known[found[1]], text)
+        case ("Fn::Select", [number, items]):
+            return resolve(items, names, conditions)[int(number)]
         case ("Fn::Join", [between, items]):
             return between.join(resolve(items, names, conditions))
         case ("Fn::Split", [between, text]):

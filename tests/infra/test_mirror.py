@@ -1,14 +1,17 @@
 """The mirror tool, by its commands, against S3 and a CRDS server that is played."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -29,6 +32,7 @@ from infra.demo.samples.mirror import (
     write_server_config,
 )
 from infra.demo.samples.modes import MODES
+from infra.mirror import scheduled
 from infra.mirror.bucket import Mirror
 from infra.mirror.scheduled import keep_fresh
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
@@ -138,6 +142,66 @@ def test_the_scheduled_sync_copies_and_verifies(
     bucket.put("mappings/jwst/jwst_0001.pmap", b"nonsense")
     with pytest.raises(ReferenceUnavailable, match="1 faults, the first of them: jwst_0001"):
         keep_fresh(mirror, server.url)
+
+
+def test_another_context_is_announced_once_and_what_changes_with_it(
+    server: CrdsServer,
+    prefix: str,
+    bucket: Bucket,
+    aws: LocalAws,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in [name for name in os.environ if name.startswith("CRDS_")]:
+        monkeypatch.delenv(name)
+    mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
+    with changed_contexts(aws) as announced:
+        keep_fresh(mirror, server.url)
+        keep_fresh(mirror, server.url)
+        ((first,), second) = (announced(), announced())
+        assert (first["before"], first["after"], second) == (None, CONTEXT, [])
+        shutil.copytree(cache, newer := cache.parent / f"newer-{prefix}")
+        write_server_config(newer, NEWER)
+        with crds_server(newer) as other:
+            monkeypatch.setattr(scheduled, "announce", failing)
+            with pytest.raises(RuntimeError, match="down"):
+                keep_fresh(mirror, other.url)
+            monkeypatch.undo()
+            keep_fresh(mirror, other.url)
+        (told,) = announced()
+    assert (told["before"], told["after"]) == (CONTEXT, NEWER)
+    (change,) = told["changedMasks"]
+    assert change["before"] == "jwst_nircam_mask_9002.fits"
+    assert change["after"] == "jwst_nircam_mask_9001.fits"
+    assert change["parameters"]["META.INSTRUMENT.DETECTOR"] == "NRCB1"
+
+
+def failing(*_: Any) -> None:
+    raise RuntimeError("the bus is down")
+
+
+@contextmanager
+def changed_contexts(aws: LocalAws) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """What is announced of contexts, each checked by its schema."""
+    schema = json.loads(
+        (PROJECT / "infra" / "contracts" / "crds-context-changed-1.0.schema.json").read_text()
+    )
+    sqs, events = aws.client("sqs"), aws.client("events")
+    queue = sqs.create_queue(QueueName="contexts")["QueueUrl"]
+    arn = "arn:aws:sqs:us-east-1:123456789012:contexts"
+    events.put_rule(Name="contexts", EventPattern='{"source": ["jwst.crds_mirror"]}')
+    events.put_targets(Rule="contexts", Targets=[{"Id": "queue", "Arn": arn}])
+
+    def announced() -> list[dict[str, Any]]:
+        found = [json.loads(message["Body"])["detail"] for message in aws.receive(queue)]
+        for detail in found:
+            jsonschema.validate(detail, schema)
+        return found
+
+    yield announced
+    events.remove_targets(Rule="contexts", Ids=["queue"])
+    events.delete_rule(Name="contexts")
+    sqs.delete_queue(QueueUrl=queue)
 
 
 def test_the_scheduled_sync_may_do_what_it_does_and_nothing_else(

@@ -22,11 +22,14 @@ from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from infra.demo.samples.modes import MODES
+from infra.mirror.bucket import Mirror
 from infra.mirror.cache import upload_cache
 from infra.reprocessing.catalogue import Catalogue
 from infra.reprocessing.rows import COLUMNS
+from infra.reprocessing.scheduled import Loop
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.stacks import stack_of_outputs
+from tests.infra.template import load, permissions
 from tests.infra.test_backfill import working
 
 NAME, PREFIX = "archive", "reprocessing"
@@ -211,6 +214,7 @@ def test_the_audit_finds_what_is_not_as_the_catalogue_says(
 ) -> None:
     filled(archive, tmp_path)
     archive.run("audit", exit_code=0)
+    striped = next(d for d in archive.function.announcements() if "striped" in d["input"]["key"])
     s3 = aws.client("s3")
     s3.delete_object(Bucket=PRODUCTS, Key="dq_init/a/outside_dq_init.fits")
     s3.delete_object(Bucket=PRODUCTS, Key="dq_ledger/dq_init/b/striped_dq_init.fits.json")
@@ -227,6 +231,16 @@ def test_the_audit_finds_what_is_not_as_the_catalogue_says(
     assert "entry of the ledger is gone" in found["striped_dq_init.fits"]
     assert "its exposure was replaced" in found["inside_dq_init.fits"]
     assert len(found) == 3
+    archive.run("audit", "--rebuild", exit_code=1)
+    (message,) = aws.receive(archive.queues["BackfillQueue"])
+    archive.function.announcements()
+    assert archive.function.run_batch(message["Body"]) == []
+    (event,) = archive.function.announcements()
+    assert (event["status"], event["id"]) == ("Complete", striped["id"]), "it has the id it had"
+    archive.run("catalogue")
+    capsys.readouterr()
+    archive.run("audit", "--json", exit_code=1)
+    assert "striped" not in capsys.readouterr().out
 
 
 def test_what_the_docs_ask_the_catalogue_is_answered(
@@ -254,3 +268,45 @@ def test_every_column_is_told_of() -> None:
     text = (PROJECT / "docs" / "reprocessing.md").read_text()
     for name in COLUMNS:
         assert name.removeprefix("product_").removeprefix("input_") in text
+
+
+@pytest.mark.parametrize("submits", [False, True])
+def test_the_closed_loop_tells_and_submits_only_where_it_is_asked_to(
+    submits: bool,
+    archive: Archive,
+    tmp_path: Path,
+    aws: LocalAws,
+    calls: set[tuple[str, str]],
+) -> None:
+    filled(archive, tmp_path)
+    topic = aws.client("sns").create_topic(Name="alarms")["TopicArn"]
+    queue = archive.queues["BackfillQueue"]
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    loop = Loop(mirror, PRODUCTS, queue if submits else None, topic=topic)
+    archive.add("c/new_uncal.fits", INSIDE, tmp_path)
+    calls.clear()
+    detail = loop.run(NEWER)
+    assert (detail["products"], detail["selected"], detail["submitted"]) == (6, 2, submits)
+    assert [window["window"] for window in detail["windows"]] == ["64 x 64 at 101,201"]
+    loop.run(NEWER)  # the same event once more
+    made = set(calls)
+    waiting = [json.loads(message["Body"])["key"] for message in aws.receive(queue)]
+    expected = {"a/inside_uncal.fits", "c/new_uncal.fits"} if submits else set()
+    assert set(waiting) == expected
+    assert len(waiting) == len(expected), "nothing is sent twice"
+    check_permissions(made, submits, queue, topic)
+
+
+def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, topic: str) -> None:
+    """What was done may be done, and nothing else."""
+    named = {"ProductBucket": PRODUCTS, "BackfillQueue": queue, "AlarmTopic": topic}
+    conditions = {"Submits": submits, "HasAlarmTopic": True}
+    granted = permissions(load("infra/mirror.yaml"), "ReprocessingRole", named, **conditions)
+    own = f"arn:aws:s3:::{MIRROR}/{PREFIX}/"
+    made = {
+        (action, resource.replace(own, "arn:aws:s3:::fresh-mirror/")) for action, resource in made
+    }
+    allowed = [p for p in granted if p.sid not in {"Log", "Trace"}]
+    for action, resource in sorted(made):
+        assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
+    assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []

@@ -1,0 +1,42 @@
+"""The requests of a selection: as a file, and as a campaign."""
+
+import csv
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from handler.s3.locations import S3Location
+
+__all__ = ["campaign_place", "write_manifest"]
+
+_COLUMNS = ("bucket", "key", "context")
+
+
+def campaign_place(bucket: str, context: str, *, relabel: bool = False) -> S3Location:
+    """Return where the campaign is kept that makes products anew for a context."""
+    name = f"reprocess-{context.removesuffix('.pmap')}{'-relabel' * relabel}"
+    return S3Location(bucket, f"dq_backfills/{name}")
+
+
+def write_manifest(path: Path, requests: Iterable[dict[str, str]]) -> int:
+    """Write direct requests into a file, and return how many.
+
+    Parameters
+    ----------
+    path : `pathlib.Path`
+        ``.json`` and ``.csv`` are what the state machine Backfill reads (a CSV has no room for
+        keys of products that were named); anything else gets a request in each line.
+    requests : iterable of dict
+        The requests.
+    """
+    found = list(requests)
+    with path.open("w", newline="") as file:
+        if path.suffix == ".json":
+            json.dump(found, file)
+        elif path.suffix == ".csv":
+            rows = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
+            rows.writeheader()
+            rows.writerows(found)
+        else:
+            file.writelines(f"{json.dumps(request)}\n" for request in found)
+    return len(found)
