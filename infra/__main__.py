@@ -2,6 +2,7 @@
 
 backfill  process exposures that are there already, wherever they lie
 listen    have a bucket of yours tell of uploads
+look      pages of flags and masks, to look at
 mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
 probe     whether an S3 keeps the promises that the function relies on
 queues    what waits in the queues: show, redrive, discard
@@ -21,6 +22,7 @@ from infra.terminal import Mistake
 COMMANDS = {
     "backfill": "backfill",
     "listen": "listen",
+    "look": "look",
     "mirror": "mirror",
     "probe": "probe",
     "queues": "queues",

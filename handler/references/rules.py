@@ -191,6 +191,16 @@ class Rules:
             )
         return build
 
+    def digest_of(self, mask: str) -> FileDigest | None:
+        """Return what the mirror's catalogue says of a mask.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If the mirror cannot be read.
+        """
+        return self._server().catalogue.get(mask)
+
     def _server(self) -> ServerConfig:
         """The server's configuration, read again when it has become old."""
         now = self.clock()

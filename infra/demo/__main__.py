@@ -23,10 +23,16 @@ from rich.json import JSON
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from handler.references.resolution import References
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
+from infra.look.__main__ import write_looks
+from infra.look.files import opened
+from infra.look.flags import product_look
 from infra.mirror.cache import upload_cache
 
 OUTPUT = Path("demo-output")
@@ -59,7 +65,10 @@ def main() -> None:
         fill_mirror(aws, material, progress)
         announcements = run(aws, material, progress)
         download(aws, announcements)
+        index = look_at(aws, announcements)
     show(announcements, _masks_read(announcements, material.crds_cache))
+    if index is not None:
+        console.print(f"Look at the flags: {index.resolve()}", soft_wrap=True)
     silent = {path.name for path in material.exposures} - {_file_of(d) for d in announcements}
     for name in sorted(silent):
         console.print(f"{name}: nothing was announced of it", style="bold red")
@@ -194,6 +203,19 @@ def _masks_read(announcements: list[dict[str, Any]], cache: Path) -> list[int]:
         known.add(mask)
         found.append(sum(path.stat().st_size for path in files))
     return found
+
+
+def look_at(aws: LocalAws, announcements: list[dict[str, Any]]) -> Path | None:
+    """Write a page of flags for every product, with what the mask has outside the window."""
+    s3, looks = aws.client("s3"), []
+    with tempfile.TemporaryDirectory() as folder:
+        references = References.of(S3Location(MIRROR, ""), Path(folder), s3)
+        for output in (detail["output"] for detail in announcements):
+            if output is not None:
+                address = f"s3://{output['bucket']}/{output['key']}"
+                with opened(address, s3) as file:
+                    looks.append(product_look(file, references, "latest", ObjectStore(s3)))
+    return write_looks(looks, OUTPUT / "pages") if looks else None
 
 
 def show(announcements: list[dict[str, Any]], masks: list[int]) -> None:

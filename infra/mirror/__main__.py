@@ -17,6 +17,7 @@ from rich.table import Table
 from core import EQUALS_JWST
 from handler.observability import INSTRUMENTS
 from handler.s3.locations import S3Location
+from infra.look.changes import write_changes
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source
@@ -75,6 +76,9 @@ def _parser() -> argparse.ArgumentParser:
     diff = _command(commands, "diff", "show which masks change between two contexts")
     diff.add_argument("before")
     diff.add_argument("after")
+    diff.add_argument(
+        "--look", type=Path, metavar="FOLDER", help="write a page for each mask that changes"
+    )
     prune = _command(commands, "prune", "delete what no kept context needs")
     prune.add_argument("--keep", nargs="*", default=[], help="contexts beside the operational one")
     prune.add_argument(
@@ -211,11 +215,16 @@ def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
     table = Table(title=f"{before.name} -> {after.name}", box=SIMPLE, collapse_padding=True)
     for heading in ("For", "Observed from", "until", "Before", "After"):
         table.add_column(heading, overflow="fold")
-    for change in changes(before, after):
+    found = list(changes(before, after))
+    for change in found:
         matched = " ".join([change.instrument, *(value for _, value in change.parameters)])
         dates = (date.removesuffix(" 00:00:00") for date in (change.start, change.stop))
         table.add_row(matched, *dates, _short(change.before), _short(change.after))
     console.print(table if table.row_count else "No mask changes.")
+    if arguments.look and found:
+        title = f"{before.name} to {after.name}"
+        page = write_changes(mirror, found, title, arguments.look)
+        console.print(f"Look at them: {page}", soft_wrap=True)
 
 
 def _short(mask: str) -> str:

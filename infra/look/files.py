@@ -1,0 +1,90 @@
+"""Reading what is to be looked at, on this machine or in S3: its headers, and its planes only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.hdus import Hdu, Reader, find, locate
+from core.keywords import Keywords
+from handler.s3.locations import S3Location
+from handler.s3.objects import ObjectStore, Window
+from infra.terminal import Mistake
+
+__all__ = ["File", "opened"]
+
+_S3 = "s3://"
+
+
+@dataclass(frozen=True)
+class File:
+    """A FITS file, open for reading of byte ranges.
+
+    Attributes
+    ----------
+    name : str
+        As it was named.
+    size : int
+        Bytes.
+    read : callable
+        Reads a range.
+    hdus : tuple of `~core.hdus.Hdu`
+        Its HDUs.
+    """
+
+    name: str
+    size: int
+    read: Reader
+    hdus: tuple[Hdu, ...]
+
+    @property
+    def stem(self) -> str:
+        """Its file name, without folders and ending."""
+        return self.name.rpartition("/")[2].removesuffix(".fits")
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether it is a MASK reference file."""
+        words = Keywords(self.hdus[0].header, self.name)
+        return words.text("REFTYPE") == "MASK" or (
+            find(self.hdus, "SCI") is None and find(self.hdus, "DQ") is not None
+        )
+
+    def data(self, hdu: Hdu) -> bytes:
+        """Read the data of an HDU."""
+        return self.read(hdu.data_start, hdu.data_length)
+
+    def content(self) -> bytes:
+        """Read it as a whole."""
+        return self.read(0, self.size)
+
+
+@contextmanager
+def opened(name: str, s3: Any) -> Iterator[File]:
+    """Open a file by its path or address.
+
+    Raises
+    ------
+    Mistake
+        If there is none.
+    InputRejected
+        If it is no FITS file.
+    """
+    if name.startswith(_S3):
+        store = ObjectStore(s3)
+        found = store.describe(S3Location.parse(name), Mistake)
+        read: Reader = Window(store, found, Mistake).read
+        yield File(name, found.size, read, locate(read, found.size, name))
+        return
+    path = Path(name)
+    if not path.is_file():
+        raise Mistake(f"{name}: there is no such file")
+    with path.open("rb") as file:
+
+        def ranged(start: int, length: int) -> bytes:
+            file.seek(start)
+            return file.read(length)
+
+        size = path.stat().st_size
+        yield File(name, size, ranged, locate(ranged, size, name))
