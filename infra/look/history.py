@@ -88,7 +88,9 @@ def _read(mirror: Mirror, name: str, instrument: str) -> Mask:
 def history_look(detector: str, told: list[Chapter], mirror: str) -> Look:
     """Return the page's picture: a plane for each mask."""
     planes = tuple(
-        plane(chapter.mask.dq, f"{chapter.mask.name}, from {chapter.after[:10]}")
+        plane(
+            chapter.mask.dq, f"{chapter.mask.name}, from {chapter.after[:10]}", is_one_of_many=True
+        )
         for chapter in told
     )
     facts = (

@@ -15,7 +15,8 @@ __all__ = ["REFERENCE", "Box", "Picture", "comparison", "plane"]
 REFERENCE = ("REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
 """Flags of pixels that never see the sky."""
 _BYTE = 256
-_LEVEL = 9
+_BEST, _QUICK = 9, 7
+"""Of zlib: a tenth smaller, or in a third of the time."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class Picture:
         }
 
 
-def plane(dq: NDArray[np.uint32], label: str = "") -> dict[str, Any]:
+def plane(
+    dq: NDArray[np.uint32], label: str = "", *, is_one_of_many: bool = False
+) -> dict[str, Any]:
     """Pack a 2-D image of standard flags.
 
     Parameters
@@ -77,10 +80,14 @@ def plane(dq: NDArray[np.uint32], label: str = "") -> dict[str, Any]:
         Shape (ny, nx), science frame.
     label : str
         What the page calls it.
+    is_one_of_many : bool
+        Whether it is better packed quickly.
     """
     flagged = np.flatnonzero(dq)
     values, inverse = np.unique(dq.reshape(-1)[flagged], return_inverse=True)
-    return _packed(dq.size, flagged, inverse, [0, *values.tolist()], label)
+    return _packed(
+        dq.size, flagged, inverse, [0, *values.tolist()], label, _QUICK if is_one_of_many else _BEST
+    )
 
 
 def comparison(
@@ -108,9 +115,10 @@ def _packed(
     inverse: NDArray[np.intp],
     values: list[Any],
     label: str,
+    level: int = _BEST,
 ) -> dict[str, Any]:
     wide = len(values) > _BYTE
     index = np.zeros(size, "<u2" if wide else "u1")
     index[flagged] = inverse + 1
-    packed = base64.b64encode(zlib.compress(index.tobytes(), _LEVEL)).decode()
+    packed = base64.b64encode(zlib.compress(index.tobytes(), level)).decode()
     return {"label": label, "values": values, "wide": wide, "data": packed}

@@ -310,3 +310,25 @@ def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, top
     for action, resource in sorted(made):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
     assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
+
+
+def test_the_catalogue_is_a_page_whose_every_cell_leads_to_its_exposures(
+    archive: Archive, tmp_path: Path
+) -> None:
+    filled(archive, tmp_path)
+    main(["look", f"s3://{PRODUCTS}/dq_catalogue", "--out", str(tmp_path / "pages")])
+    text = (tmp_path / "pages" / "catalogue.html").read_text()
+    for detector, exposures in (("nrca1", 1), ("nrcb1", 4)):
+        assert f'<a href="{detector}-2023-03.html">{exposures}</a>' in text
+    page = (tmp_path / "pages" / "nrcb1-2023-03.html").read_text()
+    for key in ("a/inside_uncal.fits", "b/striped_uncal.fits"):
+        assert key in page
+    assert "b/other_uncal.fits" not in page
+
+
+def test_a_diff_can_be_looked_at(archive: Archive, tmp_path: Path) -> None:
+    place = f"s3://{MIRROR}/{PREFIX}"
+    main(["mirror", "diff", place, "jwst_9001.pmap", NEWER, "--look", str(tmp_path / "pages")])
+    name = "jwst_nircam_mask_9002-to-jwst_nircam_mask_9003.html"
+    assert f'href="{name}"' in (tmp_path / "pages" / "index.html").read_text()
+    assert (tmp_path / "pages" / name).stat().st_size > 10_000

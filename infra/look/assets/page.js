@@ -325,7 +325,13 @@
     row.addEventListener("click", choose);
     row.addEventListener("keydown", (event) => { if (event.key === "Enter") choose(); });
   }
-  window.addEventListener("resize", () => { resize(); draw(); });
+  let room = 0;
+  new ResizeObserver(([entry]) => {  // the window, or the table beside it, has changed
+    if (entry.contentRect.width === room) return;
+    room = entry.contentRect.width;
+    resize();
+    draw();
+  }).observe(canvas.parentElement);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { palette(); draw(); });
 
   $("pager").hidden = data.planes.length < 2;
@@ -333,6 +339,7 @@
   palette();
   resize();
   await show(data.start || 0);
+  resize();
   fit();
   document.documentElement.dataset.ready = "true";
 })();
