@@ -77,14 +77,8 @@ def _steps(
     context = request.context or settings.context
     reference = function.references.resolve(exposure, context, request.mask, store)
     named = (reference.label, reference.sha1, reference.context)
-    summary = ReferenceSummary(
-        reference.label,
-        reference.sha1 or None,
-        reference.context,
-        str(settings.mirror),
-        reference.warning,
-    )
-    yield (draft := draft.know(reference=summary))
+    summary = ReferenceSummary(*named, str(settings.mirror), reference.warning)
+    yield (draft := draft.know(reference=replace(summary, sha1=reference.sha1 or None)))
 
     user_dq = describe_user_dq(request.user_dq, store)
     cause = announcer.attempt.cause

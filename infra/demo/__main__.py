@@ -30,9 +30,9 @@ from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, 
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
-from infra.look.__main__ import write_looks
 from infra.look.files import opened
 from infra.look.flags import product_look
+from infra.look.write import write_looks
 from infra.mirror.cache import upload_cache
 
 OUTPUT = Path("demo-output")

@@ -22,13 +22,11 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.look.files import opened
 from infra.look.flags import Look, mask_look, masks_look, product_look
-from infra.look.history import chapters, history_look, history_table
-from infra.look.page import Link, picture_page, write_index
-from infra.mirror.bucket import Mirror
+from infra.look.write import write_archive, write_history, write_looks
 from infra.stacks import find_stack
 from infra.terminal import Mistake
 
-__all__ = ["main", "write_looks"]
+__all__ = ["main"]
 
 
 def main(words: list[str]) -> None:
@@ -51,7 +49,7 @@ def main(words: list[str]) -> None:
         print(write_history(arguments.target[0], arguments.detector, arguments.out, s3))
         return
     if arguments.target[0].endswith((".parquet", "/dq_catalogue")):
-        print(_write_catalogue(arguments.target[0], arguments.out, s3))
+        print(write_archive(arguments.target[0], arguments.out, s3))
         return
     with tempfile.TemporaryDirectory() as folder:
         place = _mirror(arguments)
@@ -85,37 +83,3 @@ def _look(
         if file.is_mask:
             return mask_look(file)
         return product_look(file, references, context, ObjectStore(s3))
-
-
-def write_history(mirror: str, detector: str, folder: Path, s3: Any) -> Path:
-    """Write the page of a detector's masks; returns it."""
-    place = S3Location.parse_prefix(mirror)
-    told = chapters(Mirror(s3, place), detector)
-    look = history_look(detector, told, str(place))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{detector}.html"
-    path.write_text(picture_page(look, history_table(told), start=len(told) - 1))
-    return path
-
-
-def _write_catalogue(target: str, folder: Path, s3: Any) -> Path:
-    """Write the pages of a catalogue that lies here, or in S3."""
-    from infra.look.catalogue import write_catalogue  # noqa: PLC0415  # needs DuckDB
-    from infra.reprocessing.catalogue import Catalogue  # noqa: PLC0415
-
-    if not target.startswith("s3://"):
-        return write_catalogue(Path(target), folder)
-    place = S3Location.parse_prefix(target.removesuffix("/exposures.parquet"))
-    with Catalogue.open(s3, place) as catalogue:
-        return write_catalogue(catalogue.path, folder)
-
-
-def write_looks(looks: list[Look], folder: Path) -> Path:
-    """Write a page for each, and an index of them; returns the page to open first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    links = []
-    for look in looks:
-        path = folder / f"{look.title.replace(' ', '-')}.html"
-        path.write_text(picture_page(look))
-        links.append(Link(path.name, look.title, "; ".join(text for _, text in look.facts[:4])))
-    return path if len(links) == 1 else write_index(folder, "Flags", links)

@@ -1,0 +1,75 @@
+"""Where ledger, catalogue, products and mirror lie, and what is asked of them together."""
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from rich.console import Console
+from rich.progress import Progress
+
+from handler.s3.locations import S3Location
+from infra.mirror.bucket import Mirror
+from infra.reprocessing.affected import Affected, Question, affected
+from infra.reprocessing.catalogue import Catalogue
+from infra.reprocessing.selection import Group
+from infra.stacks import Stack, find_stack
+from infra.terminal import Mistake
+
+__all__ = ["Places", "asked", "places_of"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where everything lies."""
+
+    s3: Any
+    stack: Stack | None
+    ledger: S3Location
+    catalogue: S3Location
+    mirror: S3Location | None
+
+    @property
+    def prefix(self) -> str:
+        """Key prefix of the products."""
+        named = self.stack.parameters if self.stack else {}
+        return named.get("OutputPrefix", "dq_init/")
+
+
+def places_of(arguments: argparse.Namespace) -> Places:
+    """Find the places by what a person has typed.
+
+    Raises
+    ------
+    Mistake
+        If neither a stack nor a ledger is named.
+    """
+    s3, stack = boto3.client("s3"), find_stack(arguments.stack) if arguments.stack else None
+    ledger, catalogue, mirror = arguments.ledger, arguments.catalogue, arguments.mirror
+    if stack is not None:
+        bucket = stack.output("ProductBucket")
+        ledger = ledger or S3Location(bucket, "dq_ledger")
+        named = stack.parameters
+        mirror = mirror or S3Location(named["MirrorBucket"], named.get("MirrorPrefix", ""))
+    if ledger is None:
+        raise Mistake("--stack NAME says where the ledger is; or give --ledger s3://.../dq_ledger")
+    return Places(s3, stack, ledger, catalogue or S3Location(ledger.bucket, "dq_catalogue"), mirror)
+
+
+@contextmanager
+def asked(places: Places, question: Question) -> Iterator[Affected]:
+    """What a context affects, with a bar for whoever waits."""
+    if places.mirror is None:
+        raise Mistake("--stack NAME says where the mirror is; or give --mirror s3://bucket")
+
+    def watched(groups: list[Group]) -> Iterator[Group]:
+        with Progress(console=Console(stderr=True)) as bar:
+            yield from bar.track(groups, description="Comparing")
+
+    with (
+        Catalogue.open(places.s3, places.catalogue) as catalogue,
+        affected(catalogue, Mirror(places.s3, places.mirror), question, watched) as answer,
+    ):
+        yield answer

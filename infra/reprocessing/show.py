@@ -1,0 +1,73 @@
+"""What a selection and an audit come to, as a person at a terminal sees it."""
+
+import json
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from infra.cost.estimate import exposure_usd
+from infra.reprocessing.affected import Affected
+from infra.reprocessing.audit import Finding
+from infra.reprocessing.selection import Change, Tally
+
+__all__ = ["show", "show_findings"]
+
+
+def show_findings(findings: list[Finding], console: Console) -> None:
+    """Print what an audit has found."""
+    for finding in findings:
+        console.print(f"{finding.product}: {finding.what}", soft_wrap=True)
+    console.print(f"{len(findings)} findings")
+
+
+def show(answer: Affected, console: Console, *, as_json: bool) -> None:
+    """Print what a context affects, by detector and window."""
+    tallies = answer.tallies()
+    if as_json:
+        rows = [{"of": key, **tally.to_plain()} for key, tally in tallies.items()]
+        print(json.dumps({"to": answer.to, "windows": rows}))
+        return
+    _show_tallies(answer.to, tallies, console)
+    for problem, number in answer.problems().items():
+        console.print(f"{number} cannot be decided: {problem}", soft_wrap=True, style="bold red")
+
+
+def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally], console: Console) -> None:
+    title = f"Products that {to} would make otherwise"
+    table = Table(box=SIMPLE, title=title, pad_edge=False, collapse_padding=True)
+    table.add_column("Detector,\nwindow", no_wrap=True)
+    for heading in ("Expo-\nsures", "by\nname", "by\ncontent", "by\npixels"):
+        table.add_column(heading, justify="right")
+    table.add_column("Flags that its\npixels gain and lose", overflow="fold")
+    total, usd = Tally(), 0.0
+    for (instrument, detector, window), tally in tallies.items():
+        total.merge(tally)
+        counts = _counts(tally)
+        usd += exposure_usd(tally.size // max(tally.exposures, 1)) * counts[2]
+        if sum(counts):
+            cells = (str(n) for n in (tally.exposures, *counts))
+            table.add_row(f"{instrument} {detector}\n{window}", *cells, _flags(tally))
+    table.add_section()
+    table.add_row("all", *(str(n) for n in (total.exposures, *_counts(total))), "")
+    console.print(table)
+    pixels = _counts(total)[2]
+    console.print(
+        f"{pixels} products have other pixels; to make them anew costs some {usd:.2f} USD."
+    )
+    left = total.by_change[Change.EXPRESSLY.value]
+    if left:
+        console.print(f"{left} whose mask or user DQ was named expressly are left alone.")
+
+
+def _counts(tally: Tally) -> tuple[int, int, int]:
+    """Products of another name, another content, other pixels: each among those before it."""
+    pixels = tally.by_change[Change.PIXELS.value]
+    content = tally.by_change[Change.CONTENT.value] + pixels
+    return tally.by_change[Change.NAME.value] + content, content, pixels
+
+
+def _flags(tally: Tally) -> str:
+    gained = [f"+{n} {name}" for name, n in sorted(tally.gained.items())]
+    lost = [f"-{n} {name}" for name, n in sorted(tally.lost.items())]
+    return ", ".join(gained + lost)
