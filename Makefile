@@ -12,7 +12,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is.
 OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench s3-matrix sam-local conformance format clean
+.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -31,6 +31,7 @@ help:
 	@echo "make sam-local"
 	@echo "             run sam local invoke and sam local start-lambda, where Docker can be had"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (some 15 minutes)"
+	@echo "make cost    count what an exposure costs, on the model of S3; writes docs/cost.md"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and as many random cases"
 
@@ -143,6 +144,11 @@ soak: .venv-ministack/done
 bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
+
+# What an exposure costs, by requests, seconds and bytes on the model of S3; writes docs/cost.md.
+cost: .venv-runtime/done .venv-tools/done
+	$(MAKE) build ARCHITECTURE=x86_64
+	$(BIN)/python -m tests.benchmark.cost
 
 # The handler on other S3s than moto's: one over TLS as on AWS, one that is real storage.
 s3-matrix: .venv-localstack/done

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import pytest
 
 from handler.event import FlagSummary, ReferenceSummary, Status
-from handler.observability import DETECTORS, measure
+from handler.observability import DETECTORS, logger, measure
 from infra.demo.samples.modes import MODES
+from tests.conftest import Harness
 from tests.handler.test_event import EVENT
 
 FULL = FlagSummary(4096, {}, 0, 0.0)
@@ -64,3 +66,25 @@ def test_what_is_counted(
 ) -> None:
     measure(replace(EVENT, **changes), is_announced=announced)
     assert json.loads(capsys.readouterr().out)[counted] == [1.0]
+
+
+def test_an_exposure_logs_few_bytes_and_says_which_event_has_the_rest(
+    function: Harness,
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = "2023/03/jw01234001001_02101_00001_nrca1_uncal.fits"
+    function.upload(exposure, key)
+    for status, most in (("Complete", 1100), ("Skipped", 1000)):
+        lines = StringIO()
+        monkeypatch.setattr(logger.registered_handler, "stream", lines)
+        capsys.readouterr()
+        detail = function.run(key)
+        metrics = capsys.readouterr().out
+        assert detail["status"] == status
+        assert len(lines.getvalue() + metrics) <= most, lines.getvalue() + metrics
+        told = [json.loads(line) for line in lines.getvalue().splitlines()]
+        (line,) = [line for line in told if "event_id" in line]
+        assert line["event_id"] == detail["id"]
+        assert line["message"] == f"DQ initialization {status}"

@@ -10,6 +10,7 @@ as the mirror; with ``--slow`` it has the speed that public measurements give S3
 import json
 import re
 import sys
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -20,6 +21,9 @@ _PIECE = 1 << 20
 
 
 METADATA = "x-amz-meta-"
+COUNTS = "/counts"
+"""What was asked since the last look: GET-class, PUT-class, events."""
+_LEDGER = "/dq_ledger/"
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
@@ -34,9 +38,12 @@ class Handler(BaseHTTPRequestHandler):
     cache: Path
     speed = Speed()
     uploads: dict[str, dict[str, str]] = {}  # noqa: RUF012  # of the one server there is
+    entries: dict[str, bytes] = {}  # noqa: RUF012  # of the ledger, which are kept after all
+    counts: Counter[str] = Counter()  # noqa: RUF012
     lengths: dict[str, int] = {}  # noqa: RUF012
 
     def do_HEAD(self) -> None:
+        self.counts["get"] += 1
         self.speed.begin()
         key = self.key()
         if key in self.lengths:
@@ -51,7 +58,16 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, headers=headers)
 
     def do_GET(self) -> None:
+        if self.key() == COUNTS:
+            told = json.dumps(self.counts).encode()
+            self.counts.clear()
+            self.answer(200, told)
+            return
+        self.counts["get"] += 1
         self.speed.begin()
+        if self.key() in self.entries:
+            self.answer(200, self.entries[self.key()], {"ETag": '"entry"'})
+            return
         path = self.path_of(self.key())
         if path is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
@@ -67,10 +83,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(206 if wanted else 200, content, {"ETag": '"there"'})
 
     def do_PUT(self) -> None:
+        self.counts["put"] += 1
         self.speed.begin()
-        length = self.discard()
-        self.speed.move(length)
         key, part = self.key(), "partNumber" in self.query()
+        length = self.receive(keep=_LEDGER in key)
+        self.speed.move(length)
         if "x-amz-copy-source-range" in self.headers:
             first, last = map(int, re.findall(r"\d+", self.headers["x-amz-copy-source-range"]))
             self.speed.copy(last - first + 1)
@@ -85,6 +102,7 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, headers={"ETag": '"p"'})
 
     def do_POST(self) -> None:
+        self.counts["event" if "X-Amz-Target" in self.headers else "put"] += 1
         self.speed.begin()
         key, query = self.key(), self.query()
         if "X-Amz-Target" in self.headers:
@@ -116,6 +134,13 @@ class Handler(BaseHTTPRequestHandler):
             return self.exposure
         path = self.cache.joinpath(*key.split("/")[2:])
         return path if path.is_file() else None
+
+    def receive(self, keep: bool) -> int:
+        """Read the body, and keep it if it is a plain one; return the length of its content."""
+        if not keep or "chunked" in self.headers.get("Transfer-Encoding", ""):
+            return self.discard()
+        self.entries[self.key()] = self.rfile.read(int(self.headers["Content-Length"]))
+        return len(self.entries[self.key()])
 
     def discard(self) -> int:
         """Read the body; return the length of its content."""
