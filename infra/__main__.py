@@ -48,13 +48,17 @@ def main(words: list[str]) -> None:
         print(__doc__, file=sys.stdout if wants_help else sys.stderr)
         sys.exit(0 if wants_help else 2)
     # What the step warns of, command by command, is told by the command itself.
-    logging.getLogger("core").setLevel(logging.ERROR)
+    step = logging.getLogger("core")
+    before = step.level
+    step.setLevel(logging.ERROR)
     try:
         import_module(f"infra.{COMMANDS[words[0]]}.__main__").main(words[1:])
     except KeyboardInterrupt:
         sys.exit("stopped; what was done stays done, and the same command goes on")
     except _EXPECTED as exc:
         sys.exit(f"{words[0]}: {' '.join(str(exc).split())}")
+    finally:
+        step.setLevel(before)
 
 
 if __name__ == "__main__":

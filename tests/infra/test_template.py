@@ -120,7 +120,7 @@ def test_queues_let_rules_of_any_bus_send() -> None:
 def test_only_the_function_may_write_what_is_believed() -> None:
     statements = RESOURCES["ProductBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     (statement,) = (s for s in statements if s["Sid"] == "OnlyTheFunctionWrites")
-    resolved = resolve(statement, names_of(TEMPLATE), {})
+    resolved = resolve(statement, names_of(TEMPLATE), {"MakesFunctionRole": True})
     assert (resolved["Effect"], resolved["Action"]) == ("Deny", "s3:PutObject")
     variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), {})
     for name in ("DQ_BLOCK_URI", "LEDGER_URI"):
@@ -252,6 +252,29 @@ def test_encrypted_buckets_ask_for_their_keys_and_for_nothing_else() -> None:
         Permission("UseTheBucketsKey", "kms:GenerateDataKey", "arn:kms:key"),
         Permission("UseTheMirrorsKey", "kms:Decrypt", "arn:kms:mirror"),
     }
+
+
+@pytest.mark.parametrize("name", ["template.yaml", "infra/mirror.yaml"])
+def test_every_role_is_bounded_where_an_account_wants_it(name: str) -> None:
+    roles = [r for r in load(name)["Resources"].values() if r["Type"] == "AWS::IAM::Role"]
+    for role in roles:
+        bound, names = role["Properties"]["PermissionsBoundary"], {"PermissionsBoundary": "arn:b"}
+        assert resolve(bound, names, {"HasBoundary": True}) == "arn:b"
+        assert resolve(bound, names, {"HasBoundary": False}) is None
+    assert len(roles) >= 2
+
+
+def test_roles_that_others_have_made_take_the_place_of_those_that_are_made() -> None:
+    given = {
+        f"{name}RoleArn": f"arn:aws:iam::1:role/{name}"
+        for name in ("Function", "OneExposure", "Backfill")
+    }
+    conditions = dict.fromkeys(TEMPLATE["Conditions"], False)
+    for name in ("Function", "OneExposure", "Backfill"):
+        properties = RESOURCES[name]["Properties"]
+        role = resolve(properties["Role"], names_of(TEMPLATE, **given), conditions)
+        assert role == f"arn:aws:iam::1:role/{name}"
+        assert RESOURCES[f"{name}Role"]["Condition"] == f"Makes{name}Role"
 
 
 def test_no_statement_but_those_that_must_names_every_resource() -> None:
