@@ -13,16 +13,15 @@ import hashlib
 import json
 import re
 import sys
-from dataclasses import asdict
 
 import boto3
 from rich.console import Console
 
-from handler.s3.locations import S3Location
 from handler.s3.requester_pays import agree_to_pay
 from infra.backfill.targets import Found, find
 from infra.campaign.campaign import Campaign, Manifest
 from infra.campaign.conduct import Conduct
+from infra.campaign.prefixes import kept_in
 from infra.cost.estimate import exposures_usd
 from infra.stacks import Stack, find_stack
 from infra.terminal import Mistake, is_agreed
@@ -39,7 +38,7 @@ def main(words: list[str]) -> None:
     stack, s3 = find_stack(arguments.stack), boto3.client("s3")
     agree_to_pay(s3, stack.parameters.get("RequesterPaysBuckets", "").split(","))
     console = Console(stderr=arguments.json)
-    place = S3Location(stack.output("ProductBucket"), f"dq_backfills/{_name(arguments)}")
+    place = kept_in(stack.output("ProductBucket"), _name(arguments))
     conduct = Conduct(stack, Campaign(s3, place), console, arguments.pause)
     manifest = _begun(conduct, arguments)
     if manifest is None:
@@ -48,12 +47,7 @@ def main(words: list[str]) -> None:
     if arguments.leave:
         console.print("Sent. The same command without --leave follows it.")
         return
-    ended = conduct.follow(manifest)
-    if arguments.json:
-        print(json.dumps(asdict(ended), indent=2))
-    else:
-        conduct.show(ended, manifest.began)
-    sys.exit(1 if ended.failed else 0)
+    sys.exit(conduct.finish(manifest, as_json=arguments.json))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.campaign.campaign import Campaign, Manifest
 from infra.campaign.follow import Outcomes, Queues, Watch
+from infra.campaign.prefixes import ledger_in
 from infra.campaign.submit import submit
 from infra.stacks import Stack
 
@@ -23,7 +24,6 @@ __all__ = ["Conduct"]
 
 _SHOWN = 20
 """Failures that are printed one by one."""
-_LEDGER = "dq_ledger"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,15 @@ class Conduct:
     campaign: Campaign
     console: Console
     pause: float = 5.0
+
+    def finish(self, manifest: Manifest, *, as_json: bool) -> int:
+        """Follow it and print how it ended; returns the exit code: 1 if a request failed."""
+        ended = self.follow(manifest)
+        if as_json:
+            print(json.dumps(asdict(ended), indent=2))
+        else:
+            self.show(ended, manifest.began)
+        return 1 if ended.failed else 0
 
     def send(self, manifest: Manifest) -> None:
         """Send what is not in the queue yet."""
@@ -76,7 +85,7 @@ class Conduct:
             boto3.client("sqs"),
             tuple(self.stack.output(name) for name in ("BackfillQueue", "UnfinishedQueue")),
         )
-        ledger = Ledger(S3Location(self.stack.output("ProductBucket"), _LEDGER))
+        ledger = Ledger(ledger_in(self.stack.output("ProductBucket")))
         store = ObjectStore(self.campaign.s3)
         return Watch(ledger, self._products(manifest), manifest.began, queues, store)
 

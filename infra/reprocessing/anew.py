@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import boto3
@@ -55,12 +54,7 @@ def submit(places: Places, arguments: argparse.Namespace, console: Console) -> N
     if manifest is None:
         return
     conduct.send(manifest)
-    ended = conduct.follow(manifest)
-    if arguments.json:
-        print(json.dumps(asdict(ended), indent=2))
-    else:
-        conduct.show(ended, manifest.began)
-    sys.exit(1 if ended.failed else 0)
+    sys.exit(conduct.finish(manifest, as_json=arguments.json))
 
 
 def _begun(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from handler.s3.locations import S3Location
+from infra.campaign.prefixes import kept_in
 
 __all__ = ["campaign_place", "write_manifest"]
 
@@ -15,7 +16,7 @@ _COLUMNS = ("bucket", "key", "context")
 def campaign_place(bucket: str, context: str, *, relabel: bool = False) -> S3Location:
     """Return where the campaign is kept that makes products anew for a context."""
     name = f"reprocess-{context.removesuffix('.pmap')}{'-relabel' * relabel}"
-    return S3Location(bucket, f"dq_backfills/{name}")
+    return kept_in(bucket, name)
 
 
 def write_manifest(path: Path, requests: Iterable[dict[str, str]]) -> int:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from handler.s3.locations import S3Location
+from infra.campaign.prefixes import catalogue_in, ledger_in
 from infra.mirror.bucket import Mirror
 from infra.reprocessing.affected import Affected, Question, affected
 from infra.reprocessing.catalogue import Catalogue
@@ -50,12 +51,12 @@ def places_of(arguments: argparse.Namespace) -> Places:
     ledger, catalogue, mirror = arguments.ledger, arguments.catalogue, arguments.mirror
     if stack is not None:
         bucket = stack.output("ProductBucket")
-        ledger = ledger or S3Location(bucket, "dq_ledger")
+        ledger = ledger or ledger_in(bucket)
         named = stack.parameters
         mirror = mirror or S3Location(named["MirrorBucket"], named.get("MirrorPrefix", ""))
     if ledger is None:
         raise Mistake("--stack NAME says where the ledger is; or give --ledger s3://.../dq_ledger")
-    return Places(s3, stack, ledger, catalogue or S3Location(ledger.bucket, "dq_catalogue"), mirror)
+    return Places(s3, stack, ledger, catalogue or catalogue_in(ledger.bucket), mirror)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ import boto3
 from handler.ledger import Ledger
 from handler.s3.locations import S3Location
 from infra.campaign.campaign import Campaign
+from infra.campaign.prefixes import catalogue_in, ledger_in
 from infra.campaign.submit import submit
 from infra.mirror.announcement import announce
 from infra.mirror.bucket import Mirror
@@ -72,10 +73,10 @@ class Loop:
 
     def run(self, to: str) -> dict[str, Any]:
         """Select for a context, submit, and tell; returns the event's detail."""
-        place = S3Location(self.products, "dq_catalogue")
+        place = catalogue_in(self.products)
         with ExitStack() as stack:
             catalogue = stack.enter_context(Catalogue.open(self.mirror.client, place))
-            for _ in catalogue.update(Ledger(S3Location(self.products, "dq_ledger"))):
+            for _ in catalogue.update(Ledger(ledger_in(self.products))):
                 pass
             question = Question(to)
             answer = stack.enter_context(affected(catalogue, self.mirror, question))

@@ -19,6 +19,7 @@ from rich.table import Table
 from handler.ledger import Entry, Ledger
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
+from infra.campaign.prefixes import ledger_in
 from infra.listen.notifications import is_told
 from infra.mirror.bucket import Mirror
 from infra.queues.messages import depth, messages
@@ -27,7 +28,6 @@ from infra.stacks import Stack, find_stack
 __all__ = ["main"]
 
 QUEUES = ("UploadedQueue", "BackfillQueue", "UnfinishedQueue", "FailedQueue", "UndeliveredQueue")
-_LEDGER = "dq_ledger"
 _READING = 16
 
 
@@ -94,12 +94,11 @@ def read(stack: Stack, most: int) -> Status:
 
 def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
     bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
-    ledger = Ledger(S3Location(bucket, _LEDGER))
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{_LEDGER}/")
+    place = ledger_in(bucket)
+    ledger, start = Ledger(place), f"{place.key}/"
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
     keys = (item["Key"] for page in pages for item in page.get("Contents", []))
-    products = (
-        S3Location(bucket, key.removeprefix(f"{_LEDGER}/").removesuffix(".json")) for key in keys
-    )
+    products = (S3Location(bucket, key.removeprefix(start).removesuffix(".json")) for key in keys)
     with ThreadPoolExecutor(_READING) as reading:
         while some := list(islice(products, _READING)):
             yield from reading.map(lambda product: ledger.read(product, store), some)
