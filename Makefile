@@ -113,7 +113,7 @@ bundle-report: build
 
 # What runs on this machine is built for it; what is deployed on AWS is make build.
 e2e: .venv-ministack/done
-	$(MAKE) build ARCHITECTURE=x86_64
+	$(MAKE) build build-mirror ARCHITECTURE=x86_64
 	$(BIN)/python -m pytest -n 0 tests/e2e
 
 # Whether what is committed can be released: a clean clone builds, tests and deploys to the local AWS.
