@@ -16,11 +16,13 @@
   }
 
   async function show(number) {
-    plane = Math.min(Math.max(number, 0), data.planes.length - 1);
-    const one = data.planes[plane];
+    const wanted = Math.min(Math.max(number, 0), data.planes.length - 1);
+    const one = data.planes[wanted];
+    plane = wanted;
     if (!one.index) {
       const raw = await inflate(one.data);
       one.index = one.wide ? new Uint16Array(raw) : new Uint8Array(raw);
+      if (plane !== wanted) return;  // paged on meanwhile
     }
     index = one.index;
     values = one.values;
