@@ -98,7 +98,7 @@ build-Freshen:
 
 build-Reprocessing:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --reprocess \
-	  --with infra/mirror infra/reprocessing infra/campaign
+	  --with infra/mirror infra/reprocessing infra/campaign infra/terminal.py
 
 # Lock the newest versions that pyproject.toml allows; what is locked already stays without UPGRADE.
 lock: .venv-tools/done

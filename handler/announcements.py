@@ -158,6 +158,8 @@ class Announcer:
             If EventBridge does not take the event.
         """
         previous = draft.previous
+        if previous is not None or draft.skipped is not None:
+            self._forget_failure(draft)
         if previous is not None and previous.cause == self.attempt.cause:
             return previous
         if previous is not None:
@@ -173,6 +175,13 @@ class Announcer:
             etag = output.etag if output else None
             self.ledger.record(draft.product, etag, entry, self.store)
         return event
+
+    def _forget_failure(self, draft: Draft) -> None:
+        """Take an earlier attempt's failure out of the ledger, where there is nothing to do."""
+        output = draft.findings.output
+        if draft.product is not None and draft.entry.failure is not None and output is not None:
+            entry = replace(draft.entry, failure=None)
+            self.ledger.record(draft.product, output.etag, entry, self.store)
 
     def failed(self, draft: Draft, error: Exception) -> ProcessingEvent:
         """Announce a failure, unless somebody tries again and that may help; note it in any case.

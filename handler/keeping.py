@@ -5,7 +5,7 @@ from dataclasses import replace
 from core.product import NO_MASK
 from handler.announcements import Announcer, Draft
 from handler.descriptions import exposure_summary, object_summary, planes_summary
-from handler.event import ReferenceSummary
+from handler.event import ObjectSummary, ReferenceSummary
 from handler.inputs import read_product
 from handler.provenance import Provenance
 from handler.s3.objects import StoredObject
@@ -33,12 +33,22 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str)
         What is to be announced: as if the product had been made just now.
     """
     draft = draft.know(output=object_summary(product), reference=_reference(product, mirror))
+    draft = draft.know(input=_input(draft.findings.input, product))
     previous = announcer.announced_before(draft)
     if previous is not None:
         return replace(draft, previous=previous)
     exposure, image = read_product(product, announcer.store)
     flags, row = planes_summary(exposure, image)
     return replace(draft.know(exposure=exposure_summary(exposure), flags=flags), row=row)
+
+
+def _input(asked: ObjectSummary | None, product: StoredObject) -> ObjectSummary | None:
+    """The exposure: as it was found, or else as the product says that it was made from it."""
+    provenance = Provenance.from_metadata(product.metadata)
+    if asked is None or asked.etag is not None or provenance is None:
+        return asked
+    version, etag = provenance.input_version or None, f'"{provenance.input_etag}"'
+    return replace(asked, version_id=asked.version_id or version, etag=etag)
 
 
 def _reference(product: StoredObject, mirror: str) -> ReferenceSummary | None:

@@ -137,7 +137,7 @@ class Ledger:
     def read(self, product: S3Location, store: ObjectStore) -> Entry:
         """Return what is known of a product; nothing, where that cannot be read."""
         try:
-            return self._read(product, store)
+            return self.entry(product, store)
         except _DIFFICULTIES:
             log.warning("%s: its entry cannot be read", product, exc_info=True)
             return Entry()
@@ -154,7 +154,7 @@ class Ledger:
         def entries() -> Iterator[Entry]:
             yield entry
             while (now := store.find(product)) is not None and now.etag == etag:
-                yield replace(entry, stored=self._read(product, store).stored)
+                yield replace(entry, stored=self.entry(product, store).stored)
 
         self._write(product, entries(), store)
 
@@ -163,7 +163,7 @@ class Ledger:
 
         def entries() -> Iterator[Entry]:
             while True:
-                yield replace(self._read(product, store), failure=failure)
+                yield replace(self.entry(product, store), failure=failure)
 
         self._write(product, entries(), store)
 
@@ -183,7 +183,14 @@ class Ledger:
             return False
         return True
 
-    def _read(self, product: S3Location, store: ObjectStore) -> Entry:
+    def entry(self, product: S3Location, store: ObjectStore) -> Entry:
+        """Return what is known of a product; nothing, where there is no entry.
+
+        Raises
+        ------
+        TransientFailure, ClientError
+            If it cannot be read.
+        """
         if self.prefix is None:
             return Entry()
         try:

@@ -18,7 +18,7 @@ import boto3
 from rich.console import Console
 
 from handler.s3.requester_pays import agree_to_pay
-from infra.backfill.targets import Found, find
+from infra.backfill.targets import Found, digest_of_list, find
 from infra.campaign.campaign import Campaign, Manifest
 from infra.campaign.conduct import Conduct
 from infra.campaign.prefixes import kept_in
@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _name(arguments: argparse.Namespace) -> str:
     """The same for the same command: that is how it is gone on with."""
-    asked = [*arguments.target, arguments.context or "", "replace" * arguments.replace]
+    targets = [digest_of_list(target) or target for target in arguments.target]
+    asked = [*targets, arguments.context or "", "replace" * arguments.replace]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
     words = re.sub(r"[^A-Za-z0-9]+", "-", arguments.target[0].removeprefix("s3://")).strip("-")
     return f"{words[:48]}-{digest}"
@@ -82,6 +83,8 @@ def _begun(conduct: Conduct, arguments: argparse.Namespace) -> Manifest | None:
     """What is on its way already, or what is agreed to."""
     console, campaign = conduct.console, conduct.campaign
     manifest = campaign.unfinished()
+    if manifest is not None and arguments.leave and campaign.submitted == len(manifest.lines):
+        manifest = None  # it was left for good: this is the next one
     if manifest is not None:
         sent, total = campaign.submitted, len(manifest.lines)
         console.print(f"Going on with what began at {manifest.began:%Y-%m-%d %H:%M} UTC: ", end="")
@@ -90,12 +93,14 @@ def _begun(conduct: Conduct, arguments: argparse.Namespace) -> Manifest | None:
     found = list(find(arguments.target, campaign.s3))
     if not found:
         raise Mistake(f"{' '.join(arguments.target)}: no *_uncal.fits there")
+    requests = [_request(item, arguments) for item in found]
+    conduct.check(requests)
     _tell(found, conduct.stack, console)
     if arguments.dry_run:
         return None
     if not arguments.yes and not is_agreed("Start?"):
         sys.exit("nothing was started")
-    return campaign.begin(_request(item, arguments) for item in found)
+    return campaign.begin(requests)
 
 
 def _tell(found: list[Found], stack: Stack, console: Console) -> None:

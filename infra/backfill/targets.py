@@ -1,5 +1,6 @@
 """Which exposures a person means: a prefix, an address, a name of the archive, a file of those."""
 
+import hashlib
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 from handler.s3.locations import S3Location
 from infra.terminal import Mistake
 
-__all__ = ["ARCHIVE", "Found", "archive_location", "find"]
+__all__ = ["ARCHIVE", "Found", "archive_location", "digest_of_list", "find"]
 
 ARCHIVE = "stpubdata"
 """The public archive of JWST (registry.opendata.aws/jwst), free to read from us-east-1."""
@@ -66,13 +67,26 @@ def find(words: Iterable[str], s3: Any) -> Iterator[Found]:
                 yield found
 
 
+def digest_of_list(word: str) -> str | None:
+    """Return a digest of a list's content; None where a word names no list."""
+    return hashlib.sha256(Path(word).read_bytes()).hexdigest() if _is_list(word) else None
+
+
+def _is_list(word: str) -> bool:
+    is_name = word.startswith("s3://") or word.endswith(_SUFFIX)
+    return not is_name and Path(word).is_file()
+
+
 def _words(words: Iterable[str]) -> Iterator[str]:
     for word in words:
-        if word.startswith("s3://") or not Path(word).is_file():
+        if not _is_list(word):
             yield word
             continue
-        lines = (line.split("#")[0].strip() for line in Path(word).read_text().splitlines())
-        yield from (line for line in lines if line)
+        try:
+            text = Path(word).read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise Mistake(f"{word}: expected a list of exposures, line by line: {exc}") from exc
+        yield from (line for raw in text.splitlines() if (line := raw.split("#")[0].strip()))
 
 
 def _meant(word: str, s3: Any) -> Iterator[Found]:

@@ -82,7 +82,7 @@ def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: P
     target : `pathlib.Path`
         The directory; what it holds is replaced.
     packages : iterable of str
-        Directories of further packages of the project.
+        Directories of further packages of the project, and modules beside them.
     lock : `pathlib.Path`
         What to install, with digests.
 
@@ -101,7 +101,10 @@ def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: P
     target.mkdir(parents=True)
     _install(architecture, target, lock)
     for package in (*_CODE, *packages):
-        shutil.copytree(PROJECT / package, target / package)
+        if (PROJECT / package).is_dir():
+            shutil.copytree(PROJECT / package, target / package)
+        else:
+            shutil.copy(PROJECT / package, target / package)
     _leave_out(target)
     is_compiled = _compile(target)
     _make_alike(target)

@@ -69,7 +69,12 @@ class Campaign:
 
     def unfinished(self) -> Manifest | None:
         """Return what was asked for, if it began and has not ended."""
-        return self._manifest() if self._read(_RESULT) is None else None
+        return None if self.has_ended else self._manifest()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was followed to its end, or needs no following."""
+        return self._read(_RESULT) is not None
 
     @property
     def submitted(self) -> int:

@@ -1,6 +1,7 @@
 """A campaign as a person at a terminal sees it: sent, followed with bars, told in a table."""
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from core.errors import InputRejected
 from handler.ledger import Ledger
 from handler.requests import ExposureRequest
 from handler.s3.locations import S3Location
@@ -19,6 +21,7 @@ from infra.campaign.follow import Outcomes, Queues, Watch
 from infra.campaign.prefixes import ledger_in
 from infra.campaign.submit import submit
 from infra.stacks import Stack
+from infra.terminal import Mistake
 
 __all__ = ["Conduct"]
 
@@ -47,6 +50,21 @@ class Conduct:
     console: Console
     pause: float = 5.0
 
+    def check(self, requests: Iterable[Mapping[str, str]]) -> None:
+        """Refuse what the function would refuse, before anything is sent.
+
+        Raises
+        ------
+        Mistake
+            If a request makes no sense.
+        """
+        bucket, prefix = self._products_go_to()
+        for request in requests:
+            try:
+                ExposureRequest.from_direct(request).target(bucket, prefix)
+            except InputRejected as exc:
+                raise Mistake(str(exc)) from exc
+
     def finish(self, manifest: Manifest, *, as_json: bool) -> int:
         """Follow it and print how it ended; returns the exit code: 1 if a request failed."""
         ended = self.follow(manifest)
@@ -54,7 +72,7 @@ class Conduct:
             print(json.dumps(asdict(ended), indent=2))
         else:
             self.show(ended, manifest.began)
-        return 1 if ended.failed else 0
+        return 1 if ended.failed or ended.unknown else 0
 
     def send(self, manifest: Manifest) -> None:
         """Send what is not in the queue yet."""
@@ -97,6 +115,9 @@ class Conduct:
         table.add_row(str(ended.complete), "complete: the product was made")
         table.add_row(str(ended.skipped), "skipped: the product was as it should be")
         table.add_row(str(ended.failed), "failed", style="bold red" if ended.failed else None)
+        if ended.unknown:
+            told = "unknown: the ledger has never heard of the product (UndeliveredQueue?)"
+            table.add_row(str(ended.unknown), told, style="bold red")
         for error, number in ended.errors.items():
             table.add_row(str(number), f"  {error}")
         self.console.print(table)
@@ -108,9 +129,13 @@ class Conduct:
             )
         self.console.print(f"{(datetime.now(UTC) - began).total_seconds():.0f} s in all")
 
-    def _products(self, manifest: Manifest) -> frozenset[S3Location]:
-        bucket = self.stack.output("ProductBucket")
+    def _products_go_to(self) -> tuple[str, str]:
+        """Bucket and key prefix."""
         prefix = self.stack.parameters.get("OutputPrefix", "dq_init/")
+        return self.stack.output("ProductBucket"), prefix
+
+    def _products(self, manifest: Manifest) -> frozenset[S3Location]:
+        bucket, prefix = self._products_go_to()
         requests = (ExposureRequest.from_direct(json.loads(line)) for line in manifest.lines)
         return frozenset(request.target(bucket, prefix) for request in requests)
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "Outcomes", "Progress", "Queues", "Watch"]
 
 _READING = 16
-_QUIET = 2
-"""Looks at queues that are empty, one after another: SQS counts approximately."""
+_QUIET = 12
+"""Looks at queues that are empty, one after another, before they are believed: SQS counts
+approximately, and may lag by a minute. Who has seen a result of every request need not wait."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,8 @@ class Outcomes:
 
     Attributes
     ----------
-    complete, skipped, failed : int
-        Requests, by how they ended.
+    complete, skipped, failed, unknown : int
+        Requests, by how they ended; unknown, where the ledger has never heard of the product.
     errors : mapping of str to int
         Those that failed, by class.
     reasons : mapping of str to str
@@ -82,6 +83,7 @@ class Outcomes:
     complete: int
     skipped: int
     failed: int
+    unknown: int
     errors: Mapping[str, int]
     reasons: Mapping[str, str]
 
@@ -110,6 +112,7 @@ class Watch:
     queues: Queues
     store: ObjectStore
     _read: dict[S3Location, tuple[datetime, Outcome]] = field(default_factory=dict, repr=False)
+    _heard_of: set[S3Location] = field(default_factory=set, repr=False)
 
     def follow(
         self, pause: float = 5.0, sleep: Callable[[float], None] = time.sleep
@@ -119,6 +122,8 @@ class Watch:
         while True:
             progress = self.look()
             yield progress
+            if len(self._read) == len(self.products) and not progress.failed:
+                return
             quiet = 0 if progress.waiting + progress.in_work else quiet + 1
             if quiet == _QUIET:
                 self._read_changed()
@@ -142,10 +147,12 @@ class Watch:
         ended = {product: outcome for product, (_, outcome) in self._read.items()}
         failed = {p: outcome for p, outcome in ended.items() if outcome.status is Status.FAILED}
         complete = sum(outcome.status is Status.COMPLETE for outcome in ended.values())
+        unknown = len(self.products - self._heard_of - ended.keys())
         return Outcomes(
             complete,
-            len(self.products) - complete - len(failed),
+            len(self.products) - complete - len(failed) - unknown,
             len(failed),
+            unknown,
             dict(Counter(outcome.error for outcome in failed.values())),
             {str(product): outcome.reason for product, outcome in sorted(failed.items(), key=str)},
         )
@@ -160,7 +167,8 @@ class Watch:
         with ThreadPoolExecutor(_READING) as reading:
             entries = reading.map(lambda w: self.ledger.read(w[0], self.store), written)
             for (product, at), entry in zip(written, entries, strict=True):
-                self._read[product] = (at, _outcome(entry, self.began))
+                if entry.stored is not None:  # else it could not be read: the next look does
+                    self._read[product] = (at, _outcome(entry, self.began))
 
     def _written(self) -> Iterator[tuple[S3Location, datetime]]:
         """Products whose entry was written since the campaign began, and when."""
@@ -176,7 +184,10 @@ class Watch:
             for item in page.get("Contents", []):
                 key = item["Key"].removeprefix(start).removesuffix(".json")
                 product = S3Location(bucket, key)
-                if item["LastModified"] > self.began and product in self.products:
+                if product not in self.products:
+                    continue
+                self._heard_of.add(product)
+                if item["LastModified"] > self.began:
                     yield product, item["LastModified"]
 
 

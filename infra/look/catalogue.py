@@ -1,5 +1,6 @@
 """Pages of an archive's catalogue: detectors by month, and the exposures of each cell."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from html import escape
@@ -17,7 +18,7 @@ _CELLS = """
 SELECT coalesce(detector, '?') AS detector, coalesce(nullif(observed[:7], ''), '?') AS month,
        count(*) AS exposures, count(failure_error) AS failures,
        sum(do_not_use) / nullif(sum(pixels), 0) AS fraction,
-       list_sort(list(DISTINCT mask)) AS masks
+       coalesce(list_sort(list(DISTINCT mask) FILTER (mask IS NOT NULL)), []) AS masks
 FROM read_parquet(?) GROUP BY ALL ORDER BY ALL
 """
 _EXPOSURES = """
@@ -48,7 +49,8 @@ def write_catalogue(path: Path, folder: Path) -> Path:
 
 
 def _file(detector: str, month: str) -> str:
-    return f"{detector}-{month}.html".replace("?", "unknown").lower()
+    words = re.sub(r"[^A-Za-z0-9-]+", "_", f"{detector}-{month}".replace("?", "unknown"))
+    return f"{words.lower()}.html"
 
 
 def _grid(by_detector: dict[str, dict[str, tuple[Any, ...]]], months: list[str]) -> str:

@@ -15,9 +15,11 @@ __all__ = ["write_archive", "write_history", "write_looks"]
 def write_looks(looks: list[Look], folder: Path) -> Path:
     """Write a page for each, and an index of them; returns the page to open first."""
     folder.mkdir(parents=True, exist_ok=True)
-    links = []
+    links: list[Link] = []
     for look in looks:
-        path = folder / f"{look.title.replace(' ', '-')}.html"
+        name = look.title.replace(" ", "-")
+        alike = sum(link.title == look.title for link in links)
+        path = folder / f"{name}{f'-{alike + 1}' if alike else ''}.html"
         path.write_text(picture_page(look))
         links.append(Link(path.name, look.title, "; ".join(text for _, text in look.facts[:4])))
     return path if len(links) == 1 else write_index(folder, "Flags", links)

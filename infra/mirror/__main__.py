@@ -235,7 +235,7 @@ def _short(mask: str) -> str:
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     names = {mirror.operational().operational_context, *arguments.keep}
     if not arguments.forget_previous:
-        names |= {previous_context(mirror)} & set(mirror.contexts())
+        names |= {previous_context(mirror), mirror.announced()} & set(mirror.contexts())
     contexts = [mirror.context(name) for name in sorted(names)]
     keys = superfluous(mirror, contexts)
     for key in keys:

@@ -88,7 +88,10 @@ def _announce(mirror: Mirror, operational: str, bus: str) -> None:
         return
     changed: list[Change] = []
     if before is not None:
-        changed = list(changes(mirror.context(before), mirror.context(operational)))
+        try:
+            changed = list(changes(mirror.context(before), mirror.context(operational)))
+        except ReferenceUnavailable:  # it was pruned since
+            log.warning("%s cannot be compared with %s", before, operational, exc_info=True)
     detail = detail_of(mirror.location, before, operational, changed)
     announce(boto3.client("events"), bus, CHANGED, detail)
     mirror.note_announced(operational)

@@ -12,7 +12,6 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -30,20 +29,19 @@ from infra.reprocessing.show import show, show_findings
 
 __all__ = ["main"]
 
-console = Console()
-
 
 def main(words: list[str]) -> None:
     """Run one of the commands."""
     arguments = _parser().parse_args(words)
     places = places_of(arguments)
+    console = Console(stderr=arguments.json)
     commands = {
         "catalogue": _catalogue,
         "audit": _audit,
         "select": _select,
-        "submit": partial(submit, console=console),
+        "submit": submit,
     }
-    commands[arguments.command](places, arguments)
+    commands[arguments.command](places, arguments, console)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _catalogue(places: Places, arguments: argparse.Namespace) -> None:
+def _catalogue(places: Places, arguments: argparse.Namespace, _: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         with Progress(console=Console(stderr=True)) as bar:
             task, read = bar.add_task("Reading the ledger", total=None), 0
@@ -108,7 +106,7 @@ def _catalogue(places: Places, arguments: argparse.Namespace) -> None:
     )
 
 
-def _audit(places: Places, arguments: argparse.Namespace) -> None:
+def _audit(places: Places, arguments: argparse.Namespace, console: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         findings = list(audit(catalogue, places.s3, places.ledger.bucket, places.prefix))
     if arguments.json:
@@ -120,7 +118,7 @@ def _audit(places: Places, arguments: argparse.Namespace) -> None:
     sys.exit(1 if findings else 0)
 
 
-def _select(places: Places, arguments: argparse.Namespace) -> None:
+def _select(places: Places, arguments: argparse.Namespace, console: Console) -> None:
     question = Question(arguments.to, arguments.compared, arguments.by == "pixels")
     with asked(places, question) as answer:
         show(answer, console, as_json=arguments.json)

@@ -140,7 +140,7 @@ class Catalogue:
 
         def row(item: tuple[str, str]) -> dict[str, Any]:
             key, _ = item
-            entry = ledger.read(S3Location(bucket, key), store)
+            entry = ledger.entry(S3Location(bucket, key), store)
             tag = entry.stored.etag.strip('"') if entry.stored else ""
             return row_of(bucket, key, entry, tag)
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from handler.s3.locations import S3Location
+from handler.s3.requester_pays import agree_to_pay
 from infra.campaign.prefixes import catalogue_in, ledger_in
 from infra.mirror.bucket import Mirror
 from infra.reprocessing.affected import Affected, Question, affected
@@ -48,6 +49,8 @@ def places_of(arguments: argparse.Namespace) -> Places:
         If neither a stack nor a ledger is named.
     """
     s3, stack = boto3.client("s3"), find_stack(arguments.stack) if arguments.stack else None
+    if stack is not None:
+        agree_to_pay(s3, stack.parameters.get("RequesterPaysBuckets", "").split(","))
     ledger, catalogue, mirror = arguments.ledger, arguments.catalogue, arguments.mirror
     if stack is not None:
         bucket = stack.output("ProductBucket")

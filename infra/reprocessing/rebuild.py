@@ -1,8 +1,8 @@
 """Having the ledger remember products that it has forgotten.
 
-Only the function may write the ledger. Asked for a product that is there and as it should be, it
-makes nothing: it reads the product's metadata, headers and flags, announces Complete, with the id
-that the product had before, and writes the entry.
+Only the function may write the ledger. Asked by the cause that made a product to look what became
+of it, the function makes nothing: it reads the product's metadata, headers and flags, announces
+Complete, with the id that the product had before, and writes the entry.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ _DIGEST = "...sha256:"
 """What is recorded of a name that is too long."""
 
 
-def request_for(product: S3Location, prefix: str, s3: Any) -> dict[str, str] | None:
+def request_for(product: S3Location, prefix: str, s3: Any) -> dict[str, Any] | None:
     """Return the direct request that has a product remembered.
 
     Parameters
@@ -32,15 +32,12 @@ def request_for(product: S3Location, prefix: str, s3: Any) -> dict[str, str] | N
     Returns
     -------
     dict or None
-        None where its metadata do not say all that was asked for: it is no product of ours, was
-        made with user-supplied DQ, or a name was too long to be recorded.
+        None where it is no product of ours, or its exposure's name was too long to be recorded.
     """
     metadata = s3.head_object(**product.address)["Metadata"]
     made = Provenance.from_metadata(metadata)
-    if made is None or made.user_dq_etag or _DIGEST in f"{made.input_key}{made.mask}":
+    if made is None or not made.cause or _DIGEST in made.input_key:
         return None
-    request = {"bucket": made.input_bucket, "key": made.input_key, "context": made.crds_context}
-    if made.mask.startswith("s3://"):
-        request["mask"] = made.mask
-    usual = ExposureRequest.from_direct(request).target(product.bucket, prefix)
-    return request if usual == product else {**request, "outputKey": product.key}
+    asked = {"bucket": made.input_bucket, "key": made.input_key, "cause": made.cause, "look": True}
+    usual = ExposureRequest.from_direct(asked).target(product.bucket, prefix)
+    return asked if usual == product else {**asked, "outputKey": product.key}

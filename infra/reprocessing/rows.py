@@ -49,8 +49,8 @@ COLUMNS: Mapping[str, str] = {
 }
 """Name and type of every column; docs/reprocessing.md says what they mean."""
 
-EXPRESSLY = ("mask", "userSuppliedDq")
-"""Fields of a request that name what the rules would choose otherwise."""
+EXPRESSLY = ("mask", "userSuppliedDq", "versionId")
+"""Fields of a request that name what would be chosen otherwise: such products are left alone."""
 _DATE, _TIME = "META.OBSERVATION.DATE", "META.OBSERVATION.TIME"
 _PLAIN_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 

@@ -71,8 +71,16 @@ class Loop:
             environment.get("TOPIC") or "",
         )
 
-    def run(self, to: str) -> dict[str, Any]:
-        """Select for a context, submit, and tell; returns the event's detail."""
+    def run(self, to: str, event_id: str) -> dict[str, Any]:
+        """Select for a context, submit, and tell; returns the event's detail.
+
+        Parameters
+        ----------
+        to : str
+            The context.
+        event_id : str
+            Of the event that told of it: a retry of the same event goes on where it was.
+        """
         place = catalogue_in(self.products)
         with ExitStack() as stack:
             catalogue = stack.enter_context(Catalogue.open(self.mirror.client, place))
@@ -82,17 +90,20 @@ class Loop:
             answer = stack.enter_context(affected(catalogue, self.mirror, question))
             requests = list(answer.requests(question.wanted(relabel=False)))
         if requests and self.queue is not None:
-            self._submit(answer.to, requests, self.queue)
+            self._submit(f"{answer.to}-{event_id}", requests, self.queue)
         detail = detail_of(answer, len(requests), submitted=self.queue is not None)
         self._tell(detail)
         return detail
 
-    def _submit(self, to: str, requests: list[dict[str, str]], queue: str) -> None:
-        """Send what is not in the queue yet; a retry of the same event goes on."""
-        campaign = Campaign(self.mirror.client, campaign_place(self.products, to))
+    def _submit(self, name: str, requests: list[dict[str, str]], queue: str) -> None:
+        """Send what is not in the queue yet; nobody follows it."""
+        campaign = Campaign(self.mirror.client, campaign_place(self.products, name))
+        if campaign.has_ended:
+            return
         manifest = campaign.unfinished() or campaign.begin(requests)
         for _ in submit(campaign, manifest, boto3.client("sqs"), queue):
             pass
+        campaign.end({"sent": len(manifest.lines)})
 
     def _tell(self, detail: dict[str, Any]) -> None:
         announce(boto3.client("events"), self.bus, SELECTED, detail)
@@ -128,6 +139,6 @@ def detail_of(answer: Affected, selected: int, *, submitted: bool) -> dict[str, 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
     """Answer a "CRDS Context Changed" event."""
-    detail = Loop.from_environment(os.environ).run(event["detail"]["after"])
+    detail = Loop.from_environment(os.environ).run(event["detail"]["after"], event["id"])
     log.info("%s", json.dumps(detail))
     return detail

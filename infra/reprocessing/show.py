@@ -57,7 +57,7 @@ def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally], console: 
     )
     left = total.by_change[Change.EXPRESSLY.value]
     if left:
-        console.print(f"{left} whose mask or user DQ was named expressly are left alone.")
+        console.print(f"{left} whose mask, user DQ or version was named expressly are left alone.")
 
 
 def _counts(tally: Tally) -> tuple[int, int, int]:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from infra.__main__ import main
-from infra.backfill.targets import archive_location, find
+from infra.backfill.targets import archive_location, digest_of_list, find
 from infra.campaign import submit as sending
 from infra.cost.estimate import exposure_usd
 from infra.demo.local_aws import RAW, LocalAws
+from infra.terminal import Mistake
 from tests.conftest import Harness
 from tests.infra.stacks import stack_of_outputs
 
@@ -182,3 +183,50 @@ def test_a_larger_exposure_costs_more_and_none_costs_much() -> None:
     costs = [exposure_usd(size) * 1e6 for size in (10**5, 10**6, 92 * 10**6, 839 * 10**6)]
     assert costs == sorted(costs)
     assert costs[-1] < 250
+
+
+def test_what_was_left_for_good_is_followed_by_the_next_one(
+    function: Harness, queues: dict[str, str], exposure: bytes
+) -> None:
+    for night in range(2):
+        function.upload(exposure, f"2023/jw{night}_uncal.fits")
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+        bodies = [m["Body"] for m in function.aws.receive(queues["BackfillQueue"])]
+        assert {json.loads(body)["key"] for body in bodies} == {
+            f"2023/jw{number}_uncal.fits" for number in range(night + 1)
+        }
+
+
+def test_a_context_of_no_such_name_sends_nothing(
+    function: Harness, queues: dict[str, str], exposure: bytes
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with pytest.raises(SystemExit, match=r"expected latest, build or jwst_N\.pmap"):
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--context", "jwst_1321"])
+    assert function.aws.receive(queues["BackfillQueue"]) == []
+
+
+def test_what_nobody_has_heard_of_is_not_called_skipped(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+    function.aws.receive(queues["BackfillQueue"])  # lost, to whatever queue
+    said = backfill(FOLDER, capsys=capsys, exit_code=1)
+    assert "1 unknown" in words(said)
+
+
+def test_a_list_is_known_by_its_content_and_an_exposure_is_no_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: LocalAws
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ARCHIVED).write_bytes(b"\xff\xfe")
+    (found,) = find([ARCHIVED], aws.client("s3"))
+    assert found.location == archive_location(ARCHIVED)
+    (tmp_path / "list").write_text("s3://b/x_uncal.fits")
+    first = digest_of_list("list")
+    (tmp_path / "list").write_text("s3://b/y_uncal.fits")
+    assert None is not first != digest_of_list("list")
+    (tmp_path / "list").write_bytes(b"\xff")
+    with pytest.raises(Mistake, match="line by line"):
+        list(find(["list"], aws.client("s3")))

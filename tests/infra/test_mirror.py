@@ -170,6 +170,11 @@ def test_another_context_is_announced_once_and_what_changes_with_it(
             keep_fresh(mirror, other.url)
         (told,) = announced()
     assert (told["before"], told["after"]) == (CONTEXT, NEWER)
+    bucket.put("config/jwst/announced_context", b"jwst_0001.pmap")  # and pruned since
+    with changed_contexts(aws) as announced:
+        keep_fresh(mirror, server.url)
+        (after_pruning,) = announced()
+    assert (after_pruning["before"], after_pruning["changes"]) == ("jwst_0001.pmap", 0)
     (change,) = told["changedMasks"]
     assert change["before"] == "jwst_nircam_mask_9002.fits"
     assert change["after"] == "jwst_nircam_mask_9001.fits"

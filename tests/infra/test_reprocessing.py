@@ -124,7 +124,7 @@ def test_exactly_the_products_with_other_pixels_are_made_anew(
     said = " ".join(capsys.readouterr().out.split())
     assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
     assert "1 products have other pixels" in said
-    assert "1 whose mask or user DQ was named expressly" in said
+    assert "1 whose mask, user DQ or version was named expressly" in said
     archive.run("select", "--to", NEWER, "--json")
     windows = json.loads(capsys.readouterr().out)["windows"]
     assert sum(window["by_change"].get("pixels", 0) for window in windows) == 1
@@ -285,10 +285,10 @@ def test_the_closed_loop_tells_and_submits_only_where_it_is_asked_to(
     loop = Loop(mirror, PRODUCTS, queue if submits else None, topic=topic)
     archive.add("c/new_uncal.fits", INSIDE, tmp_path)
     calls.clear()
-    detail = loop.run(NEWER)
+    detail = loop.run(NEWER, "event-1")
     assert (detail["products"], detail["selected"], detail["submitted"]) == (6, 2, submits)
     assert [window["window"] for window in detail["windows"]] == ["64 x 64 at 101,201"]
-    loop.run(NEWER)  # the same event once more
+    loop.run(NEWER, "event-1")  # the same event once more
     made = set(calls)
     waiting = [json.loads(message["Body"])["key"] for message in aws.receive(queue)]
     expected = {"a/inside_uncal.fits", "c/new_uncal.fits"} if submits else set()
@@ -315,8 +315,11 @@ def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, top
 def test_the_catalogue_is_a_page_whose_every_cell_leads_to_its_exposures(
     archive: Archive, tmp_path: Path
 ) -> None:
+    archive.function.upload(b"nothing", "bad_uncal.fits")
+    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
     filled(archive, tmp_path)
     main(["look", f"s3://{PRODUCTS}/dq_catalogue", "--out", str(tmp_path / "pages")])
+    assert "InputRejected" in (tmp_path / "pages" / "unknown-unknown.html").read_text()
     text = (tmp_path / "pages" / "catalogue.html").read_text()
     for detector, exposures in (("nrca1", 1), ("nrcb1", 4)):
         assert f'<a href="{detector}-2023-03.html">{exposures}</a>' in text

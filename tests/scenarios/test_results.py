@@ -502,3 +502,15 @@ def test_a_name_that_no_header_can_hold_is_rejected(function: Harness, exposure:
         function.upload(content, "café_uncal.fits")
         assert function.run_batch(created("café_uncal.fits")) == []
     assert [d["error"] for d in function.announcements()] == ["InputRejected"] * 2
+
+
+def test_a_failure_that_was_got_over_is_forgotten(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    s3, entry = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    content = json.loads(s3.get_object(Bucket=PRODUCTS, Key=entry)["Body"].read())
+    content["failure"] = {"cause": "m", "error": "TransientFailure", "reason": "r", "at": "t"}
+    s3.put_object(Bucket=PRODUCTS, Key=entry, Body=json.dumps(content))
+    assert function.run(KEY)["status"] == "Skipped"
+    after = json.loads(s3.get_object(Bucket=PRODUCTS, Key=entry)["Body"].read())
+    assert after == {**content, "failure": None}
