@@ -71,7 +71,8 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
                 f"SELECT c.product_key, trim(c.input_etag, '\"'), t.etag FROM {rows} AS c "
                 f"LEFT JOIN {_listed(exposures)} AS t ON c.input_key = t.key "
                 "WHERE c.input_etag IS NOT NULL AND c.input_bucket = ? "
-                "AND regexp_extract(c.input_key, '^(.*/)?', 0) = ? AND trim(c.input_etag, '\"') IS DISTINCT FROM t.etag ORDER BY 1",
+                "AND regexp_extract(c.input_key, '^(.*/)?', 0) = ? "
+                "AND trim(c.input_etag, '\"') IS DISTINCT FROM t.etag ORDER BY 1",
                 [input_bucket, folder],
             ).fetchall():
                 gone = "its exposure is gone" if found is None else "its exposure was replaced"
