@@ -7,6 +7,7 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
+from handler.s3.locations import S3Location
 from infra.terminal import Mistake
 
 __all__ = ["Stack", "find_stack"]
@@ -40,6 +41,21 @@ class Stack:
             known = ", ".join(sorted(self.outputs))
             raise Mistake(f"stack {self.name} has no {name!r}, expected one of {known}")
         return self.outputs[name]
+
+    @property
+    def mirror(self) -> S3Location:
+        """Where the stack reads its references."""
+        return S3Location(self.parameters["MirrorBucket"], self.parameters.get("MirrorPrefix", ""))
+
+    @property
+    def output_prefix(self) -> str:
+        """Key prefix of the products."""
+        return self.parameters.get("OutputPrefix", "dq_init/")
+
+    @property
+    def requester_pays(self) -> list[str]:
+        """Buckets whose requests the stack agrees to pay for."""
+        return self.parameters.get("RequesterPaysBuckets", "").split(",")
 
 
 def find_stack(name: str) -> Stack:

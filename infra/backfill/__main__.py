@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     """Run the command; exit with 1 if an exposure failed."""
     arguments = _parser().parse_args(words)
     stack, s3 = find_stack(arguments.stack), boto3.client("s3")
-    agree_to_pay(s3, stack.parameters.get("RequesterPaysBuckets", "").split(","))
+    agree_to_pay(s3, stack.requester_pays)
     console = Console(stderr=arguments.json)
     place = kept_in(stack.output("ProductBucket"), _name(arguments))
     conduct = Conduct(stack, Campaign(s3, place), console, arguments.pause)

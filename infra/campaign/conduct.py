@@ -131,8 +131,7 @@ class Conduct:
 
     def _products_go_to(self) -> tuple[str, str]:
         """Bucket and key prefix."""
-        prefix = self.stack.parameters.get("OutputPrefix", "dq_init/")
-        return self.stack.output("ProductBucket"), prefix
+        return self.stack.output("ProductBucket"), self.stack.output_prefix
 
     def _products(self, manifest: Manifest) -> frozenset[S3Location]:
         bucket, prefix = self._products_go_to()

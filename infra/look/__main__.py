@@ -68,8 +68,7 @@ def _mirror(arguments: argparse.Namespace) -> S3Location | None:
     if arguments.mirror or not arguments.stack:
         mirror: S3Location | None = arguments.mirror
         return mirror
-    known = find_stack(arguments.stack).parameters
-    return S3Location(known["MirrorBucket"], known.get("MirrorPrefix", ""))
+    return find_stack(arguments.stack).mirror
 
 
 def _look(

@@ -11,7 +11,6 @@ import duckdb
 
 from handler.references.masks import Masks
 from handler.references.rules import Rules
-from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.mirror.bucket import Mirror
 from infra.reprocessing.catalogue import Catalogue, database
@@ -137,5 +136,5 @@ def affected(
 
 
 def _differences(mirror: Mirror, folder: Path, s3: Any) -> Differences:
-    masks = Masks(S3Location(mirror.location.bucket, mirror.location.key), folder / "references")
+    masks = Masks(mirror.location, folder / "references")
     return Differences(masks, mirror.operational(), ObjectStore(s3))

@@ -36,8 +36,7 @@ class Places:
     @property
     def prefix(self) -> str:
         """Key prefix of the products."""
-        named = self.stack.parameters if self.stack else {}
-        return named.get("OutputPrefix", "dq_init/")
+        return self.stack.output_prefix if self.stack else "dq_init/"
 
 
 def places_of(arguments: argparse.Namespace) -> Places:
@@ -50,13 +49,12 @@ def places_of(arguments: argparse.Namespace) -> Places:
     """
     s3, stack = boto3.client("s3"), find_stack(arguments.stack) if arguments.stack else None
     if stack is not None:
-        agree_to_pay(s3, stack.parameters.get("RequesterPaysBuckets", "").split(","))
+        agree_to_pay(s3, stack.requester_pays)
     ledger, catalogue, mirror = arguments.ledger, arguments.catalogue, arguments.mirror
     if stack is not None:
         bucket = stack.output("ProductBucket")
         ledger = ledger or ledger_in(bucket)
-        named = stack.parameters
-        mirror = mirror or S3Location(named["MirrorBucket"], named.get("MirrorPrefix", ""))
+        mirror = mirror or stack.mirror
     if ledger is None:
         raise Mistake("--stack NAME says where the ledger is; or give --ledger s3://.../dq_ledger")
     return Places(s3, stack, ledger, catalogue or catalogue_in(ledger.bucket), mirror)

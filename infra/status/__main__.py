@@ -105,11 +105,10 @@ def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
 
 
 def _mirror(s3: Any, stack: Stack) -> dict[str, str]:
-    place = S3Location(stack.parameters["MirrorBucket"], stack.parameters.get("MirrorPrefix", ""))
-    mirror = Mirror(s3, place)
+    mirror = Mirror(s3, stack.mirror)
     config = mirror.operational()
     return {
-        "place": str(place),
+        "place": str(mirror.location),
         "operational": config.operational_context,
         "used": stack.parameters.get("CrdsContext", "latest"),
         "synced": mirror.written(),

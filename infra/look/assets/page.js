@@ -235,7 +235,7 @@
   }
 
   function fit() {
-    const area = cut && !data.whole ? cut : { x: 0, y: 0, nx, ny };
+    const area = cut ? cut : { x: 0, y: 0, nx, ny };
     const scale = Math.min(canvas.width / area.nx, canvas.height / area.ny, 64) * 0.98;
     centre(scale, area.x + area.nx / 2, area.y + area.ny / 2);
   }
