@@ -30,7 +30,7 @@ class LocalContext:
 
     aws_request_id: str
     function_name: str = "dq-init"
-    memory_limit_in_mb: int = 1769
+    memory_limit_in_mb: int = 512
     invoked_function_arn: str = f"arn:aws:lambda:{_REGION}:123456789012:function:dq-init"
     deadline: float = field(default_factory=lambda: time.time() + 900)
 

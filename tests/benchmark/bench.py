@@ -83,8 +83,13 @@ class Bench:
         return client(self.port)
 
     @contextmanager
-    def worker(self, encoding: str, blocks: bool = True, counted: bool = True) -> Iterator[Worker]:
-        """Start the deployed bundle with an empty /tmp; behind the counter, which costs it time."""
+    def worker(
+        self, encoding: str, blocks: bool = True, counted: bool = True, group: Path | None = None
+    ) -> Iterator[Worker]:
+        """Start the deployed bundle with an empty /tmp; behind the counter, which costs it time.
+
+        `group` is what limits its CPU (tests.benchmark.cpu).
+        """
         port = self.proxy.port if counted else self.port
         with tempfile.TemporaryDirectory() as scratch:
             environment = os.environ | function_environment(port, encoding, blocks)
@@ -97,6 +102,8 @@ class Bench:
                 stderr=None if os.environ.get("BENCH_VERBOSE") else subprocess.DEVNULL,
                 text=True,
             )
+            if group is not None:
+                group.write_text(str(process.pid))
             try:
                 yield Worker(process, self.proxy)
             finally:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from tests.benchmark.bench import Bench, Row, move, served, spread
+from tests.benchmark.cpu import DEPLOYED, as_lambda
 from tests.benchmark.material import LongExposure
 from tests.jwst import Jwst
 
@@ -17,7 +18,10 @@ def rows(bench: Bench, jwst: Jwst, exposures: tuple[LongExposure, ...]) -> Itera
     """Yield a row for every size, with the settings that are deployed."""
     for exposure in exposures:
         with served(bench, jwst.cache, exposure, "--slow") as (there, path):
-            with there.worker("native", counted=False) as worker:
+            with (
+                as_lambda(DEPLOYED) as group,
+                there.worker("native", counted=False, group=group) as worker,
+            ):
                 answers = [worker.run(exposure.key) for _ in range(_EACH + 1)][1:]
             theirs = []
             output = bench.folder / "jwst.fits"
@@ -32,5 +36,6 @@ def rows(bench: Bench, jwst: Jwst, exposures: tuple[LongExposure, ...]) -> Itera
             f"time, {exposure.name}, warm, native, on the model of S3",
             f"<= {_GOALS[exposure.name]:.1f} s",
             f"{median(seconds):.2f} s",
-            f"{spread(seconds)}, {_EACH} invocations, peak {peak:.0f} MiB{beside}",
+            f"{spread(seconds)}, {_EACH} invocations with the CPU of {DEPLOYED} MB, peak {peak:.0f} "
+            f"MiB{beside}",
         )

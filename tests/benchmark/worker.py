@@ -17,7 +17,7 @@ def context() -> SimpleNamespace:
     return SimpleNamespace(
         aws_request_id=uuid.uuid4().hex,
         function_name="dq-init",
-        memory_limit_in_mb=1769,
+        memory_limit_in_mb=512,
         invoked_function_arn="arn:aws:lambda:us-east-1:123456789012:function:dq-init",
         get_remaining_time_in_millis=lambda: 900_000,
     )

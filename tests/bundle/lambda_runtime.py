@@ -92,7 +92,7 @@ def alone(environment: dict[str, str], folder: Path) -> dict[str, str]:
         "LAMBDA_TASK_ROOT": str(BUNDLE),
         "TMPDIR": str(folder),
         "AWS_LAMBDA_FUNCTION_NAME": "dq-init",
-        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",

@@ -27,7 +27,7 @@ def test_each_parameter_holds_once_it_is_deployed(
         assert functions.get_function_configuration(FunctionName=name)["MemorySize"] == 1024
     finally:  # sam keeps what is not named
         before = {parameter: value for parameter, (_, _, value) in CHANGES.items()}
-        deploy(stack, SAM, **before, Memory="1769")
+        deploy(stack, SAM, **before, Memory="512")
     found = functions.get_function_configuration(FunctionName=name)
     for variable, _, value in CHANGES.values():
         assert found["Environment"]["Variables"][variable] == value

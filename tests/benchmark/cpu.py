@@ -1,0 +1,50 @@
+"""A process that gets as much CPU as Lambda gives a function of so much memory.
+
+Lambda gives one vCPU for 1,769 MB and a proportional share of the time below ("Configure Lambda
+function memory", AWS Lambda Developer Guide), in periods of 20 ms (pwrdrvr/lambda-dispatch 246): what
+has used its share rests until the period ends. Linux does the same to a control group.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from tests.infra.template import load
+
+__all__ = ["DEPLOYED", "ONE_CPU", "as_lambda"]
+
+DEPLOYED = int(load()["Parameters"]["Memory"]["Default"])
+"""MB of memory that the template gives the function."""
+
+ONE_CPU = 1769
+"""MB of memory that one CPU belongs to."""
+_PERIOD = 20_000
+"""Microseconds."""
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+@contextmanager
+def as_lambda(memory: int) -> Iterator[Path]:
+    """Make a group whose processes share the CPU time of a function of `memory` MB.
+
+    Yields the file that a process's number is written to, which makes it one of them.
+    """
+    second_version = (_GROUPS / "cgroup.controllers").exists()
+    group = (_GROUPS if second_version else _GROUPS / "cpu") / f"dq-init-{uuid4().hex[:8]}"
+    quota = int(_PERIOD * memory / ONE_CPU)
+    try:
+        group.mkdir()
+        if second_version:
+            (group / "cpu.max").write_text(f"{quota} {_PERIOD}")
+        else:
+            (group / "cpu.cfs_period_us").write_text(str(_PERIOD))
+            (group / "cpu.cfs_quota_us").write_text(str(quota))
+    except OSError as exc:
+        raise SystemExit(
+            f"the CPU cannot be limited here (it takes root, on Linux): {exc}"
+        ) from exc
+    try:
+        yield group / "cgroup.procs"
+    finally:
+        group.rmdir()
