@@ -1,6 +1,11 @@
-"""The function's logger and metrics. Every line is JSON and says which request it belongs to."""
+"""The function's logger and metrics. Every line is JSON and says which request it belongs to.
+
+Metrics are of the whole stack: each combination of dimensions is paid for by the month. What is
+wanted by detector is asked of the log of processing events, as the dashboard does.
+"""
 
 import logging
+import os
 
 from aws_lambda_powertools import Logger
 from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
@@ -11,16 +16,8 @@ from handler.event import ProcessingEvent, Status
 __all__ = ["adopt_other_loggers", "logger", "measure"]
 
 NAMESPACE = "JwstDqInit"
-SERVICE = "dq_init"
-
-DETECTORS = frozenset(
-    {
-        *(f"NRC{module}{number}" for module in "AB" for number in ("1", "2", "3", "4", "LONG")),
-        *("NIS", "NRS1", "NRS2", "MIRIMAGE", "MIRIFULONG", "MIRIFUSHORT", "GUIDER1", "GUIDER2"),
-    }
-)
-"""Every detector of JWST: each dimension of a metric is paid for, and headers hold anything."""
-INSTRUMENTS = frozenset({"NIRCAM", "NIRISS", "NIRSPEC", "MIRI", "FGS"})
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")
+"""The stack's name, where there is a stack: several may live side by side."""
 _LEAST_WINDOW = 4096
 """Pixels of a window that is large enough for its share of bad pixels to mean something."""
 
@@ -41,7 +38,7 @@ def adopt_other_loggers() -> None:
 
 
 def measure(event: ProcessingEvent, is_announced: bool = True) -> None:
-    """Publish the metrics of one exposure: by instrument and detector, and for the whole service.
+    """Publish the metrics of one exposure.
 
     Parameters
     ----------
@@ -50,20 +47,14 @@ def measure(event: ProcessingEvent, is_announced: bool = True) -> None:
     is_announced : bool
         Whether that is final; what somebody tries again is counted as Retried.
     """
-    exposure, flags = event.findings.exposure, event.findings.flags
+    reference, flags = event.findings.reference, event.findings.flags
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
-    instrument = exposure.instrument if exposure else None
-    detector = exposure.detector if exposure else None
-    metrics.add_dimension("instrument", instrument if instrument in INSTRUMENTS else "other")
-    metrics.add_dimension("detector", detector if detector in DETECTORS else "other")
-    metrics.add_dimensions(service=SERVICE)
     metrics.add_metric(_counted_as(event, is_announced), MetricUnit.Count, 1)
     if event.error == "ReferenceUnavailable":
         metrics.add_metric("MirrorTrouble", MetricUnit.Count, 1)
     metrics.add_metric("Duration", MetricUnit.Seconds, event.function.duration_seconds)
     metrics.add_metric("BytesReceived", MetricUnit.Bytes, event.function.bytes_received)
     metrics.add_metric("BytesSent", MetricUnit.Bytes, event.function.bytes_sent)
-    reference = event.findings.reference
     masked = reference is not None and reference.mask is not None
     if event.status is Status.COMPLETE and masked and flags and flags.pixels >= _LEAST_WINDOW:
         metrics.add_metric("DoNotUseFraction", MetricUnit.NoUnit, flags.do_not_use_fraction)

@@ -15,7 +15,6 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from core import EQUALS_JWST
-from handler.observability import INSTRUMENTS
 from handler.s3.locations import S3Location
 from infra.look.changes import write_changes
 from infra.mirror.bucket import Mirror
@@ -28,6 +27,7 @@ from infra.terminal import is_agreed
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
 ALL = "ALL"
+_INSTRUMENTS = ("FGS", "MIRI", "NIRCAM", "NIRISS", "NIRSPEC")
 console = Console()
 
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--instrument",
         action="append",
         type=str.upper,
-        choices=[*sorted(INSTRUMENTS), ALL],
+        choices=[*_INSTRUMENTS, ALL],
         help="restrict the mirror (give it once for each); ALL lifts that; else it stays as it is",
     )
     sync.add_argument(

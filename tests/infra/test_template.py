@@ -286,9 +286,77 @@ def test_roles_that_others_have_made_take_the_place_of_those_that_are_made() -> 
 
 
 def test_no_statement_but_those_that_must_names_every_resource() -> None:
+    conditions = dict.fromkeys(TEMPLATE["Conditions"], True)
     for role in ("FunctionRole", "OneExposureRole", "BackfillRole"):
-        for statement in RESOURCES[role]["Properties"]["Policies"][0]["PolicyDocument"][
-            "Statement"
-        ]:
-            if statement.get("Resource") == "*":
-                assert statement["Sid"] in {"Trace", "LogAndTrace"}
+        granted = permissions(TEMPLATE, role, **conditions)
+        assert {p.sid for p in granted if p.resource == "*"} <= {"Trace", "DeliverLogs"}
+
+
+def test_traces_are_made_where_they_are_asked_for() -> None:
+    traced = {"Tracing": "Active"}
+    for is_traced in (False, True):
+        names = names_of(TEMPLATE, **traced if is_traced else {})
+        assert resolve(FUNCTION["Tracing"], names, {}) == ("Active" if is_traced else "PassThrough")
+        for role in ("FunctionRole", "OneExposureRole", "BackfillRole"):
+            sids = {p.sid for p in permissions(TEMPLATE, role, IsTraced=is_traced)}
+            assert ("Trace" in sids) == is_traced
+        for machine in ("OneExposure", "Backfill"):
+            tracing = RESOURCES[machine]["Properties"]["Tracing"]["Enabled"]
+            assert resolve(tracing, names, {"IsTraced": is_traced}) is is_traced
+
+
+def test_two_stacks_share_no_name() -> None:
+    within = {"AWS::Lambda::Alias", "AWS::Lambda::Version", "AWS::Lambda::EventSourceMapping"}
+    within |= {"AWS::IAM::Policy"}  # their names are those of a function, or of a role
+    chosen = {
+        f"{logical}.{key}": value
+        for logical, resource in RESOURCES.items()
+        if resource["Type"] not in within
+        for key, value in resource.get("Properties", {}).items()
+        if key.endswith("Name") and key not in {"EventBusName", "MetricName"}
+    }
+    assert len(chosen) >= 5
+    for key, value in chosen.items():
+        assert "${AWS::StackName}" in value["Fn::Sub"], key
+
+
+def test_metrics_and_their_alarms_are_of_one_stack() -> None:
+    service = FUNCTION["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
+    assert service == {"Ref": "AWS::StackName"}
+    ours = [
+        resource["Properties"]
+        for resource in RESOURCES.values()
+        if resource["Type"] == "AWS::CloudWatch::Alarm"
+        and resource["Properties"]["Namespace"] == "JwstDqInit"
+    ]
+    assert len(ours) >= 4
+    for alarm in ours:
+        assert alarm["Dimensions"] == [{"Name": "service", "Value": service}]
+    board = RESOURCES["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    assert json.loads(board), "CloudWatch reads it"
+    assert '"service", "${AWS::StackName}"' in board
+    assert "SOURCE '${EventLog}'" in board
+
+
+def test_deleting_the_stack_leaves_the_data_and_nothing_else() -> None:
+    kept = {
+        name: resource["Type"]
+        for name, resource in RESOURCES.items()
+        if resource.get("DeletionPolicy", "Delete") != "Delete"
+    }
+    assert kept == {"RawBucket": "AWS::S3::Bucket", "ProductBucket": "AWS::S3::Bucket"}
+    logs = {"FunctionLog", "EventLog", "StateMachineLog"}
+    assert {n for n, r in RESOURCES.items() if r["Type"] == "AWS::Logs::LogGroup"} == logs
+    for role in ("FunctionRole", "OneExposureRole", "BackfillRole"):
+        granted = permissions(TEMPLATE, role)
+        assert not any(p.action == "logs:CreateLogGroup" for p in granted), "none comes back"
+
+
+def test_what_the_application_repository_asks_for_is_there() -> None:
+    told = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
+    assert told["SemanticVersion"] == __version__
+    for name in ("LicenseUrl", "ReadmeUrl"):
+        assert (PROJECT / told[name]).is_file()
+    assert re.fullmatch(r"[A-Za-z0-9-]{1,140}", told["Name"])
+    assert len(told["Labels"]) <= 10
+    assert len(told["Description"]) <= 256
