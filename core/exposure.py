@@ -4,11 +4,14 @@ import logging
 import math
 from dataclasses import dataclass
 
+import numpy as np
 from astropy.io import fits
+from numpy.typing import NDArray
 
 from core.datamodel import check_opens
 from core.errors import InputRejected
-from core.hdus import Hdu, find, find_all
+from core.hdus import Hdu, Reader, find, find_all
+from core.images import decode
 from core.keywords import Keywords
 from core.kinds import ENTAILS, Entailment, Kind, kind_of
 from core.pixels import format_of
@@ -128,6 +131,30 @@ class Exposure:
         if self.kind is Kind.SUPERSTRIPE:
             return (self.superstripes, *self.image_shape)
         return self.image_shape
+
+    def existing_image(self, read: Reader) -> NDArray[np.uint32] | None:
+        """Read PIXELDQ or DQ, where the exposure has one that fits.
+
+        Parameters
+        ----------
+        read : callable
+            Reads a range of the file: start, length.
+
+        Returns
+        -------
+        ndarray of uint32 or None
+            Of the plane shape, in the science frame.
+
+        Raises
+        ------
+        InputRejected
+            As `existing_array` and `core.images.decode` do.
+        """
+        hdu = self.existing_array(self.entails.image, self.plane_shape)
+        if hdu is None:
+            return None
+        stored = read(hdu.data_start, hdu.data_length)
+        return decode(hdu, stored, self.name).astype(np.uint32)
 
     def existing_array(self, name: str, shape: tuple[int, ...]) -> Hdu | None:
         """Find a data-quality array that the input has already, for the step to merge into.

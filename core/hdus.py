@@ -92,6 +92,11 @@ def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
     return [hdu for hdu in hdus if hdu.name == name]
 
 
+def reader_of(content: bytes) -> Reader:
+    """Return what reads ranges of bytes at hand."""
+    return lambda start, length: content[start : start + length]
+
+
 def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
     """Read the headers of a FITS file one by one, stepping over the data.
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
-from core.hdus import Hdu, locate
+from core.hdus import Hdu, locate, reader_of
 from core.pixels import format_of
 
 __all__ = ["data_of", "decode", "first_image", "locate_in", "whole_numbers"]
@@ -30,7 +30,7 @@ def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
     InputRejected
         As `core.hdus.locate` does.
     """
-    return locate(lambda start, length: content[start : start + length], len(content), name)
+    return locate(reader_of(content), len(content), name)
 
 
 def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:

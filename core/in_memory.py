@@ -2,19 +2,17 @@
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from core.exposure import Exposure
-from core.hdus import locate
-from core.images import data_of, decode
+from core.hdus import locate, reader_of
 from core.layout import Layout
 from core.mask import Mask
 from core.metadata import check_metadata
 from core.product import Encoding, HeaderValues, compose
 from core.step import initialize
 
-__all__ = ["dq_init", "existing_image", "read_exposure", "render"]
+__all__ = ["dq_init", "read_exposure", "render"]
 
 _PIECE = 16 * 1024 * 1024
 
@@ -34,22 +32,11 @@ def read_exposure(content: bytes, name: str) -> Exposure:
     InputRejected
         If it is no exposure.
     """
-
-    def read(start: int, length: int) -> bytes:
-        return content[start : start + length]
-
+    read = reader_of(content)
     hdus = locate(read, len(content), name)
     exposure = Exposure.from_hdus(hdus, name)
     check_metadata(hdus, read, name)
     return exposure
-
-
-def existing_image(exposure: Exposure, content: bytes) -> NDArray[np.uint32] | None:
-    """Return PIXELDQ or DQ of the exposure, of its plane shape, where it has one that fits."""
-    hdu = exposure.existing_array(exposure.entails.image, exposure.plane_shape)
-    if hdu is None:
-        return None
-    return decode(hdu, data_of(hdu, content), exposure.name).astype(np.uint32)
 
 
 def render(layout: Layout, content: bytes) -> bytes:
@@ -99,5 +86,5 @@ def dq_init(
         If the mask does not say what it covers.
     """
     exposure = read_exposure(content, values.filename)
-    quality = initialize(exposure, mask, existing_image(exposure, content), user)
+    quality = initialize(exposure, mask, exposure.existing_image(reader_of(content)), user)
     return render(compose(exposure, quality, values, encoding), content)

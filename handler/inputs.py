@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.hdus import locate
-from core.images import decode, first_image
+from core.images import first_image
 from core.metadata import check_metadata
 from handler.requests import ExposureRequest
 from handler.s3.locations import S3Location
@@ -84,11 +84,9 @@ def existing_image(
     ndarray of uint32 or None
         Of the exposure's plane shape.
     """
-    hdu = exposure.existing_array(exposure.entails.image, exposure.plane_shape)
-    if hdu is None:
-        return None
-    stored = store.read(source, hdu.data_start, hdu.data_length, InputRejected)
-    return decode(hdu, stored, exposure.name).astype(np.uint32)
+    return exposure.existing_image(
+        lambda start, length: store.read(source, start, length, InputRejected)
+    )
 
 
 def read_product(product: StoredObject, store: ObjectStore) -> tuple[Exposure, NDArray[np.uint32]]:

@@ -24,18 +24,14 @@ from infra.look.files import opened
 from infra.look.flags import Look, mask_look, masks_look, product_look
 from infra.look.write import write_archive, write_history, write_looks
 from infra.stacks import find_stack
-from infra.terminal import Mistake
+from infra.terminal import Mistake, parser_of
 
 __all__ = ["main"]
 
 
 def main(words: list[str]) -> None:
     """Write the pages, and print where they are."""
-    parser = argparse.ArgumentParser(
-        prog="python -m infra look",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("look", __doc__)
     parser.add_argument("target", nargs="+", help="product, raw exposure or mask")
     parser.add_argument("--out", type=Path, required=True, help="folder for the pages")
     parser.add_argument("--against", help="an older mask")

@@ -4,10 +4,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from core.errors import InputRejected
-from core.mask import Mask
-from handler.references.keys import key_of
 from handler.references.mappings import is_applicable
 from infra.look.flags import masks_look
+from infra.look.masks import mask_in
 from infra.look.page import Link, picture_page, write_index
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import Change
@@ -37,10 +36,7 @@ def write_changes(mirror: Mirror, changes: Iterable[Change], title: str, folder:
 
 
 def _written(mirror: Mirror, change: Change, about: str, folder: Path) -> Link:
-    pair = [
-        Mask.from_bytes(mirror.get(key_of(name, change.instrument)), name)
-        for name in (change.before, change.after)
-    ]
+    pair = [mask_in(mirror, name, change.instrument) for name in (change.before, change.after)]
     title = f"{change.before} to {change.after}"
     try:
         look = masks_look(*pair)

@@ -51,10 +51,6 @@ class File:
             find(self.hdus, "SCI") is None and find(self.hdus, "DQ") is not None
         )
 
-    def data(self, hdu: Hdu) -> bytes:
-        """Read the data of an HDU."""
-        return self.read(hdu.data_start, hdu.data_length)
-
     def content(self) -> bytes:
         """Read it as a whole."""
         return self.read(0, self.size)

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
-from core.images import decode
 from core.keywords import Keywords
 from core.mask import Mask
 from core.step import initialize
@@ -73,23 +72,18 @@ def _image(
     store: ObjectStore,
 ) -> tuple[NDArray[np.uint32], Mask | None, str]:
     """The flags, the whole mask if it is at hand, and by which rules it was chosen."""
-    existing = exposure.existing_array(exposure.entails.image, exposure.plane_shape)
-    header = exposure.header
+    header, existing = exposure.header, exposure.existing_image(file.read)
     if existing is not None and "R_MASK" in header:
-        image = decode(existing, file.data(existing), file.name).astype(np.uint32)
         name, used = str(header["R_MASK"]), str(header.get("CRDS_CTX", ""))
-        return image, _mask_of(name, exposure, references, store), f"{name} by {used}"
+        return existing, _mask_of(name, exposure, references, store), f"{name} by {used}"
     if references is None:
         raise InputRejected(
             f"{file.name}: has no flags yet; --mirror s3://... (or --stack) says where masks are"
         )
     reference = references.resolve(exposure, context, None, store)
     mask = references.load(reference, exposure, store)
-    has = None
-    if existing is not None:
-        has = decode(existing, file.data(existing), file.name).astype(np.uint32)
     said = f"{reference.label or 'N/A'} by {reference.context}, as it would be applied"
-    return initialize(exposure, mask, has).image, mask, said
+    return initialize(exposure, mask, existing).image, mask, said
 
 
 def _mask_of(

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask
-from handler.references.keys import key_of
 from infra.look.flags import Look
+from infra.look.masks import mask_in
 from infra.look.pictures import Picture, plane
 from infra.mirror.bucket import Mirror
 from infra.terminal import Mistake
@@ -73,16 +73,12 @@ def chapters(mirror: Mirror, detector: str) -> list[Chapter]:
     if not found:
         raise Mistake(f"{mirror.location}: no rule chooses a mask for {detector}")
     read = [
-        Chapter(_read(mirror, name, instrument), after, subarray, first, last)
+        Chapter(mask_in(mirror, name, instrument), after, subarray, first, last)
         for name, (instrument, after, subarray, first, last) in found.items()
     ]
     ((shape, _),) = Counter(chapter.mask.dq.shape for chapter in read).most_common(1)
     usual = [chapter for chapter in read if chapter.mask.dq.shape == shape]
     return sorted(usual, key=lambda chapter: (chapter.after, chapter.mask.name))
-
-
-def _read(mirror: Mirror, name: str, instrument: str) -> Mask:
-    return Mask.from_bytes(mirror.get(key_of(name, instrument)), name)
 
 
 def history_look(detector: str, told: list[Chapter], mirror: str) -> Look:
