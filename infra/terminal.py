@@ -1,12 +1,22 @@
 """What a person at a terminal is told and asked, by whatever command."""
 
+import argparse
 import sys
 
-__all__ = ["Mistake", "is_agreed"]
+__all__ = ["Mistake", "is_agreed", "parser_of"]
 
 
 class Mistake(Exception):
     """What the person at the terminal can mend: it is told in one line."""
+
+
+def parser_of(command: str, description: str | None) -> argparse.ArgumentParser:
+    """Return the parser of one of the commands, whose description keeps its lines."""
+    return argparse.ArgumentParser(
+        prog=f"python -m infra {command}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def is_agreed(question: str) -> bool:

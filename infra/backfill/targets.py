@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from handler.s3.locations import S3Location
+from infra.listing import listed
 from infra.terminal import Mistake
 
 __all__ = ["ARCHIVE", "Found", "archive_location", "digest_of_list", "find"]
@@ -101,8 +102,6 @@ def _meant(word: str, s3: Any) -> Iterator[Found]:
         yield Found(S3Location(place.bucket, place.key), None)
         return
     folder = f"{place.key}/" if word.endswith("/") and place.key else place.key
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=place.bucket, Prefix=folder)
-    for page in pages:
-        for item in page.get("Contents", []):
-            if item["Key"].endswith(_SUFFIX):
-                yield Found(S3Location(place.bucket, item["Key"]), item["Size"])
+    for item in listed(s3, place.bucket, folder):
+        if item["Key"].endswith(_SUFFIX):
+            yield Found(S3Location(place.bucket, item["Key"]), item["Size"])

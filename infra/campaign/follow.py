@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from handler.event import Status
 from handler.ledger import Entry, Ledger
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
+from infra.listing import listed
 from infra.queues.messages import depth
 
 if TYPE_CHECKING:
@@ -177,18 +178,13 @@ class Watch:
         bucket = next(iter(self.products)).bucket
         common = os.path.commonprefix([p.key for p in self.products])  # noqa: RUF071  # no paths
         start = f"{self.ledger.prefix.key}/"
-        pages: Any = self.store.client.get_paginator("list_objects_v2").paginate(
-            Bucket=self.ledger.prefix.bucket, Prefix=f"{start}{common}"
-        )
-        for page in pages:
-            for item in page.get("Contents", []):
-                key = item["Key"].removeprefix(start).removesuffix(".json")
-                product = S3Location(bucket, key)
-                if product not in self.products:
-                    continue
-                self._heard_of.add(product)
-                if item["LastModified"] > self.began:
-                    yield product, item["LastModified"]
+        for item in listed(self.store.client, self.ledger.prefix.bucket, f"{start}{common}"):
+            product = S3Location(bucket, item["Key"].removeprefix(start).removesuffix(".json"))
+            if product not in self.products:
+                continue
+            self._heard_of.add(product)
+            if item["LastModified"] > self.began:
+                yield product, item["LastModified"]
 
 
 def _outcome(entry: Entry, began: datetime) -> Outcome:

@@ -4,25 +4,20 @@ A bucket that the stack has made does so already. Of one that was there before (
 CloudFormation cannot see to it. The bucket's other notifications stay as they are.
 """
 
-import argparse
 import sys
 
 import boto3
 
 from infra.listen.notifications import is_told, tell
 from infra.stacks import find_stack
-from infra.terminal import is_agreed
+from infra.terminal import is_agreed, parser_of
 
 __all__ = ["main"]
 
 
 def main(words: list[str]) -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(
-        prog="python -m infra listen",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("listen", __doc__)
     parser.add_argument("--stack", required=True, help="name of the deployed stack")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     arguments = parser.parse_args(words)

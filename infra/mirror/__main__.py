@@ -22,7 +22,7 @@ from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, previous_context, publish, use
 from infra.mirror.verify import Report, verify
-from infra.terminal import is_agreed
+from infra.terminal import is_agreed, parser_of
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m infra mirror", description=__doc__)
+    parser = parser_of("mirror", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     sync = _command(commands, "sync", "copy a context and its masks into the mirror")
     sync.add_argument(

@@ -14,6 +14,7 @@ from handler.references.rules import read_text
 from handler.references.server import FileDigest, ServerConfig
 from handler.s3.errors import is_missing
 from handler.s3.locations import S3Location
+from infra.listing import listed
 from infra.mirror.contexts import Context, read_context
 
 __all__ = ["Mirror"]
@@ -80,11 +81,9 @@ class Mirror:
     def list_keys(self) -> Iterator[str]:
         """Keys of all rules and references, below the prefix."""
         start = f"{self.location.key}/" if self.location.key else ""
-        pages = self.client.get_paginator("list_objects_v2")
         for folder in (MAPPINGS, REFERENCES):
-            for page in pages.paginate(Bucket=self.location.bucket, Prefix=f"{start}{folder}"):
-                for item in page.get("Contents", []):
-                    yield item["Key"].removeprefix(start)
+            for item in listed(self.client, self.location.bucket, f"{start}{folder}"):
+                yield item["Key"].removeprefix(start)
 
     def context(self, name: str) -> Context:
         """Follow a context of the mirror, for the instruments that it holds.

@@ -4,7 +4,6 @@
 Another server than AWS's is named by AWS_ENDPOINT_URL_S3 (and AWS_CA_BUNDLE).
 """
 
-import argparse
 import json
 import sys
 import uuid
@@ -16,14 +15,14 @@ from rich.table import Table
 from handler.function import PATIENT, client
 from handler.s3.locations import S3Location
 from infra.probe.promises import Promise, Scratch, tried
-from infra.terminal import Mistake
+from infra.terminal import Mistake, parser_of
 
 __all__ = ["main"]
 
 
 def main(words: list[str]) -> None:
     """Try every promise; the exit code is 1 if one is not kept."""
-    parser = argparse.ArgumentParser(prog="python -m infra probe", description=__doc__)
+    parser = parser_of("probe", __doc__)
     parser.add_argument(
         "place", type=S3Location.parse_prefix, help="s3://bucket/prefix to write to"
     )

@@ -27,7 +27,7 @@ from infra.queues.messages import (
     redrive,
 )
 from infra.stacks import Stack, find_stack
-from infra.terminal import Mistake, is_agreed
+from infra.terminal import Mistake, is_agreed, parser_of
 
 __all__ = ["main"]
 
@@ -57,11 +57,7 @@ def main(words: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m infra queues",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("queues", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     texts = {
         "show": "print what lies in a queue",

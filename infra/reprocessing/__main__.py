@@ -26,6 +26,7 @@ from infra.reprocessing.catalogue import Catalogue, database
 from infra.reprocessing.manifests import write_manifest
 from infra.reprocessing.places import Places, asked, places_of
 from infra.reprocessing.show import show, show_findings
+from infra.terminal import parser_of
 
 __all__ = ["main"]
 
@@ -45,11 +46,7 @@ def main(words: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m infra reprocess",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("reprocess", __doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     texts = {
         "catalogue": "take in what is new in the ledger",

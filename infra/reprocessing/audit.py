@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.listing import listed
 from infra.reprocessing.catalogue import Catalogue, database
 
 __all__ = ["Finding", "audit"]
@@ -89,12 +90,10 @@ def _of_product(known: str | None, found: str | None) -> str:
 
 def _list(s3: Any, bucket: str, prefix: str, path: Path) -> None:
     """Write what lies below a prefix, line by line."""
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     with path.open("w") as file:
-        for page in pages:
-            for item in page.get("Contents", []):
-                line = {"key": item["Key"], "etag": item["ETag"].strip('"')}
-                file.write(f"{json.dumps(line)}\n")
+        for item in listed(s3, bucket, prefix):
+            line = {"key": item["Key"], "etag": item["ETag"].strip('"')}
+            file.write(f"{json.dumps(line)}\n")
 
 
 def _listed(path: Path) -> str:

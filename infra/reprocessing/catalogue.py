@@ -23,6 +23,7 @@ from handler.ledger import Ledger
 from handler.s3.errors import CONFLICTS, code_of, is_missing
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
+from infra.listing import listed
 from infra.reprocessing.rows import COLUMNS, row_of
 
 __all__ = ["Catalogue", "database"]
@@ -127,11 +128,9 @@ class Catalogue:
 
     def _listed(self, prefix: S3Location) -> Iterator[tuple[str, str]]:
         start = f"{prefix.key}/"
-        pages = self.s3.get_paginator("list_objects_v2")
-        for page in pages.paginate(Bucket=prefix.bucket, Prefix=start):
-            for item in page.get("Contents", []):
-                key = item["Key"].removeprefix(start)
-                yield key.removesuffix(".json"), item["ETag"].strip('"')
+        for item in listed(self.s3, prefix.bucket, start):
+            key = item["Key"].removeprefix(start)
+            yield key.removesuffix(".json"), item["ETag"].strip('"')
 
     def _read(self, some: list[tuple[str, str]], ledger: Ledger) -> Iterator[int]:
         """Read entries, and write their rows into a file beside the copy."""

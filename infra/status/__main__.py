@@ -3,7 +3,6 @@
 What waits, is in work and has failed, by reason; products by mask and context; mirror and alarms.
 """
 
-import argparse
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -21,9 +20,11 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.campaign.prefixes import ledger_in
 from infra.listen.notifications import is_told
+from infra.listing import listed
 from infra.mirror.bucket import Mirror
 from infra.queues.messages import depth, messages
 from infra.stacks import Stack, find_stack
+from infra.terminal import parser_of
 
 __all__ = ["main"]
 
@@ -46,11 +47,7 @@ class Status:
 
 def main(words: list[str]) -> None:
     """Print it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m infra status",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("status", __doc__)
     parser.add_argument("--stack", required=True, help="name of the deployed stack")
     parser.add_argument(
         "--entries", type=int, default=1000, help="of the ledger, that are read at most (1000)"
@@ -96,8 +93,7 @@ def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
     bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
     place = ledger_in(bucket)
     ledger, start = Ledger(place), f"{place.key}/"
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=start)
-    keys = (item["Key"] for page in pages for item in page.get("Contents", []))
+    keys = (item["Key"] for item in listed(s3, bucket, start))
     products = (S3Location(bucket, key.removeprefix(start).removesuffix(".json")) for key in keys)
     with ThreadPoolExecutor(_READING) as reading:
         while some := list(islice(products, _READING)):
