@@ -145,10 +145,13 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-# What an exposure costs, by requests, seconds and bytes on the model of S3; writes docs/cost.md.
+# What an exposure costs, by requests, seconds and bytes on the model of S3, and how far AWS's limits
+# let that go; writes docs/cost.md, infra/cost/measured.json, docs/limits.md and its plot.
 cost: .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark.cost
+	$(BIN)/$(PIP) install --group plot
+	$(BIN)/python -m tests.benchmark.limits
 
 # The handler on other S3s than moto's: one over TLS as on AWS, one that is real storage.
 s3-matrix: .venv-localstack/done

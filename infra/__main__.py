@@ -1,6 +1,7 @@
 """The operator's program: ``python -m infra COMMAND``; each has ``--help``.
 
 backfill  process exposures that are there already, wherever they lie
+cost      what exposures cost, and how long they take
 listen    have a bucket of yours tell of uploads
 look      pages of flags and masks, to look at
 mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
@@ -21,6 +22,7 @@ from infra.terminal import Mistake
 
 COMMANDS = {
     "backfill": "backfill",
+    "cost": "cost",
     "listen": "listen",
     "look": "look",
     "mirror": "mirror",

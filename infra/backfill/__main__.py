@@ -24,7 +24,7 @@ from infra.campaign.conduct import Conduct
 from infra.campaign.prefixes import kept_in
 from infra.cost.estimate import exposures_usd
 from infra.stacks import Stack, find_stack
-from infra.terminal import Mistake, is_agreed
+from infra.terminal import Mistake, is_agreed, parser_of
 
 __all__ = ["main"]
 
@@ -51,11 +51,7 @@ def main(words: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m infra backfill",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = parser_of("backfill", __doc__)
     parser.add_argument("target", nargs="+", help="what to process")
     parser.add_argument("--stack", required=True, help="name of the deployed stack")
     parser.add_argument("--context", help="latest, build, or such as jwst_1321.pmap")
@@ -106,7 +102,7 @@ def _begun(conduct: Conduct, arguments: argparse.Namespace) -> Manifest | None:
 def _tell(found: list[Found], stack: Stack, console: Console) -> None:
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in found]
     guessed = "" if all(item.size is not None for item in found) else " (sizes are guessed)"
-    usd = exposures_usd(sizes, int(stack.parameters.get("Memory", 1769)))
+    usd = exposures_usd(sizes, stack.memory, stack.science_encoding)
     at_once = stack.parameters.get("BackfillConcurrency", "20")
     console.print(
         f"{len(found):,} exposures, {sum(sizes) / 1e9:,.2f} GB{guessed}; some {usd:.2f} USD "

@@ -1,13 +1,14 @@
-"""What AWS charges: us-east-1, USD, as its public pages said on 2026-11-24.
+"""What AWS charges: us-east-1, USD, as its public pages said on 2026-11-25.
 
 https://aws.amazon.com/s3/pricing, /lambda/pricing, /sqs/pricing, /eventbridge/pricing,
-/step-functions/pricing, /cloudwatch/pricing.
+/cloudwatch/pricing, /xray/pricing. What is free in a month or for a new account is not taken off.
 """
 
 from dataclasses import dataclass
 
-__all__ = ["PRICES", "Prices"]
+__all__ = ["DATE", "PRICES", "Prices"]
 
+DATE = "2026-11-25"
 _MILLION = 1e6
 
 
@@ -27,6 +28,10 @@ class Prices:
         A custom event of EventBridge.
     logged_gigabyte : float
         Taken in by CloudWatch Logs.
+    trace : float
+        Recorded by X-Ray.
+    metric, alarm, dashboard : float
+        Of CloudWatch, for a month.
     """
 
     put: float = 0.005 / 1000
@@ -36,6 +41,10 @@ class Prices:
     message: float = 0.40 / _MILLION
     event: float = 1.00 / _MILLION
     logged_gigabyte: float = 0.50
+    trace: float = 5.00 / _MILLION
+    metric: float = 0.30
+    alarm: float = 0.10
+    dashboard: float = 3.00
 
 
 PRICES = Prices()

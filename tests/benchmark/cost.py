@@ -1,8 +1,9 @@
 """What an exposure costs: ``make cost`` runs one of every class, and writes docs/cost.md.
 
 The deployed bundle runs against the model of S3 (tests/model_of_s3), whose speed is what public
-measurements say; requests, seconds, bytes logged and memory are counted, and multiplied by one dated
-table of prices (infra/cost/prices.py).
+measurements say, with the CPU that Lambda gives (tests.benchmark.cpu). Requests, seconds, bytes
+logged and memory are counted, kept in infra/cost/measured.json, and multiplied by one dated table of
+prices (infra/cost/prices.py). What the limits of AWS make of it: tests.benchmark.limits.
 """
 
 import argparse
@@ -10,30 +11,30 @@ import json
 import os
 import subprocess
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 from infra.bundle.python import target_python
-from infra.cost.prices import PRICES
+from infra.cost.invocation import ONE_CPU, Invocation, Measured
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from tests.benchmark.bench import HERE, RAW, function_environment
+from tests.benchmark.cost_page import page
+from tests.benchmark.cpu import DEPLOYED, as_lambda
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import discarding
 from tests.bundle.lambda_runtime import BUNDLE
 from tests.conftest import PROJECT
 from tests.model_of_s3.server import COUNTS
 
-MEMORY = 1769
-MEMORIES = (512, 1024, 1769)
-PER_DAY = 500
+OTHER_MEMORIES = (1024, ONE_CPU)
 MODE = {mode.name: mode for mode in MODES}
 LONG = (
     LongExposure("26 MB", 1, 3),
@@ -42,48 +43,8 @@ LONG = (
     LongExposure("839 MB", 1, 100),
 )
 SMALL = {"guider": MODE["fgs1-acq1"], "subarray": MODE["nircam-sub64p"]}
-LAMBDA_LINES = 420
-"""Bytes that Lambda itself logs of an invocation: START, END, REPORT with the trace."""
-MESSAGES = 4
-"""SQS requests of an exposure that arrives: sent, received, hidden, deleted."""
+WAYS = ("forward", "repeated", "reprocessed")
 EACH = 3
-
-
-@dataclass(frozen=True)
-class Work:
-    """What one invocation took."""
-
-    exposure: str
-    size: int
-    encoding: str
-    way: str
-    seconds: float
-    cpu: float
-    puts: int
-    gets: int
-    events: int
-    logged: int
-    event_bytes: int
-    peak_mib: float
-
-    def parts(self, memory: int = MEMORY) -> dict[str, float]:
-        """USD for a million, by what is paid for."""
-        share = min(memory / MEMORY, 1)
-        seconds = self.seconds + self.cpu * (1 / share - 1)  # less memory is less CPU
-        logged = self.logged + LAMBDA_LINES + self.event_bytes
-        one = {
-            "S3 PUT": self.puts * PRICES.put,
-            "S3 GET": self.gets * PRICES.get,
-            "Lambda": seconds * memory / 1024 * PRICES.gigabyte_second + PRICES.invocation,
-            "SQS": MESSAGES * PRICES.message,
-            "EventBridge": self.events * PRICES.event,
-            "Logs": logged / 1e9 * PRICES.logged_gigabyte,
-        }
-        return {name: 1e6 * usd for name, usd in one.items()}
-
-    def total(self, memory: int = MEMORY) -> float:
-        """USD for a million."""
-        return sum(self.parts(memory).values())
 
 
 class Function:
@@ -111,9 +72,9 @@ class Function:
 
 
 @contextmanager
-def function(port: int, encoding: str) -> Iterator[Function]:
-    """Start it, as it is deployed."""
-    with tempfile.TemporaryDirectory() as scratch:
+def function(port: int, encoding: str, memory: int) -> Iterator[Function]:
+    """Start it, as it is deployed, with the CPU of so much memory."""
+    with tempfile.TemporaryDirectory() as scratch, as_lambda(memory) as group:
         more = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
         environment = os.environ | function_environment(port, encoding) | more
         environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
@@ -124,6 +85,7 @@ def function(port: int, encoding: str) -> Iterator[Function]:
                 env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=file,
                 text=True,
             )  # fmt: skip
+            group.write_text(str(process.pid))
             yield Function(process, port, log)
             assert process.stdin is not None
             process.stdin.close()
@@ -136,20 +98,49 @@ def created(key: str) -> dict[str, Any]:
     return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
 
-def measure(name: str, path: Path, encoding: str, cache: Path) -> Iterator[Work]:
+class Subject(NamedTuple):
+    """What is measured: an exposure of some class, and how the function is set."""
+
+    name: str
+    path: Path
+    encoding: str
+    memory: int = DEPLOYED
+
+
+def measure(
+    subject: Subject, cache: Path, ways: tuple[str, ...] = WAYS, each: int = EACH
+) -> Iterator[Invocation]:
     """Run an exposure as it arrives, as its event is repeated, and as it is made anew."""
-    with discarding(path, cache, "--slow") as port, function(port, encoding) as running:
+    with (
+        discarding(subject.path, cache, "--slow") as port,
+        function(port, subject.encoding, subject.memory) as running,
+    ):
         running.run(created("bench/first_uncal.fits"))  # what a container does once
-        for way in ("forward", "repeated", "reprocessed"):
-            runs = [running.run(_event(way, number)) for number in range(EACH)]
-            last, cost = runs[-1], [run["cost"] for run in runs]
-            counts = last["counts"]
-            yield Work(
-                name, path.stat().st_size, encoding, way,
-                median(one["seconds"] for one in cost), median(one["cpu"] for one in cost),
+        for way in ways:
+            runs = [running.run(_event(way, number)) for number in range(each)]
+            last, counts = runs[-1], runs[-1]["counts"]
+            yield Invocation(
+                subject.name, subject.encoding, way, subject.path.stat().st_size, subject.memory,
+                round(median(run["cost"]["seconds"] for run in runs), 4),
+                round(median(run["cost"]["cpu"] for run in runs), 4),
                 counts.get("put", 0), counts.get("get", 0), counts.get("event", 0),
-                last["logged"], len(json.dumps(last["detail"])), last["cost"]["peak_mib"],
+                last["logged"], len(json.dumps(last["detail"])),
+                round(last["cost"]["peak_mib"], 1),
             )  # fmt: skip
+
+
+def cold_seconds(path: Path, cache: Path) -> float:
+    """What the first invocation of a container takes more: starting, importing, rules, mask."""
+    taken = []
+    for _ in range(EACH):
+        with discarding(path, cache, "--slow") as port:
+            started = time.monotonic()
+            with function(port, "native", DEPLOYED) as running:
+                running.run(created("bench/first_uncal.fits"))
+                first = time.monotonic() - started
+                warm = running.run(created("bench/second_uncal.fits"))["cost"]["seconds"]
+                taken.append(first - warm)
+    return round(median(taken), 2)
 
 
 def _event(way: str, number: int) -> dict[str, Any]:
@@ -171,79 +162,46 @@ def exposures(folder: Path) -> Iterator[tuple[str, Path]]:
         yield exposure.name, path
 
 
-def report(works: list[Work], minutes: float) -> str:
-    """The page."""
-    parts = list(works[0].parts())
-    lines = [
-        "# What it costs",
-        "",
-        f"Made on {datetime.now(UTC):%Y-%m-%d} by `make cost` in {minutes:.0f} minutes: the deployed bundle",
-        "on the model of S3 (60 MB/s a copy request, 70 MB/s for uploads and reads together, 25 ms a",
-        "request), prices of us-east-1 as `infra/cost/prices.py` has them with their date. USD for a",
-        f"million exposures, warm, without storage; Lambda on arm64 with {MEMORY} MB.",
-        "",
-        f"| exposure | encoding | way | {' | '.join(parts)} | in all | s | PUT | GET | logged, bytes | MiB |",
-        f"|---|---|---|{'---|' * (len(parts) + 6)}",
-    ]
-    for work in works:
-        cells = [f"{usd:.1f}" for usd in work.parts().values()]
-        lines.append(
-            f"| {work.exposure} | {work.encoding} | {work.way} | {' | '.join(cells)} | "
-            f"**{work.total():.0f}** | {work.seconds:.2f} | {work.puts} | {work.gets} | "
-            f"{work.logged + work.event_bytes + LAMBDA_LINES:,} | {work.peak_mib:.0f} |"
+def measure_all(folder: Path, only: str | None) -> Measured:
+    """Measure every class, as deployed; and with other memories."""
+    write_sample_mirror(folder / "cache")
+    found: list[Invocation] = []
+    others: list[Invocation] = []
+    cold = 0.0
+    for name, path in exposures(folder):
+        if only not in {None, name}:
+            continue
+        if name == "subarray":
+            cold = cold_seconds(path, folder / "cache")
+        for encoding in ("native", "float32"):
+            found += _told(measure(Subject(name, path, encoding), folder / "cache"))
+            for memory in OTHER_MEMORIES:
+                other = Subject(name, path, encoding, memory)
+                others += _told(measure(other, folder / "cache", ("forward",), 1))
+    return Measured(f"{datetime.now(UTC):%Y-%m-%d}", cold, tuple(found), tuple(others))
+
+
+def _told(invocations: Iterator[Invocation]) -> Iterator[Invocation]:
+    for one in invocations:
+        print(
+            f"{one.exposure:9} {one.encoding:8} {one.way:12} {one.memory:5} MB {one.seconds:6.2f} s "
+            f"{1e6 * one.usd():7.1f} USD a million",
+            flush=True,
         )
-    return "\n".join([*lines, "", *_notes(works)]) + "\n"
-
-
-def _notes(works: list[Work]) -> Iterator[str]:
-    usual = next(
-        w for w in works if (w.exposure, w.encoding, w.way) == ("92 MB", "native", "forward")
-    )
-    yield "*Forward* is an upload, *repeated* the same event again, *reprocessed* a product made anew."
-    yield "Logged are the function's lines, Lambda's own, and the event in EventLog. X-Ray samples some"
-    yield "five in a hundred traces (0.3 USD for a million); queries, alarms and the dashboard cost a fixed"
-    yield "few USD a month, metrics by detector 0.30 USD each."
-    yield ""
-    yield f"A TB of exposures of 92 MB: {usual.total() * 1e12 / usual.size / 1e6:.2f} USD."
-    yield f"A year of {PER_DAY} exposures of 92 MB a day: {usual.total() * PER_DAY * 365 / 1e6:.0f} USD. (So many a"
-    yield "day are taken as given, and were not looked up; MAST's search counts the `_uncal` files of any"
-    yield "period.)"
-    yield ""
-    yield "## By the function's memory"
-    yield ""
-    yield "Less memory is cheaper while the function waits, and gives it less CPU. The table reckons so: the"
-    yield "seconds that were measured, and its CPU time stretched by the share of a CPU that Lambda gives."
-    yield "Lambda's network was not measured at any of these."
-    yield ""
-    yield "| exposure | encoding | " + " | ".join(f"{memory} MB" for memory in MEMORIES) + " |"
-    yield "|---|---|" + "---|" * len(MEMORIES)
-    for work in works:
-        if work.way == "forward":
-            cells = " | ".join(f"{work.total(memory):.0f}" for memory in MEMORIES)
-            yield f"| {work.exposure} | {work.encoding} | {cells} |"
+        yield one
 
 
 def main() -> None:
-    """Measure, print, and write docs/cost.md."""
+    """Measure, print, and write infra/cost/measured.json and docs/cost.md."""
     parser = argparse.ArgumentParser(prog="make cost", description=__doc__)
     parser.add_argument("--only", help="one class, and nothing is written")
     arguments = parser.parse_args()
-    started, works = datetime.now(UTC), []
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_sample_mirror(folder / "cache")
-        for exposure, path in exposures(folder):
-            if arguments.only in {None, exposure}:
-                for encoding in ("native", "float32"):
-                    works += measure(exposure, path, encoding, folder / "cache")
-    text = (
-        report(works, (datetime.now(UTC) - started).total_seconds() / 60)
-        if not arguments.only
-        else ""
-    )
-    for work in works:
-        print(f"{work.exposure:9} {work.encoding:8} {work.way:12} {work.total():7.1f} USD {work}")
-    if text:
+        measured = measure_all(Path(name), arguments.only)
+    if not arguments.only:
+        measured.write()
+        text = page(measured, (time.monotonic() - started) / 60)
         (PROJECT / "docs" / "cost.md").write_text(text)
         print(text)
 

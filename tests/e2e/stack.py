@@ -210,13 +210,13 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
             yield stack
 
 
-def deploy(stack: Stack, sam: Path, **changes: str) -> None:
+def deploy(stack: Stack, sam: Path, name: str = NAME, **changes: str) -> None:
     """Run `sam deploy`, as docs/operating.md has it; other parameters than the tests' by name.
 
     To `sam` an empty value is a pair of quotes.
     """
     command = [
-        *(str(sam), "deploy", "--template-file", str(BUILT), "--stack-name", NAME),
+        *(str(sam), "deploy", "--template-file", str(BUILT), "--stack-name", name),
         *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
         *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
         *(f"{n}={value or _EMPTY}" for n, value in (PARAMETERS | changes).items()),
@@ -237,7 +237,7 @@ def deploy(stack: Stack, sam: Path, **changes: str) -> None:
         functions.update_event_source_mapping(
             UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
         )
-    found = stack.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"][0]
+    found = stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
     stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
     for bucket in ("RawBucket", "ProductBucket"):
         stack.client("s3").put_bucket_versioning(

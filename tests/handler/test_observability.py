@@ -82,7 +82,7 @@ def test_an_exposure_logs_few_bytes_and_says_which_event_has_the_rest(
         assert detail["status"] == status
         (line,) = [line for line in lines.getvalue().splitlines() if "event_id" in line]
         assert len(line) <= 800, line
-        assert len(capsys.readouterr().out) <= 700, "the metrics"
+        assert len(capsys.readouterr().out) <= 500, "the metrics"
         told = json.loads(line)
         assert told["event_id"] == detail["id"]
         assert told["message"] == f"DQ initialization {status}"

@@ -12,7 +12,6 @@ import pytest
 from infra.__main__ import main
 from infra.backfill.targets import archive_location, digest_of_list, find
 from infra.campaign import submit as sending
-from infra.cost.estimate import exposure_usd
 from infra.demo.local_aws import RAW, LocalAws
 from infra.terminal import Mistake
 from tests.conftest import Harness
@@ -177,12 +176,6 @@ def test_words_that_mean_nothing_are_one_line(
     with pytest.raises(SystemExit) as ended:
         main(["backfill", word, "--stack", NAME])
     assert len(str(ended.value.code).splitlines()) == 1
-
-
-def test_a_larger_exposure_costs_more_and_none_costs_much() -> None:
-    costs = [exposure_usd(size) * 1e6 for size in (10**5, 10**6, 92 * 10**6, 839 * 10**6)]
-    assert costs == sorted(costs)
-    assert costs[-1] < 250
 
 
 def test_what_was_left_for_good_is_followed_by_the_next_one(

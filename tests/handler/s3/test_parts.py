@@ -135,7 +135,7 @@ def test_a_full_frame_of_100_groups_uploads_little_more_than_its_planes() -> Non
     assert len([part for part in parts if isinstance(part, UploadedPart)]) == 3
 
 
-@pytest.mark.parametrize(("groups", "parts"), [(11, 9), (100, 19), (500, 59)])
+@pytest.mark.parametrize(("groups", "parts"), [(11, 7), (100, 16), (500, 53)])
 def test_requests_grow_with_the_square_root_until_blocks_limit_them(
     groups: int, parts: int
 ) -> None:

@@ -70,11 +70,11 @@ def test_an_exposure_of_92_mb(function: Harness, counted: Counter[str]) -> None:
     counted.clear()
     function.run("1_uncal.fits")
     puts, gets = classes(counted)
-    assert puts <= 12
+    assert puts <= 10
     assert gets <= 8
 
 
 def test_larger_ones_by_their_plans() -> None:
     """Beside the parts: creating, completing, the ledger."""
-    assert len(plan(full_frame(100))) + 3 <= 22
-    assert len(plan(full_frame(500))) + 3 <= 62
+    assert len(plan(full_frame(100))) + 3 <= 19
+    assert len(plan(full_frame(500))) + 3 <= 56
