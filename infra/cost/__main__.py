@@ -26,6 +26,19 @@ from infra.terminal import Mistake, parser_of
 __all__ = ["main"]
 
 
+_RANGES = {
+    "exposures": (1, 10**8),
+    "size": (0.001, 100_000),
+    "memory": (512, 10_240),
+    "concurrency": (1, 1000),
+    "account": (1, 10**6),
+}
+"""Least and most of what may be given; memory and concurrency as the template has them."""
+_TIMEOUT = 900
+_RETENTION = 14 * 86_400
+"""Seconds after which SQS drops a message."""
+
+
 @dataclass(frozen=True)
 class _Settings:
     memory: int = DEFAULT_MEMORY
@@ -36,11 +49,14 @@ class _Settings:
 def main(words: list[str]) -> None:
     """Print it."""
     arguments = _parser().parse_args(words)
-    if arguments.exposures < 1 or arguments.size <= 0:
-        raise Mistake("exposures and their size must be more than nothing")
-    settings = _settings(arguments)
-    found = measured()
+    for name, (least, most) in _RANGES.items():
+        value = getattr(arguments, name)
+        if value is not None and not least <= value <= most:
+            raise Mistake(f"--{name} {value:g}: expected {least:g} to {most:g}")
+    settings, found = _settings(arguments), measured()
     one = found.of_size(int(arguments.size * 1e6), settings.encoding).with_memory(settings.memory)
+    if one.seconds > _TIMEOUT:
+        raise Mistake(f"{one.exposure} take {one.seconds:.0f} s, Lambda ends it after {_TIMEOUT}")
     setup = Setup((one,), concurrency=settings.concurrency, cold_seconds=found.cold_seconds)
     limits = replace(AWS, account=arguments.account)
     outcome = simulate(_arrivals(arguments), setup, limits, arguments.seed)
@@ -78,17 +94,14 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
         which = "BackfillConcurrency" if arguments.arrive == "at-once" else "MaximumConcurrency"
         at_once = int(stack.parameters.get(which, known.concurrency))
         known = _Settings(stack.memory, stack.science_encoding, at_once)
-    return _Settings(
-        arguments.memory or known.memory,
-        arguments.encoding or known.encoding,
-        arguments.concurrency or known.concurrency,
-    )
+    given = {name: getattr(arguments, name) for name in ("memory", "encoding", "concurrency")}
+    return replace(known, **{name: value for name, value in given.items() if value is not None})
 
 
 def _arrivals(arguments: argparse.Namespace) -> Iterator[float]:
     number = arguments.exposures
     if arguments.arrive == "steady":
-        return steady(1.0, random.Random(arguments.seed), number)  # noqa: S311
+        return steady(number, random.Random(arguments.seed), number)  # noqa: S311
     return at_once(number) if arguments.arrive == "at-once" else downlink(number)
 
 
@@ -96,7 +109,7 @@ def _show(one: Invocation, settings: _Settings, outcome: Outcome) -> None:
     console = Console()
     title = (
         f"{outcome.exposures:,} exposures of {one.exposure}, {one.encoding}, "
-        f"with {settings.memory} MB of memory, at most {settings.concurrency} at a time"
+        f"with {settings.memory} MB of memory on arm64, at most {settings.concurrency} at a time"
     )
     table = Table("what is paid for", "USD", box=SIMPLE, title=title, title_justify="left")
     table.columns[1].justify = "right"
@@ -116,6 +129,8 @@ def _show(one: Invocation, settings: _Settings, outcome: Outcome) -> None:
             f"S3 answered SlowDown to {outcome.slow_downs:,} requests, Lambda did not take "
             f"{outcome.throttles:,} invocations; {outcome.failed:,} exposures were given up."
         )
+    if outcome.oldest > _RETENTION:
+        console.print("SQS drops what waits for 14 days: send them in parts.", style="bold red")
 
 
 def _time(seconds: float) -> str:

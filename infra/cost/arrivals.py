@@ -14,12 +14,12 @@ _SENT_PER_SECOND = 2500.0
 eight at a time, and then it is written down how far that has come."""
 
 
-def steady(days: float, chance: random.Random, per_day: int = PER_DAY) -> Iterator[float]:
+def steady(number: int, chance: random.Random, per_day: float = PER_DAY) -> Iterator[float]:
     """One after another at random, so many a day."""
-    time = chance.expovariate(per_day / 86_400)
-    while time < days * 86_400:
-        yield time
+    time = 0.0
+    for _ in range(number):
         time += chance.expovariate(per_day / 86_400)
+        yield time
 
 
 def downlink(number: int = PER_DAY // _CONTACTS) -> Iterator[float]:

@@ -20,6 +20,8 @@ _LAMBDA_LINES = 330
 _MESSAGES = 4
 """SQS requests of an exposure that arrives: sent, received, hidden, deleted."""
 _COUNTED = ("puts", "gets", "events", "logged", "event_bytes")
+_OF_AN_UPLOAD = 1
+"""Events of EventBridge: S3 tells it of an upload, which is paid for like one of one's own."""
 _FILE = Path(__file__).parent / "measured.json"
 
 
@@ -71,12 +73,13 @@ class Invocation:
     def parts(self, prices: Prices = PRICES) -> dict[str, float]:
         """USD, by what is paid for."""
         held = self.seconds * self.memory / 1024
+        events = self.events + (0 if self.way == "reprocessed" else _OF_AN_UPLOAD)
         return {
             "S3 PUT": self.puts * prices.put,
             "S3 GET": self.gets * prices.get,
             "Lambda": held * prices.gigabyte_second + prices.invocation,
             "SQS": _MESSAGES * prices.message,
-            "EventBridge": self.events * prices.event,
+            "EventBridge": events * prices.event,
             "Logs": self.all_logged / 1e9 * prices.logged_gigabyte,
         }
 
@@ -85,13 +88,8 @@ class Invocation:
         return sum(self.parts(prices).values())
 
     def with_memory(self, memory: int) -> "Invocation":
-        """What it would take with other memory: less of it is less CPU.
-
-        The time is reckoned as if the function never waited while its CPU works, and so rather too
-        long than too short.
-        """
-        slower = ONE_CPU / min(memory, ONE_CPU) - ONE_CPU / min(self.memory, ONE_CPU)
-        return replace(self, memory=memory, seconds=self.seconds + self.cpu * slower)
+        """What it would take with more memory: the same time, for it waits (docs/cost.md)."""
+        return replace(self, memory=memory)
 
 
 @dataclass(frozen=True)

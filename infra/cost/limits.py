@@ -25,7 +25,8 @@ class Limits:
     others : int
         How many of them other functions take.
     throttled_wait : float
-        Seconds after which the poller tries an invocation again that was throttled.
+        Seconds after which the poller tries an invocation again that was throttled. An assumption:
+        AWS says that it backs off "gradually" ("Handling errors for an SQS event source").
     puts, gets : int
         Requests a second that S3 takes of one partition of a bucket ("Best practices design
         patterns: optimizing Amazon S3 performance", Amazon S3 User Guide). More get 503 SlowDown.
@@ -33,7 +34,7 @@ class Limits:
         Seconds of such answers after which S3 has divided a partition: some 15 to 30 minutes, it is
         told (errorreference.com/errors/aws/SlowDown); AWS says "gradually".
     attempts : int
-        Of one request, as the function's client is set (handler.function.PATIENT); it waits a
+        Of one request, as the function's client is set (`handler.function.PATIENT`); it waits a
         random part of 1, 2, 4 ... 20 seconds between them (botocore, "standard" mode).
     idle : float
         Seconds after which Lambda ends a container that has nothing to do (minutes, it is told).
@@ -48,7 +49,7 @@ class Limits:
     puts: int = 3500
     gets: int = 5500
     split_after: float = 20 * 60
-    attempts: int = 5
+    attempts: int = 6
     idle: float = 5 * 60
 
 

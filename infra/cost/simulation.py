@@ -43,24 +43,28 @@ class Setup:
         MaximumConcurrency, or BackfillConcurrency.
     cold_seconds : float
         What the first invocation of a container takes more.
+    warm : int
+        Containers that there are already.
     retry_delay : float
         Seconds before a message whose first attempt failed comes back.
     receives : int
         Attempts of a message.
-    kill_pause : float
-        Mean seconds between two kills of some container at work; zero for none.
+    kills : tuple of float
+        When some container is killed, at work or not.
     visibility : float
-        Seconds after which the message of a killed invocation comes back.
+        Seconds after which the message of a killed invocation comes back: the function has set it,
+        to a minute after the invocation would end (handler.batches).
     """
 
     works: tuple[Invocation, ...]
     shares: tuple[float, ...] = (1.0,)
     concurrency: int = 20
     cold_seconds: float = 0.0
+    warm: int = 0
     retry_delay: float = 30.0
     receives: int = 5
-    kill_pause: float = 0.0
-    visibility: float = 5400.0
+    kills: tuple[float, ...] = ()
+    visibility: float = 960.0
 
 
 @dataclass
@@ -82,7 +86,7 @@ class Outcome:
     throttles : int
         Invocations that Lambda did not take, and that were tried again.
     kills : int
-        Containers that were killed at work.
+        Containers that were killed, at work or not.
     usd : float
         What all of it costs, without storage.
     """
@@ -121,7 +125,14 @@ def simulate(
     -------
     `Outcome`
         What became of them.
+
+    Raises
+    ------
+    ValueError
+        If nothing could ever begin.
     """
+    if setup.concurrency < 1 or limits.account - limits.others < 1:
+        raise ValueError(f"concurrency {setup.concurrency} of an account with {limits}")
     run = _Run(setup, limits, random.Random(seed))  # noqa: S311
     run.until_none_is_left(iter(arrivals))
     return run.outcome
@@ -163,12 +174,13 @@ class _Run:
     now: float = 0.0
 
     def __post_init__(self) -> None:
-        """Start with one partition of each bucket, and no container."""
+        """Start with one partition of each bucket."""
         self._puts = Partitions(self.limits.puts, self.limits.split_after)
         self._gets = Partitions(self.limits.gets * _READ_BUCKETS, self.limits.split_after)
         self._waiting: deque[_Message] = deque()
         self._at_work: dict[_Attempt, None] = {}
-        self._idle: deque[float] = deque()  # since when each container has nothing to do
+        # Since when each container has nothing to do.
+        self._idle: deque[float] = deque([0.0] * self.setup.warm)
         self._happenings: list[_Happening] = []
         self._number = 0
         self._active_since: float | None = None
@@ -180,8 +192,8 @@ class _Run:
     def until_none_is_left(self, arrivals: Iterator[float]) -> None:
         """Have everything happen, in order."""
         following = first = next(arrivals, None)
-        if self.setup.kill_pause:
-            self._later(self._until_a_kill(), self._kill)
+        for time in self.setup.kills:
+            self._later(time, self._kill)
         while following is not None or self._is_something_left():
             if following is not None and not (
                 self._happenings and self._happenings[0][0] < following
@@ -338,14 +350,16 @@ class _Run:
 
     # Kills
 
-    def _until_a_kill(self) -> float:
-        return self.chance.expovariate(1 / self.setup.kill_pause)
-
     def _kill(self) -> None:
-        if self._at_work:
-            attempt = self.chance.choice(list(self._at_work))
-            attempt.is_alive = False
-            self.outcome.kills += 1
-            self._try_again_or_give_up(attempt, self.setup.visibility)
-            self._leave(attempt)
-        self._later(self._until_a_kill(), self._kill)
+        alive = [*self._at_work, *self._idle]
+        if not alive:
+            return
+        chosen = self.chance.choice(alive)
+        self.outcome.kills += 1
+        if isinstance(chosen, _Attempt):
+            chosen.is_alive = False
+            hidden = chosen.begun + self.setup.visibility - self.now
+            self._try_again_or_give_up(chosen, hidden)
+            self._leave(chosen)
+        else:
+            self._idle.remove(chosen)

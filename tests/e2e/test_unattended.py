@@ -14,7 +14,7 @@ from astropy.io import fits
 from infra.queues.messages import messages, redrive
 from tests.conftest import PROJECT
 from tests.e2e.alarms import Point, firing, measured, queued
-from tests.e2e.stack import MIRROR, Stack
+from tests.e2e.stack import MIRROR, NAME, Stack
 
 SMALL = "nircam-sub64p"
 EVENTS = PROJECT / "tests" / "events"
@@ -182,7 +182,7 @@ def test_the_alarms_are_silent_when_all_is_well_and_each_of_them_can_fire(stack:
         a["AlarmName"].split("-")[2]
         for a in stack.client("cloudwatch").describe_alarms()["MetricAlarms"]
     }
-    service = frozenset({("service", "dq_init")})
+    service = frozenset({("service", NAME)})
     usual = [
         Point("JwstDqInit", "DoNotUseFraction", service, 0.01),
         *queued(stack, "UndeliveredQueue"),

@@ -26,6 +26,10 @@ def names(stack: Stack) -> dict[str, set[str]]:
         "roles": {r["RoleName"] for r in client("iam").list_roles()["Roles"]},
         "rules": {r["Name"] for r in client("events").list_rules()["Rules"]},
         "alarms": {a["AlarmName"] for a in client("cloudwatch").describe_alarms()["MetricAlarms"]},
+        "dashboards": {
+            d["DashboardName"]
+            for d in client("cloudwatch").list_dashboards().get("DashboardEntries", [])
+        },
         "log groups": {
             g["logGroupName"] for g in client("logs").describe_log_groups()["logGroups"]
         },

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from handler.event import Status
+from handler.function import PATIENT, client
 from handler.observability import measure
 from infra.__main__ import main
 from infra.cost.arrivals import PER_DAY, at_once, downlink, steady
@@ -86,6 +87,14 @@ def test_the_page_tells_what_was_measured_last() -> None:
     assert page(measured(), float(minutes)) == kept
 
 
+def test_the_page_of_limits_speaks_of_what_was_measured_last() -> None:
+    kept, one = (PROJECT / "docs" / "limits.md").read_text(), measured().one("92 MB")
+    assert f"92 MB native {one.seconds:.2f} s and {one.puts} PUT-class requests" in kept
+    assert f"a container's first takes {measured().cold_seconds:.1f} s more" in kept
+    assert f"asks {AWS.attempts}\ntimes" in kept
+    assert f"up to some {AWS.puts / one.puts * one.seconds:.0f} at a time for 92 MB native" in kept
+
+
 # Prices
 
 
@@ -96,17 +105,16 @@ def test_an_invocation_costs_what_a_bill_would_say() -> None:
         "S3 GET": 3.2,
         "Lambda": 6.867,  # half a GB-second, and the invocation
         "SQS": 1.6,
-        "EventBridge": 1.0,
+        "EventBridge": 2.0,  # S3's of the upload, and one's own
         "Logs": 1.915,  # 3,830 bytes at 0.50 USD a GB
     }
     assert ONE.usd() * 1e6 == pytest.approx(sum(parts.values()), abs=0.01)
 
 
-def test_less_memory_is_slower_and_more_than_one_cpu_is_no_faster() -> None:
-    seconds = {memory: ONE.with_memory(memory).seconds for memory in (512, 1024, 1769, 3008)}
-    assert seconds[512] == ONE.seconds
-    assert seconds[512] > seconds[1024] > seconds[1769] == seconds[3008]
-    assert seconds[1769] == pytest.approx(1.0 - 0.1 * (1769 / 512 - 1))
+def test_more_memory_costs_what_was_measured_with_it() -> None:
+    for one in measured().others:
+        reckoned = measured().one(one.exposure, one.encoding).with_memory(one.memory)
+        assert reckoned.usd() == pytest.approx(one.usd(), rel=0.1), one
 
 
 def test_a_size_that_was_measured_costs_what_was_measured() -> None:
@@ -144,8 +152,10 @@ def test_the_poller_takes_five_messages_at_first_and_five_more_a_second() -> Non
 
 
 def test_no_mapping_takes_more_than_lambda_allows() -> None:
-    found = simulate([0.0] * 5000, Setup((replace(ONE, seconds=1e6),), concurrency=5000), AWS)
-    assert found.most_at_once == AWS.account
+    long = Setup((replace(ONE, seconds=1e6),), concurrency=5000)
+    limits = replace(FREE, first_pollers=AWS.first_pollers, most_pollers=AWS.most_pollers)
+    assert simulate([0.0] * 5000, long, limits).most_at_once == AWS.most_pollers
+    assert simulate([0.0] * 5000, long, AWS).most_at_once == AWS.account
 
 
 def test_an_account_that_is_busy_throttles_and_nothing_is_lost() -> None:
@@ -199,26 +209,32 @@ def test_containers_are_started_once_and_end_when_they_have_nothing_to_do() -> N
 
 
 def test_what_is_killed_comes_back_when_it_is_visible_again() -> None:
-    setup = Setup((ONE,), concurrency=2, kill_pause=10, visibility=25, receives=50)
-    calm = simulate([0.0] * 200, replace(setup, kill_pause=0.0), FREE)
-    found = simulate([0.0] * 200, setup, FREE)
-    assert found.complete == 200
-    assert found.kills > 3
-    assert found.invocations == 200 + found.kills
-    assert found.seconds > calm.seconds
-    assert found.cold_starts >= found.kills
+    setup = Setup((ONE,), concurrency=2, visibility=25, cold_seconds=3.0)
+    found = simulate([0.0] * 200, replace(setup, kills=(50.5, 60.5, 70.5)), FREE)
+    assert (found.complete, found.kills, found.cold_starts) == (200, 3, 5)
+    assert found.invocations == 203
+    calm = simulate([0.0] * 200, setup, FREE)
+    assert calm.seconds < found.seconds < calm.seconds + 25
+
+
+def test_what_is_killed_at_the_end_is_waited_for() -> None:
+    found = simulate([0.0], Setup((ONE,), visibility=25, kills=(0.5,)), FREE)
+    assert found.seconds == pytest.approx(25 + 1)
+    found = simulate([0.0], Setup((ONE,), visibility=25, kills=(0.5,), receives=1), FREE)
+    assert (found.complete, found.failed) == (0, 1)
 
 
 def test_a_seed_gives_the_same_again() -> None:
-    setup = Setup((ONE, replace(ONE, seconds=9.0)), (0.7, 0.3), concurrency=5, kill_pause=9)
+    setup = Setup((ONE, replace(ONE, seconds=9.0)), (0.7, 0.3), concurrency=5, kills=(9.0, 20.0))
     first, again, other = (simulate(at_once(300), setup, seed=seed) for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_how_exposures_arrive() -> None:
-    month = list(steady(30, random.Random(1)))
+    month = list(steady(30 * PER_DAY, random.Random(1)))
     assert month == sorted(month)
-    assert len(month) == pytest.approx(30 * PER_DAY, rel=0.05)
+    assert len(month) == 30 * PER_DAY
+    assert month[-1] == pytest.approx(30 * 86_400, rel=0.05)
     assert list(downlink(3)) == [0.0, 0.0, 0.0]
     sent = list(at_once(1000))
     assert sent == sorted(sent)
@@ -237,12 +253,12 @@ def test_how_exposures_arrive() -> None:
         split_after=st.sampled_from([3.0, math.inf]),
         attempts=st.integers(1, 5),
     ),
-    st.sampled_from([0.0, 5.0]),
+    st.lists(st.floats(0, 400), max_size=20).map(tuple),
 )
 def test_nothing_is_lost_and_no_limit_is_passed(
-    arriving: list[float], concurrency: int, limits: Limits, kill_pause: float
+    arriving: list[float], concurrency: int, limits: Limits, kills: tuple[float, ...]
 ) -> None:
-    setup = Setup((ONE,), concurrency=concurrency, kill_pause=kill_pause, visibility=20)
+    setup = Setup((ONE,), concurrency=concurrency, kills=kills, visibility=20)
     found = simulate(arriving, setup, limits)
     assert found.complete + found.failed == found.exposures == len(arriving)
     assert found.most_at_once <= min(concurrency, limits.account)
@@ -282,11 +298,39 @@ def test_an_account_that_gives_less_is_told_of(capsys: pytest.CaptureFixture[str
     assert "Lambda did not take" in text
 
 
-@pytest.mark.parametrize("words", [("--exposures", "0"), ("--size", "-1")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(("--exposures", "0"), ("--size", "-1"), ("--size", "nan"), ("--size", "inf")),
+        *(("--account", "0"), ("--account", "-3"), ("--concurrency", "0")),
+        *(("--concurrency", "-5"), ("--memory", "0"), ("--memory", "-5")),
+        ("--size", "50000", "--encoding", "float32"),
+    ],
+)
 def test_nonsense_is_one_line(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["cost", *words])
     assert len(str(ended.value.code).splitlines()) == 1
+
+
+def test_what_sqs_would_drop_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--exposures", "70000", "--size", "839", "--encoding", "float32", "--concurrency", "2")
+    assert "SQS drops what waits for 14 days" in told(capsys, *words)
+
+
+def test_one_exposure_of_a_steady_stream_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    text = told(capsys, "--exposures", "1", "--arrive", "steady", "--json")
+    assert json.loads(text)["outcome"]["complete"] == 1
+
+
+def test_nothing_that_could_never_begin_is_simulated() -> None:
+    with pytest.raises(ValueError, match="concurrency"):
+        simulate([0.0], Setup((ONE,)), replace(AWS, account=5, others=5))
+
+
+def test_the_client_asks_as_often_as_it_is_set() -> None:
+    s3 = client("s3", PATIENT)
+    assert s3.meta.config.retries["total_max_attempts"] == AWS.attempts
 
 
 @pytest.fixture
@@ -300,5 +344,5 @@ def test_a_stacks_own_settings_are_taken(
     deployed: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = told(capsys, "--stack", "filling", "--exposures", "100")
-    assert "float32, with 1024 MB of memory, at most 7 at a time" in text
+    assert "float32, with 1024 MB of memory on arm64, at most 7 at a time" in text
     assert "with 512 MB" in told(capsys, "--stack", "filling", "--memory", "512")

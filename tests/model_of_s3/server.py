@@ -22,7 +22,7 @@ _PIECE = 1 << 20
 
 METADATA = "x-amz-meta-"
 COUNTS = "/counts"
-"""What was asked since the last look: GET-class, PUT-class, events."""
+"""What was asked since the last look: GET-class, PUT-class, events and their bytes, of SQS."""
 _LEDGER = "/dq_ledger/"
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -102,14 +102,13 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, headers={"ETag": '"p"'})
 
     def do_POST(self) -> None:
-        self.counts["event" if "X-Amz-Target" in self.headers else "put"] += 1
         self.speed.begin()
         key, query = self.key(), self.query()
         if "X-Amz-Target" in self.headers:
-            self.discard()
-            entries = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"}]}
-            self.answer(200, json.dumps(entries).encode())
-        elif "uploads" in query:
+            self.answer_others(self.headers["X-Amz-Target"])
+            return
+        self.counts["put"] += 1
+        if "uploads" in query:
             self.discard()
             self.lengths[key + "?"] = 0
             self.uploads[key] = self.metadata()
@@ -118,6 +117,19 @@ class Handler(BaseHTTPRequestHandler):
             self.discard()
             self.lengths[key] = self.lengths.pop(key + "?")
             self.answer(200, b"<R><ETag>&quot;product&quot;</ETag></R>")
+
+    def answer_others(self, target: str) -> None:
+        """What is asked of SQS and EventBridge."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if target.startswith("AmazonSQS"):
+            self.counts["message"] += 1
+            self.answer(200, b"{}")
+            return
+        entries = json.loads(body)["Entries"]
+        self.counts["event"] += len(entries)
+        self.counts["event bytes"] += sum(len(entry["Detail"]) for entry in entries)
+        told = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"} for _ in entries]}
+        self.answer(200, json.dumps(told).encode())
 
     def key(self) -> str:
         return unquote(urlsplit(self.path).path)
