@@ -23,10 +23,10 @@ from handler.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = ["Message", "handle_batch"]
+__all__ = ["GRACE", "Message", "handle_batch"]
 
 _LONGEST_DELAY = 900
-_GRACE = 60
+GRACE = 60
 """Seconds after the end of an invocation: by then it was killed, if it has not answered."""
 _LONGEST_VISIBILITY = 43_200
 
@@ -93,7 +93,7 @@ def handle_batch(
     messages = [Message.from_record(record) for record in event["Records"]]
     attempted = [message for message in messages if message.queue != settings.unfinished_queue]
     for message in attempted:
-        _hide(message, seconds_left + _GRACE, settings, sqs)
+        _hide(message, seconds_left + GRACE, settings, sqs)
     again = [m for m in messages if not _is_answered(m, m not in attempted, answer)]
     for message in again:
         if message in attempted:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-__all__ = ["Mistake", "is_agreed", "parser_of"]
+__all__ = ["Mistake", "is_agreed", "parser_of", "span"]
 
 
 class Mistake(Exception):
@@ -23,3 +23,10 @@ def is_agreed(question: str) -> bool:
     """Ask a person; no terminal, no agreement."""
     answer = input(f"{question} [y/N] ") if sys.stdin.isatty() else ""
     return answer.lower() in {"y", "yes"}
+
+
+def span(seconds: float) -> str:
+    """Say how long something takes, in the unit that a person would choose."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -147,14 +147,7 @@ class Harness:
         """An SQS batch; returns which of its messages are to be delivered again."""
         identifiers = [identifier or f"message-{next(self.requests)}" for _ in bodies]
         records = [
-            {
-                "eventSource": "aws:sqs",
-                "messageId": name,
-                "body": body,
-                "receiptHandle": "receipt",
-                "eventSourceARN": queue,
-                "attributes": {"ApproximateReceiveCount": str(deliveries)},
-            }
+            record_of(name, body, queue, deliveries)
             for name, body in zip(identifiers, bodies, strict=True)
         ]
         answer = app.answer_batch({"Records": records}, self.function, "request-of-batch", 900)
@@ -184,6 +177,18 @@ class Harness:
             assert len(message["Body"]) < 64 * 1024
             details.append(event["detail"])
         return details
+
+
+def record_of(identifier: str, body: str, queue: str, deliveries: int = 1) -> dict[str, Any]:
+    """A message, as Lambda's poller hands it over within a batch."""
+    return {
+        "eventSource": "aws:sqs",
+        "messageId": identifier,
+        "body": body,
+        "receiptHandle": "receipt",
+        "eventSourceARN": queue,
+        "attributes": {"ApproximateReceiveCount": str(deliveries)},
+    }
 
 
 def created(key: str, version: str | None = None, etag: str | None = None) -> str:

@@ -18,7 +18,7 @@ from handler.event import Status
 from handler.ledger import Entry, Ledger
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
-from infra.listing import listed
+from infra.listing import listed_entries
 from infra.queues.messages import depth
 
 if TYPE_CHECKING:
@@ -177,9 +177,8 @@ class Watch:
             return
         bucket = next(iter(self.products)).bucket
         common = os.path.commonprefix([p.key for p in self.products])  # noqa: RUF071  # no paths
-        start = f"{self.ledger.prefix.key}/"
-        for item in listed(self.store.client, self.ledger.prefix.bucket, f"{start}{common}"):
-            product = S3Location(bucket, item["Key"].removeprefix(start).removesuffix(".json"))
+        for key, item in listed_entries(self.store.client, self.ledger.prefix, common):
+            product = S3Location(bucket, key)
             if product not in self.products:
                 continue
             self._heard_of.add(product)

@@ -21,7 +21,7 @@ from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
 from infra.cost.limits import AWS
 from infra.cost.simulation import Outcome, Setup, simulate
 from infra.stacks import find_stack
-from infra.terminal import Mistake, parser_of
+from infra.terminal import Mistake, parser_of, span
 
 __all__ = ["main"]
 
@@ -121,7 +121,7 @@ def _show(one: Invocation, settings: _Settings, outcome: Outcome) -> None:
     table.add_row("in all, without storage", f"{outcome.usd:,.4f}")
     console.print(table)
     console.print(
-        f"Done after {_time(outcome.seconds)}; the longest wait {_time(outcome.oldest)}; "
+        f"Done after {span(outcome.seconds)}; the longest wait {span(outcome.oldest)}; "
         f"{outcome.most_at_once} at the same time, {outcome.cold_starts} cold starts."
     )
     if outcome.slow_downs or outcome.throttles or outcome.failed:
@@ -131,9 +131,3 @@ def _show(one: Invocation, settings: _Settings, outcome: Outcome) -> None:
         )
     if outcome.oldest > _RETENTION:
         console.print("SQS drops what waits for 14 days: send them in parts.", style="bold red")
-
-
-def _time(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -9,12 +9,10 @@ from typing import Any
 
 from infra.cost.prices import PRICES, Prices
 
-__all__ = ["DEFAULT_MEMORY", "ONE_CPU", "Invocation", "Measured", "measured"]
+__all__ = ["DEFAULT_MEMORY", "Invocation", "Measured", "measured"]
 
 DEFAULT_MEMORY = 512
 """MB that the template gives the function (a test compares them)."""
-ONE_CPU = 1769
-"""MB of memory that one CPU belongs to."""
 _LAMBDA_LINES = 330
 """Bytes that Lambda itself logs of an invocation: START, END, REPORT."""
 _MESSAGES = 4

@@ -11,6 +11,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from infra.cost.invocation import Invocation
 from infra.cost.limits import AWS, Limits
@@ -261,8 +262,8 @@ class _Run:
         self._looks_again = False
         self._take()
 
-    def _comes_back(self, attempt: _Attempt) -> None:
-        self._waiting.append(attempt.message)
+    def _comes_back(self, message: _Message) -> None:
+        self._waiting.append(message)
         self._take()
 
     # The function
@@ -346,12 +347,12 @@ class _Run:
         if message.attempts >= self.setup.receives:
             self.outcome.failed += 1
         else:
-            self._later(seconds, self._comes_back, _Attempt(message, 0.0, 0.0))
+            self._later(seconds, partial(self._comes_back, message))
 
     # Kills
 
     def _kill(self) -> None:
-        alive = [*self._at_work, *self._idle]
+        alive: list[_Attempt | float] = [*self._at_work, *self._idle]
         if not alive:
             return
         chosen = self.chance.choice(alive)

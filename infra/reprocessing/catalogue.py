@@ -23,7 +23,7 @@ from handler.ledger import Ledger
 from handler.s3.errors import CONFLICTS, code_of, is_missing
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
-from infra.listing import listed
+from infra.listing import listed_entries
 from infra.reprocessing.rows import COLUMNS, row_of
 
 __all__ = ["Catalogue", "database"]
@@ -118,19 +118,14 @@ class Catalogue:
     ) -> list[tuple[str, str]]:
         """Products whose entry the catalogue does not know, and the entries' tags."""
         assert ledger.prefix is not None
-        listed = ({"key": key, "etag": etag} for key, etag in self._listed(ledger.prefix))
-        _write_lines(self._listing, listed)
+        entries = listed_entries(self.s3, ledger.prefix)
+        lines = ({"key": key, "etag": item["ETag"].strip('"')} for key, item in entries)
+        _write_lines(self._listing, lines)
         return connection.execute(
             f"SELECT key, etag FROM {self._entries} AS l WHERE NOT EXISTS "
             f"(SELECT 1 FROM read_parquet('{self.path}') AS c "
             "WHERE c.product_key = l.key AND c.entry_etag = l.etag) ORDER BY key"
         ).fetchall()
-
-    def _listed(self, prefix: S3Location) -> Iterator[tuple[str, str]]:
-        start = f"{prefix.key}/"
-        for item in listed(self.s3, prefix.bucket, start):
-            key = item["Key"].removeprefix(start)
-            yield key.removesuffix(".json"), item["ETag"].strip('"')
 
     def _read(self, some: list[tuple[str, str]], ledger: Ledger) -> Iterator[int]:
         """Read entries, and write their rows into a file beside the copy."""

@@ -20,7 +20,7 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.campaign.prefixes import ledger_in
 from infra.listen.notifications import is_told
-from infra.listing import listed
+from infra.listing import listed_entries
 from infra.mirror.bucket import Mirror
 from infra.queues.messages import depth, messages
 from infra.stacks import Stack, find_stack
@@ -92,9 +92,8 @@ def read(stack: Stack, most: int) -> Status:
 def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
     bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
     place = ledger_in(bucket)
-    ledger, start = Ledger(place), f"{place.key}/"
-    keys = (item["Key"] for item in listed(s3, bucket, start))
-    products = (S3Location(bucket, key.removeprefix(start).removesuffix(".json")) for key in keys)
+    ledger = Ledger(place)
+    products = (S3Location(bucket, key) for key, _ in listed_entries(s3, place))
     with ThreadPoolExecutor(_READING) as reading:
         while some := list(islice(products, _READING)):
             yield from reading.map(lambda product: ledger.read(product, store), some)

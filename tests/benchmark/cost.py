@@ -22,17 +22,17 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from infra.bundle.python import target_python
-from infra.cost.invocation import ONE_CPU, Invocation, Measured
+from infra.cost.invocation import Invocation, Measured
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from tests.benchmark.bench import HERE, RAW, function_environment
 from tests.benchmark.cost_page import page
-from tests.benchmark.cpu import DEPLOYED, as_lambda
+from tests.benchmark.cpu import DEPLOYED, ONE_CPU, as_lambda
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import discarding
 from tests.bundle.lambda_runtime import BUNDLE
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, record_of
 from tests.model_of_s3.server import COUNTS
 
 OTHER_MEMORIES = (1024, ONE_CPU)
@@ -103,15 +103,7 @@ def created(key: str) -> dict[str, Any]:
 
 def batch(body: dict[str, Any]) -> dict[str, Any]:
     """As Lambda's poller hands it over: a message that was never delivered before."""
-    record = {
-        "messageId": uuid4().hex,
-        "receiptHandle": "receipt",
-        "body": json.dumps(body),
-        "attributes": {"ApproximateReceiveCount": "1"},
-        "eventSource": "aws:sqs",
-        "eventSourceARN": QUEUE,
-    }
-    return {"Records": [record]}
+    return {"Records": [record_of(uuid4().hex, json.dumps(body), QUEUE)]}
 
 
 class Subject(NamedTuple):

@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from infra.cost.invocation import ONE_CPU
 from tests.infra.template import load
 
-__all__ = ["DEPLOYED", "as_lambda"]
+__all__ = ["DEPLOYED", "ONE_CPU", "as_lambda"]
 
 DEPLOYED = int(load()["Parameters"]["Memory"]["Default"])
 """MB of memory that the template gives the function."""
+ONE_CPU = 1769
+"""MB of memory that one CPU belongs to."""
 
 _PERIOD = 20_000
 """Microseconds."""

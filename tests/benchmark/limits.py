@@ -17,8 +17,9 @@ from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
 from infra.cost.arrivals import PER_DAY, at_once, downlink, steady
 from infra.cost.invocation import DEFAULT_MEMORY, Invocation, Measured, measured
-from infra.cost.limits import AWS, Limits
+from infra.cost.limits import AWS
 from infra.cost.simulation import Outcome, Setup, simulate
+from infra.terminal import span
 from tests.conftest import PROJECT
 
 MILLION = 1_000_000
@@ -56,21 +57,14 @@ def row(what: str, at_a_time: int, outcome: Outcome) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def span(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def from_the_telescope(found: Measured) -> Iterator[str]:
     """Rows for a downlink, and for a month of steady arrival."""
     one = found.one("92 MB")
     for at_a_time in CONCURRENCIES:
         outcome = simulate(downlink(), setup(found, one, at_a_time))
         yield row(f"{PER_DAY // 2} of a downlink, at the same moment", at_a_time, outcome)
+    arriving = list(steady(DAYS * PER_DAY, random.Random(0)))
     for at_a_time in CONCURRENCIES:
-        arriving = list(steady(DAYS * PER_DAY, random.Random(0)))
         outcome = simulate(arriving, setup(found, one, at_a_time))
         after_the_last = outcome.seconds - (arriving[-1] - arriving[0])
         outcome = replace(outcome, seconds=after_the_last)
@@ -87,12 +81,8 @@ def of_accounts(found: Measured) -> Iterator[str]:
         ("S3 has divided the bucket in four before", replace(AWS, puts=4 * AWS.puts), 1000),
     )
     for what, limits, at_a_time in cases:
-        yield row(what, at_a_time, of_100_000(setup(found, one, at_a_time), limits))
-
-
-def of_100_000(setup: Setup, limits: Limits) -> Outcome:
-    """A tenth of a million."""
-    return simulate(at_once(MILLION // 10), setup, limits)
+        outcome = simulate(at_once(MILLION // 10), setup(found, one, at_a_time), limits)
+        yield row(what, at_a_time, outcome)
 
 
 def page(found: Measured, outcomes: dict[tuple[str, str, int], Outcome], seconds: float) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from handler.batches import GRACE
 from infra.cost.invocation import Invocation
 from infra.cost.limits import Limits
 from infra.cost.simulation import Setup, simulate
@@ -27,8 +28,6 @@ _LAST = 60
 """Messages from which on nobody is killed: a message that is killed late is all that is waited for."""
 _BACKOFF = 1.0
 """Seconds that MiniStack's poller rests after an invocation that ended in an error."""
-_GRACE = 60
-"""Seconds after its end that the function hides a message for (handler.batches)."""
 _BUSY, _STARTS = 120, 3
 _SEEDS = 20
 _LOOK = 0.05
@@ -103,7 +102,7 @@ def predicted(taken: Taken, kills: Sequence[float]) -> float:
     setup = Setup(
         works, tuple(MIXED.values()), concurrency=AT_A_TIME, kills=tuple(kills),
         cold_seconds=taken.start + AT_A_TIME * _BACKOFF, warm=AT_A_TIME,
-        visibility=float(PARAMETERS["Timeout"]) + _GRACE,
+        visibility=float(PARAMETERS["Timeout"]) + GRACE,
     )  # fmt: skip
     arrivals = [0.0] * sum(MIXED.values())
     return median(simulate(arrivals, setup, _MINISTACK, seed).seconds for seed in range(_SEEDS))
