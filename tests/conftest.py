@@ -28,7 +28,7 @@ from handler.references.resolution import References
 from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
 from handler.settings import Settings
-from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws, nobodys_shell
 from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
 from infra.demo.samples.masks import MASKS
 from infra.demo.samples.mirror import write_sample_mirror
@@ -48,6 +48,13 @@ SMALL_MASKS = tuple(replace(mask, dtype="u1") if mask.own_bits else mask for mas
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("default")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_shell() -> Iterator[None]:
+    """No test depends on the shell it is run from, nor on a test before it that started an AWS."""
+    with nobodys_shell():
+        yield
 
 
 @pytest.fixture(scope="session")

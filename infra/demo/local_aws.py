@@ -16,10 +16,11 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-__all__ = ["MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws"]
+__all__ = ["MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws", "nobodys_shell"]
 
 RAW, PRODUCTS, MIRROR = "raw-exposures", "products", "crds-mirror"
 _REGION = "us-east-1"
+_NOWHERE = "http://127.0.0.1:9"
 _OF_ITS_OWNER = ("AWS_", "CRDS_")
 """What a shell may say of its owner's AWS and CRDS: profiles, endpoints, contexts."""
 
@@ -78,21 +79,36 @@ def local_aws() -> Iterator[LocalAws]:
     server.start()
     host, port = server.get_host_and_port()
     aws = LocalAws(f"http://{host}:{port}")
+    try:
+        with nobodys_shell(aws.endpoint):
+            _furnish(aws)
+            yield aws
+    finally:
+        server.stop()
+
+
+@contextmanager
+def nobodys_shell(endpoint: str = _NOWHERE) -> Iterator[None]:
+    """Hide what the shell says of its owner's AWS and CRDS; give it back at the end.
+
+    Parameters
+    ----------
+    endpoint : str
+        Where AWS is meanwhile: by default where nothing answers.
+    """
     before = dict(os.environ)
     for name in [name for name in os.environ if name.startswith(_OF_ITS_OWNER)]:
         del os.environ[name]
-    os.environ.update(_environment(aws.endpoint))
+    os.environ.update(_environment(endpoint))
     try:
-        _furnish(aws)
-        yield aws
+        yield
     finally:
-        server.stop()
         os.environ.clear()
         os.environ.update(before)
 
 
 def _environment(endpoint: str) -> dict[str, str]:
-    """What makes boto3, here and inside `crds`, talk to the embedded AWS and to nothing else."""
+    """What makes boto3, here and inside `crds`, talk to that AWS and to nothing else."""
     return {
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
