@@ -108,9 +108,11 @@ def ministack(interpreter: Path) -> Iterator[int]:
 def _running(
     command: list[str], port: int, settings: dict[str, str], folder: str | None = None
 ) -> Iterator[None]:
+    # It is AWS itself: where another one is does not concern it, nor the functions that it runs.
+    own = {name: v for name, v in os.environ.items() if not name.startswith("AWS_ENDPOINT_URL")}
     process = subprocess.Popen(
         command,
-        env={**os.environ, **settings},
+        env=own | settings,
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -26,7 +26,6 @@ from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, w
 from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
 from tests.conftest import PROJECT
-from tests.e2e.conftest import ENVIRONMENT
 from tests.e2e.stack import MIRROR, NAME, Stack, deployed
 
 NEWER = "jwst_9002.pmap"
@@ -124,7 +123,6 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--exposures", type=int, default=2000)
     arguments = parser.parse_args()
-    os.environ.update(ENVIRONMENT)
     sam = PROJECT / ".venv-tools" / "bin" / "sam"
     interpreter = PROJECT / ".venv-ministack" / "bin" / "python"
     with tempfile.TemporaryDirectory() as name, deployed(interpreter, sam) as stack:

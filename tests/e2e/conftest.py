@@ -1,4 +1,3 @@
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,20 +6,12 @@ import pytest
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
-from tests.e2e.stack import REGION, Stack, deployed
-
-ENVIRONMENT = {
-    "AWS_ACCESS_KEY_ID": "local",
-    "AWS_SECRET_ACCESS_KEY": "local",
-    "AWS_DEFAULT_REGION": REGION,
-    "AWS_EC2_METADATA_DISABLED": "true",
-}
+from tests.e2e.stack import Stack, deployed
 
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The built template, deployed once for all tests."""
-    os.environ.update(ENVIRONMENT)
     interpreter = PROJECT / ".venv-ministack" / "bin" / "python"
     with deployed(interpreter, PROJECT / ".venv-tools" / "bin" / "sam") as running:
         yield running

@@ -7,7 +7,6 @@ the simulation of infra/cost is wrong about how long such work takes (tests.e2e.
 """
 
 import argparse
-import os
 import random
 import sys
 import threading
@@ -20,7 +19,6 @@ from tempfile import TemporaryDirectory
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
-from tests.e2e.conftest import ENVIRONMENT
 from tests.e2e.predicted import compare
 from tests.e2e.stack import Stack, deployed
 
@@ -52,7 +50,6 @@ def main() -> None:
     parser.add_argument("--pause", type=float, default=4.0, help="mean seconds between kills")
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
-    os.environ.update(ENVIRONMENT)
     bin_ = PROJECT / ".venv-ministack" / "bin" / "python", PROJECT / ".venv-tools" / "bin" / "sam"
     keys = [f"{FOLDER}jw{number:05}_uncal.fits" for number in range(arguments.count)]
     names, shares = list(SIZES), [share for _, share in SIZES.values()]

@@ -29,6 +29,7 @@ import psutil
 import yaml
 from botocore.config import Config
 
+from infra.demo.local_aws import nobodys_shell
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import ministack
@@ -197,7 +198,7 @@ class Stack:
 @contextmanager
 def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
     """Start MiniStack, fill a mirror, deploy the built template."""
-    with ministack(interpreter) as port, tempfile.TemporaryDirectory() as folder:
+    with nobodys_shell(), ministack(interpreter) as port, tempfile.TemporaryDirectory() as folder:
         server = psutil.Process(port_owner(port))
         stack = Stack(f"http://127.0.0.1:{port}", server)
         s3 = stack.client("s3")
@@ -222,14 +223,7 @@ def deploy(stack: Stack, sam: Path, name: str = NAME, **changes: str) -> None:
         *(f"{n}={value or _EMPTY}" for n, value in (PARAMETERS | changes).items()),
         f"EndpointUrl={stack.endpoint}",
     ]
-    environment = os.environ | {
-        "AWS_ENDPOINT_URL": stack.endpoint,
-        "AWS_DEFAULT_REGION": REGION,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "SAM_CLI_TELEMETRY": "0",
-    }
+    environment = os.environ | {"AWS_ENDPOINT_URL": stack.endpoint, "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     functions = stack.client("lambda")
