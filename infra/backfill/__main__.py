@@ -22,9 +22,10 @@ from infra.backfill.targets import Found, digest_of_list, find
 from infra.campaign.campaign import Campaign, Manifest
 from infra.campaign.conduct import Conduct
 from infra.campaign.prefixes import kept_in
-from infra.cost.estimate import exposures_usd
+from infra.cost.estimate import exposures_seconds, exposures_usd
+from infra.cost.limits import AWS, DROPPED
 from infra.stacks import Stack, find_stack
-from infra.terminal import Mistake, is_agreed, parser_of
+from infra.terminal import Mistake, is_agreed, parser_of, span
 
 __all__ = ["main"]
 
@@ -103,11 +104,14 @@ def _tell(found: list[Found], stack: Stack, console: Console) -> None:
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in found]
     guessed = "" if all(item.size is not None for item in found) else " (sizes are guessed)"
     usd = exposures_usd(sizes, stack.memory, stack.science_encoding)
-    at_once = stack.parameters.get("BackfillConcurrency", "20")
+    at_once = int(stack.parameters.get("BackfillConcurrency", "20"))
+    seconds = exposures_seconds(sizes, at_once, stack.science_encoding)
     console.print(
         f"{len(found):,} exposures, {sum(sizes) / 1e9:,.2f} GB{guessed}; some {usd:.2f} USD "
-        f"without storage; at most {at_once} at a time"
+        f"without storage; some {span(seconds)}, at most {at_once} at a time"
     )
+    if seconds > AWS.kept:
+        console.print(DROPPED, style="bold red")
 
 
 def _request(found: Found, arguments: argparse.Namespace) -> dict[str, str]:

@@ -18,7 +18,7 @@ from rich.table import Table
 
 from infra.cost.arrivals import PER_DAY, at_once, downlink, steady
 from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
-from infra.cost.limits import AWS
+from infra.cost.limits import AWS, DROPPED
 from infra.cost.simulation import Outcome, Setup, simulate
 from infra.stacks import find_stack
 from infra.terminal import Mistake, parser_of, span
@@ -35,8 +35,6 @@ _RANGES = {
 }
 """Least and most of what may be given; memory and concurrency as the template has them."""
 _TIMEOUT = 900
-_RETENTION = 14 * 86_400
-"""Seconds after which SQS drops a message."""
 
 
 @dataclass(frozen=True)
@@ -129,5 +127,5 @@ def _show(one: Invocation, settings: _Settings, outcome: Outcome) -> None:
             f"S3 answered SlowDown to {outcome.slow_downs:,} requests, Lambda did not take "
             f"{outcome.throttles:,} invocations; {outcome.failed:,} exposures were given up."
         )
-    if outcome.oldest > _RETENTION:
-        console.print("SQS drops what waits for 14 days: send them in parts.", style="bold red")
+    if outcome.oldest > AWS.kept:
+        console.print(DROPPED, style="bold red")

@@ -1,11 +1,11 @@
-"""What exposures of known size will cost, before anything is done."""
+"""What exposures of known size will cost and take, before anything is done."""
 
 from collections.abc import Iterable
 from functools import lru_cache
 
 from infra.cost.invocation import DEFAULT_MEMORY, measured
 
-__all__ = ["exposure_usd", "exposures_usd"]
+__all__ = ["exposure_usd", "exposures_seconds", "exposures_usd"]
 
 
 @lru_cache(maxsize=100_000)  # exposures come by the million, and in few sizes
@@ -34,3 +34,28 @@ def exposures_usd(
 ) -> float:
     """Estimate what many cost. Parameters are those of `exposure_usd`."""
     return sum(exposure_usd(size, memory, encoding) for size in sizes)
+
+
+def exposures_seconds(sizes: Iterable[int], concurrency: int, encoding: str = "native") -> float:
+    """Estimate how long many take, so many of them at the same time and S3 not too slow for it.
+
+    Parameters
+    ----------
+    sizes : iterable of int
+        Bytes of the exposures.
+    concurrency : int
+        How many are processed at the same time.
+    encoding : str
+        Of the science pixels, ``native`` or ``float32``.
+
+    Returns
+    -------
+    float
+        Seconds; `infra.cost.simulation` knows of more that slows them.
+    """
+    return sum(_exposure_seconds(size, encoding) for size in sizes) / concurrency
+
+
+@lru_cache(maxsize=100_000)
+def _exposure_seconds(size: int, encoding: str) -> float:
+    return measured().of_size(size, encoding).seconds

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["AWS", "Limits"]
+__all__ = ["AWS", "DROPPED", "Limits"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,9 @@ class Limits:
         random part of 1, 2, 4 ... 20 seconds between them (botocore, "standard" mode).
     idle : float
         Seconds after which Lambda ends a container that has nothing to do (minutes, it is told).
+    kept : float
+        Seconds after which SQS drops a message: the longest that it can be told to keep one, as
+        the template does.
     """
 
     first_pollers: int = 5
@@ -51,6 +54,9 @@ class Limits:
     split_after: float = 20 * 60
     attempts: int = 6
     idle: float = 5 * 60
+    kept: float = 14 * 86_400
 
 
 AWS = Limits()
+DROPPED = "SQS drops what waits for 14 days: send them in parts."
+"""What to say of exposures whose last would wait for longer than that."""

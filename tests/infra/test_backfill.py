@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.__main__ import main
+from infra.backfill import __main__ as targeting
 from infra.backfill.targets import archive_location, digest_of_list, find
 from infra.campaign import submit as sending
 from infra.demo.local_aws import RAW, LocalAws
@@ -93,6 +94,26 @@ def test_it_says_how_many_how_large_and_what_it_costs_and_asks(
         main(["backfill", FOLDER, "--stack", NAME])
     sqs = function.aws.client("sqs")
     assert "Messages" not in sqs.receive_message(QueueUrl=queues["BackfillQueue"])
+
+
+def test_it_says_when_a_queue_would_drop_what_waits_too_long(
+    aws: LocalAws,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(targeting, "_USUAL_SIZE", 10**12)  # for want of a list of millions
+    name, said = tmp_path / "names.txt", {}
+    parameters = {"ScienceEncoding": "float32", "BackfillConcurrency": "2"}
+    with stack_of_outputs(aws, NAME, QUEUES, **parameters):
+        for number in (1, 99):
+            listed = (ARCHIVED.replace("_00001_", f"_{n:05}_") for n in range(1, number + 1))
+            name.write_text("\n".join(listed))
+            main(["backfill", str(name), "--stack", NAME, "--dry-run"])
+            said[number] = words(capsys.readouterr().out)
+    assert "h, at most 2 at a time" in said[1]
+    assert "SQS drops" not in said[1]
+    assert said[99].endswith("SQS drops what waits for 14 days: send them in parts.")
 
 
 def test_it_is_left_and_gone_on_with(

@@ -18,7 +18,7 @@ from handler.function import PATIENT, client
 from handler.observability import measure
 from infra.__main__ import main
 from infra.cost.arrivals import PER_DAY, at_once, downlink, steady
-from infra.cost.estimate import exposure_usd, exposures_usd
+from infra.cost.estimate import exposure_usd, exposures_seconds, exposures_usd
 from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
 from infra.cost.limits import AWS, Limits
 from infra.cost.monthly import MONTHLY
@@ -129,6 +129,18 @@ def test_a_larger_exposure_costs_more_and_none_costs_much() -> None:
     assert all(below <= above for below, above in pairwise(costs))
     assert costs[-2] < 130 < costs[-1] < 1000
     assert exposures_usd(sizes) == pytest.approx(sum(costs) / 1e6)
+
+
+def test_how_long_many_take_is_what_the_simulation_says() -> None:
+    one, number = measured().of_size(92 * 10**6), 20_000
+    found = simulate(at_once(number), Setup((one,), concurrency=20), FREE)
+    said = exposures_seconds([one.size] * number, 20)
+    assert said == pytest.approx(found.seconds, rel=0.01)
+
+
+def test_the_queues_keep_messages_for_as_long_as_is_reckoned_with() -> None:
+    queues = [r for r in RESOURCES.values() if r["Type"] == "AWS::SQS::Queue"]
+    assert {queue["Properties"]["MessageRetentionPeriod"] for queue in queues} == {AWS.kept}
 
 
 # The simulation
