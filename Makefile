@@ -9,8 +9,8 @@ GROUPS = 'pip>=25.1'
 BIN = .venv/bin
 TOOLS = .venv-tools/bin
 CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation
-# sam and the tools beside it ask no one who or where this is.
-OFFLINE = SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
+# sam and the tools beside it ask no one who or where this is, nor mind what the shell says of it.
+OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
 .PHONY: help demo test lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CountingProxy", "absolute", "discarding", "ministack", "moto"]
+__all__ = ["CountingProxy", "absolute", "discarding", "environment_of_aws", "ministack", "moto"]
 
 _CHUNK = 1 << 18
 
@@ -108,11 +108,9 @@ def ministack(interpreter: Path) -> Iterator[int]:
 def _running(
     command: list[str], port: int, settings: dict[str, str], folder: str | None = None
 ) -> Iterator[None]:
-    # It is AWS itself: where another one is does not concern it, nor the functions that it runs.
-    own = {name: v for name, v in os.environ.items() if not name.startswith("AWS_ENDPOINT_URL")}
     process = subprocess.Popen(
         command,
-        env=own | settings,
+        env=environment_of_aws(settings),
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -123,6 +121,12 @@ def _running(
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def environment_of_aws(settings: dict[str, str]) -> dict[str, str]:
+    """What a server that is AWS itself is told: not where another one is, for it and its functions."""
+    ours = {name: v for name, v in os.environ.items() if not name.startswith("AWS_ENDPOINT_URL")}
+    return ours | settings
 
 
 def wait_for(port: int) -> None:

@@ -56,10 +56,10 @@ def main() -> None:
     sizes = {key: chance.choices(names, shares)[0] for key in keys}
     bad = set(chance.sample(keys, arguments.count // 20))
     work = Work(sizes, bad, chance.sample(keys, arguments.count // 10))
+    bodies = exposures()
     with deployed(*bin_) as stack:
-        bodies = exposures()
         faults = compare(stack, bodies | {"bad": bad_of(bodies["small"])}, chance)
-        forget(stack)
+    with deployed(*bin_) as stack:  # another: MiniStack keeps in memory whatever it was given
         started = time.monotonic()
         run(stack, work, bodies, arguments.pause, chance)
         faults += check(stack, work)
@@ -99,13 +99,6 @@ def exposures() -> dict[str, bytes]:
 def bad_of(body: bytes) -> bytes:
     """One that is cut off."""
     return body[:5000]
-
-
-def forget(stack: Stack) -> None:
-    """Begin counting anew."""
-    stack.drain(300)
-    stack.messages("FailedQueue")
-    stack.announced.clear()
 
 
 def run(

@@ -9,8 +9,9 @@ import argparse
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from infra.demo.local_aws import PRODUCTS
+from infra.demo.local_aws import PRODUCTS, nobodys_shell
 from tests.benchmark.servers import absolute, free_port
 from tests.s3_matrix.ceph import CannotRun, ceph, install
 from tests.s3_matrix.server import Server, localstack
@@ -36,13 +37,8 @@ ON_CEPH = (
 
 def on(server: Server, *command: str) -> int:
     """Run a command with that server as its S3."""
-    environment = os.environ | {
-        "S3_OF_TESTS": server.endpoint,
-        "AWS_ENDPOINT_URL_S3": server.endpoint,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
+    places = dict.fromkeys(("S3_OF_TESTS", "AWS_ENDPOINT_URL_S3"), server.endpoint)
+    environment = os.environ | places
     if server.certificate is not None:
         environment |= dict.fromkeys(
             ("S3_OF_TESTS_CERTIFICATE", "AWS_CA_BUNDLE"), str(server.certificate)
@@ -60,21 +56,27 @@ def tried(name: str, server: Server, tests: tuple[str, ...]) -> int:
 
 
 def main() -> None:
-    """Run all of it; the exit code is that of what failed first."""
+    """Run all of it; the exit code is that of what failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--localstack", type=absolute, required=True, help="its interpreter")
     parser.add_argument("--ceph", type=absolute, required=True, help="where its packages go")
     arguments = parser.parse_args()
-    with localstack(arguments.localstack, free_port()) as server:
+    with nobodys_shell():
+        failed = on_both(arguments.localstack, arguments.ceph)
+    sys.exit(failed)
+
+
+def on_both(interpreter: Path, packages: Path) -> int:
+    """Start one after the other; return the exit code of what failed."""
+    with localstack(interpreter, free_port()) as server:
         failed = tried("localstack's S3", server, ON_LOCALSTACK)
     try:
-        install(arguments.ceph)
+        install(packages)
     except CannotRun as exc:
         print(f"Ceph's gateway: skipped, {exc}")
-    else:
-        with ceph(arguments.ceph) as server:
-            failed = tried("Ceph's gateway", server, ON_CEPH) or failed
-    sys.exit(failed)
+        return failed
+    with ceph(packages) as server:
+        return tried("Ceph's gateway", server, ON_CEPH) or failed
 
 
 if __name__ == "__main__":

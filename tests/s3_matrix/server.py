@@ -14,6 +14,7 @@ import boto3
 from botocore.exceptions import BotoCoreError
 
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from tests.benchmark.servers import environment_of_aws
 
 __all__ = ["Server", "another_s3", "localstack", "wait_for"]
 
@@ -69,7 +70,7 @@ def localstack(interpreter: Path, port: int) -> Iterator[Server]:
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 [str(interpreter), "-m", "localstack.runtime.main"],
-                env=os.environ | _settings(folder, port),
+                env=environment_of_aws(_settings(folder, port)),
                 cwd=folder,
                 stdout=log,
                 stderr=subprocess.STDOUT,

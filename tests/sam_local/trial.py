@@ -18,11 +18,12 @@ from typing import Any
 
 import boto3
 
+from infra.demo.local_aws import nobodys_shell
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
-from tests.benchmark.servers import wait_for
+from tests.benchmark.servers import environment_of_aws, wait_for
 from tests.bundle.lambda_runtime import runtime
 from tests.conftest import PROJECT
 from tests.products import undated
@@ -42,15 +43,9 @@ _LAMBDA = 3001
 
 def main(*more: str) -> None:
     """Do it; `more` are further options of `sam`."""
-    os.environ |= {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "SAM_CLI_TELEMETRY": "0",
-    }
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as name, _ministack(Path(name)):
+    os.environ["SAM_CLI_TELEMETRY"] = "0"
+    with nobodys_shell(), tempfile.TemporaryDirectory() as name, _ministack(Path(name)):
         s3 = _filled(Path(name) / "material")
         expected = _by_the_bundle(Path(name), s3)
         tell(started, "the bundle alone: Complete")
@@ -80,7 +75,7 @@ def _ministack(folder: Path) -> Iterator[None]:
     settings = {"GATEWAY_PORT": "4566", "BIND_HOST": "0.0.0.0", "TMPDIR": str(folder)}  # noqa: S104
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen(
-            [str(program)], cwd=folder, env=os.environ | settings, stdout=log, stderr=log
+            [str(program)], cwd=folder, env=environment_of_aws(settings), stdout=log, stderr=log
         )
     try:
         wait_for(4566)
