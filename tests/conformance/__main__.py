@@ -34,7 +34,7 @@ from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
 from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import absolute
 from tests.conformance.cases import Case, random_cases, write_case
-from tests.conformance.matrix import MASKS, MATRIX_RULES, matrix
+from tests.conformance.matrix import MASKS, MATRIX_RULES, WHOLE_PIPELINE, matrix
 from tests.conformance.odd_table import odd_table
 from tests.conformance.ours import Ours
 from tests.conftest import SHARED
@@ -222,9 +222,12 @@ def report(rows: list[Row], versions: str, seeds: int, minutes: float) -> str:
         "",
         "In float32 encoding the product and jwst's are compared by `astropy.io.fits.FITSDiff`; in native",
         "encoding both are opened by `jwst.datamodels` and their class, arrays and metadata compared;",
-        "*next steps* are group_scale and refpix, or guider_cds, run on both. What is left out of the",
-        "comparison, and why, stands in `with_jwst.py` (EXEMPT_*); comments of cards are those of the",
-        "input here, and of jwst's schema there.",
+        "*next steps* are group_scale and refpix, or guider_cds, run on both. *Rate images* are what",
+        "`Detector1Pipeline` makes of the raw exposure, and of the product with dq_init left out or run once",
+        "more: slopes, errors, variances, flags and metadata, of the exposure and of each integration, with",
+        "references that are made for it (`detector_pipeline.py`). What is left out of the comparison, and",
+        "why, stands in `with_jwst.py` (EXEMPT_*); comments of cards are those of the input here, and of",
+        "jwst's schema there.",
         "",
     ]
     stricter: Counter[str] = sum((row.stricter for row in rows), Counter())
@@ -249,6 +252,7 @@ def main() -> None:
     started = datetime.now(UTC)
     rows: list[Row] = []
     everything = "float32 file, native data model, next steps"
+    to_the_end = {WHOLE_PIPELINE: f"{everything}, rate images"}
     with tempfile.TemporaryDirectory() as name, local_aws() as aws:
         scratch = Path(name)
         cache = scratch / "cache"
@@ -265,7 +269,7 @@ def main() -> None:
         for what, case in matrix(jwst.answer("apertures")):
             by_row.setdefault(what, []).append(case)
         for what, cases in by_row.items():
-            row = Row(what, everything)
+            row = Row(what, to_the_end.get(what, everything))
             for some in batches(cases):
                 compare(some, row, ours, jwst, scratch)
             rows.append(tell(row))

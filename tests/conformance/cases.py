@@ -41,7 +41,8 @@ class Case:
     mask : dict
         Of the mask: shape, subarray keywords (or none), style of DQ_DEF. None: as `by` says.
     extras : tuple of str
-        What else there is: zeroframe, refout, int_times, pixeldq, groupdq, dq, err, ..., user_dq.
+        What else there is: zeroframe, refout, int_times, pixeldq, groupdq, dq, err, ..., user_dq;
+        ramp: SCI is as detectors fill, for the whole pipeline (else it is any numbers).
     dtype : str
         Of SCI.
     by : str
@@ -93,7 +94,9 @@ def _exposure(case: Case, rng: np.random.Generator) -> fits.HDUList:
             header.remove(keyword, ignore_missing=True)
         else:
             header[keyword] = value
-    sci = rng.integers(0, 65536, size=case.shape).astype(case.dtype)
+    ramp = "ramp" in case.extras
+    sci = _ramps(case.shape, rng) if ramp else rng.integers(0, 65536, size=case.shape)
+    sci = sci.astype(case.dtype)
     hdus = fits.HDUList([fits.PrimaryHDU(header=header), fits.ImageHDU(sci, name="SCI", ver=1)])
     nints, ngroups, ny, nx = case.shape
     makers: dict[str, Callable[[], NDArray[Any]]] = {
@@ -120,6 +123,14 @@ def _exposure(case: Case, rng: np.random.Generator) -> fits.HDUList:
         hdus.append(fits.BinTableHDU(int_times(nints), name="INT_TIMES", ver=1))
     hdus.append(asdf_hdu())
     return hdus
+
+
+def _ramps(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+    """Pixels that fill at rates of their own, some hit by cosmic rays, some full."""
+    rates = rng.gamma(1.0, 2000, shape[-2:])
+    signal = rng.poisson(np.broadcast_to(rates, shape)).astype(np.float64)
+    signal += 10_000 * (rng.random(shape) < 0.01)
+    return np.clip(1000 + signal.cumsum(axis=1), 0, 65535)
 
 
 STYLES = {

@@ -5,6 +5,7 @@ which lives in jwst's environment: ``with_jwst.py apertures``); NIRSpec's are no
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from infra.demo.samples.masks import SampleMask
@@ -103,8 +104,43 @@ _GUIDER = {"FGS_ID-IMAGE": (13, 1, 2024, 2048), "FGS_ID-STACK": (1, 1, 2304, 204
            "FGS_ACQ2": (1067, 914, 32, 32), "FGS_TRACK": (1214, 197, 32, 32), "FGS_FINEGUIDE": (1226, 209, 8, 8)}  # fmt: skip
 
 
+WHOLE_PIPELINE = "whole detector pipeline"
+_TO_THE_END = (
+    "full-nrca2", "nrcb1-sub64p", "nrca5-grism64-f322w2", "nis-sub256", "nrs1-sub512", "mirim-mask1065",
+    "fgs1-sub128cntr", "nrca1-sub164stripe4_dhs", "sub204stripe_soss",
+)  # fmt: skip
+"""Cases that are once more looked at after the whole pipeline, with groups enough for a slope."""
+
+
 def matrix(apertures: list[list[Any]]) -> Iterator[tuple[str, Case]]:
     """Yield (row of the table, case) of the whole matrix."""
+    for row, case in _modes(apertures):
+        yield row, case
+        if case.name in _TO_THE_END:
+            yield WHOLE_PIPELINE, _with_ramps(case)
+
+
+def _with_ramps(case: Case) -> Case:
+    nints, _, *image = case.shape
+    exposed = {
+        "NINTS": nints,
+        "NGROUPS": 5,
+        "NFRAMES": 1,
+        "GROUPGAP": 0,
+        "DRPFRMS1": 0,
+        "DRPFRMS3": 0,
+    }
+    shape = (nints, 5, *image)
+    return replace(
+        case,
+        name=f"ramp-{case.name}",
+        header=case.header | exposed,
+        shape=shape,
+        extras=(*case.extras, "ramp"),
+    )
+
+
+def _modes(apertures: list[list[Any]]) -> Iterator[tuple[str, Case]]:
     for detector in AXES:
         nx, ny = _full(detector)
         extras = ("zeroframe",) if detector.startswith("NRC") else ("refout",) if nx == 1032 else ()

@@ -89,14 +89,18 @@ def run(folder: Path) -> None:
 
 def compare(folder: Path) -> None:
     """Write the differences of every case's products into ``differences.json``."""
+    from detector_pipeline import rate_differences  # beside this file
+
     for case in cases(folder):
         if not (case / "jwst.fits").exists() or not (case / "float32.fits").exists():
             continue
-        by = json.loads((case / "case.json").read_text())["by"]
+        told = json.loads((case / "case.json").read_text())
+        by, made_of = told["by"], told["extras"]
         differences = {
             "float32 file": file_differences(case, own_mask=by == "mask"),
             "native data model": model_differences(case, own_mask=by == "mask"),
             "next steps": step_differences(case) if by == "rules" else [],
+            "rate images": rate_differences(case) if "ramp" in made_of else [],
         }
         (case / "differences.json").write_text(json.dumps(differences))
 

@@ -1,0 +1,148 @@
+"""jwst's whole Detector1Pipeline, from the raw exposure and from the function's product.
+
+The product is gone on with as docs/using.md says: with dq_init left out, or run once more.
+
+Run by jwst's own interpreter, as a part of with_jwst.py. The steps that follow take references that
+are made here, of the exposure's own readout or, for stripes, of the whole detector. The mask is the
+one that CRDS's rules choose.
+"""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from astropy.io import fits
+from jwst.pipeline import Detector1Pipeline
+from stdatamodels.jwst import datamodels
+
+_NOT_MADE = ("ipc", "refpix", "sirskernel", "reset", "rscd")
+"""References that their steps can do without, or are left out without."""
+_GROUPS = 6
+"""Of the dark: no exposure of ours has more."""
+_COMPARED = ("data", "err", "dq", "var_poisson", "var_rnoise")
+_ITS_OWN = (
+    "date",
+    "filename",
+    "ref_file.crds",
+    "calibration_software",
+    "cal_step.dq_init",
+    "cal_logs",
+)
+"""Metadata that need not be equal: times, names, versions, and that the step was skipped here."""
+
+
+class _Area(NamedTuple):
+    """What a reference covers, as its header has it."""
+
+    xstart: int
+    ystart: int
+    xsize: int
+    ysize: int
+
+
+def rate_differences(case: Path) -> list[str]:
+    """Compare the rate images of one case; returns what differs."""
+    references = _references(case)
+    theirs = _rates(case / "exposure_uncal.fits", references, {})
+    found = []
+    for how in ({"skip": True}, {}):
+        ours = _rates(case / "native.fits", references, how)
+        for name, one, other in zip(("rate", "rateints"), ours, theirs, strict=True):
+            found += [f"{name}, {how or 'run again'}: {what}" for what in _differences(one, other)]
+    return found
+
+
+def _differences(ours: Any, theirs: Any) -> list[str]:
+    if ours is None or theirs is None:
+        return [] if ours is theirs else ["made from one of them only"]
+    found = [
+        name
+        for name in _COMPARED
+        if not np.array_equal(getattr(ours, name), getattr(theirs, name), equal_nan=True)
+    ]
+    if not np.isfinite(theirs.data).any() or not (theirs.dq & 1).any():
+        found.append("nothing to compare: no slope, or no flag")
+    first, second = (model.to_flat_dict(include_arrays=False) for model in (ours, theirs))
+    for key in sorted(set(first) | set(second)):
+        judged = key.startswith("meta.") and not key.removeprefix("meta.").startswith(_ITS_OWN)
+        if judged and first.get(key) != second.get(key):
+            found.append(f"{key}: {first.get(key)!r} is not {second.get(key)!r}")
+    return found
+
+
+def _rates(path: Path, references: dict[str, str], dq_init: dict[str, Any]) -> tuple[Any, Any]:
+    """Run it; returns the rate image and, where there are integrations, those of each."""
+    made: list[Any] = []
+    pipeline = Detector1Pipeline()
+    pipeline.save_model = lambda model, *a, **k: made.append(model)
+    pipeline.get_config_from_reference = lambda *a, **k: {}
+    for name, value in dq_init.items():
+        setattr(pipeline.dq_init, name, value)
+    named = dict.fromkeys(_NOT_MADE, "N/A") | references
+    for step in (getattr(pipeline, name) for name in pipeline.step_defs):
+        for kind in named.keys() & step.reference_file_types:
+            setattr(step, f"override_{kind}", named[kind])
+    rate = pipeline.run(str(path))
+    return rate, (made[0] if made else None)
+
+
+def _references(case: Path) -> dict[str, str]:
+    """Write what the steps subtract, divide by and compare with; returns paths by kind."""
+    header = fits.getheader(case / "exposure_uncal.fits")
+    own = _Area(*(header[name] for name in ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")))
+    if header.get(
+        "SSTR_NST"
+    ):  # their stripes, along NIRISS's x axis, are put together before the dark
+        own = own._replace(xstart=1, xsize=2048)
+    whole = _Area(1, 1, 2048, 2048) if "MSTR_RD1" in header else own
+    paths = {}
+    for area, made in ((own, _of_the_readout), (whole, _of_the_detector)):
+        image = (area.ysize, area.xsize)
+        for kind, model in made(image, header["INSTRUME"] == "MIRI").items():
+            model.meta.instrument.name = header["INSTRUME"]
+            for name, value in area._asdict().items():
+                setattr(model.meta.subarray, name, value)
+            model.meta.subarray.fastaxis = header["FASTAXIS"]
+            model.meta.subarray.slowaxis = header["SLOWAXIS"]
+            paths[kind] = str(case / f"{kind}.fits")
+            model.save(paths[kind])
+    return paths
+
+
+def _of_the_readout(image: tuple[int, int], is_miri: bool) -> dict[str, Any]:
+    """What CRDS keeps for each subarray, stripes among them."""
+    rng, integrations = np.random.default_rng(1), (1,) if is_miri else ()
+    shape = (*integrations, _GROUPS, *image)
+    charge = np.cumsum(rng.normal(0.1, 0.01, shape), axis=-3).astype(np.float32)
+    flags = np.broadcast_to(_some(rng, image, 0), (1, 1, *image) if is_miri else image)
+    dark = (datamodels.DarkMIRIModel if is_miri else datamodels.DarkModel)(
+        data=charge, dq=flags.copy()
+    )
+    dark.meta.exposure.nframes, dark.meta.exposure.groupgap = 1, 0
+    return {"dark": dark}
+
+
+def _of_the_detector(image: tuple[int, int], _: bool) -> dict[str, Any]:
+    """What is cut to any readout."""
+    rng = np.random.default_rng(2)
+
+    def values(mean: float, spread: float) -> Any:
+        return rng.normal(mean, spread, image).astype(np.float32)
+
+    linear = np.stack([np.zeros(image, np.float32), np.ones(image, np.float32), values(1e-7, 1e-8)])
+    return {
+        "saturation": datamodels.SaturationModel(
+            data=values(55_000, 2000), dq=_some(rng, image, 1)
+        ),
+        "superbias": datamodels.SuperBiasModel(
+            data=values(1000, 20), err=values(5, 0.1), dq=_some(rng, image, 3)
+        ),
+        "linearity": datamodels.LinearityModel(coeffs=linear, dq=_some(rng, image, 20)),
+        "gain": datamodels.GainModel(data=values(1.8, 0.05)),
+        "readnoise": datamodels.ReadnoiseModel(data=values(12, 1)),
+    }
+
+
+def _some(rng: np.random.Generator, image: tuple[int, int], bit: int) -> Any:
+    """A flag, on one pixel of a hundred."""
+    return (rng.random(image) < 0.01).astype(np.uint32) << bit
