@@ -39,6 +39,11 @@ class _Area(NamedTuple):
     xsize: int
     ysize: int
 
+    @property
+    def image(self) -> tuple[int, int]:
+        """The shape of its pixels."""
+        return self.ysize, self.xsize
+
 
 def rate_differences(case: Path) -> list[str]:
     """Compare the rate images of one case; returns what differs."""
@@ -90,15 +95,16 @@ def _references(case: Path) -> dict[str, str]:
     """Write what the steps subtract, divide by and compare with; returns paths by kind."""
     header = fits.getheader(case / "exposure_uncal.fits")
     own = _Area(*(header[name] for name in ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")))
-    if header.get(
-        "SSTR_NST"
-    ):  # their stripes, along NIRISS's x axis, are put together before the dark
+    if header.get("SSTR_NST"):
+        # The stripes of a superstripe, along NIRISS's x axis, are put together before the dark.
         own = own._replace(xstart=1, xsize=2048)
     whole = _Area(1, 1, 2048, 2048) if "MSTR_RD1" in header else own
     paths = {}
-    for area, made in ((own, _of_the_readout), (whole, _of_the_detector)):
-        image = (area.ysize, area.xsize)
-        for kind, model in made(image, header["INSTRUME"] == "MIRI").items():
+    for area, models in (
+        (own, _of_the_readout(own.image, header["INSTRUME"] == "MIRI")),
+        (whole, _of_the_detector(whole.image)),
+    ):
+        for kind, model in models.items():
             model.meta.instrument.name = header["INSTRUME"]
             for name, value in area._asdict().items():
                 setattr(model.meta.subarray, name, value)
@@ -122,7 +128,7 @@ def _of_the_readout(image: tuple[int, int], is_miri: bool) -> dict[str, Any]:
     return {"dark": dark}
 
 
-def _of_the_detector(image: tuple[int, int], _: bool) -> dict[str, Any]:
+def _of_the_detector(image: tuple[int, int]) -> dict[str, Any]:
     """What is cut to any readout."""
     rng = np.random.default_rng(2)
 
