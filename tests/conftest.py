@@ -57,6 +57,13 @@ def _nobodys_shell() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _crds_untold() -> None:
+    """What a test before it told `crds`, which the mirror's tools do by the environment, is forgotten."""
+    for name in [name for name in os.environ if name.startswith("CRDS_")]:
+        del os.environ[name]
+
+
 @pytest.fixture(scope="session")
 def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CRDS cache with the project's own rules and masks."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from functools import lru_cache
 
-from infra.cost.invocation import DEFAULT_MEMORY, measured
+from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
 
 __all__ = ["exposure_usd", "exposures_seconds", "exposures_usd"]
 
@@ -26,7 +26,7 @@ def exposure_usd(size: int, memory: int = DEFAULT_MEMORY, encoding: str = "nativ
     float
         USD, without storage.
     """
-    return measured().of_size(size, encoding).with_memory(memory).usd()
+    return _taken(size, encoding).with_memory(memory).usd()
 
 
 def exposures_usd(
@@ -53,9 +53,9 @@ def exposures_seconds(sizes: Iterable[int], concurrency: int, encoding: str = "n
     float
         Seconds; `infra.cost.simulation` knows of more that slows them.
     """
-    return sum(_exposure_seconds(size, encoding) for size in sizes) / concurrency
+    return sum(_taken(size, encoding).seconds for size in sizes) / concurrency
 
 
 @lru_cache(maxsize=100_000)
-def _exposure_seconds(size: int, encoding: str) -> float:
-    return measured().of_size(size, encoding).seconds
+def _taken(size: int, encoding: str) -> Invocation:
+    return measured().of_size(size, encoding)

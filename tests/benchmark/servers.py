@@ -85,13 +85,15 @@ def discarding(exposure: Path, cache: Path, *options: str) -> Iterator[int]:
 
 
 @contextmanager
-def ministack(interpreter: Path) -> Iterator[int]:
-    """MiniStack, installed beside `interpreter`; yields its port."""
-    port = free_port()
+def ministack(
+    interpreter: Path, port: int | None = None, address: str = "127.0.0.1"
+) -> Iterator[int]:
+    """MiniStack, installed beside `interpreter`; yields its port, which is a free one by default."""
+    port = port or free_port()
     folder = tempfile.mkdtemp()
     settings = {
         "GATEWAY_PORT": str(port),
-        "BIND_HOST": "127.0.0.1",
+        "BIND_HOST": address,
         "LAMBDA_EXECUTOR": "local",
         "S3_PERSIST": "1",
         "S3_DATA_DIR": folder,

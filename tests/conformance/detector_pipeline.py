@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from astropy.io import fits
 from jwst.pipeline import Detector1Pipeline
+from metadata import metadata_differences  # beside this file
 from stdatamodels.jwst import datamodels
 
 _NOT_MADE = ("ipc", "refpix", "sirskernel", "reset", "rscd")
@@ -20,15 +21,8 @@ _NOT_MADE = ("ipc", "refpix", "sirskernel", "reset", "rscd")
 _GROUPS = 6
 """Of the dark: no exposure of ours has more."""
 _COMPARED = ("data", "err", "dq", "var_poisson", "var_rnoise")
-_ITS_OWN = (
-    "date",
-    "filename",
-    "ref_file.crds",
-    "calibration_software",
-    "cal_step.dq_init",
-    "cal_logs",
-)
-"""Metadata that need not be equal: times, names, versions, and that the step was skipped here."""
+_ITS_OWN = ("cal_step.dq_init", "cal_logs")
+"""Metadata in which rate images may differ besides: that the step was skipped, and what was logged."""
 
 
 class _Area(NamedTuple):
@@ -45,19 +39,20 @@ class _Area(NamedTuple):
         return self.ysize, self.xsize
 
 
-def rate_differences(case: Path) -> list[str]:
-    """Compare the rate images of one case; returns what differs."""
-    references = _references(case)
+def rate_differences(case: Path, exempt: tuple[str, ...]) -> list[str]:
+    """Compare the rate images of one case, but for some metadata; returns what differs."""
+    references, exempt = _references(case), (*exempt, *_ITS_OWN)
     theirs = _rates(case / "exposure_uncal.fits", references, {})
     found = []
     for how in ({"skip": True}, {}):
         ours = _rates(case / "native.fits", references, how)
         for name, one, other in zip(("rate", "rateints"), ours, theirs, strict=True):
-            found += [f"{name}, {how or 'run again'}: {what}" for what in _differences(one, other)]
+            differences = _differences(one, other, exempt)
+            found += [f"{name}, {how or 'run again'}: {what}" for what in differences]
     return found
 
 
-def _differences(ours: Any, theirs: Any) -> list[str]:
+def _differences(ours: Any, theirs: Any, exempt: tuple[str, ...]) -> list[str]:
     if ours is None or theirs is None:
         return [] if ours is theirs else ["made from one of them only"]
     found = [
@@ -67,12 +62,7 @@ def _differences(ours: Any, theirs: Any) -> list[str]:
     ]
     if not np.isfinite(theirs.data).any() or not (theirs.dq & 1).any():
         found.append("nothing to compare: no slope, or no flag")
-    first, second = (model.to_flat_dict(include_arrays=False) for model in (ours, theirs))
-    for key in sorted(set(first) | set(second)):
-        judged = key.startswith("meta.") and not key.removeprefix("meta.").startswith(_ITS_OWN)
-        if judged and first.get(key) != second.get(key):
-            found.append(f"{key}: {first.get(key)!r} is not {second.get(key)!r}")
-    return found
+    return found + metadata_differences(ours, theirs, exempt)
 
 
 def _rates(path: Path, references: dict[str, str], dq_init: dict[str, Any]) -> tuple[Any, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.__main__ import main
-from infra.backfill import __main__ as targeting
+from infra.backfill import __main__ as command
 from infra.backfill.targets import archive_location, digest_of_list, find
 from infra.campaign import submit as sending
 from infra.demo.local_aws import RAW, LocalAws
@@ -102,7 +102,7 @@ def test_it_says_when_a_queue_would_drop_what_waits_too_long(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(targeting, "_USUAL_SIZE", 10**12)  # for want of a list of millions
+    monkeypatch.setattr(command, "_USUAL_SIZE", 10**12)  # for want of a list of millions
     name, said = tmp_path / "names.txt", {}
     parameters = {"ScienceEncoding": "float32", "BackfillConcurrency": "2"}
     with stack_of_outputs(aws, NAME, QUEUES, **parameters):

@@ -131,10 +131,8 @@ def test_a_server_is_asked_through_crds(server: CrdsServer, place: str, bucket: 
 
 
 def test_the_scheduled_sync_copies_and_verifies(
-    server: CrdsServer, prefix: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    server: CrdsServer, prefix: str, bucket: Bucket
 ) -> None:
-    for name in [name for name in os.environ if name.startswith("CRDS_")]:
-        monkeypatch.delenv(name)
     mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
     said = keep_fresh(mirror, server.url)
     assert (said["operational"], said["masks"], len(said["copied"])) == (CONTEXT, 4, 9)
@@ -152,8 +150,6 @@ def test_another_context_is_announced_once_and_what_changes_with_it(
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for name in [name for name in os.environ if name.startswith("CRDS_")]:
-        monkeypatch.delenv(name)
     mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
     with changed_contexts(aws) as announced:
         keep_fresh(mirror, server.url)
@@ -210,10 +206,8 @@ def changed_contexts(aws: LocalAws) -> Iterator[Callable[[], list[dict[str, Any]
 
 
 def test_the_scheduled_sync_may_do_what_it_does_and_nothing_else(
-    server: CrdsServer, aws: LocalAws, calls: set[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    server: CrdsServer, aws: LocalAws, calls: set[tuple[str, str]]
 ) -> None:
-    for name in [name for name in os.environ if name.startswith("CRDS_")]:
-        monkeypatch.delenv(name)
     client = aws.client("s3")
     client.create_bucket(Bucket="fresh-mirror")
     keep_fresh(Mirror(client, S3Location("fresh-mirror", "")), server.url)

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from infra.mirror.cache import upload_cache
-from tests.benchmark.servers import environment_of_aws, wait_for
+from tests.benchmark.servers import ministack, wait_for
 from tests.bundle.lambda_runtime import runtime
 from tests.conftest import PROJECT
 from tests.products import undated
@@ -45,7 +45,7 @@ def main(*more: str) -> None:
     """Do it; `more` are further options of `sam`."""
     started = time.monotonic()
     os.environ["SAM_CLI_TELEMETRY"] = "0"
-    with nobodys_shell(), tempfile.TemporaryDirectory() as name, _ministack(Path(name)):
+    with nobodys_shell(), tempfile.TemporaryDirectory() as name, _ministack():
         s3 = _filled(Path(name) / "material")
         expected = _by_the_bundle(Path(name), s3)
         tell(started, "the bundle alone: Complete")
@@ -68,21 +68,10 @@ def tell(started: float, what: str) -> None:
     print(f"{time.monotonic() - started:6.1f} s  {what}", flush=True)
 
 
-@contextmanager
-def _ministack(folder: Path) -> Iterator[None]:
+def _ministack() -> AbstractContextManager[int]:
     """MiniStack where the docs have it: reached from containers, too."""
-    program = PROJECT / ".venv-ministack" / "bin" / "ministack"
-    settings = {"GATEWAY_PORT": "4566", "BIND_HOST": "0.0.0.0", "TMPDIR": str(folder)}  # noqa: S104
-    with (folder / "ministack.log").open("wb") as log:
-        process = subprocess.Popen(
-            [str(program)], cwd=folder, env=environment_of_aws(settings), stdout=log, stderr=log
-        )
-    try:
-        wait_for(4566)
-        yield
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
+    interpreter = PROJECT / ".venv-ministack" / "bin" / "python"
+    return ministack(interpreter, 4566, "0.0.0.0")  # noqa: S104
 
 
 def _filled(folder: Path) -> Any:
