@@ -12,13 +12,15 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is, nor mind what the shell says of it.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo test coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
 	@echo "             (make demo FILE=x_uncal.fits CRDS_PATH=crds_cache: your own exposure)"
 	@echo "make test    run the tests"
-	@echo "make lint    check style, types and the template"
+	@echo "make coverage"
+	@echo "             run the tests, and print the lines and branches that no test runs"
+	@echo "make lint    check style, types, imports and the template"
 	@echo "make build   make the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
 	@echo "make lock UPGRADE=1"
@@ -70,10 +72,15 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest
 
+# The tests again, with the lines and branches that none of them runs.
+coverage: .venv/dev
+	$(BIN)/python -m pytest --cov --cov-report=term
+
 lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	@mkdir -p build
 	for template in template.yaml infra/mirror.yaml; do \
 	  transformed=build/$$(basename $$template .yaml).transformed.json && \

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from astropy.io import fits
 from rich.box import SIMPLE
@@ -34,6 +34,9 @@ from infra.look.files import opened
 from infra.look.flags import product_look
 from infra.look.write import write_looks
 from infra.mirror.cache import upload_cache
+
+if TYPE_CHECKING:
+    from aws_lambda_powertools.utilities.typing import LambdaContext
 
 OUTPUT = Path("demo-output")
 INPUTS = OUTPUT / "inputs"
@@ -160,7 +163,8 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
     for path in material.exposures:
         aws.client("s3").upload_file(str(path), RAW, f"2023/03/{path.name}")
         for number, message in enumerate(aws.receive(aws.uploads)):
-            context = LocalContext(f"demo-{number}")
+            # The parts of Lambda's context that the function reads.
+            context = cast("LambdaContext", LocalContext(f"demo-{number}"))
             if lambda_handler(_batch(message), context)["batchItemFailures"]:
                 # SQS would have it attempted again, then move it to the queue that is looked at.
                 lambda_handler(_batch(message, _UNFINISHED), context)
@@ -195,10 +199,10 @@ def download(aws: LocalAws, announcements: list[dict[str, Any]]) -> None:
 
 def _masks_read(announcements: list[dict[str, Any]], cache: Path) -> list[int]:
     """Bytes of masks that each exposure had fetched: each mask once, as a container keeps it."""
-    known: set[str | None] = {None}
+    known = {"N/A"}
     found = []
     for detail in announcements:
-        mask = (detail["reference"] or {}).get("mask")
+        mask = (detail["reference"] or {}).get("mask") or "N/A"
         files = [] if mask in known else (cache / "references").rglob(mask.removeprefix("crds://"))
         known.add(mask)
         found.append(sum(path.stat().st_size for path in files))

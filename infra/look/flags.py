@@ -117,7 +117,7 @@ def _around(image: NDArray[np.uint32], mask: Mask | None, exposure: Exposure) ->
         return None
     whole = mask.dq.copy()
     whole[y : y + ny, x : x + nx] = image
-    return Picture((plane(whole),), whole.shape, (area.xstart, area.ystart), Box(x, y, nx, ny))  # type: ignore[arg-type]
+    return Picture((plane(whole),), whole.shape, (area.xstart, area.ystart), Box(x, y, nx, ny))
 
 
 def _of_exposure(exposure: Exposure) -> Facts:

@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: "argparse._SubParsersAction", name: str, text: str
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
     command.add_argument("mirror", type=S3Location.parse_prefix, help="s3://bucket[/prefix]")

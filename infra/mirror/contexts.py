@@ -83,7 +83,8 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
     ReferenceUnavailable
         If a rule file cannot be had, or cannot be read.
     """
-    mappings, names, rules = Mappings(files), [name], []
+    mappings, names = Mappings(files), [name]
+    rules: list[Rule] = []
     for instrument in mappings.instruments(name):
         if instruments and instrument not in instruments:
             continue

@@ -14,6 +14,7 @@ from handler.event import SOURCE
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 __all__ = ["Chosen", "Depth", "QueuedMessage", "depth", "discard", "messages", "redrive"]
 
@@ -122,12 +123,12 @@ class Depth:
 
 def depth(sqs: "SQSClient", queue: str) -> Depth:
     """Count the messages of a queue, as far as SQS knows."""
-    names = {
+    names: dict[str, QueueAttributeNameType] = {
         "waiting": "ApproximateNumberOfMessages",
         "in_flight": "ApproximateNumberOfMessagesNotVisible",
         "delayed": "ApproximateNumberOfMessagesDelayed",
     }
-    found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*names.values()])["Attributes"]  # type: ignore[list-item]
+    found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*names.values()])["Attributes"]
     return Depth(**{field: int(found.get(name, 0)) for field, name in names.items()})
 
 

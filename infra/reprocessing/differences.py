@@ -56,7 +56,8 @@ class Readout:
         header = {keyword: parameters.get(name) for name, keyword in FITS_KEYWORDS.items()}
         keywords = tuple((k, header[k]) for k in _OF_READOUT if header[k] is not None)
         integrations = shape[0] if kind == Kind.SUPERSTRIPE else 1
-        return cls(keywords, kind, (integrations, 1, *shape[2:]))
+        _, _, ny, nx = shape
+        return cls(keywords, kind, (integrations, 1, ny, nx))
 
     def exposure(self) -> Exposure:
         """Return an exposure that reads out the same."""

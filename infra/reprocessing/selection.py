@@ -170,12 +170,20 @@ class Selection:
         )
         rows = connection.execute(
             "SELECT number, parameters, interval, observed, mask, mask_sha1, planes_sha256, "
-            "expressly, kind, integrations, groups, rows, columns, exposures, size FROM groups"
-        ).fetchall()
+            "expressly, kind, [integrations, groups, rows, columns] AS shape, exposures, "
+            "coalesce(size, 0) AS size FROM groups"
+        )
+        names = [name for name, *_ in rows.description]
+        found = (dict(zip(names, row, strict=True)) for row in rows.fetchall())
         return [
-            Group(number, json.loads(parameters), *texts, tuple(shape), exposures, size or 0)  # type: ignore[arg-type]
-            for number, parameters, *texts, i, g, r, c, exposures, size in rows
-            for shape in ([i, g, r, c],)
+            Group(
+                **{
+                    **row,
+                    "parameters": json.loads(row["parameters"]),
+                    "shape": tuple(row["shape"]),
+                }
+            )
+            for row in found
         ]
 
     def decide(
@@ -199,9 +207,9 @@ class Selection:
         for start in range(0, len(numbers), 1000):
             some = ", ".join(f"({number})" for number in numbers[start : start + 1000])
             connection.execute(f"INSERT INTO picked VALUES {some}")
-        rows = self._rows("input_bucket", "input_key", "output_key")
+        catalogue = self._rows("input_bucket", "input_key", "output_key")
         found = connection.execute(
-            f"SELECT input_bucket, input_key, output_key FROM {rows} AS r "
+            f"SELECT input_bucket, input_key, output_key FROM {catalogue} AS r "
             f"JOIN (SELECT {_KEYS} FROM groups JOIN picked USING (number)) AS g USING ({_KEYS})"
         )
         while rows := found.fetchmany(10_000):

@@ -148,6 +148,6 @@ def int_times(integrations: int) -> NDArray[np.void]:
     """Return the times of each integration, as the INT_TIMES table has them."""
     table = np.zeros(integrations, dtype=_INT_TIMES)
     table["integration_number"] = np.arange(1, integrations + 1)
-    for column in table.dtype.names[1:]:
+    for column in (_INT_TIMES.names or ())[1:]:
         table[column] = 60_000 + np.arange(integrations) / 1e3
     return table
