@@ -66,8 +66,12 @@ help:
 	.venv-checkov/bin/$(PIP) install --group checkov
 	@touch $@
 
+# A CRDS_PATH of the environment is used with FILE only; one of the command line needs FILE.
+OWN_CACHE = $(if $(FILE)$(filter command,$(origin CRDS_PATH)),$(CRDS_PATH))
+quoted = '$(subst ','\'',$(1))'
+
 demo: .venv/demo
-	@$(BIN)/python -m infra.demo $(if $(FILE),--file '$(FILE)' $(if $(CRDS_PATH),--crds-path '$(CRDS_PATH)'))
+	@$(BIN)/python -m infra.demo $(if $(FILE),--file $(call quoted,$(FILE))) $(if $(OWN_CACHE),--crds-path $(call quoted,$(OWN_CACHE)))
 
 test: .venv/dev
 	$(BIN)/python -m pytest
@@ -178,4 +182,5 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-checkov $(ON_TARGET:%=.venv-%) demo-output build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
+	@if [ -d demo-output ]; then echo "demo-output is kept: it may hold files of yours (rm -r demo-output)"; fi

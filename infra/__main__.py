@@ -18,6 +18,7 @@ from importlib import import_module
 from botocore.exceptions import BotoCoreError, ClientError
 
 from core.errors import ReferenceUnavailable, TransientFailure
+from infra.packages import how_to_install
 from infra.terminal import Mistake
 
 COMMANDS = {
@@ -57,6 +58,8 @@ def main(words: list[str]) -> None:
         import_module(f"infra.{COMMANDS[words[0]]}.__main__").main(words[1:])
     except KeyboardInterrupt:
         sys.exit("stopped; what was done stays done, and the same command goes on")
+    except ModuleNotFoundError as exc:
+        sys.exit(f"{words[0]}: {how_to_install(exc)}")
     except _EXPECTED as exc:
         sys.exit(f"{words[0]}: {' '.join(str(exc).split())}")
     finally:

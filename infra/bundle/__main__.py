@@ -17,7 +17,14 @@ _NO_PYTHON = f"There is no Python {PYTHON} on this machine (TARGET_PYTHON can na
 
 
 def main() -> None:
-    """Run one of the commands."""
+    """Run one of the commands; what a person can fix is one line."""
+    try:
+        _run()
+    except FileNotFoundError as exc:
+        sys.exit(f"infra.bundle: {exc}")
+
+
+def _run() -> None:
     parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     making = commands.add_parser("build", help="make the bundle (sam build calls this)")

@@ -13,20 +13,31 @@ PYTHON = "3.13"
 
 
 def target_python() -> Path | None:
-    """Find an interpreter: what TARGET_PYTHON names, on the path, or among pyenv's.
+    """Find an interpreter: what TARGET_PYTHON names, else on the path or among pyenv's.
 
     Returns
     -------
     `pathlib.Path` or None
         The first one that is what it says.
+
+    Raises
+    ------
+    FileNotFoundError
+        If TARGET_PYTHON names something else.
     """
+    named = os.environ.get("TARGET_PYTHON")
+    if named:
+        found = _version(Path(named))
+        if found != PYTHON:
+            what = f"Python {found}" if found else "no Python that runs"
+            raise FileNotFoundError(
+                f"TARGET_PYTHON={named}: {what}, expected Python {PYTHON}; correct or unset it"
+            )
+        return Path(named)
     return next((path for path in _candidates() if _version(path) == PYTHON), None)
 
 
 def _candidates() -> Iterator[Path]:
-    named = os.environ.get("TARGET_PYTHON")
-    if named:
-        yield Path(named)
     on_path = shutil.which(f"python{PYTHON}")
     if on_path:
         yield Path(on_path)

@@ -4,16 +4,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
 import pytest
 from astropy.io import fits
 
+from infra.demo import demo as program
 from infra.demo.local_aws import local_aws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, forget
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -115,3 +117,97 @@ def test_a_shell_that_is_not_empty_does_no_harm(monkeypatch: pytest.MonkeyPatch)
         assert boto3.client("s3").list_buckets()["Buckets"]
         assert "CRDS_CONTEXT" not in os.environ
     assert os.environ["AWS_PROFILE"] == "nobody", "it is the shell's own again"
+
+
+def test_demo_never_deletes_the_users_exposure(tmp_path: Path, sample_cache: Path) -> None:
+    mode = next(mode for mode in MODES if mode.name == "nircam-sub64p")
+    mine = tmp_path / "demo-output" / "inputs" / "mine_uncal.fits"
+    mine.parent.mkdir(parents=True)
+    write_exposure(replace(mode, shape=(1, 1300, *mode.shape[2:])), mine)
+    before = mine.read_bytes()
+    assert len(before) > 10_000_000
+    done = demo(tmp_path, "--file", str(mine), "--crds-path", str(sample_cache))
+    assert done.returncode == 0, done.stderr
+    assert mine.read_bytes() == before
+
+
+def small_demo(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The demo without an exposure of the user's, with one small and one large exposure."""
+    small = next(mode for mode in MODES if mode.name == "nircam-sub64p")
+    large = replace(
+        next(mode for mode in MODES if mode.name == "niriss-ami"), shape=(80, 10, 80, 80)
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(program, "_EXPOSURES", (small, large))
+    monkeypatch.setattr(sys, "argv", ["infra.demo"])
+    with monkeypatch.context() as environment:
+        for name in ("OUTPUT_BUCKET", "LEDGER_URI", "CRDS_MIRROR", "UNFINISHED_QUEUE"):
+            environment.setenv(name, "")
+        for name in ("POWERTOOLS_LOG_LEVEL", "POWERTOOLS_METRICS_DISABLED"):
+            environment.setenv(name, os.environ.get(name, "true"))
+        forget()
+        try:
+            program.main()
+        finally:
+            forget()
+
+
+def test_demo_replaces_no_file_that_it_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small_demo(monkeypatch, tmp_path)
+    assert "1 of 2 in" in capsys.readouterr().out
+    output = tmp_path / "demo-output"
+    (exposure,) = (output / "inputs").iterdir()
+    rules = next((output / "crds_cache" / "mappings" / "jwst").glob("*.pmap"))
+    mine = output / "inputs" / "mine_uncal.fits"
+    for path in (exposure, rules, mine):
+        path.write_bytes(b"changed by the user")
+    small_demo(monkeypatch, tmp_path)
+    for path in (exposure, rules, mine):
+        assert path.read_bytes() == b"changed by the user"
+    told = capsys.readouterr().out
+    assert "pmap: kept as it was" in told
+    assert told.count("kept as it was") == 2, "what is the same again is not spoken of"
+    assert not list(output.glob(".run-*"))
+
+
+def test_interrupted_demo_is_one_line(tmp_path: Path) -> None:
+    code = (
+        "import runpy, os, signal, threading\n"
+        "import infra.demo.demo as demo\n"
+        "demo.generate = lambda *_: os.kill(os.getpid(), signal.SIGINT) or __import__('time').sleep(5)\n"
+        "runpy.run_module('infra.demo', run_name='__main__')"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("demo: interrupted")
+    assert "Traceback" not in done.stderr
+
+
+def made(*words: str, **environment: str) -> str:
+    """What `make` would run."""
+    target = ["make", "--dry-run", "-o", ".venv/demo", "demo", *words]
+    kept = {k: v for k, v in os.environ.items() if k not in {"CRDS_PATH", "FILE", "MAKEFLAGS"}}
+    done = subprocess.run(
+        target, cwd=PROJECT, env={**kept, **environment}, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def test_make_demo_refuses_a_cache_without_a_file() -> None:
+    assert "--crds-path '/mine'" in made("CRDS_PATH=/mine"), "the program refuses it"
+    assert "--file 'x' --crds-path '/mine'" in made("FILE=x", CRDS_PATH="/mine")
+    assert "--crds-path" not in made(CRDS_PATH="/mine"), "the shell's own is no wish for a FILE"
+
+
+def test_make_demo_takes_a_name_with_a_quote() -> None:
+    assert r"--file 'it'\''s_uncal.fits'" in made("FILE=it's_uncal.fits")

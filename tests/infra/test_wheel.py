@@ -1,6 +1,7 @@
 """What ``pip install .`` installs works away from the clone."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from infra.__main__ import COMMANDS
+from infra.packages import OPTIONAL
 from tests.conftest import PROJECT
 
 PYTHON = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
@@ -62,6 +65,60 @@ def test_every_module_in_it_can_be_imported_from_it(installed: Path) -> None:
 def test_its_programs_start(program: str, installed: Path) -> None:
     done = run(installed, "-m", program, "--help")
     assert done.returncode == 0, done.stderr
+
+
+WITHOUT = """
+import sys
+absent = sys.argv[1].split(",")
+class Without:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Without())
+import runpy
+module, sys.argv = sys.argv[2], sys.argv[2:]
+runpy.run_module(module, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_without_the_extras_says_what_to_install(command: str, installed: Path) -> None:
+    done = run(installed, "-c", WITHOUT, "rich,duckdb", "infra", command, "--help")
+    if done.returncode:
+        (line,) = done.stderr.splitlines()
+        assert re.search(rf"^{command}: .*-m pip install '(rich|duckdb)>=", line)
+
+
+@pytest.mark.parametrize(
+    ("command", "package"), [("status", "rich"), ("reprocess", "rich"), ("reprocess", "duckdb")]
+)
+def test_missing_package_of_an_extra_is_named(command: str, package: str, installed: Path) -> None:
+    done = run(installed, "-c", WITHOUT, package, "infra", command, "--help")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"{command}: Python package {package}: not installed")
+
+
+def test_demo_without_its_extra_says_what_to_install(installed: Path) -> None:
+    done = run(installed, "-c", WITHOUT, "moto", "infra.demo")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "moto: not installed" in line
+
+
+def test_missing_package_of_the_function_is_a_traceback(installed: Path) -> None:
+    done = run(installed, "-c", WITHOUT, "numpy", "infra.demo")
+    assert "Traceback" in done.stderr, "an incomplete installation is not a missing extra"
+
+
+def test_optional_packages_are_those_of_the_extras() -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    wanted = {
+        requirement
+        for requirements in project["optional-dependencies"].values()
+        for requirement in requirements
+        if not requirement.startswith(project["name"])
+    }
+    assert set(OPTIONAL.values()) == wanted
 
 
 def test_the_extras_that_it_names_are_those_that_docs_name() -> None:
