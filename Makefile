@@ -12,7 +12,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is, nor mind what the shell says of it.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo test mutation coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -20,6 +20,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make coverage"
 	@echo "             run the tests, and print the lines and branches that no test runs"
+	@echo "make mutation MUTANTS=200 SEED=0 MINUTES=25"
+	@echo "             change core/ and handler/ at random; print the changes that no test notices"
 	@echo "make lint    check style, types, imports and the template"
 	@echo "make build   make the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
@@ -75,6 +77,10 @@ demo: .venv/demo
 
 test: .venv/dev
 	$(BIN)/python -m pytest
+
+# A random sample of small changes of core/ and handler/: which does no test notice?
+mutation: .venv/dev
+	$(BIN)/python -m tests.mutation --mutants $(or $(MUTANTS),200) --seed $(or $(SEED),0) --minutes $(or $(MINUTES),25)
 
 # The tests again, with the lines and branches that none of them runs.
 coverage: .venv/dev
@@ -156,13 +162,11 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-# What an exposure costs, by requests, seconds and bytes on the model of S3, and how far AWS's limits
-# let that go; writes docs/cost.md, infra/cost/measured.json, docs/limits.md and its plot.
+# What an exposure costs, by requests, seconds and bytes on the model of S3; writes docs/cost.md and
+# infra/cost/measured.json.
 cost: .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark.cost
-	$(BIN)/$(PIP) install --group plot
-	$(BIN)/python -m tests.benchmark.limits
 
 # The handler on other S3s than moto's: one over TLS as on AWS, one that is real storage.
 s3-matrix: .venv-localstack/done

@@ -5,7 +5,6 @@ cost      what exposures cost, and how long they take
 listen    have a bucket of yours tell of uploads
 look      pages of flags and masks, to look at
 mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
-probe     whether an S3 keeps the promises that the function relies on
 queues    what waits in the queues: show, redrive, discard
 reprocess which products a new context would make otherwise
 status    a stack at a glance
@@ -27,7 +26,6 @@ COMMANDS = {
     "listen": "listen",
     "look": "look",
     "mirror": "mirror",
-    "probe": "probe",
     "queues": "queues",
     "reprocess": "reprocessing",
     "status": "status",

@@ -3,7 +3,7 @@
 The deployed bundle runs against the model of S3 (tests/model_of_s3), whose speed is what public
 measurements say, with the CPU that Lambda gives (tests.benchmark.cpu). Requests, seconds, bytes
 logged and memory are counted, kept in infra/cost/measured.json, and multiplied by one dated table of
-prices (infra/cost/prices.py). What the limits of AWS make of it: tests.benchmark.limits.
+prices (infra/cost/prices.py). The limits of AWS: docs/limits.md.
 """
 
 import argparse

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from infra.cost.arrivals import PER_DAY
 from infra.cost.invocation import DEFAULT_MEMORY, Invocation, Measured
+from infra.cost.limits import PER_DAY
 from infra.cost.monthly import MONTHLY
 from infra.cost.prices import DATE, PRICES
 

@@ -168,7 +168,7 @@ def test_demo_replaces_no_file_that_it_finds(
         assert path.read_bytes() == b"changed by the user"
     told = capsys.readouterr().out
     assert "pmap: kept as it was" in told
-    assert told.count("kept as it was") == 2, "what is the same again is not spoken of"
+    assert told.count("kept as it was") == 2, told
     assert not list(output.glob(".run-*"))
 
 
