@@ -42,7 +42,7 @@ to {DEFAULT_MEMORY} MB ({DEFAULT_MEMORY}/1769 of one, in periods of 20 ms), and 
 
 ```
 python -m infra cost --exposures 100000 --size 250
-python -m infra cost --stack dq-init --exposures 1000000 --arrive at-once
+python -m infra cost --stack dq-init --exposures 1000000
 ```
 
 How long that takes, and where the limits of AWS are: [limits.md](limits.md).
