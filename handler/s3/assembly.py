@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from io import BytesIO
 
 from core.errors import InputRejected, TransientFailure
 from core.layout import Copied, Layout, Segment
@@ -171,15 +172,16 @@ class Assembly:
                 error = TransientFailure if source is self.source else _BlockFailure
                 raise error(f"{source.location}: was replaced while it was copied")
 
-    def _content(self, part: UploadedPart) -> bytearray:
+    def _content(self, part: UploadedPart) -> bytes:
         """Make the bytes of a part, reading what it needs of the input."""
-        content = bytearray(part.stop - part.start)
-        out, position = memoryview(content), 0
-        for piece in self.layout.pieces(_PIECE, part.start, part.stop):
-            wanted = piece.source
-            read = b""
-            if wanted is not None:
-                read = self.store.read(self.source, wanted.start, wanted.length, InputRejected)
-            piece.render(read, out[position : position + piece.length])
-            position += piece.length
-        return content
+        content = BytesIO(bytes(part.stop - part.start))
+        with content.getbuffer() as out:
+            position = 0
+            for piece in self.layout.pieces(_PIECE, part.start, part.stop):
+                wanted = piece.source
+                read = b""
+                if wanted is not None:
+                    read = self.store.read(self.source, wanted.start, wanted.length, InputRejected)
+                piece.render(read, out[position : position + piece.length])
+                position += piece.length
+        return content.getvalue()  # without a copy: the buffer is of that very length

@@ -15,7 +15,15 @@ from botocore.exceptions import ClientError
 from zlib_ng import zlib_ng
 
 from core.errors import TransientFailure
-from handler.s3.errors import CONFLICTS, NETWORK, code_of, failures_of, is_transient
+from handler.s3.errors import (
+    CONFLICTS,
+    NETWORK,
+    code_of,
+    denial_of,
+    failures_of,
+    is_denied,
+    is_transient,
+)
 from handler.s3.locations import S3Location, version_of
 
 if TYPE_CHECKING:
@@ -39,7 +47,6 @@ log = logging.getLogger(__name__)
 ABSENT: Mapping[str, str] = {"IfNoneMatch": "*"}
 """The condition that nothing is there."""
 
-Content = bytes | bytearray | memoryview
 CompletedPart = dict[str, Any]
 
 
@@ -94,7 +101,7 @@ class Target:
     content_type: str = "application/fits"
 
 
-def put(content: Content, target: Target, store: Sender) -> Written:
+def put(content: bytes, target: Target, store: Sender) -> Written:
     """Write an object in one request.
 
     Raises
@@ -105,7 +112,7 @@ def put(content: Content, target: Target, store: Sender) -> Written:
     with _conflicts(target.location):
         answer = store.client.put_object(
             **target.location.address,
-            Body=bytes(content),
+            Body=content,
             Metadata=target.metadata,
             ContentType=target.content_type,
             ChecksumCRC32=crc32_of([content]),
@@ -133,12 +140,12 @@ class MultipartUpload:
     upload_id: str
     store: Sender
 
-    def put(self, number: int, content: Content) -> CompletedPart:
+    def put(self, number: int, content: bytes) -> CompletedPart:
         """Upload a part; return what the completion must say of it."""
         answer = self.store.client.upload_part(
             **self._address,
             PartNumber=number,
-            Body=content,  # type: ignore[arg-type]  # botocore takes a bytearray
+            Body=content,
             ChecksumCRC32=crc32_of([content]),
         )
         self.store.count(sent=len(content))
@@ -190,7 +197,9 @@ class MultipartUpload:
             log.warning(
                 "%s: upload %s could not be aborted (the bucket's rule for abandoned uploads "
                 "removes it): %s",
-                *(self.target.location, self.upload_id, exc),
+                self.target.location,
+                self.upload_id,
+                denial_of(exc) if isinstance(exc, ClientError) and is_denied(exc) else exc,
             )
 
     @property
@@ -231,7 +240,7 @@ def _conflicts(location: S3Location) -> Iterator[None]:
         raise WriteConflict(f"{location}: {exc}") from exc
 
 
-def crc32_of(pieces: Iterable[Content]) -> str:
+def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:
     """Return the CRC-32 of a content as S3 writes it.
 
     That of Python's own zlib is several times slower than the rest of sending; botocore, which is

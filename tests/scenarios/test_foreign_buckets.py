@@ -7,7 +7,7 @@ from functools import partial
 import boto3
 import pytest
 
-from core.errors import InputRejected
+from core.errors import TransientFailure
 from handler.function import PATIENT
 from handler.s3.requester_pays import agree_to_pay
 from infra.demo.local_aws import LocalAws
@@ -73,18 +73,18 @@ def test_it_is_processed_once(through: Harness, archive: ForeignBucket, exposure
     assert statuses == ["Complete", "Skipped"]
 
 
-def test_what_is_not_there_is_rejected_though_s3_does_not_tell(
+def test_missing_key_of_an_unlisted_bucket_says_so(
     through: Harness, archive: ForeignBucket
 ) -> None:
-    with pytest.raises(InputRejected, match="is not there, or may not be read"):
+    with pytest.raises(TransientFailure, match="without s3:ListBucket, S3 answers 403"):
         through.run_event({"bucket": ARCHIVE, "key": KEY.replace("00001", "00009")})
 
 
-def test_a_version_that_may_not_be_read_is_rejected(
+def test_version_that_may_not_be_read_names_the_action(
     through: Harness, archive: ForeignBucket, exposure: bytes
 ) -> None:
     put(through, exposure)
-    with pytest.raises(InputRejected, match="may not be read"):
+    with pytest.raises(TransientFailure, match="s3:GetObjectVersion, if a version is named"):
         through.run_event({"bucket": ARCHIVE, "key": KEY, "versionId": "x"})
 
 
@@ -94,7 +94,7 @@ def test_the_requester_pays_only_where_that_was_set(
 ) -> None:
     put(through, request.getfixturevalue(size))
     archive.requester_pays = True
-    with pytest.raises(InputRejected, match="may not be read"):
+    with pytest.raises(TransientFailure, match="REQUESTER_PAYS_BUCKETS"):
         through.run_event({"bucket": ARCHIVE, "key": KEY})
     agree_to_pay(through.function.s3, {ARCHIVE})
     assert through.run_event({"bucket": ARCHIVE, "key": KEY})["status"] == "Complete"

@@ -1,24 +1,26 @@
 """Errors of AWS, and the class that tells the caller what to do."""
 
+import re
+
 import pytest
 from botocore import exceptions
 from botocore.exceptions import ClientError
 
 from core.errors import InputRejected, TransientFailure
-from handler.s3.errors import failures_of
+from handler.s3.errors import failures_of, is_denied
 
 
 def error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "as asked"}}, "GetObject")
 
 
-@pytest.mark.parametrize("code", ["404", "NoSuchKey", "403", "AccessDenied", "InvalidObjectState", "InvalidBucketName", "400", "MethodNotAllowed", "301"])  # fmt: skip
+@pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "400", "MethodNotAllowed", "301"])  # fmt: skip
 def test_what_cannot_be_read_is_what_the_caller_names(code: str) -> None:
     with pytest.raises(InputRejected, match="s3://b/k: reading it: "), failures_of("s3://b/k: reading it", InputRejected):  # fmt: skip
         raise error(code)
 
 
-@pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "InvalidRequest"])
+@pytest.mark.parametrize("code", ["NoSuchBucket", "InvalidRequest"])
 def test_a_fault_of_the_deployment_surfaces_as_itself(code: str) -> None:
     with pytest.raises(ClientError), failures_of("s3://b/k: writing it"):
         raise error(code)
@@ -44,3 +46,57 @@ def test_a_parameter_that_boto3_refuses_is_the_requests_fault() -> None:
     refused = exceptions.ParamValidationError(report="Invalid bucket name")
     with pytest.raises(InputRejected, match="Invalid bucket name"), failures_of("x", InputRejected):
         raise refused
+
+
+SAID = (
+    "User: arn:aws-cn:sts::123456789012:assumed-role/dq-init/fn is not authorized to perform: "
+    "{action} on resource: {resource} because no identity-based policy allows the action"
+)
+
+
+@pytest.mark.parametrize(
+    ("action", "resource"),
+    [("s3:GetObject", '"arn:aws-cn:s3:::b/k"'), ("kms:Decrypt", "arn:aws-cn:kms:cn-north-1:1:key/k")],
+)  # fmt: skip
+@pytest.mark.parametrize("unavailable", [InputRejected, None])
+def test_denial_names_what_aws_says(
+    action: str, resource: str, unavailable: type[Exception] | None
+) -> None:
+    message = SAID.format(action=action, resource=resource)
+    denied = ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "GetObject")
+    with pytest.raises(TransientFailure) as caught, failures_of("s3://b/k: reading", unavailable):
+        raise denied
+    text = str(caught.value)
+    role = "arn:aws-cn:sts::123456789012:assumed-role/dq-init/fn"
+    assert text.startswith(f"s3://b/k: reading: {action} on ")
+    assert f"{resource.strip(chr(34))} is denied to {role} (" in text
+    assert is_denied(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "caller"),
+    [
+        ("AWS_LAMBDA_FUNCTION_NAME", "the role of the Lambda function x"),
+        ("AWS_ROLE_ARN", "x"),
+        ("AWS_PROFILE", "the credentials of profile x"),
+    ],
+)
+def test_silent_denial_names_the_environments_role(
+    variable: str, caller: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to HeadObject has no body."""
+    monkeypatch.setenv(variable, "x")
+    denied = ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
+    expected = f"s3://b/k: s3:GetObject is denied to {caller} (HeadObject: 403 Forbidden)"
+    with (
+        pytest.raises(TransientFailure, match=re.escape(expected)) as caught,
+        failures_of("s3://b/k", InputRejected),
+    ):
+        raise denied
+    assert "without s3:ListBucket, S3 answers 403 for a missing object" in str(caught.value)
+
+
+@pytest.mark.parametrize("code", ["KMS.DisabledException", "KMS.NotFoundException"])
+def test_kms_key_that_refuses_is_retried(code: str) -> None:
+    with pytest.raises(TransientFailure, match=f"KMS refuses the key .*{code}"), failures_of("s3://b/k", InputRejected):  # fmt: skip
+        raise error(code)
