@@ -106,6 +106,15 @@ class Draft:
         asked = ObjectSummary(source.bucket, source.key, source.version_id)
         return cls(Findings(request.to_direct(), asked))
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is a result: a product, or a reason to skip it."""
+        return self.findings.output is not None or self.skipped is not None
+
+    def skip(self, reason: str) -> "Draft":
+        """Return the draft of an exposure for which nothing is done."""
+        return replace(self, skipped=reason)
+
     def know(self, **findings: Any) -> "Draft":
         """Return the draft with more findings."""
         return replace(self, findings=replace(self.findings, **findings))
@@ -184,7 +193,10 @@ class Announcer:
             self.ledger.record(draft.product, output.etag, entry, self.store)
 
     def failed(self, draft: Draft, error: Exception) -> ProcessingEvent:
-        """Announce a failure, unless somebody tries again and that may help; note it in any case.
+        """Publish a failure, unless the caller retries and a retry may help; note it in any case.
+
+        A failure whose event was published for the same cause is not published again: a message may
+        be delivered again after that, and a state machine may hand its request to a queue.
 
         Raises
         ------
@@ -195,20 +207,39 @@ class Announcer:
         event = self._event(Status.FAILED, draft, str(error), name)
         is_bug = not isinstance(error, EXPECTED)
         logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
-        self._remember(event, draft.product)
-        if self.attempt.is_retried and not isinstance(error, InputRejected):
-            measure(event, is_announced=False)
-            return event
-        return self._announced(event)
+        return self._publish_failure(event, draft.product, is_final=self._is_final(error))
 
-    def own_failure(self, draft: Draft) -> Failure | None:
-        """Return how the last attempt of the same cause failed, if the ledger knows."""
-        failure = draft.entry.failure
-        return failure if failure and failure.cause == self.attempt.cause else None
+    def _is_final(self, error: Exception) -> bool:
+        return not self.attempt.is_retried or isinstance(error, InputRejected)
+
+    def is_own(self, failure: Failure) -> bool:
+        """Say whether an attempt of the same cause has left a failure."""
+        return failure.cause == self.attempt.cause
 
     def failed_before(self, draft: Draft, failure: Failure) -> ProcessingEvent:
-        """Announce a failure that the last attempt has left in the ledger."""
-        return self._announced(self._event(Status.FAILED, draft, failure.reason, failure.error))
+        """Publish a failure that an attempt has left in the ledger, unless that was done."""
+        event = self._event(Status.FAILED, draft, failure.reason, failure.error)
+        return self._publish_failure(event, draft.product, is_final=True)
+
+    def _publish_failure(
+        self, event: ProcessingEvent, product: S3Location | None, *, is_final: bool
+    ) -> ProcessingEvent:
+        """Publish a failure if it is final, and leave it in the ledger: published, or not yet."""
+        published = is_final and self._is_published(event, product)
+        try:
+            if published or not is_final:
+                measure(event, is_announced=False)
+            else:
+                self._announced(event)
+                published = True
+        finally:  # if the bus is down, the reason must outlive this attempt
+            self._remember(event, product, published)
+        return event
+
+    def _is_published(self, event: ProcessingEvent, product: S3Location | None) -> bool:
+        failure = self.ledger.read(product, self.store).failure if product else None
+        same = failure is not None and (failure.cause, failure.error) == (event.cause, event.error)
+        return failure is not None and same and failure.published
 
     def _event(
         self, status: Status, draft: Draft, reason: str | None = None, error: str | None = None
@@ -229,10 +260,13 @@ class Announcer:
         measure(event)
         return event
 
-    def _remember(self, event: ProcessingEvent, product: S3Location | None) -> None:
+    def _remember(
+        self, event: ProcessingEvent, product: S3Location | None, published: bool
+    ) -> None:
         """Leave the reason in the ledger, beside the last result."""
         if product is None:
             return
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        failure = Failure(event.cause, event.error or "", event.to_detail()["reason"] or "", now)
+        reason = event.to_detail()["reason"] or ""
+        failure = Failure(event.cause, event.error or "", reason, now, published)
         self.ledger.note(product, failure, self.store)

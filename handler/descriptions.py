@@ -1,6 +1,7 @@
 """What the event and the ledger say of what the function has at hand."""
 
 import hashlib
+import logging
 from dataclasses import astuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from handler.event import (
     MnemonicCount,
     ObjectSummary,
 )
-from handler.ledger import CatalogueRow
+from handler.ledger import CatalogueRow, is_usable
 from handler.references.parameters import Value, known_parameters
 from handler.s3.objects import StoredObject
 
@@ -26,6 +27,10 @@ __all__ = [
     "planes_summary",
 ]
 
+log = logging.getLogger(__name__)
+
+_LARGEST_PIXEL = 2**31
+"""Keywords of a window that are larger are no pixels; the catalogue has 32 bits for them."""
 _LONGEST_KEYWORD = 128
 """Characters of a keyword's value; FITS allows longer ones, no exposure has them."""
 
@@ -54,7 +59,9 @@ def exposure_summary(exposure: Exposure) -> ExposureSummary:
     )
 
 
-def planes_summary(exposure: Exposure, dq: NDArray[np.uint32]) -> tuple[FlagSummary, CatalogueRow]:
+def planes_summary(
+    exposure: Exposure, dq: NDArray[np.uint32], pinned: bool
+) -> tuple[FlagSummary, CatalogueRow]:
     """Count the flags of a product, and say what its planes depend on.
 
     Parameters
@@ -63,10 +70,12 @@ def planes_summary(exposure: Exposure, dq: NDArray[np.uint32]) -> tuple[FlagSumm
         The exposure, or its product, whose headers say the same.
     dq : ndarray of uint32
         The data-quality image of the product.
+    pinned : bool
+        Whether the product is pinned.
     """
     indices, flags = flagged_pixels(dq)
     digest = _digest(dq.shape, indices, flags)
-    row = CatalogueRow(_parameters(exposure), _window(exposure), digest)
+    row = CatalogueRow(_parameters(exposure), _window(exposure), digest, pinned)
     return _flag_summary(flags, dq.size), row
 
 
@@ -97,12 +106,22 @@ def _window(exposure: Exposure) -> tuple[int, int, int, int] | None:
         subarray = exposure.subarray
     except InputRejected:
         return None
-    return None if subarray is None else astuple(subarray)
+    if subarray is None or max(map(abs, astuple(subarray))) >= _LARGEST_PIXEL:
+        return None
+    return astuple(subarray)
 
 
 def _parameters(exposure: Exposure) -> dict[str, Value]:
-    """What the rules for MASK may match on, of bounded length."""
+    """What the rules for MASK may match on, of bounded length; unusable values are left out.
+
+    A selection then takes the keyword for UNDEFINED, as it does one that the exposure lacks.
+    """
+    values = known_parameters(exposure.header)
+    unusable = {name: value for name, value in values.items() if not is_usable(value)}
+    for name, value in unusable.items():
+        log.warning("%s: %s is %.80r, left out of the ledger", exposure.name, name, value)
     return {
         name: value[:_LONGEST_KEYWORD] if isinstance(value, str) else value
-        for name, value in known_parameters(exposure.header).items()
+        for name, value in values.items()
+        if name not in unusable
     }

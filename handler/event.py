@@ -209,7 +209,7 @@ class ProcessingEvent:
             "schemaVersion": SCHEMA_VERSION,
             "id": self.id,
             "status": self.status.value,
-            "reason": self.reason[:_LONGEST_REASON] if self.reason else None,
+            "reason": self.reason and _text(self.reason)[:_LONGEST_REASON],
             "error": self.error,
             "cause": self.cause,
             **_plain(self.findings),
@@ -242,6 +242,11 @@ class ProcessingEvent:
             ),
             function=Usage(**_fields(Usage, detail["function"])),
         )
+
+
+def _text(reason: str) -> str:
+    """Escape lone surrogates: EventBridge refuses them, and they may come in names from outside."""
+    return reason.encode(errors="backslashreplace").decode()
 
 
 def _counts(by_mnemonic: Mapping[str, Any]) -> dict[str, MnemonicCount]:

@@ -19,6 +19,7 @@ __all__ = [
     "describe_user_dq",
     "existing_image",
     "is_asked_for",
+    "is_current",
     "read_exposure",
     "read_product",
     "read_user_dq",
@@ -47,6 +48,20 @@ def is_asked_for(request: ExposureRequest, source: StoredObject) -> bool:
     version = request.source.version_id
     same_version = version is None or version == (source.version_id or _NO_VERSION)
     return same_version and request.etag in {None, source.etag.strip('"')}
+
+
+def is_current(source: StoredObject, store: ObjectStore) -> bool:
+    """Say whether a version is the current one of its object.
+
+    Raises
+    ------
+    TransientFailure
+        If S3 cannot be reached.
+    """
+    if source.location.version_id is None:  # found without naming a version
+        return True
+    now = store.find(S3Location(source.location.bucket, source.location.key))
+    return now is not None and now.version_id == source.version_id
 
 
 def read_exposure(source: StoredObject, store: ObjectStore) -> Exposure:

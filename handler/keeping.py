@@ -38,7 +38,8 @@ def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str)
     if previous is not None:
         return replace(draft, previous=previous)
     exposure, image = read_product(product, announcer.store)
-    flags, row = planes_summary(exposure, image)
+    provenance = Provenance.from_metadata(product.metadata)
+    flags, row = planes_summary(exposure, image, pinned=bool(provenance and provenance.pinned))
     return replace(draft.know(exposure=exposure_summary(exposure), flags=flags), row=row)
 
 

@@ -12,6 +12,7 @@ fails an exposure.
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
@@ -26,13 +27,16 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore, StoredObject
 from handler.s3.upload import Target, WriteConflict, put, unchanged
 
-__all__ = ["CatalogueRow", "Entry", "Failure", "Ledger"]
+__all__ = ["CatalogueRow", "Entry", "Failure", "Ledger", "is_usable"]
 
 log = logging.getLogger(__name__)
 
 _LARGEST_ENTRY = 256 * 1024
 _CONFLICTS = 3
 """How often an entry is tried to be written that others write at the same time."""
+_LARGEST_INTEGER = 2**63
+_PINNING = frozenset({"mask", "userSuppliedDq"})
+"""Fields of a request that pin its product."""
 _DIFFICULTIES = (TransientFailure, WriteConflict, ClientError, *NETWORK)
 
 
@@ -48,11 +52,36 @@ class CatalogueRow:
         SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2; None where the exposure does not say.
     planes_sha256 : str
         Of the data-quality image: its shape, which pixels are flagged, and how (big-endian uint32).
+    pinned : bool
+        Whether the request named the mask or user DQ (`handler.provenance.Provenance.pinned`).
     """
 
     parameters: Mapping[str, str | int | float | bool]
     window: tuple[int, int, int, int] | None
     planes_sha256: str
+    pinned: bool = False
+
+    @classmethod
+    def from_plain(cls, row: Mapping[str, Any], request: Mapping[str, Any]) -> "CatalogueRow":
+        """Read a row; one without ``pinned`` is pinned if the recorded request says so."""
+        known = _known(cls, row)
+        parameters = {name: value for name, value in row["parameters"].items() if is_usable(value)}
+        pinned = bool(row.get("pinned", not _PINNING.isdisjoint(request)))
+        return cls(**{**known, "parameters": parameters, "pinned": pinned})
+
+
+def is_usable(value: object) -> bool:
+    """Say whether a keyword's value can be written as JSON and searched by later.
+
+    Floats must be finite, integers fit 64 bits, and text have printable characters only.
+    """
+    if isinstance(value, bool):
+        return True
+    if isinstance(value, int):
+        return abs(value) < _LARGEST_INTEGER
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) and value.isprintable()
 
 
 @dataclass(frozen=True)
@@ -67,12 +96,15 @@ class Failure:
         Class of the exception, and its message.
     at : str
         ISO 8601, UTC.
+    published : bool
+        Whether its event is on the bus.
     """
 
     cause: str
     error: str
     reason: str
     at: str
+    published: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +135,7 @@ class Entry:
             "catalogue": self.catalogue and asdict(self.catalogue),
             "failure": self.failure and asdict(self.failure),
         }
-        return json.dumps(content).encode()
+        return json.dumps(content, allow_nan=False).encode()
 
     @classmethod
     def from_json(cls, content: bytes, stored: StoredObject) -> "Entry":
@@ -113,7 +145,7 @@ class Entry:
             result, row, failure = (data[name] for name in ("result", "catalogue", "failure"))
             return cls(
                 result and ProcessingEvent.from_detail(result),
-                row and CatalogueRow(**_known(CatalogueRow, row)),
+                row and CatalogueRow.from_plain(row, (result or {}).get("request") or {}),
                 failure and Failure(**_known(Failure, failure)),
                 stored,
             )
@@ -214,4 +246,4 @@ class Ledger:
 
 
 def _known(part: Any, data: Mapping[str, Any]) -> dict[str, Any]:
-    return {field.name: data[field.name] for field in fields(part)}
+    return {field.name: data[field.name] for field in fields(part) if field.name in data}

@@ -1,104 +1,167 @@
-"""One exposure, start to finish.
+"""One exposure, start to finish: plan (reads only), build, publish.
 
-What becomes known is noted step by step, so that a failure is announced with all that was known by
-then. Announcing comes after: a bus that is down is no failure of the exposure.
+Everything known so far is kept in a `Job`, so that a failure is published with it. Publishing comes
+last: a bus that is down does not make the exposure fail.
 """
 
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from handler.announcements import Announcer, Draft
 from handler.descriptions import exposure_summary, object_summary, planes_summary
 from handler.event import ProcessingEvent, ReferenceSummary
 from handler.existing import Action, action_for, target_for
 from handler.function import Function
-from handler.inputs import describe_source, describe_user_dq, is_asked_for, read_exposure
+from handler.inputs import (
+    describe_source,
+    describe_user_dq,
+    is_asked_for,
+    is_current,
+    read_exposure,
+)
 from handler.keeping import keep
 from handler.making import Recipe, make
 from handler.provenance import Provenance
 from handler.requests import Attempt, ExposureRequest
+from handler.s3.objects import StoredObject
 
-__all__ = ["process"]
+__all__ = ["Job", "plan", "process"]
+
+
+@dataclass
+class Job:
+    """One exposure on its way.
+
+    Attributes
+    ----------
+    request : `~handler.requests.ExposureRequest`
+        The request.
+    announcer : `~handler.announcements.Announcer`
+        Publishes the result.
+    draft : `~handler.announcements.Draft`
+        Everything known so far.
+    existing : `~handler.s3.objects.StoredObject` or None
+        The object at the product's key.
+    recipe : `~handler.making.Recipe` or None
+        The product to build; None if nothing is to be built.
+    """
+
+    request: ExposureRequest
+    announcer: Announcer
+    draft: Draft
+    existing: StoredObject | None = None
+    recipe: Recipe | None = None
+
+    def know(self, draft: Draft) -> None:
+        """Keep what has become known, for the event and for every line of the log."""
+        self.draft = draft
+        self.announcer.note(draft)
 
 
 def process(request: ExposureRequest, function: Function, attempt: Attempt) -> ProcessingEvent:
-    """Run the step on one exposure, write its product and announce how it ended.
+    """Run the step on one exposure, write its product and publish the result.
 
     Parameters
     ----------
     request : `~handler.requests.ExposureRequest`
-        What to process.
+        The request.
     function : `~handler.function.Function`
-        What to work with.
+        Settings and services.
     attempt : `~handler.requests.Attempt`
-        Who asks.
+        The caller.
 
     Returns
     -------
     `~handler.event.ProcessingEvent`
-        How it ended.
+        The result.
 
     Raises
     ------
     InputRejected, ReferenceUnavailable, TransientFailure
-        What the caller should do next; whatever else is raised is a bug. A failure is announced
-        unless the attempt is retried and that may help.
+        What the caller should do next; whatever else is raised is a bug. A failure is published
+        unless the caller retries and a retry may help.
     """
     announcer = function.announcer(attempt)
-    draft = Draft.of(request)
+    job = Job(request, announcer, Draft.of(request))
     try:
-        for draft in _steps(draft, request, function, announcer):  # noqa: B020
-            announcer.note(draft)
+        plan(job, function)
+        if job.recipe is not None:
+            _build(job, job.recipe, function)
     except Exception as exc:
-        announcer.failed(draft, exc)
+        announcer.failed(job.draft, exc)
         raise
-    return announcer.conclude(draft)
+    return announcer.conclude(job.draft)
 
 
-def _steps(
-    draft: Draft, request: ExposureRequest, function: Function, announcer: Announcer
-) -> Iterator[Draft]:
-    """Do the work, yielding what is known after each step."""
-    settings, store = function.settings, announcer.store
-    yield draft
+def plan(job: Job, function: Function) -> None:
+    """Find out what the request asks for, and what is there already; read only.
+
+    Parameters
+    ----------
+    job : `Job`
+        The exposure; its recipe is set if a product is to be built.
+    function : `~handler.function.Function`
+        Settings and services.
+
+    Raises
+    ------
+    InputRejected, ReferenceUnavailable, TransientFailure
+        If the product cannot be built, or not now.
+    """
+    settings, store, request = function.settings, job.announcer.store, job.request
+    job.know(job.draft)
     product = request.target(settings.output_bucket, settings.output_prefix)
-    # The order matters: should the exposure be replaced after this, so is what is found here, and
-    # writing the product fails rather than undo what was made of the newer exposure.
-    yield (draft := replace(draft, product=product))
-    existing = store.find(product)
+    # The order matters: if the exposure is replaced after this, so is the product that is found
+    # here, and writing fails rather than undo what was built from the newer exposure.
+    job.know(replace(job.draft, product=product))
+    job.existing = existing = store.find(product)
     source = describe_source(request, store)
-    yield (draft := draft.know(input=object_summary(source)))
+    job.know(job.draft.know(input=object_summary(source)))
     if not is_asked_for(request, source):
-        yield replace(draft, skipped=f"superseded: {request.source} has been replaced since")
+        job.know(job.draft.skip(f"superseded: {request.source} has been replaced since"))
         return
 
     exposure = read_exposure(source, store)
-    yield (draft := draft.know(exposure=exposure_summary(exposure)))
+    job.know(job.draft.know(exposure=exposure_summary(exposure)))
     context = request.context or settings.context
     reference = function.references.resolve(exposure, context, request.mask, store)
     named = (reference.label, reference.sha1, reference.context)
     summary = ReferenceSummary(*named, str(settings.mirror), reference.warning)
-    yield (draft := draft.know(reference=replace(summary, sha1=reference.sha1 or None)))
+    job.know(job.draft.know(reference=replace(summary, sha1=reference.sha1 or None)))
 
     user_dq = describe_user_dq(request.user_dq, store)
-    cause = announcer.attempt.cause
-    provenance = Provenance.of(source, named, user_dq, settings.encoding, cause)
-    action = action_for(existing, provenance, request.on_existing)
+    cause = job.announcer.attempt.cause
+    provenance = Provenance.of(source, named, user_dq, settings.encoding, cause, request.pins)
+    action = action_for(
+        existing, provenance, request.on_existing, lambda: is_current(source, store)
+    )
     if existing is not None:  # so is its entry, most probably
-        draft = replace(draft, entry=function.ledger.read(product, store))
+        job.know(replace(job.draft, entry=function.ledger.read(product, store)))
     match action:
         case Action.SUPERSEDED:
-            yield replace(draft, skipped=f"superseded: {product} is of a newer version")
+            job.know(job.draft.skip(f"superseded: {product} is of a newer version"))
+        case Action.PINNED:
+            job.know(job.draft.skip(_pinned(product, existing)))
         case Action.KEEP if existing is not None:
-            yield keep(draft, existing, announcer, str(settings.mirror))
+            job.know(keep(job.draft, existing, job.announcer, str(settings.mirror)))
         case _:
             target = target_for(product, existing, provenance)
-            recipe = Recipe(exposure, source, user_dq, reference, provenance, target)
-            yield _made(draft, recipe, function, announcer)
+            job.recipe = Recipe(exposure, source, user_dq, reference, provenance, target)
 
 
-def _made(draft: Draft, recipe: Recipe, function: Function, announcer: Announcer) -> Draft:
-    """Make the product, and say what it is."""
-    product, image = make(recipe, function.references, function.blocks, announcer.store)
-    flags, row = planes_summary(recipe.exposure, image)
-    return replace(draft.know(output=object_summary(product), flags=flags), row=row)
+def _pinned(product: object, existing: StoredObject | None) -> str:
+    """Say why a pinned product is left alone."""
+    made = Provenance.from_metadata(existing.metadata) if existing else None
+    mask = made.mask if made else "?"
+    with_dq = " and user-supplied DQ" if made and made.user_dq_etag else ""
+    return (
+        f"pinned: {product} was built by a request that named its mask or user-supplied DQ "
+        f"(mask {mask}{with_dq}); onExisting=replace replaces it"
+    )
+
+
+def _build(job: Job, recipe: Recipe, function: Function) -> None:
+    """Build and write the product."""
+    product, image = make(recipe, function.references, function.blocks, job.announcer.store)
+    flags, row = planes_summary(recipe.exposure, image, recipe.provenance.pinned)
+    draft = job.draft.know(output=object_summary(product), flags=flags)
+    job.know(replace(draft, row=row))

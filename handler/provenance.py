@@ -34,6 +34,8 @@ class Provenance:
         Of the user-supplied DQ; empty where there is none.
     science_encoding, software_version : str
         How the science pixels are written, and by what.
+    pinned : bool
+        Whether the request named the mask or user DQ: events and jobs leave such a product alone.
     crds_context : str
         The context that chose the mask; another may choose the same.
     input_modified : str
@@ -51,6 +53,7 @@ class Provenance:
     user_dq_etag: str
     science_encoding: str
     software_version: str
+    pinned: bool
     crds_context: str = field(compare=False)
     input_modified: str = field(compare=False)
     cause: str = field(compare=False)
@@ -63,6 +66,7 @@ class Provenance:
         user_dq: StoredObject | None,
         encoding: Encoding,
         cause: str,
+        pinned: bool = False,
     ) -> "Provenance":
         """Say what a product is going to be made from.
 
@@ -78,6 +82,8 @@ class Provenance:
             How the science pixels are written.
         cause : str
             Who asks.
+        pinned : bool
+            Whether the request named the mask or user DQ.
         """
         label, sha1, context = reference
         return cls(
@@ -90,6 +96,7 @@ class Provenance:
             user_dq_etag=user_dq.etag.strip('"') if user_dq else "",
             science_encoding=encoding.value,
             software_version=__version__,
+            pinned=pinned,
             crds_context=context,
             input_modified=source.last_modified or "",
             cause=shortened(cause),
@@ -104,23 +111,35 @@ class Provenance:
         if not {"input-bucket", "input-key", "software-version"} <= metadata.keys():
             return None
         names = (field.name for field in fields(cls))
-        return cls(**{name: unquote(metadata.get(name.replace("_", "-"), "")) for name in names})
+        values = {name: unquote(metadata.get(name.replace("_", "-"), "")) for name in names}
+        pinned = _is_pinned(values.pop("pinned"), values)
+        return cls(**values, pinned=pinned)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the product's metadata."""
-        return {
-            name.replace("_", "-"): quote(value, safe=_PLAIN)
-            for name, value in asdict(self).items()
-        }
+        values = {**asdict(self), "pinned": "true" if self.pinned else "false"}
+        return {name.replace("_", "-"): quote(v, safe=_PLAIN) for name, v in values.items()}
 
     def is_of_input(self, bucket: str, key: str) -> bool:
         """Say whether the product is one of an exposure, in whatever version."""
         return (self.input_bucket, self.input_key) == (bucket, shortened(key))
 
+    def is_of_version(self, other: "Provenance") -> bool:
+        """Say whether two products of one exposure are of the same version of it."""
+        own = (self.input_version, self.input_etag)
+        return own == (other.input_version, other.input_etag)
+
     @property
     def input_uri(self) -> str:
         """Where the exposure lies."""
         return f"s3://{self.input_bucket}/{self.input_key}"
+
+
+def _is_pinned(pinned: str, values: Mapping[str, str]) -> bool:
+    """Read ``pinned``; releases before it wrote such a mask's own URI, and the user DQ's ETag."""
+    if pinned:
+        return pinned == "true"
+    return values["mask"].startswith("s3://") or bool(values["user_dq_etag"])
 
 
 def shortened(text: str) -> str:

@@ -4,12 +4,13 @@ What arrives                                       what it looks like
 an S3 notification                                 {"Records": [{"eventSource": "aws:s3", ...}]}
 an EventBridge event                               {"source": "aws.s3", "detail-type": ..., ...}
 a direct request (Step Functions, CLI, sam local)  {"bucket": ..., "key": ..., ...}
-a processing event of ours that says Failed        {"source": "jwst.dq_init", "detail": ...}
+a processing event of ours                         {"source": "jwst.dq_init", "detail": ...}
 
 The body of each message of an SQS batch is one of these, as JSON. S3 notifications encode keys as
 forms do (a blank is ``+``); EventBridge and direct requests carry them as they are. A failure that
-comes back (an operator has sent it from the queue of failures) asks for the same once more. The
-message that S3 sends to test a notification asks for nothing.
+comes back (an operator has sent it from the queue of failures) asks for the same once more; any
+other result is one that EventBridge could not deliver, and is published again. The message that S3
+sends to test a notification asks for nothing.
 """
 
 import json
@@ -22,10 +23,18 @@ from urllib.parse import unquote_plus
 
 from core.errors import InputRejected
 from core.product import NO_MASK, product_name
-from handler.event import SOURCE
+from handler.event import SOURCE, ProcessingEvent, Status
 from handler.s3.locations import S3Location
 
-__all__ = ["Attempt", "ExposureRequest", "OnExisting", "decode", "read_request", "split"]
+__all__ = [
+    "Attempt",
+    "ExposureRequest",
+    "OnExisting",
+    "decode",
+    "read_request",
+    "split",
+    "undelivered",
+]
 
 Event = Mapping[str, Any]
 
@@ -132,6 +141,11 @@ class ExposureRequest:
             is_look=_flag(event, "look"),
         )
 
+    @property
+    def pins(self) -> bool:
+        """Whether it names the mask or user DQ, so that only ``replace`` rebuilds its product."""
+        return self.mask is not None or self.user_dq is not None
+
     def to_direct(self) -> dict[str, str]:
         """Return the direct request that asks for the same; what was not said is left out."""
         fields = {
@@ -233,6 +247,26 @@ def _asks(record: object) -> bool:
     if not isinstance(record, dict) or "eventName" not in record:
         return True
     return str(record["eventName"]).startswith("ObjectCreated:")
+
+
+def undelivered(event: object) -> ProcessingEvent | None:
+    """Return a result of ours that EventBridge could not deliver, to be published as it was.
+
+    None for everything else; a failure is a request, see `read_request`.
+
+    Raises
+    ------
+    InputRejected
+        If it is a processing event, and not readable.
+    """
+    if not isinstance(event, dict) or event.get("source") != SOURCE:
+        return None
+    try:
+        if event["detail"]["status"] == Status.FAILED:
+            return None
+        return ProcessingEvent.from_detail(event["detail"])
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise InputRejected(f"processing event: {exc!r}, expected a whole detail") from exc
 
 
 def read_request(event: object) -> ExposureRequest:

@@ -1,93 +1,84 @@
-"""A request whose every attempt failed: what is there is looked at, and nothing is made.
+"""Report on a request whose attempts are over: read what is there, build nothing.
 
-what is found                                          what is announced
-the exposure was replaced                              Skipped
-the product that was asked for, whoever has made it    Complete, as if it had been made just now
-anything else                                          Failed, as the last attempt noted it
+what is found                                            what is published
+the product that was asked for, whoever built it         Complete, as if it had been built just now
+a product or exposure that makes the request needless    Skipped
+anything else                                            Failed, with the last reason
 
-So nobody counts attempts, and nobody is declared dead who is not: an attempt that was killed after
-the product was written has succeeded.
+Nothing counts attempts: an attempt that was killed after it wrote the product has succeeded.
 """
 
 from dataclasses import replace
 
-from core.errors import TransientFailure
-from handler.announcements import Announcer, Draft
-from handler.descriptions import object_summary
+from core.errors import InputRejected, TransientFailure
+from handler.announcements import Draft
 from handler.event import ProcessingEvent
-from handler.existing import Action, action_for
 from handler.function import Function
-from handler.inputs import describe_source, describe_user_dq, is_asked_for, read_exposure
 from handler.keeping import keep
+from handler.process import Job, plan
 from handler.provenance import Provenance, shortened
 from handler.requests import Attempt, ExposureRequest
+from handler.s3.errors import is_denied
 
 __all__ = ["look"]
 
 
 def look(request: ExposureRequest, function: Function, attempt: Attempt) -> ProcessingEvent:
-    """Announce how a request ended whose attempts are over.
+    """Publish the result of a request whose attempts are over.
 
     Parameters are those of `handler.process.process`.
 
     Returns
     -------
     `~handler.event.ProcessingEvent`
-        How it ended.
+        The result.
 
     Raises
     ------
     TransientFailure
-        If S3 or EventBridge cannot be reached: look again later.
+        If S3 or EventBridge cannot be reached: report again later.
     """
     announcer = function.announcer(replace(attempt, is_retried=False))
-    draft = Draft.of(request)
+    job = Job(request, announcer, Draft.of(request))
     try:
-        settings = function.settings
-        product = request.target(settings.output_bucket, settings.output_prefix)
-        entry = function.ledger.read(product, announcer.store)
-        draft = replace(draft, product=product, entry=entry)
-        answer = _answer(draft, request, function, announcer)
-    except TransientFailure:
-        raise
+        if not _is_own_product(job, function):
+            plan(job, function)
+    except TransientFailure as exc:
+        # A denied permission lasts until an operator has read of it, so it is published.
+        if not is_denied(exc):
+            raise
+        return _failed(job, exc)
     except Exception as exc:
-        return _failed(draft, announcer, exc)
-    return _failed(draft, announcer) if answer is None else announcer.conclude(answer)
+        return _failed(job, exc)
+    if job.draft.is_settled:
+        return announcer.conclude(job.draft)
+    return _failed(job)
 
 
-def _answer(
-    draft: Draft, request: ExposureRequest, function: Function, announcer: Announcer
-) -> Draft | None:
-    """What is to be announced, unless the request has failed."""
-    store, mirror = announcer.store, str(function.settings.mirror)
-    existing = store.find(draft.product) if draft.product else None
+def _is_own_product(job: Job, function: Function) -> bool:
+    """Keep the product that an attempt of the same cause has written."""
+    settings, store = function.settings, job.announcer.store
+    product = job.request.target(settings.output_bucket, settings.output_prefix)
+    entry = function.ledger.read(product, store)
+    job.know(replace(job.draft, product=product, entry=entry))
+    existing = store.find(product)
     found = Provenance.from_metadata(existing.metadata) if existing else None
-    if existing and found and found.cause == shortened(announcer.attempt.cause):
-        return keep(draft, existing, announcer, mirror)
-    source = describe_source(request, store)
-    draft = draft.know(input=object_summary(source))
-    if not is_asked_for(request, source):
-        return replace(draft, skipped=f"superseded: {request.source} has been replaced since")
-    if existing is None:
-        return None
-    exposure = read_exposure(source, store)
-    context = request.context or function.settings.context
-    reference = function.references.resolve(exposure, context, request.mask, store)
-    wanted = Provenance.of(
-        source,
-        (reference.label, reference.sha1, reference.context),
-        describe_user_dq(request.user_dq, store),
-        function.settings.encoding,
-        announcer.attempt.cause,
-    )
-    is_answer = action_for(existing, wanted, request.on_existing) is Action.KEEP
-    return keep(draft, existing, announcer, mirror) if is_answer else None
+    if not existing or not found or found.cause != shortened(job.announcer.attempt.cause):
+        return False
+    job.know(keep(job.draft, existing, job.announcer, str(settings.mirror)))
+    return True
 
 
-def _failed(draft: Draft, announcer: Announcer, error: Exception | None = None) -> ProcessingEvent:
-    """Announce the last attempt's reason; where it left none, what looking came upon."""
-    failure = announcer.own_failure(draft)
-    if failure is not None:
-        return announcer.failed_before(draft, failure)
-    reason = f"{draft.product}: no attempt came to its end or left a reason (time-out, memory)"
-    return announcer.failed(draft, error or TransientFailure(reason))
+def _failed(job: Job, error: Exception | None = None) -> ProcessingEvent:
+    """Publish the last reason: of the request itself, of this report, or of another request.
+
+    The ledger has room for one reason: two requests for one exposure replace each other's. Another
+    request may be rejected for a fault of its own, such as onExisting=error.
+    """
+    failure = job.draft.entry.failure
+    is_own = failure is not None and job.announcer.is_own(failure)
+    is_shared = failure is not None and error is None and failure.error != InputRejected.__name__
+    if failure is not None and (is_own or is_shared):
+        return job.announcer.failed_before(job.draft, failure)
+    reason = f"{job.draft.product}: no attempt ended or left a reason (timeout, memory)"
+    return job.announcer.failed(job.draft, error or TransientFailure(reason))

@@ -101,18 +101,23 @@ class References:
         """
         if isinstance(mask, S3Location):
             requested, sha1 = self.masks.load_object(mask, store)
-            name = self.rules.context_name(context)
+            name = self._context(context)
             warning = _misfit(requested, exposure)
             if warning:
                 log.warning("%s", warning)
             return Reference(name, str(mask), sha1, requested=requested, warning=warning)
         if mask == NO_MASK:
-            return Reference(self.rules.context_name(context))
+            return Reference(self._context(context))
         best = self.rules.best_reference(exposure.keywords, context)
         if best.mask is None or best.digest is None:
             return Reference(best.context)
         label, sha1 = f"crds://{best.mask}", best.digest.sha1
         return Reference(best.context, label, sha1, best.mask, best.digest)
+
+    def _context(self, context: str) -> str:
+        """Return the name of a context that the mirror holds: CRDS_CTX names it."""
+        self.rules.prepare(context)
+        return self.rules.context_name(context)
 
     def load(self, reference: Reference, exposure: Exposure, store: ObjectStore) -> Mask | None:
         """Return the mask itself; None where none applies.

@@ -46,7 +46,7 @@ def test_another_context_cause_or_time_makes_no_other_product() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["input_bucket", "input_key", "input_etag", "input_version", "mask", "mask_sha1", "user_dq_etag", "science_encoding", "software_version"],
+    ["pinned", "input_bucket", "input_key", "input_etag", "input_version", "mask", "mask_sha1", "user_dq_etag", "science_encoding", "software_version"],
 )  # fmt: skip
 def test_whatever_the_product_is_made_from_makes_another(name: str) -> None:
     assert replace(provenance(), **{name: "other"}) != provenance()
@@ -66,6 +66,27 @@ def test_what_an_earlier_release_did_not_write_makes_it_another_product() -> Non
     assert earlier is not None
     assert earlier != provenance()
     assert earlier.is_of_input("raw", "2023/a_uncal.fits")
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_pin_survives_in_metadata(pinned: bool) -> None:
+    metadata = replace(provenance(), pinned=pinned).to_metadata()
+    assert metadata["pinned"] == str(pinned).lower()
+    read = Provenance.from_metadata(metadata)
+    assert read is not None
+    assert read.pinned is pinned
+
+
+@pytest.mark.parametrize(
+    ("changed", "pinned"),
+    [({}, False), ({"mask": "s3://b/mine.fits"}, True), ({"user-dq-etag": "e"}, True), ({"mask": "N/A"}, False)],
+)  # fmt: skip
+def test_pin_of_an_earlier_release_is_derived(changed: dict[str, str], pinned: bool) -> None:
+    metadata = {**provenance().to_metadata(), **changed}
+    del metadata["pinned"]
+    read = Provenance.from_metadata(metadata)
+    assert read is not None
+    assert read.pinned is pinned
 
 
 def test_long_texts_are_told_apart_by_their_digest() -> None:
