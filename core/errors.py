@@ -5,7 +5,6 @@ Anything that is none of these is a bug and surfaces as itself.
 
 __all__ = [
     "EXPECTED",
-    "FailureAnnounced",
     "InputRejected",
     "ReferenceUnavailable",
     "TransientFailure",
@@ -33,10 +32,6 @@ class TransientFailure(Exception):
 
     Raised for throttling, time-outs and conflicts that resolve themselves.
     """
-
-
-class FailureAnnounced(Exception):
-    """A look found that a request has failed, and has announced it: there is nothing left to do."""
 
 
 EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)

@@ -21,14 +21,14 @@ from typing import Any
 import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
-from core.errors import FailureAnnounced, InputRejected
+from core.errors import InputRejected
 from handler.announcements import Draft
 from handler.batches import Message, handle_batch
-from handler.event import Findings, ProcessingEvent, Status
+from handler.event import Findings, ProcessingEvent
 from handler.function import Function, client
 from handler.observability import adopt_other_loggers, logger
 from handler.process import process
-from handler.requests import Attempt, decode, read_request, split
+from handler.requests import Attempt, decode, read_request, split, undelivered
 from handler.unfinished import look
 
 __all__ = ["lambda_handler"]
@@ -130,20 +130,18 @@ def _answer_one(
     part: object, function: Function, attempt: Attempt, is_unfinished: bool
 ) -> ProcessingEvent:
     try:
+        if (event := undelivered(part)) is not None:
+            function.bus.send(event)
+            return event
         request = read_request(part)
     except InputRejected as exc:
         _reject(exc, json.dumps(part), function, attempt)
         raise
     cause = request.cause or attempt.cause
     attempt = replace(attempt, cause=cause, is_retried=attempt.is_retried or request.is_retried)
-    if is_unfinished:
+    if is_unfinished or request.is_look:
         return look(request, function, attempt)
-    if not request.is_look:
-        return process(request, function, attempt)
-    result = look(request, function, attempt)
-    if result.status is Status.FAILED:
-        raise FailureAnnounced(f"{result.error}: {result.reason}")
-    return result
+    return process(request, function, attempt)
 
 
 def _reject(error: InputRejected, quoted: str, function: Function, attempt: Attempt) -> None:

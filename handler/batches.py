@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.errors import FailureAnnounced, InputRejected
+from core.errors import InputRejected
 from handler.observability import logger
+from handler.s3.errors import denial_of, is_denied
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ __all__ = ["GRACE", "Message", "handle_batch"]
 _LONGEST_DELAY = 900
 GRACE = 60
 """Seconds after the end of an invocation: by then it was killed, if it has not answered."""
-_LONGEST_VISIBILITY = 43_200
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _is_answered(
     extra = {"message_id": message.identifier, "deliveries": message.deliveries}
     try:
         answer(message, is_unfinished)
-    except (InputRejected, FailureAnnounced):
+    except InputRejected:
         logger.info("failed, and announced", extra=extra)
     except Exception as exc:
         logger.warning("to be delivered again: %s", exc, extra=extra)
@@ -127,7 +127,9 @@ def _hide(
         sqs().change_message_visibility(
             QueueUrl=address,
             ReceiptHandle=message.receipt,
-            VisibilityTimeout=int(min(seconds, _LONGEST_VISIBILITY)),
+            VisibilityTimeout=int(seconds),
         )
-    except (ClientError, BotoCoreError):
-        logger.warning("the visibility of a message cannot be set", exc_info=True)
+    except (ClientError, BotoCoreError) as exc:
+        denied = isinstance(exc, ClientError) and is_denied(exc)
+        why = denial_of(exc) if isinstance(exc, ClientError) and denied else exc
+        logger.warning("%s: the visibility of a message cannot be set: %s", address, why)

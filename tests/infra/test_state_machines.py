@@ -126,8 +126,10 @@ def test_when_the_attempts_are_over_the_function_looks(machine: Machine) -> None
 
 
 def test_a_failure_that_the_function_has_announced_is_not_announced_again(machine: Machine) -> None:
-    done = machine.run(REQUEST, *["ReferenceUnavailable"] * 6, "FailureAnnounced")
-    assert (done["status"], done["error"]) == ("FAILED", "FailureAnnounced")
+    reported = {"status": "Failed", "error": "ReferenceUnavailable", "reason": "no mask"}
+    done = machine.run(REQUEST, *["ReferenceUnavailable"] * 6, reported)
+    assert (done["status"], done["error"]) == ("FAILED", "ReferenceUnavailable")
+    assert done["cause"] == "no mask"
     assert machine.announced == []
 
 
