@@ -51,7 +51,7 @@ class Figures:
         """Return how many bytes a copied part should have, where so many are copied in all."""
         requests = math.sqrt(self.requests_per_second * copied / self.copy_rate)
         wanted = math.ceil(copied / max(math.ceil(requests), 1))
-        return min(max(wanted, 2 * self.smallest), self.longest_copy, self.largest)
+        return min(wanted, self.longest_copy, self.largest)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
@@ -87,6 +89,52 @@ def test_a_bad_record_of_a_notification_does_not_stop_the_others(
     details = function.announcements()
     assert [d["status"] for d in details] == ["Failed", "Failed", "Complete"]
     assert [d["cause"] for d in details] == ["m1/1", "m1/2", "m1/3"]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_throttled_record_beside_a_bad_one_is_delivered_again(
+    order: tuple[int, int], function: Harness, exposure: bytes
+) -> None:
+    """h01: the message must not count as done, or the good exposure is lost."""
+    function.upload(exposure, KEY)
+    records = [
+        {"s3": {"bucket": {"name": RAW}, "object": {"key": k}}} for k in (KEY, "no_uncal.fits")
+    ]
+    body = json.dumps({"Records": [records[number] for number in order]})
+
+    def throttle(params: dict[str, Any], **_: Any) -> None:
+        if params["Key"] == KEY:
+            raise ClientError({"Error": {"Code": "SlowDown"}}, "HeadObject")
+
+    hooks = function.function.s3.meta.events
+    hooks.register("provide-client-params.s3.HeadObject", throttle)
+    assert function.run_batch(body, identifier="m1") == ["m1"]
+    hooks.unregister("provide-client-params.s3.HeadObject", throttle)
+    assert function.run_batch(body, identifier="m1", deliveries=2) == []
+    results = [(d["status"], d["error"]) for d in function.announcements()]
+    assert sorted(results, key=str) == [("Complete", None), ("Failed", "InputRejected")]
+
+
+@pytest.mark.parametrize("kept", [0, 1, -1])
+def test_short_answer_to_a_ranged_read_is_retried(
+    kept: int, function: Harness, exposure: bytes
+) -> None:
+    """h12: a server that answers less than was asked for must not truncate a product."""
+    function.upload(exposure, KEY)
+
+    def shorten(parsed: dict[str, Any], **_: Any) -> None:
+        if "Body" not in parsed:
+            return
+        content = parsed["Body"].read()
+        parsed["Body"] = StreamingBody(BytesIO(content[:kept]), len(content[:kept]))
+
+    hooks = function.function.s3.meta.events
+    hooks.register("after-call.s3.GetObject", shorten)
+    with pytest.raises(TransientFailure, match=r"S3 answered \d+ bytes, expected \d+"):
+        function.run(KEY)
+    hooks.unregister("after-call.s3.GetObject", shorten)
+    assert function.products() == set()
+    assert function.run(KEY)["status"] == "Complete"
 
 
 def test_an_event_that_cannot_be_read_is_announced_and_raised(function: Harness) -> None:

@@ -6,11 +6,14 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from core.errors import InputRejected, TransientFailure
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
+from handler.ledger import Entry
+from handler.s3.locations import S3Location
+from handler.s3.objects import StoredObject
 from infra.demo.local_aws import PRODUCTS, RAW
 from infra.demo.samples.mirror import CONTEXT
-from tests.conftest import Harness, created
+from tests.conftest import UNFINISHED, Harness, created
 
 KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
 OTHER_MASK = "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits"
@@ -514,3 +517,239 @@ def test_a_failure_that_was_got_over_is_forgotten(function: Harness, exposure: b
     assert function.run(KEY)["status"] == "Skipped"
     after = json.loads(s3.get_object(Bucket=PRODUCTS, Key=entry)["Body"].read())
     assert after == {**content, "failure": None}
+
+
+def masks_of(function: Harness) -> tuple[str, str]:
+    found = metadata(function)
+    return found["mask"].rpartition("/")[2], found["pinned"]
+
+
+RULES, MINE = "jwst_nircam_mask_9002.fits", "jwst_nircam_mask_9001.fits"
+
+
+def test_upload_event_delivered_again_keeps_a_pinned_product(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run_batch(created(KEY), identifier="m1")
+    assert masks_of(function) == (RULES, "false")
+    function.run(KEY, mask=OTHER_MASK, onExisting="replace")
+    assert masks_of(function) == (MINE, "true")
+    function.announcements()
+    function.run_batch(created(KEY), identifier="m1", deliveries=2)
+    function.run(KEY, context=CONTEXT)
+    function.run_unfinished(created(KEY), identifier="m2")
+    assert masks_of(function) == (MINE, "true")
+    details = function.announcements()
+    assert [detail["status"] for detail in details] == ["Skipped"] * 3
+    assert all(d["reason"].startswith("pinned: s3://products/dq_init") for d in details)
+    assert all("onExisting=replace" in d["reason"] for d in details)
+
+
+def test_request_for_another_mask_keeps_a_pinned_product(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, mask=OTHER_MASK)
+    assert function.run(KEY, mask="N/A")["status"] == "Skipped"
+    assert function.run(KEY, mask=OTHER_MASK)["status"] == "Skipped"
+    assert masks_of(function) == (MINE, "true")
+
+
+@pytest.mark.parametrize("asked", [{}, {"mask": "N/A"}])
+def test_replace_unpins_unless_it_names_a_mask(
+    asked: dict[str, str], function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, mask=OTHER_MASK)
+    function.run(KEY, onExisting="replace", **asked)
+    assert masks_of(function) == (("A", "true") if asked else (RULES, "false"))
+
+
+def test_new_version_replaces_a_pinned_product(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, mask=OTHER_MASK)
+    version = function.upload(newer(exposure), KEY)
+    function.run_batch(created(KEY, version))
+    assert masks_of(function) == (RULES, "false")
+
+
+@pytest.mark.parametrize("asked", [{}, {"mask": OTHER_MASK}])
+def test_ledger_rebuilt_from_the_product_keeps_its_pin(
+    asked: dict[str, str], function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, cause="the job", **asked)
+    before = entry_of(function)
+    assert before["catalogue"]["pinned"] is bool(asked)
+    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")
+    function.run_event({"bucket": RAW, "key": KEY, "cause": "the job", "look": True})
+    after = entry_of(function)
+    assert after["catalogue"] == before["catalogue"]
+    assert after["result"]["id"] == before["result"]["id"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "pinned"), [({}, False), ({"mask": "N/A"}, True), ({"userSuppliedDq": "s3://b/k"}, True)]
+)  # fmt: skip
+def test_entry_without_a_pin_is_read_by_its_request(
+    asked: dict[str, str], pinned: bool, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    content = entry_of(function)
+    content["result"]["request"] |= asked
+    del content["catalogue"]["pinned"]
+    stored = StoredObject(S3Location(PRODUCTS, "x"), "e", 1, {})
+    row = Entry.from_json(json.dumps(content).encode(), stored).catalogue
+    assert row is not None
+    assert row.pinned is pinned
+
+
+def two_versions_of_one_second(function: Harness, exposure: bytes) -> tuple[str, str]:
+    first, second = function.upload(exposure, KEY), function.upload(newer(exposure), KEY)
+
+    def same(parsed: dict[str, Any], **_: Any) -> None:
+        if parsed.get("VersionId") in {first, second}:
+            parsed["LastModified"] = parsed["LastModified"].replace(year=2023, second=0)
+
+    function.function.s3.meta.events.register("after-call.s3.HeadObject", same)
+    return first, second
+
+
+def test_older_version_of_one_second_is_superseded(function: Harness, exposure: bytes) -> None:
+    first, second = two_versions_of_one_second(function, exposure)
+    function.run(KEY)
+    old = function.run(KEY, versionId=first)
+    assert (old["status"], "is of a newer version" in old["reason"]) == ("Skipped", True)
+    assert metadata(function)["input-version"] == second
+
+
+def test_current_version_of_one_second_replaces_the_older(
+    function: Harness, exposure: bytes
+) -> None:
+    first, second = two_versions_of_one_second(function, exposure)
+    assert function.run(KEY, versionId=first)["status"] == "Complete"
+    assert function.run(KEY, versionId=second)["status"] == "Complete"
+    assert metadata(function)["input-version"] == second
+    function.run_unfinished(json.dumps({"bucket": RAW, "key": KEY, "versionId": first}))
+    assert statuses(function) == ["Complete", "Complete", "Skipped"]
+
+
+@pytest.mark.parametrize("mask", [OTHER_MASK, "N/A"])
+def test_mask_with_a_context_that_nobody_has_is_refused(
+    mask: str, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    with pytest.raises(ReferenceUnavailable, match=r"jwst_123456789\.pmap"):
+        function.run(KEY, mask=mask, context="jwst_123456789.pmap")
+    assert function.products() == set()
+
+
+def test_rejected_exposure_is_published_once_per_cause(function: Harness) -> None:
+    """Delivered again, handed on to another queue, or reported on: it is one result."""
+    function.upload(b"no FITS", KEY)
+    body = json.dumps({"bucket": RAW, "key": KEY, "cause": "execution"})
+    for _ in range(2):
+        assert function.run_batch(body) == []
+    assert function.run_unfinished(body) == []
+    with pytest.raises(InputRejected):
+        function.run_event(json.loads(body))
+    assert function.run_event({**json.loads(body), "look": True})["status"] == "Failed"
+    (detail,) = function.announcements()
+    assert detail["error"] == "InputRejected"
+    assert entry_of(function)["failure"]["published"] is True
+    failed = json.dumps({"source": "jwst.dq_init", "detail": detail})
+    function.run_batch(failed)
+    assert statuses(function) == ["Failed"], "an operator has sent it again"
+
+
+def test_failure_that_the_bus_refused_is_published_later(function: Harness) -> None:
+    function.upload(b"no FITS", KEY)
+    assert without_bus(function).run_batch(created(KEY), identifier="m1") == ["m1"]
+    assert entry_of(function)["failure"]["published"] is False
+    function.run_unfinished(created(KEY), identifier="m1")
+    assert statuses(function) == ["Failed"]
+
+
+def test_report_names_what_is_missing_if_others_failed_since(
+    make_function: Any, function: Harness, exposure: bytes
+) -> None:
+    """The ledger has room for one reason: a second request for the exposure replaces the first."""
+    function.upload(exposure, KEY)
+    empty = make_function("an-empty-mirror")
+    empty.upload(exposure, KEY)
+    for cause in ("backfill", "execution"):
+        empty.run_batch(json.dumps({"bucket": RAW, "key": KEY, "cause": cause}))
+    for cause in ("backfill", "execution"):
+        empty.run_unfinished(json.dumps({"bucket": RAW, "key": KEY, "cause": cause}))
+    details = empty.announcements()
+    assert {d["error"] for d in details} == {"ReferenceUnavailable"}
+    assert [d["cause"] for d in details] == ["backfill", "execution"]
+
+
+def test_report_gives_the_last_reason_in_the_ledger(
+    make_function: Any, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    empty = make_function("an-empty-mirror")
+    empty.upload(exposure, KEY)
+    empty.run_batch(created(KEY), identifier="m1")
+    function.run_unfinished(created(KEY), identifier="m2")
+    assert [d["error"] for d in function.announcements()] == ["ReferenceUnavailable"]
+
+
+def test_long_cause_is_recognised_by_the_report(function: Harness, exposure: bytes) -> None:
+    """h18: the product's metadata hold a digest of a cause of more than 512 characters."""
+    function.upload(exposure, KEY)
+    body = json.dumps({"bucket": RAW, "key": KEY, "onExisting": "replace", "cause": "c" * 600})
+    assert without_bus(function).run_batch(body, identifier="m1") == ["m1"]
+    function.run_unfinished(body, identifier="m1")
+    assert statuses(function) == ["Complete"]
+
+
+@pytest.mark.parametrize("status", ["Complete", "Skipped"])
+def test_undelivered_result_is_published_as_it_was(
+    status: str, function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    function.run(KEY)
+    details = {detail["status"]: detail for detail in function.announcements()}
+    body = json.dumps({"source": "jwst.dq_init", "detail": details[status]})
+    for queue in ("", UNFINISHED):
+        assert function.run_batch(body, queue=queue) == []
+    assert function.announcements() == [details[status]] * 2
+
+
+def test_ledger_entry_of_any_size_is_not_read(function: Harness, exposure: bytes) -> None:
+    """h07: an entry is 4 KB; whoever may write there must not fill the function's memory."""
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    content = {**entry_of(function), "news": "x" * 256 * 1024}
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    s3.put_object(Bucket=PRODUCTS, Key=ledger, Body=json.dumps(content))
+    again = function.run(KEY)
+    assert again["status"] == "Complete", "it counts as none"
+    assert again["function"]["bytesReceived"] < 256 * 1024 + 200_000
+    assert "news" not in entry_of(function)
+
+
+@pytest.mark.parametrize(
+    "card",
+    ["1E999", "-1E999", "9" * 60],
+    ids=["infinite", "negative", "huge"],
+)
+def test_value_that_is_unusable_is_left_out_of_the_row(
+    card: str, function: Harness, exposure: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY)
+    whole = entry_of(function)["catalogue"]["parameters"]
+    at = exposure.index(b"GROUPGAP=")
+    damaged = exposure[:at] + f"GROUPGAP= {card}".encode().ljust(80) + exposure[at + 80 :]
+    function.upload(damaged, KEY)
+    assert function.run(KEY)["status"] == "Complete"
+    found = entry_of(function)["catalogue"]["parameters"]
+    assert found == {n: v for n, v in whole.items() if n != "META.EXPOSURE.GROUPGAP"}
+    assert "META.EXPOSURE.GROUPGAP is " in caplog.text
