@@ -14,7 +14,6 @@ from io import BytesIO
 from core.errors import InputRejected, TransientFailure
 from core.layout import Copied, Layout, Segment
 from handler.s3.blocks import Blocks
-from handler.s3.errors import failures_of
 from handler.s3.objects import ObjectStore, StoredObject
 from handler.s3.parts import CopiedPart, Extent, Part, UploadedPart, plan
 from handler.s3.upload import (
@@ -113,13 +112,12 @@ class Assembly:
             if holder is not None:
                 sources[str(holder.location)] = holder
         parts = plan(extents)
-        with failures_of(f"{target.location}: writing it"):
-            if len(parts) == 1 and isinstance(parts[0], UploadedPart):
-                return self._described(target, put(self._content(parts[0]), target, self.store))
-            with multipart(target, self.store) as upload:
-                moved = self._move(parts, sources, upload)
-                self._check_sources({p.key for p in parts if isinstance(p, CopiedPart)}, sources)
-                return self._described(target, upload.complete(moved, self.layout.length))
+        if len(parts) == 1 and isinstance(parts[0], UploadedPart):
+            return self._described(target, put(self._content(parts[0]), target, self.store))
+        with multipart(target, self.store) as upload:
+            moved = self._move(parts, sources, upload)
+            self._check_sources({p.key for p in parts if isinstance(p, CopiedPart)}, sources)
+            return self._described(target, upload.complete(moved, self.layout.length))
 
     def _described(self, target: Target, written: Written) -> StoredObject:
         """The object as it is now; where there are no versions, its time tells it from others."""

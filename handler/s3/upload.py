@@ -7,7 +7,7 @@ one wins and the other learns of it.
 import base64
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -109,7 +109,7 @@ def put(content: bytes, target: Target, store: Sender) -> Written:
     WriteConflict
         If it is not known that the object was written.
     """
-    with _conflicts(target.location):
+    with _writing(target.location), _conflicts(target.location):
         answer = store.client.put_object(
             **target.location.address,
             Body=content,
@@ -142,12 +142,13 @@ class MultipartUpload:
 
     def put(self, number: int, content: bytes) -> CompletedPart:
         """Upload a part; return what the completion must say of it."""
-        answer = self.store.client.upload_part(
-            **self._address,
-            PartNumber=number,
-            Body=content,
-            ChecksumCRC32=crc32_of([content]),
-        )
+        with _writing(self.target.location):
+            answer = self.store.client.upload_part(
+                **self._address,
+                PartNumber=number,
+                Body=content,
+                ChecksumCRC32=crc32_of([content]),
+            )
         self.store.count(sent=len(content))
         return _completed(number, answer)
 
@@ -179,7 +180,7 @@ class MultipartUpload:
         WriteConflict
             If it is not known that it did.
         """
-        with _conflicts(self.target.location):
+        with _writing(self.target.location), _conflicts(self.target.location):
             answer = self.store.client.complete_multipart_upload(
                 **self._address,
                 MultipartUpload={"Parts": parts},  # type: ignore[typeddict-item]
@@ -210,19 +211,25 @@ class MultipartUpload:
 @contextmanager
 def multipart(target: Target, store: Sender) -> Iterator[MultipartUpload]:
     """Open a multipart upload; it is aborted if anything goes wrong before it is complete."""
-    answer = store.client.create_multipart_upload(
-        **target.location.address,
-        Metadata=target.metadata,
-        ContentType=target.content_type,
-        ChecksumAlgorithm="CRC32",
-        ChecksumType="FULL_OBJECT",
-    )
+    with _writing(target.location):
+        answer = store.client.create_multipart_upload(
+            **target.location.address,
+            Metadata=target.metadata,
+            ContentType=target.content_type,
+            ChecksumAlgorithm="CRC32",
+            ChecksumType="FULL_OBJECT",
+        )
     upload = MultipartUpload(target, answer["UploadId"], store)
     try:
         yield upload
     except BaseException:
         upload.abort()
         raise
+
+
+def _writing(location: S3Location) -> AbstractContextManager[None]:
+    """Name the object in every failure to write it."""
+    return failures_of(f"{location}: writing it")
 
 
 @contextmanager
