@@ -180,7 +180,7 @@ class Exposure:
         found = find_all(self.hdus, name)
         hdu = find(self.hdus, name)
         if found and hdu is None:
-            raise InputRejected(f"{self.name}: {name} has EXTVER {found[0].version}, expected 1")
+            raise InputRejected(f"{self.name}: {name} has EXTVER {_version(found[0])}, expected 1")
         if hdu is None or (hdu.is_image and not hdu.shape):
             return None
         if hdu.is_image and hdu.shape == shape:
@@ -237,5 +237,10 @@ def _only_science(hdus: tuple[Hdu, ...], name: str) -> Hdu:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
         raise InputRejected(f"{name}: no SCI image among its HDUs ({names}); is it compressed?")
     if images[0].version != 1:
-        raise InputRejected(f"{name}: SCI has EXTVER {images[0].version}, expected 1")
+        raise InputRejected(f"{name}: SCI has EXTVER {_version(images[0])}, expected 1")
     return images[0]
+
+
+def _version(hdu: Hdu) -> str:
+    """Write EXTVER for a message."""
+    return "undefined" if hdu.version is None else str(hdu.version)

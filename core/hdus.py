@@ -56,9 +56,15 @@ class Hdu:
         return (Keywords(self.header, "extension").text("EXTNAME") or "").strip().upper()
 
     @property
-    def version(self) -> int:
-        """EXTVER; 1 where there is none (FITS Standard 4.0, section 4.4.2.6)."""
-        return Keywords(self.header, "extension").integer("EXTVER") or 1
+    def version(self) -> int | None:
+        """EXTVER; 1 if the keyword is absent, None if it is undefined.
+
+        FITS Standard 4.0, section 4.4.2.6. Neither 0 nor an undefined value means 1: the data
+        models find no extension of that version.
+        """
+        if "EXTVER" not in self.header:
+            return 1
+        return Keywords(self.header, "extension").integer("EXTVER")
 
     @property
     def end(self) -> int:

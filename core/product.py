@@ -15,11 +15,38 @@ from core.layout import Converted, Copied, Layout, Literal, Merged, Repeated, Se
 from core.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
 from core.step import DataQuality
 
-__all__ = ["NO_MASK", "Encoding", "HeaderValues", "compose", "product_name"]
+__all__ = ["NO_MASK", "SUFFIXES", "Encoding", "HeaderValues", "compose", "product_name"]
 
 _UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, offset=True)
 NO_MASK = "N/A"
 """What jwst writes into R_MASK where CRDS has no mask for an exposure."""
+
+_SUFFIXES = (
+    "adaptive_trace_model adaptivetracemodelstep align_refs alignrefsstep ami ami-oi ami3pipeline "
+    "ami_analyze ami_normalize amianalyzestep aminorm aminorm-oi aminormalizestep assign_mtwcs "
+    "assign_wcs assignmtwcsstep assignwcsstep backgroundstep badpixselfcalstep barshadowstep "
+    "bkg_subtract blot bsub bsubints c1d cal calints cat chargemigrationstep clean_flicker_noise "
+    "cleanflickernoisestep combine1dstep combine_1d coron3pipeline crf crfints cube_build "
+    "cubebuildstep dark dark_current darkcurrentstep darkpipeline detector1pipeline dq_init "
+    "dqinitstep emicorr emicorrstep engdblog extract1dstep extract2dstep extract_1d extract_2d "
+    "firstframe firstframestep flat_field flatfieldstep fringe fringestep gain_scale "
+    "gainscalestep group_scale groupscalestep guider_cds guidercdsstep guiderpipeline hlsp "
+    "hlspstep i2d image2pipeline image3pipeline imprint imprintstep ipc ipcstep jump jumpstep "
+    "klip klipstep lastframe lastframestep linearity linearitystep master_background "
+    "masterbackgroundmosstep masterbackgroundstep mbsub median msaflagopenstep outlier_detection "
+    "outlierdetectionstep pathloss pathlossstep persistence persistencestep phot photom "
+    "photomstep picture_frame pictureframestep pixelreplacestep psfalign psfstack psfsub ramp "
+    "ramp_fit rampfitstep rate rateints refpix refpixstep resample resample_spec resamplespecstep "
+    "resamplestep reset resetstep residual_fringe residualfringestep rscd rscdstep s2d s3d "
+    "saturation saturationstep skymatch skymatchstep snr source_catalog sourcecatalogstep "
+    "sourcetypestep spec2nrslamp spec2pipeline spec3pipeline spectral_leak spectralleakstep "
+    "srctype stackrefs stackrefsstep straylight straylightstep superbias superbiasstep "
+    "targ_centroid targcentroidstep tso3pipeline tsophotometrystep tweakreg tweakregstep uncal "
+    "wavecorrstep wfscmb wfscombine wfscombinestep wfsscontamstep white_light whitelightstep "
+    "whtlt x1d x1dints"
+)
+SUFFIXES = frozenset(_SUFFIXES.split())
+"""Suffixes that a step of `jwst` 3.0.0 replaces with its own; ``make conformance`` checks them."""
 
 
 class Encoding(StrEnum):
@@ -56,9 +83,19 @@ class HeaderValues:
 
 
 def product_name(name: str) -> str:
-    """Return the file name of the product of `name`: ``_uncal`` becomes ``_dq_init``."""
+    """Return the file name of the product of `name`, as `jwst` names it.
+
+    ``x_uncal.fits`` becomes ``x_dq_init.fits``, and so do ``x_ramp.fits`` and every other name
+    with a suffix of `SUFFIXES`; after a hyphen, a hyphen stays: ``x-uncal.fits`` becomes
+    ``x-dq_init.fits``. To any other name, ``_dq_init`` is added.
+    """
     stem = name.removesuffix(".fits")
-    return f"{stem.removesuffix('_uncal')}_dq_init.fits"
+    separator, root = "_", stem
+    # jwst takes the shortest name that one suffix completes, so the longest suffix wins.
+    for end in sorted((s + e for s in "_-" for e in SUFFIXES if stem.endswith(s + e)), key=len):
+        if end != stem:
+            separator, root = end[0], stem.removesuffix(end)
+    return f"{root}{separator}dq_init.fits"
 
 
 def compose(

@@ -292,7 +292,25 @@ def test_stale_checksums_are_dropped_from_the_primary_header() -> None:
         ("jw01_nrca1_uncal.fits", "jw01_nrca1_dq_init.fits"),
         ("jw01_nrca1.fits", "jw01_nrca1_dq_init.fits"),
         ("a_uncal_b_uncal.fits", "a_uncal_b_dq_init.fits"),
+        ("x_ramp.fits", "x_dq_init.fits"),
+        ("x_dq_init.fits", "x_dq_init.fits"),
+        ("x-uncal.fits", "x-dq_init.fits"),
+        ("x_residual_fringe.fits", "x_dq_init.fits"),
+        ("x_RAMP.fits", "x_RAMP_dq_init.fits"),
+        ("ramp.fits", "ramp_dq_init.fits"),
+        ("_uncal.fits", "_uncal_dq_init.fits"),
+        ("x_uncal_ramp.fits", "x_uncal_dq_init.fits"),
+        ("x_rate.v2.fits", "x_rate.v2_dq_init.fits"),
     ],
 )
 def test_product_names(name: str, expected: str) -> None:
     assert product_name(name) == expected
+
+
+@pytest.mark.parametrize(("version", "written"), [(0, "0"), (-1, "-1"), (None, "undefined")])
+def test_sci_of_another_extver_is_rejected(version: int | None, written: str) -> None:
+    sci = fits.ImageHDU(np.ones(SHAPE, np.uint16), name="SCI")
+    sci.header["EXTVER"] = version
+    content = raw("nircam-sub64p", SHAPE, sci).replace(b"'SCI     '", b"'SKY     '", 1)
+    with pytest.raises(InputRejected, match=f"SCI has EXTVER {written}, expected 1"):
+        read(content)
