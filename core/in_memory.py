@@ -1,5 +1,6 @@
-"""The step on an exposure whose bytes are at hand: the way in for whoever has no AWS."""
+"""Run dq_init on an exposure held in memory; AWS is not needed."""
 
+import logging
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,9 +11,12 @@ from core.layout import Layout
 from core.mask import Mask
 from core.metadata import check_metadata
 from core.product import Encoding, HeaderValues, compose
+from core.readout import detector_mismatch
 from core.step import initialize
 
 __all__ = ["dq_init", "read_exposure", "render"]
+
+log = logging.getLogger(__name__)
 
 _PIECE = 16 * 1024 * 1024
 
@@ -86,5 +90,8 @@ def dq_init(
         If the mask does not say what it covers.
     """
     exposure = read_exposure(content, values.filename)
+    warning = mask and detector_mismatch(mask, exposure)
+    if warning:
+        log.warning("%s", warning)
     quality = initialize(exposure, mask, exposure.existing_image(reader_of(content)), user)
     return render(compose(exposure, quality, values, encoding), content)

@@ -12,7 +12,7 @@ from core.mask import Mask
 from core.stripes import StripeReadout
 from core.subarray import Subarray
 
-__all__ = ["cut"]
+__all__ = ["cut", "detector_mismatch"]
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,16 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
     if exposure.stripes is not None:
         return _checked(_gather(mask, exposure, exposure.stripes, science), exposure, science)
     return _checked(_window(mask, exposure, science), exposure, science)
+
+
+def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
+    """Return a warning if the mask belongs to another detector than the exposure, else None."""
+    words = exposure.keywords
+    own = ((words.text("INSTRUME") or "").upper(), (words.text("DETECTOR") or "").upper())
+    if (mask.instrument or own[0], mask.detector or own[1]) == own:
+        return None
+    of_mask = f"{mask.instrument} {mask.detector}".strip()
+    return f"{mask.name}: is of {of_mask}, and {exposure.name} is of {' '.join(own).strip()}"
 
 
 def _matches(mask: Mask, science: Subarray, exposure: Exposure) -> bool:

@@ -6,14 +6,23 @@ every parameter that a rule could sensibly match a raw exposure on.
 """
 
 from collections.abc import Iterable, Mapping
+from math import isfinite
 from types import MappingProxyType
 
 from astropy.io import fits
 
-from core.errors import ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable
 from core.keywords import Keywords
+from handler.references.schema import INTEGERS, LOGICALS, NUMBERS, WORDS
 
-__all__ = ["FITS_KEYWORDS", "UNDEFINED", "Value", "known_parameters", "matching_parameters"]
+__all__ = [
+    "FITS_KEYWORDS",
+    "UNDEFINED",
+    "Value",
+    "known_parameters",
+    "matching_parameters",
+    "unknown_words",
+]
 
 Value = str | int | float | bool
 
@@ -73,16 +82,6 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
 )
 
 
-_FREE_TEXT = frozenset(
-    {
-        "META.CALIBRATION_SOFTWARE_VERSION",
-        "META.OBSERVATION.DATE",
-        "META.OBSERVATION.TIME",
-    }
-)
-"""Parameters that hold no word of a list."""
-
-
 def matching_parameters(
     keywords: Keywords, parameters: Iterable[str], rule: str
 ) -> dict[str, Value]:
@@ -107,19 +106,41 @@ def matching_parameters(
     ReferenceUnavailable
         If the FITS keyword of a parameter is not known.
     InputRejected
-        If a keyword holds a word that `jwst` does not know, for it is not in capitals.
+        If the value of a keyword has another type than in the schemas of `jwst`, or is a word
+        that is not in capitals: `jwst` drops such a value, and so chooses another mask.
     """
-    header = keywords.header
-    names = [parameter.upper() for parameter in parameters]
-    for name in names:
+    values = {}
+    for name in (parameter.upper() for parameter in parameters):
         if name not in FITS_KEYWORDS:
             raise ReferenceUnavailable(
                 f"{rule}: matches on {name}, whose FITS keyword is not known here"
             )
-    for name in names:
-        if name not in _FREE_TEXT and isinstance(header.get(FITS_KEYWORDS[name]), str):
-            keywords.word(FITS_KEYWORDS[name])
-    return {name: _value(header, FITS_KEYWORDS[name]) for name in names}
+        values[name] = _checked(keywords, FITS_KEYWORDS[name])
+    return values
+
+
+def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, str]:
+    """Return the words of an exposure that the schemas of `jwst` do not list.
+
+    Parameters
+    ----------
+    keywords : `~core.keywords.Keywords`
+        Those of the exposure's primary header.
+    parameters : iterable of str
+        Those that a rule matches on.
+
+    Returns
+    -------
+    dict
+        FITS keyword to word.
+    """
+    found = {}
+    for name in parameters:
+        keyword = FITS_KEYWORDS[name.upper()]
+        value = keywords.header.get(keyword)
+        if isinstance(value, str) and keyword in WORDS and value not in WORDS[keyword]:
+            found[keyword] = value
+    return found
 
 
 def known_parameters(header: fits.Header) -> dict[str, Value]:
@@ -133,12 +154,42 @@ def known_parameters(header: fits.Header) -> dict[str, Value]:
     Returns
     -------
     dict
-        Parameter to value.
+        Parameter to value, without values of another type than in the schemas of `jwst`.
     """
-    values = {name: _value(header, keyword) for name, keyword in FITS_KEYWORDS.items()}
-    return {name: value for name, value in values.items() if value != UNDEFINED}
+    return {
+        name: value
+        for name, keyword in FITS_KEYWORDS.items()
+        if (value := header.get(keyword)) is not None and _is_of_type(keyword, value)
+    }
 
 
-def _value(header: fits.Header, keyword: str) -> Value:
-    value = header.get(keyword, UNDEFINED)
-    return value if isinstance(value, str | int | float | bool) else UNDEFINED
+def _checked(keywords: Keywords, keyword: str) -> Value:
+    """Return a value after checking its type; `UNDEFINED` if there is none."""
+    value = keywords.header.get(keyword)
+    if value is None or isinstance(value, fits.card.Undefined):
+        return UNDEFINED
+    if not _is_of_type(keyword, value):
+        raise InputRejected(f"{keywords.name}: {keyword} is {value!r}, expected {_type(keyword)}")
+    if keyword in WORDS:
+        keywords.word(keyword)  # rejects a word that is not in capitals
+    checked: Value = value
+    return checked
+
+
+def _is_of_type(keyword: str, value: object) -> bool:
+    if keyword in LOGICALS:
+        return isinstance(value, bool)
+    if keyword in INTEGERS:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if keyword in NUMBERS:
+        return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+    return isinstance(value, str)
+
+
+def _type(keyword: str) -> str:
+    """Name the type of a keyword for a message."""
+    if keyword in LOGICALS:
+        return "a logical (T or F)"
+    if keyword in INTEGERS:
+        return "an integer"
+    return "a finite number" if keyword in NUMBERS else "a string"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from core.exposure import Exposure
 from core.mask import Mask
 from core.product import NO_MASK
+from core.readout import detector_mismatch
 from handler.references.lean_crds import CRDS_VERSION
 from handler.references.masks import Masks
 from handler.references.rules import Rules
@@ -44,7 +45,7 @@ class Reference:
     requested : `~core.mask.Mask` or None
         The mask that the request names, where it names one.
     warning : str or None
-        What speaks against that mask.
+        What speaks against the mask: it is of another detector, or jwst would choose another.
     """
 
     context: str
@@ -102,17 +103,19 @@ class References:
         if isinstance(mask, S3Location):
             requested, sha1 = self.masks.load_object(mask, store)
             name = self._context(context)
-            warning = _misfit(requested, exposure)
+            warning = detector_mismatch(requested, exposure)
             if warning:
                 log.warning("%s", warning)
             return Reference(name, str(mask), sha1, requested=requested, warning=warning)
         if mask == NO_MASK:
             return Reference(self._context(context))
         best = self.rules.best_reference(exposure.keywords, context)
+        if best.warning:
+            log.warning("%s", best.warning)
         if best.mask is None or best.digest is None:
-            return Reference(best.context)
+            return Reference(best.context, warning=best.warning)
         label, sha1 = f"crds://{best.mask}", best.digest.sha1
-        return Reference(best.context, label, sha1, best.mask, best.digest)
+        return Reference(best.context, label, sha1, best.mask, best.digest, warning=best.warning)
 
     def _context(self, context: str) -> str:
         """Return the name of a context that the mirror holds: CRDS_CTX names it."""
@@ -131,13 +134,3 @@ class References:
             return reference.requested
         instrument = exposure.keywords.text("INSTRUME") or ""
         return self.masks.load(reference.name, reference.digest, instrument, store)
-
-
-def _misfit(mask: Mask, exposure: Exposure) -> str | None:
-    """What speaks against a mask that was named: whoever names it may mean it all the same."""
-    words = exposure.keywords
-    own = ((words.text("INSTRUME") or "").upper(), (words.text("DETECTOR") or "").upper())
-    if (mask.instrument or own[0], mask.detector or own[1]) == own:
-        return None
-    of_mask = f"{mask.instrument} {mask.detector}".strip()
-    return f"{mask.name}: is of {of_mask}, and {exposure.name} is of {' '.join(own).strip()}"

@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from core.keywords import Keywords
 from handler.references.keys import CONFIG, mapping_key
 from handler.references.lean_crds import CrdsError, InvalidDatetimeError, timestamp, utils
 from handler.references.mappings import FILE_NAME, Mappings, is_applicable
-from handler.references.parameters import Value, matching_parameters
+from handler.references.parameters import Value, matching_parameters, unknown_words
 from handler.references.server import FileDigest, ServerConfig
 from handler.s3.errors import failures_of
 from handler.s3.locations import S3Location
@@ -47,11 +47,14 @@ class BestReference:
         File name of the MASK reference; None where the rules say that none applies.
     digest : `~handler.references.server.FileDigest` or None
         What the mirror's catalogue says of it.
+    warning : str or None
+        Why jwst would choose another mask, although the rules are the same.
     """
 
     context: str
     mask: str | None
     digest: FileDigest | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -153,8 +156,9 @@ class Rules:
         if not chain[-1].endswith(".rmap"):
             return BestReference(name, None)
         mask = self._evaluate(chain[-1], keywords)
+        warning = self._warning(chain[-1], keywords, mask)
         if mask is None:
-            return BestReference(name, None)
+            return BestReference(name, None, warning=warning)
         _refuse_bad(mask, server)
         digest = server.catalogue.get(mask)
         if digest is None:
@@ -162,7 +166,7 @@ class Rules:
                 f"{mask}: chosen by {chain[-1]} for {keywords.name}, but the catalogue in "
                 f"{self.mirror.below(CONFIG)} does not know it"
             )
-        return BestReference(name, mask, digest)
+        return BestReference(name, mask, digest, warning)
 
     def prepare(self, context: str) -> None:
         """Read what every exposure needs: the server's configuration and the context.
@@ -230,6 +234,28 @@ class Rules:
                 f"{name}: no mask for {keywords.name} ({conditioned}): {best}"
             )
         return best if is_applicable(best) else None
+
+    def _warning(self, name: str, keywords: Keywords, mask: str | None) -> str | None:
+        """Return a warning if jwst, which drops unknown words, would choose another mask."""
+        parameters = self.mappings.load(name).get_required_parkeys()
+        words = unknown_words(keywords, parameters)
+        if not words:
+            return None
+        header = keywords.header.copy()
+        for keyword in words:
+            del header[keyword]
+        try:
+            theirs = self._evaluate(name, replace(keywords, header=header)) or "N/A"
+        except ReferenceUnavailable:
+            theirs = "no mask"
+        ours = mask or "N/A"
+        if theirs == ours:
+            return None
+        unknown = ", ".join(f"{keyword} is {word[:80]!r}" for keyword, word in words.items())
+        return (
+            f"{keywords.name}: {unknown}, which jwst {EQUALS_JWST} does not know; {name} chooses "
+            f"{ours}, jwst would choose {theirs}"
+        )
 
 
 def read_text(location: S3Location, client: "S3Client") -> str:

@@ -1,6 +1,7 @@
 """The step on bytes at hand, as README shows it, is the step of the function."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from astropy.io import fits
 
 from core.errors import InputRejected
 from core.in_memory import dq_init
+from core.mask import Mask
 from core.product import HeaderValues
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.masks import MASKS, write_mask
@@ -50,3 +52,15 @@ def test_what_is_no_exposure_is_refused_by_name() -> None:
     values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", None)
     with pytest.raises(InputRejected, match=r"x_dq_init\.fits"):
         dq_init(b"nothing", None, values)
+
+
+def test_mask_of_another_detector_is_used_with_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_exposure(MODE, tmp_path / "x_uncal.fits")
+    sample = next(mask for mask in MASKS if mask.name == MASK)
+    write_mask(replace(sample, detector="NRCA1"), tmp_path / "other.fits")
+    values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", "crds://x")
+    mask = Mask.from_bytes((tmp_path / "other.fits").read_bytes(), "other.fits")
+    assert dq_init((tmp_path / "x_uncal.fits").read_bytes(), mask, values)
+    assert "other.fits: is of NIRCAM NRCA1, and x_dq_init.fits is of NIRCAM NRC" in caplog.text
