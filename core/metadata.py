@@ -5,15 +5,18 @@ more than the rest of the step, unless the header lacks a keyword that decides s
 mentioned there.
 """
 
+import logging
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
 from core.errors import InputRejected
-from core.hdus import Hdu, Reader, find
+from core.hdus import Hdu, Reader, find_all
 
-__all__ = ["check_metadata"]
+__all__ = ["check_metadata", "without_metadata"]
+
+log = logging.getLogger(__name__)
 
 _DECIDING: Mapping[str, str] = MappingProxyType(
     {
@@ -51,6 +54,8 @@ _START_OF_YAML = re.compile(rb"(?:^|\n)---")
 def check_metadata(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
     """Check that the document is whole, and says nothing that decides which the header does not.
 
+    An exposure without a document is accepted, with a warning in the log.
+
     Parameters
     ----------
     hdus : tuple of `~core.hdus.Hdu`
@@ -63,19 +68,27 @@ def check_metadata(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
     Raises
     ------
     InputRejected
-        If there is no document, it is damaged, or kind, mask or geometry depend on a keyword that
+        If the document is damaged, or kind, mask or geometry depend on a keyword that
         it has and the header lacks.
     """
-    document = _document(hdus, read, name)
+    warning = without_metadata(hdus)
+    if warning:
+        log.warning("%s: %s", name, warning)
+        return
+    document = _document(find_all(hdus, "ASDF")[0], read, name)
     lacking = {keyword for keyword in _DECIDING if keyword not in hdus[0].header}
     _check_nothing_is_said_there_only(lacking, document, name)
 
 
-def _document(hdus: tuple[Hdu, ...], read: Reader, name: str) -> bytes:
+def without_metadata(hdus: tuple[Hdu, ...]) -> str | None:
+    """Return the warning about an exposure that has no ASDF extension; None if it has one."""
+    if find_all(hdus, "ASDF"):
+        return None
+    return "no ASDF extension; jwst 3.0.0 opens it as a data model, but not by its file name"
+
+
+def _document(hdu: Hdu, read: Reader, name: str) -> bytes:
     """The document's text; a reader that fetches what lies around a header has it already."""
-    hdu = find(hdus, "ASDF")
-    if hdu is None:
-        raise InputRejected(f"{name}: no ASDF HDU, without which no jwst data model opens it")
     if hdu.data_length > _LARGEST_DOCUMENT:
         raise InputRejected(
             f"{name}: its ASDF HDU has {hdu.data_length} bytes, expected at most "

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels
+from core.metadata import without_metadata
 from handler.event import (
     ExposureSummary,
     FlagSummary,
@@ -55,7 +56,13 @@ def exposure_summary(exposure: Exposure) -> ExposureSummary:
         value and value[:_LONGEST_KEYWORD] for value in values
     )
     return ExposureSummary(
-        instrument, detector, exposure_type, subarray, exposure.kind.value, exposure.shape
+        instrument,
+        detector,
+        exposure_type,
+        subarray,
+        exposure.kind.value,
+        exposure.shape,
+        without_metadata(exposure.hdus),
     )
 
 

@@ -73,7 +73,10 @@ class ObjectSummary:
 
 @dataclass(frozen=True)
 class ExposureSummary:
-    """What the exposure's headers say: INSTRUME, DETECTOR, EXP_TYPE, SUBARRAY, and SCI's shape."""
+    """What the exposure's headers say: INSTRUME, DETECTOR, EXP_TYPE, SUBARRAY, and SCI's shape.
+
+    `warning` says what is unusual about the file: it has no ASDF extension.
+    """
 
     instrument: str | None
     detector: str | None
@@ -81,6 +84,7 @@ class ExposureSummary:
     subarray: str | None
     kind: str
     shape: tuple[int, ...]
+    warning: str | None = None
 
 
 @dataclass(frozen=True)

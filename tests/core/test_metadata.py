@@ -51,12 +51,18 @@ def test_a_whole_document_is_not_looked_into() -> None:
         (lambda d: d[:-5], "is damaged, compressed or breaks off"),
         (lambda d: b"x" + d, "is damaged, compressed or breaks off"),
         (lambda d: b"", "is damaged, compressed or breaks off"),
-        (lambda _: None, "no ASDF HDU"),
     ],
 )
 def test_a_damaged_document_is_refused(damage: Callable[[bytes], Any], message: str) -> None:
     with pytest.raises(InputRejected, match=message):
         checked(damage(WHOLE))
+
+
+def test_exposure_without_asdf_is_accepted_with_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    checked(None)
+    assert "x.fits: no ASDF extension" in caplog.text
 
 
 def test_what_only_the_document_says_is_refused() -> None:
