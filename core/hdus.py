@@ -57,14 +57,15 @@ class Hdu:
 
     @property
     def version(self) -> int | None:
-        """EXTVER; 1 if the keyword is absent, None if it is undefined.
+        """EXTVER; 1 if the keyword is absent or 0, None if it is undefined.
 
-        FITS Standard 4.0, section 4.4.2.6. Neither 0 nor an undefined value means 1: the data
-        models find no extension of that version.
+        FITS Standard 4.0, section 4.4.2.6. The data models find an extension of version 0 as
+        they find one of version 1; they do not open a file in which EXTVER is undefined.
         """
         if "EXTVER" not in self.header:
             return 1
-        return Keywords(self.header, "extension").integer("EXTVER")
+        version = Keywords(self.header, "extension").integer("EXTVER")
+        return 1 if version == 0 else version
 
     @property
     def end(self) -> int:

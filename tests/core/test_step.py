@@ -307,7 +307,7 @@ def test_product_names(name: str, expected: str) -> None:
     assert product_name(name) == expected
 
 
-@pytest.mark.parametrize(("version", "written"), [(0, "0"), (-1, "-1"), (None, "undefined")])
+@pytest.mark.parametrize(("version", "written"), [(-1, "-1"), (None, "undefined")])
 def test_sci_of_another_extver_is_rejected(version: int | None, written: str) -> None:
     sci = fits.ImageHDU(np.ones(SHAPE, np.uint16), name="SCI")
     sci.header["EXTVER"] = version
