@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.exposure import Exposure
-from core.kinds import Kind
 from core.mask import Mask
 from core.stripes import StripeReadout
 from core.subarray import Subarray
@@ -115,8 +114,6 @@ def _gather(
     mask: Mask, exposure: Exposure, stripes: StripeReadout, science: Subarray
 ) -> NDArray[np.uint32]:
     """Gather the rows that the stripes read, within the window along the fast axis."""
-    if exposure.kind is Kind.GUIDER and stripes.count > 0:
-        raise InputRejected(f"{exposure.name}: a guider exposure with {stripes}")
     if stripes.slow_is_x:
         fast = _fast_window(mask, exposure, 0, science)
         gathered = mask.dq[fast, :][:, stripes.rows(science, mask.dq.shape[1])]

@@ -246,3 +246,14 @@ def test_a_crafted_skip_ends_the_reading_at_once() -> None:
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     with pytest.raises(InputRejected, match="reads rows 1000000001 to 1000000001"):
         readout.rows(Subarray(1, 1, 2048, 10**9), 2048)
+
+
+@pytest.mark.parametrize("stripes", [1, 2])
+def test_guider_with_superstripes_is_rejected(stripes: int) -> None:
+    keywords = {
+        "MSTR_RD1": 0, "MSTR_SK1": 0, "MSTR_RD2": 8, "MSTR_SK2": 0, "MSTR_RPT": 0, "MSTR_ILV": 0,
+        "SSTR_STP": 8, "SSTR_NST": stripes, "FASTAXIS": 1, "SLOWAXIS": 2,
+    }  # fmt: skip
+    guider = exposure((1, 1, 8, 8), kind=Kind.GUIDER, **keywords)
+    with pytest.raises(InputRejected, match=r"has shape .*, expected \(8, 8\)"):
+        cut(mask(FULL, (1, 1, 2048, 2048)), guider)
