@@ -21,11 +21,15 @@ from typing import Any
 from astropy.io import fits
 
 from core import EQUALS_JWST
+from core.datamodel import OPENED
 from core.errors import ReferenceUnavailable
 from core.keywords import Keywords
-from core.product import Encoding
+from core.kinds import Kind
+from core.product import SUFFIXES, Encoding
 from handler.observability import logger
+from handler.references.parameters import FITS_KEYWORDS
 from handler.references.rules import Rules
+from handler.references.schema import INTEGERS, LOGICALS, NUMBERS, WORDS
 from handler.s3.locations import S3Location
 from infra.__main__ import main as infra
 from infra.demo.local_aws import MIRROR, LocalAws, local_aws
@@ -33,7 +37,9 @@ from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
 from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import absolute
+from tests.conformance import golden
 from tests.conformance.cases import Case, random_cases, write_case
+from tests.conformance.golden import golden_line, why_stricter
 from tests.conformance.matrix import MASKS, MATRIX_RULES, WHOLE_PIPELINE, matrix
 from tests.conformance.odd_table import odd_table
 from tests.conformance.ours import Ours
@@ -45,15 +51,6 @@ HERE = Path(__file__).parent
 OTHER = "jwst_9002.pmap"
 _BATCH = 250
 
-STRICTER = {
-    "expected one of them to be +1 or -1": "FASTAXIS and SLOWAXIS name no two axes",
-    "the subarray's corner must be at least": "a corner < 1 in the mask of a superstripe",
-    "the mask has rows 0 to": "a stripe before the detector's first row or beyond its last",
-    "where the mask has no pixels": "a window that wraps around the mask's edge",
-    "contradicts SCI": "a size of 1 that is broadcast over the image",
-}
-"""What the design refuses where jwst goes on, by a phrase of the message."""
-
 
 @dataclass
 class Row:
@@ -64,6 +61,7 @@ class Row:
     cases: int = 0
     refused: int = 0
     stricter: Counter[str] = field(default_factory=Counter)
+    golden: list[dict[str, Any]] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
 
 
@@ -85,6 +83,7 @@ def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) 
         jwst.run("compare", folder)
         for case in cases:
             row.cases += 1
+            row.golden.append(golden_line(case, folder / case.name))
             judge(case, folder / case.name, messages.get(case.name), row)
 
 
@@ -94,7 +93,7 @@ def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
     if message is not None and theirs.exists():
         row.refused += 1
     elif message is not None:
-        reason = next((why for phrase, why in STRICTER.items() if phrase in message), None)
+        reason = why_stricter(message)
         if reason is None:
             row.differences.append(f"{case.name}: refused by us alone: {message}")
         else:
@@ -193,6 +192,49 @@ def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Pa
             row.differences.append(f"{context}: {chosen}, crds says {theirs}")
 
 
+_MODELS = {
+    Kind.RAMP: "RampModel",
+    Kind.SUPERSTRIPE: "SuperstripeRampModel",
+    Kind.GUIDER: "GuiderRawModel",
+}
+_QUALITY = {"SCI", "PIXELDQ", "GROUPDQ", "DQ"}
+
+
+def compare_tables(row: Row, jwst: Jwst) -> None:
+    """Check that the tables that we took from jwst and its schemas are still theirs."""
+    models, keywords = jwst.answer("models"), jwst.answer("keywords")
+    types = {keyword: keywords[keyword][0] for keyword in FITS_KEYWORDS.values()}
+    of_type = {kind: {k for k, known in types.items() if known == kind} for kind in types.values()}
+    theirs: dict[str, object] = {
+        "SUFFIXES of core/product.py": frozenset(jwst.answer("suffixes")),
+        "INTEGERS of schema.py": of_type["integer"],
+        "NUMBERS of schema.py": of_type["number"],
+        "LOGICALS of schema.py": of_type["boolean"],
+        "WORDS of schema.py": {
+            keyword: frozenset(keywords[keyword][1]) for keyword in types if keywords[keyword][1]
+        },
+    }
+    ours: dict[str, object] = {
+        "SUFFIXES of core/product.py": SUFFIXES,
+        "INTEGERS of schema.py": INTEGERS,
+        "NUMBERS of schema.py": NUMBERS,
+        "LOGICALS of schema.py": LOGICALS,
+        "WORDS of schema.py": dict(WORDS),
+    }
+    for kind, model in _MODELS.items():
+        what = f"OPENED of core/datamodel.py, {model}"
+        ours[what] = dict(OPENED[kind])
+        theirs[what] = {
+            name: asked if isinstance(asked, int) else frozenset(asked)
+            for name, asked in models[model].items()
+            if name not in _QUALITY
+        }
+    for what, expected in theirs.items():
+        row.cases += 1
+        if ours[what] != expected:
+            row.differences.append(f"{what}: {ours[what]}, jwst has {expected}")
+
+
 def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
     """Cut a stream of cases into lists that fit a disk."""
     waiting: list[Case] = []
@@ -239,11 +281,20 @@ def report(rows: list[Row], versions: str, seeds: int, minutes: float) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _write_cache(cache: Path) -> None:
+    """Write the CRDS cache that jwst and the function share."""
+    write_rules(cache, rules=MATRIX_RULES)
+    for mask in MASKS:
+        write_mask(mask, cache / "references" / "jwst" / mask.instrument.lower() / mask.name)
+    write_rules(cache, context=OTHER, rules=MATRIX_RULES)
+    write_server_config(cache)
+
+
 def main() -> None:
     """Compare everything, write the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
-    parser.add_argument("--seeds", type=int, default=200, help="how many random cases")
+    parser.add_argument("--seeds", type=int, default=golden.COUNT, help="how many random cases")
     parser.add_argument("--seed", type=int, default=1, help="of the random cases")
     arguments = parser.parse_args()
     logger.setLevel("CRITICAL")
@@ -256,11 +307,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, local_aws() as aws:
         scratch = Path(name)
         cache = scratch / "cache"
-        write_rules(cache, rules=MATRIX_RULES)
-        for mask in MASKS:
-            write_mask(mask, cache / "references" / "jwst" / mask.instrument.lower() / mask.name)
-        write_rules(cache, context=OTHER, rules=MATRIX_RULES)
-        write_server_config(cache)
+        _write_cache(cache)
         list(upload_cache(cache, aws.client("s3"), MIRROR))
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
         ours = Ours.of(aws, scratch / "tmp")
@@ -273,12 +320,15 @@ def main() -> None:
             for some in batches(cases):
                 compare(some, row, ours, jwst, scratch)
             rows.append(tell(row))
-        page, unexplained = odd_table(ours, jwst, scratch)
+        page, odd_lines, unexplained = odd_table(ours, jwst, scratch)
         (HERE / "ODD.md").write_text(page)
         row = Row("random geometry, masks and faults", "float32 file, native data model")
         for some in batches(random_cases(arguments.seeds, arguments.seed)):
             compare(some, row, ours, jwst, scratch)
         rows.append(tell(row))
+        versions = jwst.run("versions").strip()
+        if arguments.seed == golden.SEED and len(row.golden) >= golden.COUNT:
+            golden.write_golden([*row.golden[: golden.COUNT], *odd_lines], versions)
         contexts = [(cache, CONTEXT, "generated rules")]
         real = SHARED / "crds-mirror"
         contexts += [(real, "jwst_0541.pmap", "real rules of jwst_0541")] if real.is_dir() else []
@@ -286,10 +336,12 @@ def main() -> None:
             row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
             compare_choices(place, context, row, aws, jwst, scratch)
             rows.append(tell(row))
+        row = Row("tables of suffixes, keywords and data models", "against jwst and its schemas")
+        compare_tables(row, jwst)
+        rows.append(tell(row))
         row = Row("build context", "against crds.client.api.get_default_context beside jwst")
         compare_builds(cache, row, aws, jwst, scratch)
         rows.append(tell(row))
-        versions = jwst.run("versions").strip()
     minutes = (datetime.now(UTC) - started).total_seconds() / 60
     (HERE / "RESULTS.md").write_text(report(rows, versions, arguments.seeds, minutes))
     sys.exit(unexplained or any(row.differences for row in rows))

@@ -22,6 +22,30 @@ __all__ = ["Case", "random_cases", "write_case"]
 MODE = {mode.name: mode for mode in MODES}
 
 
+class Stable:
+    """A random generator whose numbers are the same under every version of numpy.
+
+    numpy freezes the stream of `RandomState`, not that of `Generator`:
+    https://numpy.org/neps/nep-0019-rng-policy.html
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._state = np.random.RandomState(seed)
+        self.gamma, self.poisson = self._state.gamma, self._state.poisson
+
+    def integers(
+        self, low: int, high: int | None = None, size: Any = None, dtype: Any = np.int64
+    ) -> Any:
+        """Return integers from `low` (or 0) up to `high`, without it."""
+        low, high = (0, low) if high is None else (low, high)
+        return self._state.randint(low, high, size, dtype)
+
+    def random(self, size: Any = None, dtype: Any = np.float64) -> Any:
+        """Return numbers from 0 up to 1."""
+        drawn = self._state.random_sample(size)
+        return drawn if size is None else drawn.astype(dtype)
+
+
 @dataclass(frozen=True)
 class Case:
     """One comparison.
@@ -42,7 +66,8 @@ class Case:
         Of the mask: shape, subarray keywords (or none), style of DQ_DEF. None: as `by` says.
     extras : tuple of str
         What else there is: zeroframe, refout, int_times, pixeldq, groupdq, dq, err, ..., user_dq;
-        ramp: SCI is as detectors fill, for the whole pipeline (else it is any numbers).
+        ramp: SCI is as detectors fill, for the whole pipeline (else it is any numbers);
+        checksums: every HDU has CHECKSUM and DATASUM; extver_0, extver_undefined: of SCI.
     dtype : str
         Of SCI.
     by : str
@@ -63,7 +88,7 @@ class Case:
 def write_case(case: Case, folder: Path) -> None:
     """Write a case's files."""
     folder.mkdir(parents=True)
-    rng = np.random.default_rng(case.seed)
+    rng = Stable(case.seed)
     _exposure(case, rng).writeto(folder / "exposure_uncal.fits")
     if case.mask is not None:
         _mask(case.mask, rng).writeto(folder / "mask.fits")
@@ -87,7 +112,7 @@ def _plane_shape(case: Case) -> tuple[int, ...]:
     return (stripes, *image) if stripes > 0 and not guider else image
 
 
-def _exposure(case: Case, rng: np.random.Generator) -> fits.HDUList:
+def _exposure(case: Case, rng: Stable) -> fits.HDUList:
     header = primary_header(MODE[case.mode])
     for keyword, value in case.header.items():
         if value is None:
@@ -98,6 +123,10 @@ def _exposure(case: Case, rng: np.random.Generator) -> fits.HDUList:
     sci = _ramps(case.shape, rng) if ramp else rng.integers(0, 65536, size=case.shape)
     sci = sci.astype(case.dtype)
     hdus = fits.HDUList([fits.PrimaryHDU(header=header), fits.ImageHDU(sci, name="SCI", ver=1)])
+    if "extver_0" in case.extras:
+        hdus["SCI"].header["EXTVER"] = 0
+    if "extver_undefined" in case.extras:
+        hdus["SCI"].header["EXTVER"] = None
     nints, ngroups, ny, nx = case.shape
     makers: dict[str, Callable[[], NDArray[Any]]] = {
         "zeroframe": lambda: rng.integers(0, 65536, (nints, ny, nx), dtype=np.uint16),
@@ -122,10 +151,13 @@ def _exposure(case: Case, rng: np.random.Generator) -> fits.HDUList:
     if "int_times" in case.extras:
         hdus.append(fits.BinTableHDU(int_times(nints), name="INT_TIMES", ver=1))
     hdus.append(asdf_hdu())
+    if "checksums" in case.extras:
+        for hdu in hdus:
+            hdu.add_checksum()
     return hdus
 
 
-def _ramps(shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+def _ramps(shape: tuple[int, ...], rng: Stable) -> NDArray[Any]:
     """Pixels that fill at rates of their own, some hit by cosmic rays, some full."""
     rates = rng.gamma(1.0, 2000, shape[-2:])
     signal = rng.poisson(np.broadcast_to(rates, shape)).astype(np.float64)
@@ -142,7 +174,7 @@ STYLES = {
 }  # fmt: skip
 
 
-def _mask(spec: dict[str, Any], rng: np.random.Generator) -> fits.HDUList:
+def _mask(spec: dict[str, Any], rng: Stable) -> fits.HDUList:
     shape = tuple(spec["shape"])
     dq = rng.integers(0, 1 << 32, shape, dtype=np.uint32)
     dq &= rng.integers(0, 1 << 32, shape, dtype=np.uint32)
@@ -162,7 +194,7 @@ def _mask(spec: dict[str, Any], rng: np.random.Generator) -> fits.HDUList:
 
 def random_cases(count: int, seed: int) -> Iterator[Case]:
     """Random geometry within each mode, random masks, random faults."""
-    rng = np.random.default_rng(seed)
+    rng = Stable(seed)
     makers = (
         _random_window,
         _random_window,
@@ -174,6 +206,8 @@ def random_cases(count: int, seed: int) -> Iterator[Case]:
     for number in range(count):
         maker = makers[rng.integers(len(makers))]
         case = maker(rng, f"random-{seed}-{number:05d}")
+        if rng.random() < 0.2:
+            case = replace(case, extras=(*case.extras, "checksums"))
         yield _with_fault(rng, case) if rng.random() < 0.3 else case
 
 
@@ -182,22 +216,22 @@ def _subarray(corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
             "SUBSIZE1": int(size[0]), "SUBSIZE2": int(size[1])}  # fmt: skip
 
 
-def _pick(rng: np.random.Generator, *choices: Any) -> Any:
+def _pick(rng: Stable, *choices: Any) -> Any:
     return choices[rng.integers(len(choices))]
 
 
 def _mask_spec(
-    rng: np.random.Generator, instrument: str, area: dict[str, Any] | None, shape: tuple[int, int]
+    rng: Stable, instrument: str, area: dict[str, Any] | None, shape: tuple[int, int]
 ) -> dict[str, Any]:
     return {"shape": [int(n) for n in shape], "header": {"INSTRUME": instrument, **(area or {})},
             "style": _pick(rng, "none", "empty", "own", "own", "wide")}  # fmt: skip
 
 
-def _seed(rng: np.random.Generator) -> int:
+def _seed(rng: Stable) -> int:
     return int(rng.integers(1 << 31))
 
 
-def _random_window(rng: np.random.Generator, name: str) -> Case:
+def _random_window(rng: Stable, name: str) -> Case:
     """A window of a small detector, its mask whole, a part of it, or exactly the window."""
     mode = MODE[_pick(rng, "nircam-sub64p", "niriss-ami", "miri-brightsky", "nirspec-s1600a1")]
     x0, y0 = (int(n) for n in rng.integers(1, 6, 2))
@@ -208,6 +242,9 @@ def _random_window(rng: np.random.Generator, name: str) -> Case:
         x, y, nx, ny = x0, y0, columns, rows
     shape = tuple(int(n) for n in (*rng.integers(1, 4, 2), ny, nx))
     area = _subarray((x0, y0), (columns, rows))
+    if rng.random() < 0.15:  # the mask declares another size than its array has
+        area["SUBSIZE1"] += int(rng.integers(-3, 4))
+        area["SUBSIZE2"] += int(rng.integers(-3, 4))
     extras = [extra for extra in ("pixeldq", "groupdq", "user_dq") if rng.random() < 0.25]
     if mode.instrument == "NIRCAM":
         extras += ["zeroframe"] if rng.random() < 0.5 else []
@@ -222,7 +259,7 @@ def _base(mode: Mode) -> dict[str, Any]:
     return {"EXP_TYPE": mode.exposure_type, "FASTAXIS": mode.axes[0], "SLOWAXIS": mode.axes[1]}
 
 
-def _random_stripes(rng: np.random.Generator, name: str) -> Case:
+def _random_stripes(rng: Stable, name: str) -> Case:
     """A substripe readout of a full detector."""
     mode = MODE["nircam-dhs"]
     slow = _pick(rng, 2, -2, 1, -1)
@@ -233,7 +270,7 @@ def _random_stripes(rng: np.random.Generator, name: str) -> Case:
     blocks = int(rng.integers(1, 6))
     size = rd1 + rd2 + (blocks - 1) * (rd2 + (rd1 if repeat else 0))
     dhs = rng.random() < 0.4
-    start = int(rng.integers(1, 600))
+    start = _start(rng)
     start = 2049 - start if slow < 0 and rng.random() < 0.9 else start
     return _striped_case(rng, name, mode, (fast, slow), start, size, {
         "MSTR_RD1": rd1, "MSTR_SK1": sk1, "MSTR_RD2": rd2, "MSTR_SK2": sk2, "MSTR_RPT": repeat,
@@ -241,7 +278,12 @@ def _random_stripes(rng: np.random.Generator, name: str) -> Case:
         "SUBARRAY": "SUB164STRIPE4_DHS" if dhs else "SUB640"}, int(rng.integers(1, 3)))  # fmt: skip
 
 
-def _random_superstripes(rng: np.random.Generator, name: str) -> Case:
+def _start(rng: Stable) -> int:
+    """The row that a stripe starts at, from 1; often one of the first."""
+    return int(rng.integers(1, 4) if rng.random() < 0.3 else rng.integers(1, 600))
+
+
+def _random_superstripes(rng: Stable, name: str) -> Case:
     """Superstripes: several images that share a readout."""
     mode = MODE["niriss-superstripe"]
     slow = _pick(rng, 2, -2, 1, -1)
@@ -252,7 +294,7 @@ def _random_superstripes(rng: np.random.Generator, name: str) -> Case:
     repeat, interleave = int(rng.integers(0, 2)), int(rng.integers(0, 2))
     blocks = int(rng.integers(1, 4))
     size = rd1 + block + (blocks - 1) * (block + (rd1 if repeat else 0))
-    start = int(rng.integers(1, 600))
+    start = _start(rng)
     start = 2049 - start if slow < 0 else start
     return _striped_case(rng, name, mode, (fast, slow), start, size, {
         "MSTR_RD1": rd1, "MSTR_SK1": int(rng.integers(0, 200)), "MSTR_RD2": rd2,
@@ -262,7 +304,7 @@ def _random_superstripes(rng: np.random.Generator, name: str) -> Case:
 
 
 def _striped_case(
-    rng: np.random.Generator, name: str, mode: Mode, axes: tuple[int, int], start: int, size: int,
+    rng: Stable, name: str, mode: Mode, axes: tuple[int, int], start: int, size: int,
     stripes: dict[str, Any], nints: int,
 ) -> Case:  # fmt: skip
     fast_size, fast_start = int(rng.integers(1, 12)), int(rng.integers(1, 8))
@@ -280,35 +322,39 @@ def _striped_case(
                 _mask_spec(rng, mode.instrument, area, mask_shape), extras)  # fmt: skip
 
 
-def _random_guider(rng: np.random.Generator, name: str) -> Case:
+def _random_guider(rng: Stable, name: str) -> Case:
     mode = MODE[_pick(rng, *[mode.name for mode in MODES if mode.instrument == "FGS"])]
     ny, nx = (int(n) for n in rng.integers(1, 20, 2))
     y, x = (int(n) for n in rng.integers(1, 20, 2))
     shape = (int(rng.integers(1, 4)), int(rng.integers(1, 4)), ny, nx)
     extras = tuple(extra for extra in ("dq", "err", "user_dq") if rng.random() < 0.25)
     header = {**_base(mode), **_subarray((x, y), (nx, ny))}
+    if rng.random() < 0.2:  # stripes, which no guider has
+        header |= {"MSTR_RD1": 0, "MSTR_SK1": 0, "MSTR_RD2": nx, "MSTR_SK2": 0, "MSTR_RPT": 0,
+                   "MSTR_ILV": 0, "SSTR_STP": 1, "SSTR_NST": int(rng.integers(0, 3))}  # fmt: skip
     return Case(name, mode.name, _seed(rng), header, shape,
                 _mask_spec(rng, "FGS", _subarray((1, 1), (40, 40)), (40, 40)), extras)  # fmt: skip
 
 
-def _random_irs2(rng: np.random.Generator, name: str) -> Case:
-    """3200 rows that are declared as 2048, on a detector a few columns wide."""
+def _random_irs2(rng: Stable, name: str) -> Case:
+    """3200 rows that are declared as 2048 or otherwise, on a detector a few columns wide."""
     mode = MODE["nirspec-irs2"]
     columns = int(rng.integers(1, 6))
-    header = {**_base(mode), **_subarray((1, 1), (columns, 2048))}
+    declared, of_mask = (_pick(rng, 2048, 2048, 2048, 3200, 2040) for _ in range(2))
+    header = {**_base(mode), **_subarray((1, 1), (columns, declared))}
     rows = _pick(rng, 3200, 3200, 3200, 2048)
-    mask = _mask_spec(rng, "NIRSPEC", _subarray((1, 1), (columns, 2048)), (rows, columns))
+    mask = _mask_spec(rng, "NIRSPEC", _subarray((1, 1), (columns, of_mask)), (rows, columns))
     return Case(
         name, mode.name, _seed(rng), header, (1, int(rng.integers(1, 3)), 3200, columns), mask
     )
 
 
-def _with_fault(rng: np.random.Generator, case: Case) -> Case:
+def _with_fault(rng: Stable, case: Case) -> Case:
     """Damage one thing."""
     header = dict(case.header)
     keywords = [keyword for keyword in header if keyword not in {"EXP_TYPE", "SUBARRAY"}]
     keyword = _pick(rng, *keywords)
-    match _pick(rng, "remove", "shift", "shift", "misshapen", "mask", "user"):
+    match _pick(rng, "remove", "shift", "shift", "misshapen", "mask", "user", "extver"):
         case "remove":
             header[keyword] = None
         case "shift":
@@ -323,6 +369,9 @@ def _with_fault(rng: np.random.Generator, case: Case) -> Case:
                 key = _pick(rng, "SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
                 mask["header"][key] += int(_pick(rng, -1, 1, 3, -3))
             return replace(case, mask=mask)
+        case "extver":
+            extra = _pick(rng, "extver_0", "extver_undefined")
+            return replace(case, extras=(*case.extras, extra))
         case "user":
             return replace(
                 case, extras=(*[e for e in case.extras if e != "user_dq"], "user_dq_misshapen")

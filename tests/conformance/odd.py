@@ -5,7 +5,7 @@ files. `python -m tests.conformance` puts them through both and writes the table
 """
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import chain
@@ -17,9 +17,11 @@ import yaml
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from core.datamodel import OPENED
+from core.kinds import Kind
 from tests.conformance.cases import MODE, Case, write_case
 
-__all__ = ["ODD", "Odd", "write_odd"]
+__all__ = ["ODD", "Odd", "write_inputs", "write_odd"]
 
 Change = Callable[[fits.HDUList], None]
 
@@ -64,6 +66,14 @@ def write_odd(odd: Odd, folder: Path) -> None:
     if odd.content is not None:
         path = folder / "exposure_uncal.fits"
         path.write_bytes(odd.content(path.read_bytes()))
+
+
+def write_inputs(odd: str, case: Mapping[str, Any], folder: Path) -> None:
+    """Write the files of a golden case: a kind of odd input, or a case as JSON holds it."""
+    if odd:
+        write_odd(next(kind for kind in ODD if kind.what == odd), folder)
+    else:
+        write_case(Case(**case), folder)
 
 
 def _window(extras: tuple[str, ...] = (), by: str = "mask", **header: Any) -> Case:
@@ -170,6 +180,22 @@ def _only_in_asdf(path: str, keyword: str, value: Any) -> Change:
     return change
 
 
+def _table(name: str, change: Callable[[list[str]], list[str]], ascii: bool = False) -> Change:  # noqa: A002
+    """Insert a table that the ramp models know, its columns changed."""
+    expected = OPENED[Kind.RAMP][name]
+    assert isinstance(expected, frozenset)
+    columns = [
+        fits.Column(column, "I10" if ascii else "J", array=np.zeros(2, np.int32), ascii=ascii)
+        for column in change(sorted(expected))
+    ]
+    maker = fits.TableHDU if ascii else fits.BinTableHDU
+
+    def insert(hdus: fits.HDUList) -> None:
+        hdus.insert(2, maker.from_columns(columns, name=name, ver=1))
+
+    return insert
+
+
 def _int_times(change_names: Callable[[list[str]], list[str]]) -> Change:
     def change(hdus: fits.HDUList) -> None:
         table = hdus["INT_TIMES"].data
@@ -184,6 +210,11 @@ def _int_times(change_names: Callable[[list[str]], list[str]]) -> Change:
     return change
 
 
+def _gzip(content: bytes) -> bytes:
+    """Compress without a time stamp."""
+    return gzip.compress(content, mtime=0)
+
+
 def _compress(hdus: fits.HDUList) -> None:
     hdus["SCI"] = fits.CompImageHDU(
         hdus["SCI"].data.reshape(-1, *hdus["SCI"].shape[-2:])[0], name="SCI"
@@ -194,6 +225,13 @@ def _several() -> Iterator[Odd]:
     window = _window()
     yield Odd("two HDUs named SCI", window, _append("SCI", 2, lambda h: h["SCI"].data))
     yield Odd("SCI with EXTVER 2 only", window, lambda h: h["SCI"].header.set("EXTVER", 2))
+    for version in (0, None, -1):
+        yield Odd(
+            f"SCI with EXTVER {'undefined' if version is None else version}",
+            window,
+            lambda h, v=version: h["SCI"].header.__setitem__("EXTVER", v),
+        )
+    yield Odd("SCI without EXTVER", window, lambda h: h["SCI"].header.remove("EXTVER"))
     yield Odd(
         "two HDUs named PIXELDQ, EXTVER 2 first", _window(("pixeldq",)),
         lambda h: h.insert(2, fits.ImageHDU(h["PIXELDQ"].data ^ 1, name="PIXELDQ", ver=2)),
@@ -217,7 +255,7 @@ def _not_opened() -> Iterator[Odd]:
     window = _window()
     yield Odd("ASDF that is no ASDF", window, _asdf(lambda d: b"nonsense" * 50))
     yield Odd("ASDF whose document breaks off", window, _asdf(lambda d: d[: len(d) - 20]))
-    yield Odd("ASDF that is gzip", window, _asdf(gzip.compress))
+    yield Odd("ASDF that is gzip", window, _asdf(_gzip))
     yield Odd(
         "ASDF whose YAML is broken",
         window,
@@ -262,6 +300,23 @@ def _not_opened() -> Iterator[Odd]:
         "Flight Reference Stars that lacks a column", _guider(),
         lambda h: h.insert(2, fits.BinTableHDU(np.zeros(1, [("reference_star_id", "S2"), ("id_x", ">f8")]), name="Flight Reference Stars", ver=1)),
     )  # fmt: skip
+    for name in ("MSA_TARG_ACQ", "INT_TIMES_STRIPE"):
+        yield Odd(name, window, _table(name, list))
+        yield Odd(f"{name} that lacks a column", window, _table(name, lambda n: n[:-1]))
+        yield Odd(f"{name} with a column too many", window, _table(name, lambda n: [*n, "MORE"]))
+        yield Odd(f"{name} as ASCII table", window, _table(name, list, ascii=True))
+        yield Odd(f"{name} that is an image", window, _append(name, 1, lambda h: h["SCI"].data[0]))
+    for axes in (2, 3, 4):
+        yield Odd(
+            f"AVDRKCUR of {axes} axes",
+            window,
+            _append("AVDRKCUR", 1, lambda h, n=axes: h["SCI"].data[(0,) * (4 - n)].astype("f4")),
+        )
+    yield Odd(
+        "REFOUT that is a table",
+        window,
+        lambda h: h.insert(2, fits.BinTableHDU(np.zeros(2, [("a", ">f4")]), name="REFOUT", ver=1)),
+    )
     yield Odd(
         "ZEROFRAME without data",
         window,
@@ -335,6 +390,13 @@ def _keywords() -> Iterator[Odd]:
         ("READPATT", "rapid"),
     ):  # fmt: skip
         yield Odd(f"{keyword} = {value!r}", _ruled(), _set(**{keyword: value}))
+    for keyword, value in (
+        ("NGROUPS", "3"),
+        ("NGROUPS", 3.0),
+        ("NINTS", "2"),
+        ("TSOVISIT", "true"),
+    ):
+        yield Odd(f"{keyword} = {value!r}", _ruled(), _set(**{keyword: value}))
     for keyword in ("EXP_TYPE", "SUBARRAY", "DETECTOR", "READPATT"):
         yield Odd(f"no {keyword}", _ruled(), _set(**{keyword: None}))
     yield Odd("EXP_TYPE = 'fgs_acq1'", _guider(), _set(EXP_TYPE="fgs_acq1"))
@@ -400,7 +462,7 @@ def _geometry() -> Iterator[Odd]:
 
 def _compressed() -> Iterator[Odd]:
     window = _window()
-    yield Odd("exposure that is gzip", window, content=gzip.compress)
+    yield Odd("exposure that is gzip", window, content=_gzip)
     yield Odd("SCI that is tile-compressed", window, _compress)
 
 
@@ -413,7 +475,12 @@ _ONLY_THERE = "headers decide; what is said elsewhere only is refused, never ove
 _KEPT = "keywords pass through unchanged; jwst drops it"
 _ON_PURPOSE = {
     'two HDUs named SCI': 'which one is meant is not known',
-    'SCI with EXTVER 2 only': 'the first SCI of a raw exposure is 1',
+    **{f'SCI with EXTVER {version}': 'the first SCI of a raw exposure is 1' for version in ('2 only', '-1')},
+    **dict.fromkeys(('MSA_TARG_ACQ', 'INT_TIMES_STRIPE'), 'tables pass through unchanged'),
+    **{f'{name} as ASCII table': 'raw exposures have binary tables; no value is read from text'
+       for name in ('MSA_TARG_ACQ', 'INT_TIMES_STRIPE')},
+    **{f'{keyword} = {value!r}': 'keywords pass through unchanged; jwst drops it'
+       for keyword, value in (('NGROUPS', '3'), ('NGROUPS', 3.0), ('NINTS', '2'), ('TSOVISIT', 'true'))},
     'two HDUs named PIXELDQ, EXTVER 2 first': 'EXTVER 1 is meant; jwst takes what stands first',
     'PIXELDQ with EXTVER 2 only': 'the first PIXELDQ is 1; jwst takes what stands first',
     'PIXELDQ and GROUPDQ without data, no mask': 'written as zeros; jwst leaves them empty, and reads zeros',

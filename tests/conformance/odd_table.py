@@ -12,6 +12,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from core.product import Encoding
 from handler.observability import logger
@@ -20,6 +21,7 @@ from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import write_rules, write_server_config
 from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import absolute
+from tests.conformance.golden import golden_line
 from tests.conformance.matrix import MASKS, MATRIX_RULES
 from tests.conformance.odd import ODD, Odd, write_odd
 from tests.conformance.ours import Ours
@@ -39,6 +41,7 @@ class Outcome:
     jwst: str
     ours: str
     is_same: bool
+    golden: dict[str, Any]
 
     @property
     def is_unexplained(self) -> bool:
@@ -46,15 +49,15 @@ class Outcome:
         return not self.is_same and not self.odd.on_purpose
 
 
-def odd_table(ours: Ours, jwst: Jwst, scratch: Path) -> tuple[str, int]:
-    """Give both every kind; return the page, and how many differences have no reason."""
+def odd_table(ours: Ours, jwst: Jwst, scratch: Path) -> tuple[str, list[dict[str, Any]], int]:
+    """Give both every kind; return the page, golden lines, and how many differences have no reason."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         outcomes = list(_outcomes(ours, jwst, Path(name)))
     unexplained = [outcome for outcome in outcomes if outcome.is_unexplained]
     print(f"odd input: {len(outcomes)} kinds, {len(unexplained)} differences without a reason")
     for outcome in unexplained:
         print(f"    {outcome.odd.what}: jwst {outcome.jwst}, here {outcome.ours}")
-    return _page(outcomes, jwst), len(unexplained)
+    return _page(outcomes, jwst), [outcome.golden for outcome in outcomes], len(unexplained)
 
 
 def _outcomes(ours: Ours, jwst: Jwst, folder: Path) -> list[Outcome]:
@@ -75,18 +78,19 @@ def _outcomes(ours: Ours, jwst: Jwst, folder: Path) -> list[Outcome]:
 
 def _judged(odd: Odd, place: Path, refused: str | None) -> Outcome:
     theirs = place / "jwst.refused"
+    golden = golden_line(odd.case, place, odd.what)
     if refused is not None:
         reason = f"refused: {refused.rpartition('uncal.fits')[2].lstrip(':, ')}"
         both = theirs.exists()
-        return Outcome(odd, "refused" if both else "goes on", reason, both)
+        return Outcome(odd, "refused" if both else "goes on", reason, both, golden)
     if theirs.exists():
-        return Outcome(odd, "refused", "goes on", is_same=False)
+        return Outcome(odd, "refused", "goes on", is_same=False, golden=golden)
     found = json.loads((place / "differences.json").read_text())
     differing = [what for what in _COMPARED if found[what]]
     if not differing:
-        return Outcome(odd, "goes on", "the same", is_same=True)
+        return Outcome(odd, "goes on", "the same", is_same=True, golden=golden)
     ours = "the same model" if differing == ["float32 file"] else "another model"
-    return Outcome(odd, "goes on", ours, is_same=False)
+    return Outcome(odd, "goes on", ours, is_same=False, golden=golden)
 
 
 def _page(outcomes: list[Outcome], jwst: Jwst) -> str:
@@ -136,7 +140,7 @@ def main() -> None:
         write_server_config(cache)
         list(upload_cache(cache, aws.client("s3"), MIRROR))
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
-        page, unexplained = odd_table(Ours.of(aws, Path(name) / "tmp"), jwst, Path(name))
+        page, _, unexplained = odd_table(Ours.of(aws, Path(name) / "tmp"), jwst, Path(name))
     (HERE / "ODD.md").write_text(page)
     sys.exit(bool(unexplained))
 

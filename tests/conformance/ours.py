@@ -31,9 +31,9 @@ class Ours:
     function: Function
 
     @classmethod
-    def of(cls, aws: LocalAws, scratch: Path) -> "Ours":
-        """Set the function up."""
-        mirror = S3Location(MIRROR, "")
+    def of(cls, aws: LocalAws, scratch: Path, prefix: str = "") -> "Ours":
+        """Set the function up, with the mirror at a prefix of the mirrors' bucket."""
+        mirror = S3Location(MIRROR, prefix)
         s3, bus = aws.client("s3"), Bus("default", aws.client("events"))
         references = References.of(mirror, scratch, s3)
         settings = Settings(PRODUCTS, "", mirror, CONTEXT)

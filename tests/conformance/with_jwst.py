@@ -1,6 +1,6 @@
 """Run by jwst's own interpreter.
 
-Usage: with_jwst.py apertures | build | run FOLDER | compare FOLDER | choose FILE
+Usage: with_jwst.py apertures | build | models | keywords | suffixes | run FOLDER | compare FOLDER | choose FILE
 """
 
 import json
@@ -21,6 +21,10 @@ EXEMPT_KEYWORDS = {
     "CAL_VCS": "the same",
     "CRDS_VER": "the version of the crds package in each environment",
     "HISTORY": "names this software",
+}
+EXEMPT_CHECKSUMS = {
+    "CHECKSUM": "jwst keeps the input's, which are wrong for its product",
+    "DATASUM": "the same",
 }
 EXEMPT_WITH_OWN_MASK = {"R_MASK": "a path there, an S3 address here"}
 EXEMPT_HDUS = {"ASDF": "jwst writes the headers into it once more; the product keeps the input's"}
@@ -67,24 +71,48 @@ def apertures() -> None:
 
 
 def run(folder: Path) -> None:
-    """Make jwst's product of every case, or note why it refuses."""
+    """Make jwst's product of every case, or note why it refuses; note digests in ``jwst.json``.
+
+    The step looks the type of the data model up in the ASDF extension. An exposure without one is
+    opened as that data model first.
+    """
+    from astropy.io import fits
+    from digests import digests  # beside this file
     from jwst.dq_init import DQInitStep
+    from stdatamodels.jwst import datamodels
 
     # Without this, every call asks the CRDS server for parameters of the step.
     DQInitStep.get_config_from_reference = classmethod(lambda cls, *a, **k: {})
+
+    def step_of(case: Path, by: str) -> Any:
+        user = case / "user_dq.fits"
+        step = DQInitStep()
+        if by != "rules":
+            step.override_mask = str(case / "mask.fits") if by == "mask" else "N/A"
+        step.user_supplied_dq = str(user) if user.exists() else None
+        return step
+
+    def as_model(path: Path) -> Any:
+        with datamodels.open(path) as model:
+            kind = DQInitStep()._ramp_type(model)
+        return kind(path)
+
     for case in cases(folder):
         by = json.loads((case / "case.json").read_text())["by"]
-        user = case / "user_dq.fits"
+        exposure = case / "exposure_uncal.fits"
         try:
-            step = DQInitStep()
-            if by != "rules":
-                step.override_mask = str(case / "mask.fits") if by == "mask" else "N/A"
-            step.user_supplied_dq = str(user) if user.exists() else None
-            result = step.run(str(case / "exposure_uncal.fits"))
+            has_asdf = "ASDF" in {hdu[1] for hdu in fits.info(exposure, output=False)}
+            result = step_of(case, by).run(str(exposure) if has_asdf else as_model(exposure))
             result.save(str(case / "jwst.fits"))
             result.close()
         except Exception as exc:
-            (case / "jwst.refused").write_text(f"{type(exc).__name__}: {exc}")
+            refusal = f"{type(exc).__name__}: {exc}"
+            (case / "jwst.refused").write_text(refusal)
+            (case / "jwst.json").write_text(json.dumps({"refused": refusal[:200]}))
+            continue
+        exempt = frozenset({*EXEMPT_KEYWORDS, *(EXEMPT_WITH_OWN_MASK if by == "mask" else ())})
+        made = digests(case / "jwst.fits", exempt)
+        (case / "jwst.json").write_text(json.dumps({"product": made}))
 
 
 def compare(folder: Path) -> None:
@@ -115,7 +143,11 @@ def file_differences(case: Path, own_mask: bool) -> list[str]:
             for keyword in keywords:
                 hdus[0].header.remove(keyword, ignore_missing=True, remove_all=True)
             for name in EXEMPT_HDUS:
-                del hdus[name]
+                if name in hdus:
+                    del hdus[name]
+            for hdu in hdus:
+                for keyword in EXEMPT_CHECKSUMS:
+                    hdu.header.remove(keyword, ignore_missing=True)
         # jwst writes its schema's comments; the product keeps those of the input.
         diff = fits.FITSDiff(ours, theirs, ignore_comments=["*"])
         return [] if diff.identical else diff.report().splitlines()[:60]
@@ -202,6 +234,54 @@ def guider_reference(folder: Path, kind: str) -> str:
     return str(path)
 
 
+def models() -> None:
+    """Print what the schemas ask of arrays and tables: {model: {EXTNAME: axes or column names}}."""
+    from stdatamodels import schema
+    from stdatamodels.jwst import datamodels
+
+    found: dict[str, dict[str, int | list[str]]] = {}
+    for name in ("RampModel", "SuperstripeRampModel", "GuiderRawModel"):
+        asked = found.setdefault(name, {})
+
+        def look(part: Any, *_: Any, asked: dict[str, int | list[str]] = asked) -> None:
+            hdu, types = str(part.get("fits_hdu", "")).upper(), part.get("datatype")
+            if hdu and isinstance(types, list):
+                asked[hdu] = [column["name"].upper() for column in types]
+            elif hdu and "ndim" in part:
+                asked[hdu] = part["ndim"]
+
+        schema.walk_schema(getattr(datamodels, name)().schema, look)
+    print(json.dumps(found))
+
+
+def keywords() -> None:
+    """Print {keyword: [type, words]} of every keyword of the primary header that has a type.
+
+    `words` are those that the schema lists, empty if it lists none.
+    """
+    from stdatamodels import schema
+    from stdatamodels.jwst import datamodels
+
+    found: dict[str, list[Any]] = {}
+
+    def look(part: Any, *_: Any) -> None:
+        keyword = part.get("fits_keyword")
+        if keyword and part.get("fits_hdu", "PRIMARY") == "PRIMARY" and "type" in part:
+            listed = [part, *part.get("anyOf", ())]
+            words = {word for choice in listed for word in choice.get("enum", ())}
+            found[keyword] = [part["type"], sorted(words) if part["type"] == "string" else []]
+
+    schema.walk_schema(datamodels.RampModel().schema, look)
+    print(json.dumps(found))
+
+
+def suffixes() -> None:
+    """Print the suffixes of file names that a step of jwst replaces with its own."""
+    from jwst.lib.suffix import KNOW_SUFFIXES
+
+    print(json.dumps(KNOW_SUFFIXES))
+
+
 def choose(path: Path) -> None:
     """Ask crds in the ordinary way for the mask of each header; print the names."""
     import crds
@@ -226,10 +306,14 @@ def build() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "apertures":
-        apertures()
-    elif sys.argv[1] == "build":
-        build()
+    if sys.argv[1] in {"apertures", "build", "models", "suffixes", "keywords"}:
+        {
+            "apertures": apertures,
+            "build": build,
+            "models": models,
+            "suffixes": suffixes,
+            "keywords": keywords,
+        }[sys.argv[1]]()
     elif sys.argv[1] == "versions":
         print(
             ", ".join(

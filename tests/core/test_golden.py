@@ -1,0 +1,84 @@
+"""The step makes of every golden case what `jwst` 3.0.0 made of it; jwst is not needed.
+
+tests/handler/references/test_golden.py replays the cases whose mask the CRDS rules choose.
+"""
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import InputRejected, ReferenceUnavailable
+from core.images import first_image
+from core.in_memory import dq_init
+from core.mask import Mask
+from core.product import Encoding, HeaderValues
+from infra.demo.samples.mirror import CONTEXT
+from tests.conformance.cases import Stable
+from tests.conformance.golden import (
+    golden_cases,
+    inputs_digest,
+    product_differences,
+    read_golden,
+    refusal_difference,
+)
+from tests.conformance.odd import ODD, write_inputs
+
+_, LINES = read_golden()
+EXPLAINED = {odd.what for odd in ODD if odd.on_purpose}
+REPLAYED = [
+    line for line in LINES if line["case"]["by"] != "rules" and line["odd"] not in EXPLAINED
+]
+
+
+def identifier(line: dict[str, Any]) -> str:
+    return str(line["odd"] or line["case"]["name"])
+
+
+def process(case: dict[str, Any], folder: Path, encoding: Encoding) -> bytes:
+    contents = {path.stem: path.read_bytes() for path in folder.glob("*.fits")}
+    mask = Mask.from_bytes(contents["mask"], "mask.fits") if case["by"] == "mask" else None
+    user = first_image(contents["user_dq"], "user_dq.fits") if "user_dq" in contents else None
+    label = "crds://mask.fits" if mask else None
+    values = HeaderValues("x_dq_init.fits", "2026-11-28T00:00:00.000", "14", CONTEXT, label)
+    return dq_init(contents["exposure_uncal"], mask, values, encoding, user)
+
+
+def wrong_checksums(product: Path) -> list[str]:
+    """Return the HDUs whose CHECKSUM or DATASUM is wrong."""
+    with fits.open(product) as hdus, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return [hdu.name for hdu in hdus if hdu.verify_checksum() == 0 or hdu.verify_datasum() == 0]
+
+
+def test_golden_file_holds_exactly_the_cases() -> None:
+    cases = [(odd, json.loads(json.dumps(asdict(case)))) for odd, case in golden_cases()]
+    assert [(line["odd"], line["case"]) for line in LINES] == cases, "run make conformance"
+
+
+@pytest.mark.parametrize("line", REPLAYED, ids=identifier)
+def test_golden_case_gives_what_jwst_makes(line: dict[str, Any], tmp_path: Path) -> None:
+    folder, product = tmp_path / "case", tmp_path / "product.fits"
+    write_inputs(line["odd"], line["case"], folder)
+    if line["inputs"]:
+        assert inputs_digest(folder) == line["inputs"], "golden.jsonl is old; run make conformance"
+    for encoding in Encoding:
+        try:
+            content = process(line["case"], folder, encoding)
+        except (InputRejected, ReferenceUnavailable) as exc:
+            message = str(exc)
+            assert not refusal_difference(line, message)
+        else:
+            product.write_bytes(content)
+            assert product_differences(line, product, encoding is Encoding.NATIVE) == []
+            assert wrong_checksums(product) == []
+
+
+def test_random_numbers_are_the_same_everywhere() -> None:
+    assert Stable(1).integers(0, 1000, 4).tolist() == [37, 235, 908, 72]
+    assert np.isclose(Stable(1).random(), 0.417022004702574)
