@@ -257,3 +257,11 @@ def test_guider_with_superstripes_is_rejected(stripes: int) -> None:
     guider = exposure((1, 1, 8, 8), kind=Kind.GUIDER, **keywords)
     with pytest.raises(InputRejected, match=r"has shape .*, expected \(8, 8\)"):
         cut(mask(FULL, (1, 1, 2048, 2048)), guider)
+
+
+def test_stripes_that_start_at_2_backwards_are_rejected() -> None:
+    header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": "SUB640"}
+    readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
+    assert readout is not None
+    with pytest.raises(InputRejected, match="reads rows .* the mask has rows 0 to 2047"):
+        readout.rows(Subarray(1, 2, 2048, 164), 2048)
