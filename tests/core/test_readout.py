@@ -263,5 +263,5 @@ def test_stripes_that_start_at_2_backwards_are_rejected() -> None:
     header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": "SUB640"}
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     assert readout is not None
-    with pytest.raises(InputRejected, match="reads rows .* the mask has rows 0 to 2047"):
+    with pytest.raises(InputRejected, match=r"reads rows .* the mask has rows 0 to 2047"):
         readout.rows(Subarray(1, 2, 2048, 164), 2048)
