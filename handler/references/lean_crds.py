@@ -16,6 +16,7 @@ from types import ModuleType
 from urllib import request
 
 __all__ = [
+    "CRDS_NAME_RE_STR",
     "CRDS_VERSION",
     "CrdsError",
     "InvalidDatetimeError",
@@ -78,6 +79,7 @@ with without_tools():
     import crds.jwst  # which crds itself imports when it meets the first rule
     from crds.client import proxy
     from crds.core import rmap, timestamp, utils
+    from crds.core.config import CRDS_NAME_RE_STR
     from crds.core.exceptions import CrdsError, InvalidDatetimeError
 
 CRDS_VERSION = str(crds.__version__)

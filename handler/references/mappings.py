@@ -1,4 +1,4 @@
-"""The walk from a context to the rules for MASK, by whomever it is taken.
+"""Resolve a context to its MASK rules: pmap, imap, rmap.
 
 CRDS keeps its rules in three levels of files: a pipeline mapping (the context), an instrument
 mapping and a mapping per reference type. Asked in the ordinary way, `crds` loads every file of the
@@ -6,18 +6,18 @@ instrument; the three that lead to the mask are enough. They are handed to `crds
 for no file and contacts no server.
 """
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from core.errors import ReferenceUnavailable
-from handler.references.lean_crds import CrdsError, rmap
+from handler.references.keys import check_context, check_instrument, check_mapping
+from handler.references.lean_crds import rmap
 
-__all__ = ["FILE_NAME", "Mappings", "NoRules", "RuleFiles", "is_applicable"]
+__all__ = ["LARGEST_MAPPING", "Mappings", "NoRules", "RuleFiles", "is_applicable"]
 
-FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-"""What the name of a rule or reference may be; names come from files and become keys and paths."""
+LARGEST_MAPPING = 1_000_000
+"""Bytes of a mapping; the largest of CRDS have 25,000."""
 _CLASSES = {
     ".pmap": rmap.PipelineContext,
     ".imap": rmap.InstrumentContext,
@@ -40,9 +40,6 @@ class RuleFiles(Protocol):
         ReferenceUnavailable
             If it cannot be had.
         """
-
-    def discard(self, name: str) -> None:
-        """Forget a rule file that turned out to be damaged."""
 
 
 @dataclass
@@ -67,27 +64,30 @@ class Mappings:
             If it cannot be had, or is damaged.
         """
         if name not in self._loaded:
-            mapping = _CLASSES.get(name[-5:])
-            if mapping is None or not FILE_NAME.fullmatch(name):
-                raise ReferenceUnavailable(f"{name!r} is no name of a rule file")
+            check_mapping(name)
             text = self.files.read(name)
+            if len(text) > LARGEST_MAPPING:
+                raise ReferenceUnavailable(
+                    f"{name}: {len(text):,} characters, expected at most {LARGEST_MAPPING:,}"
+                )
             try:
-                self._loaded[name] = mapping.from_string(text, name)
-            except (CrdsError, SyntaxError, ValueError) as exc:
-                self.files.discard(name)
-                raise ReferenceUnavailable(f"{name}: is no rule file: {exc}") from exc
+                self._loaded[name] = _parsed(text, name)
+            except Exception as exc:  # crds raises almost anything for a damaged file
+                raise ReferenceUnavailable(
+                    f"{name}: is not a CRDS mapping: {str(exc)[:200] or type(exc).__name__}"
+                ) from exc
         return self._loaded[name]
 
     def instruments(self, context: str) -> list[str]:
         """Return the instruments that a context has rules for, in upper case."""
-        selector = self.load(context).selector
-        return sorted(name for name, mapping in selector.items() if is_applicable(str(mapping)))
+        selector = self.load(check_context(context)).selector
+        return sorted(
+            check_instrument(name) for name, mapping in selector.items() if is_applicable(mapping)
+        )
 
     def named_by(self, name: str) -> list[str]:
         """Return the rule files that a context or an instrument's mapping names."""
-        return [
-            str(found) for found in self.load(name).selector.values() if is_applicable(str(found))
-        ]
+        return [found for found in self.load(name).selector.values() if is_applicable(found)]
 
     def chain(self, context: str, instrument: str) -> Iterable[str]:
         """Walk from a context to an instrument's rules for MASK.
@@ -110,16 +110,31 @@ class Mappings:
         ReferenceUnavailable
             If a rule file cannot be had, or does not say what comes next (`NoRules`).
         """
-        name = context
+        name = check_context(context)
         for key in (instrument, "MASK"):
             yield name
             following = self.load(name).selector.get(key)
             if following is None:
                 raise NoRules(f"{name}: has no rules for {key}")
-            if not is_applicable(str(following)):
+            if not is_applicable(following):
                 return
-            name = str(following)
+            if not following.endswith(".rmap" if key == "MASK" else ".imap"):
+                raise ReferenceUnavailable(f"{name}: names {following} for {key}")
+            name = following
         yield name
+
+
+def _parsed(text: str, name: str) -> Any:
+    """Parse a mapping; the upper levels name mappings, the lowest has the rules."""
+    mapping = _CLASSES[name[-5:]].from_string(text, name)
+    if name.endswith(".rmap"):
+        mapping.get_required_parkeys()
+        mapping.todict()
+        return mapping
+    for found in mapping.selector.values():
+        if not isinstance(found, str) or is_applicable(found):
+            check_mapping(found)
+    return mapping
 
 
 def is_applicable(name: str) -> bool:

@@ -4,6 +4,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +12,11 @@ from typing import TYPE_CHECKING
 from core import EQUALS_JWST
 from core.errors import InputRejected, ReferenceUnavailable
 from core.keywords import Keywords
-from handler.references.keys import CONFIG, mapping_key
-from handler.references.lean_crds import CrdsError, InvalidDatetimeError, timestamp, utils
-from handler.references.mappings import FILE_NAME, Mappings, is_applicable
+from handler.references.keys import CONFIG, STATE, check_context, check_reference, mapping_key
+from handler.references.lean_crds import InvalidDatetimeError, timestamp, utils
+from handler.references.mappings import LARGEST_MAPPING, Mappings, is_applicable
 from handler.references.parameters import Value, matching_parameters, unknown_words
-from handler.references.server import FileDigest, ServerConfig
+from handler.references.server import LARGEST_CONFIG, FileDigest, ServerConfig
 from handler.s3.errors import failures_of
 from handler.s3.locations import S3Location
 
@@ -28,10 +29,14 @@ log = logging.getLogger(__name__)
 
 LATEST = "latest"
 """Stands for the context that the mirror calls operational."""
+_SYNONYMS = {"jwst-latest": LATEST, "jwst-operational": LATEST, "jwst-build": "build"}
+"""Other spellings that `crds` accepts (crds 14.0.3, `crds.core.heavy_client`)."""
 BUILD = "build"
 """Stands for the build context of the `jwst` version whose products ours equal: what `jwst` itself
 uses where CRDS_CONTEXT is not set (crds 14.0.3, `crds.client.api.get_default_context`)."""
 
+_SYNCED_MEANWHILE = 10
+"""Seconds after which a catalogue that lacks a file is read again: it may have been synced."""
 _DATE_AND_TIME = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
 
 
@@ -59,30 +64,42 @@ class BestReference:
 
 @dataclass(frozen=True)
 class MirroredRules:
-    """The rule files of a mirror; what was read is kept in a directory."""
+    """The mappings of a mirror, verified; a directory caches them."""
 
     mirror: S3Location
     cache: Path
     client: "S3Client"
+    digest_of: Callable[[str], FileDigest | None]
 
     def read(self, name: str) -> str:
-        """Return a rule file, from the directory or the mirror."""
+        """Return a mapping, from the directory or the mirror."""
+        location, expected = self.mirror.below(mapping_key(name)), self.digest_of(name)
+        if expected is None:
+            raise ReferenceUnavailable(
+                f"{location}: the mirror's catalogue does not list {name}; sync that context"
+            )
         path = self.cache / name
-        if path.exists():
-            return path.read_text(encoding="utf-8")
-        text = read_text(self.mirror.below(mapping_key(name)), self.client)
+        try:
+            content = path.read_bytes()
+            if FileDigest.of(content) == expected:
+                return _text(content, location)
+        except OSError:  # not cached, or the directory cannot be read
+            log.debug("%s: not cached in %s", name, self.cache)
+        content = read_bytes(location, self.client, LARGEST_MAPPING, expected.size)
+        if FileDigest.of(content) != expected:
+            raise ReferenceUnavailable(
+                f"{location}: {FileDigest.of(content)}; expected {expected}; sync the mirror"
+            )
+        temporary = path.with_name(f"{name}.{uuid.uuid4().hex}")
         try:
             self.cache.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(f"{name}.{uuid.uuid4().hex}")
-            temporary.write_text(text, encoding="utf-8")
+            temporary.write_bytes(content)
             temporary.replace(path)
         except OSError:  # the directory only saves reading it again
             log.warning("%s: cannot be kept in %s", name, self.cache, exc_info=True)
-        return text
-
-    def discard(self, name: str) -> None:
-        """Forget a rule file that turned out to be damaged."""
-        (self.cache / name).unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
+        return _text(content, location)
 
 
 @dataclass
@@ -115,7 +132,9 @@ class Rules:
     @classmethod
     def of(cls, mirror: S3Location, cache: Path, client: "S3Client") -> "Rules":
         """Return the rules of a mirror; what is read of them is kept in a directory."""
-        return cls(mirror, Mappings(MirroredRules(mirror, cache, client)), client)
+        files = MirroredRules(mirror, cache, client, lambda name: rules.digest_of(name))  # noqa: PLW0108  # rules follows
+        rules = cls(mirror, Mappings(files), client)
+        return rules
 
     def best_reference(self, keywords: Keywords, context: str) -> BestReference:
         """Choose the mask for an exposure.
@@ -160,7 +179,7 @@ class Rules:
         if mask is None:
             return BestReference(name, None, warning=warning)
         _refuse_bad(mask, server)
-        digest = server.catalogue.get(mask)
+        digest = self.digest_of(mask)
         if digest is None:
             raise ReferenceUnavailable(
                 f"{mask}: chosen by {chain[-1]} for {keywords.name}, but the catalogue in "
@@ -183,10 +202,11 @@ class Rules:
         ReferenceUnavailable
             If the mirror cannot be read, or records no build context.
         """
+        context = _SYNONYMS.get(context, context)
         if context == LATEST:
             return self._server().operational_context
         if context != BUILD:
-            return context
+            return check_context(context)
         build = self._server().builds.get(EQUALS_JWST)
         if build is None:
             raise ReferenceUnavailable(
@@ -195,45 +215,46 @@ class Rules:
             )
         return build
 
-    def digest_of(self, mask: str) -> FileDigest | None:
-        """Return what the mirror's catalogue says of a mask.
+    def digest_of(self, name: str) -> FileDigest | None:
+        """Return the size and SHA-1 of a file in the mirror's catalogue.
 
         Raises
         ------
         ReferenceUnavailable
             If the mirror cannot be read.
         """
-        return self._server().catalogue.get(mask)
+        found = self._server().catalogue.get(name)
+        if found is None and self.clock() - self._read_at > _SYNCED_MEANWHILE:
+            self._server_config = None
+            found = self._server().catalogue.get(name)
+        return found
 
     def _server(self) -> ServerConfig:
-        """The server's configuration, read again when it has become old."""
+        """Return the mirror's configuration; read it again after `believed_seconds`."""
         now = self.clock()
         if self._server_config is None or now - self._read_at > self.believed_seconds:
-            location = self.mirror.below(CONFIG)
-            self._server_config = ServerConfig.parse(
-                read_text(location, self.client), str(location)
-            )
+            self._server_config = read_config(self.mirror, self.client)
             self._read_at = now
         return self._server_config
 
     def _evaluate(self, name: str, keywords: Keywords) -> str | None:
-        """Ask the rules for MASK; None where they say that none applies."""
+        """Ask the rules for MASK; None if they say that none applies."""
         rules = self.mappings.load(name)
         parameters = matching_parameters(keywords, rules.get_required_parkeys(), name)
         _check_date(parameters, keywords.name)
         conditioned = utils.condition_header(parameters)
         try:
             best = rules.get_best_ref(conditioned)
-        except CrdsError as exc:
-            raise ReferenceUnavailable(f"{name}: {exc}") from exc
+        except Exception as exc:  # crds raises almost anything for a damaged rule
+            raise ReferenceUnavailable(f"{name}: {str(exc) or type(exc).__name__}") from exc
         if best is None or best == "NOT FOUND n/a":
             return None
         # Two masks that tie come as a tuple.
-        if not isinstance(best, str) or not FILE_NAME.fullmatch(best):
+        if not isinstance(best, str):
             raise ReferenceUnavailable(
                 f"{name}: no mask for {keywords.name} ({conditioned}): {best}"
             )
-        return best if is_applicable(best) else None
+        return check_reference(best) if is_applicable(best) else None
 
     def _warning(self, name: str, keywords: Keywords, mask: str | None) -> str | None:
         """Return a warning if jwst, which drops unknown words, would choose another mask."""
@@ -258,20 +279,62 @@ class Rules:
         )
 
 
-def read_text(location: S3Location, client: "S3Client") -> str:
-    """Read a small file of the mirror.
+class _Absent(ReferenceUnavailable):
+    """An object of the mirror does not exist or may not be read."""
+
+
+def read_config(mirror: S3Location, client: "S3Client") -> ServerConfig:
+    """Read ``mirror.json``, or ``server_config`` of a plain copy of a CRDS cache.
 
     Raises
     ------
     ReferenceUnavailable
-        If it is not there, or is no text.
+        If neither exists, or the one that does is damaged.
     """
-    with failures_of(f"{location}: reading it", ReferenceUnavailable):
-        content = client.get_object(**location.address)["Body"].read()
+    location = mirror.below(STATE)
+    try:
+        return ServerConfig.parse_state(read_text(location, client), str(location))
+    except _Absent:
+        location = mirror.below(CONFIG)
+        return ServerConfig.parse(read_text(location, client), str(location))
+
+
+def read_text(location: S3Location, client: "S3Client", most: int = LARGEST_CONFIG) -> str:
+    """Read a small text file of the mirror.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If it does not exist, is too large, or is not text.
+    """
+    return _text(read_bytes(location, client, most), location)
+
+
+def read_bytes(
+    location: S3Location, client: "S3Client", most: int, expected: int | None = None
+) -> bytes:
+    """Read a small file of the mirror, if it has the expected size.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If it does not exist, or has another size.
+    """
+    with failures_of(f"{location}: reading it", _Absent):
+        answer = client.get_object(**location.address)
+        size = answer["ContentLength"]
+        if size > most or expected not in {None, size}:
+            answer["Body"].close()
+            wanted = f"at most {most:,}" if expected is None or size > most else f"{expected:,}"
+            raise ReferenceUnavailable(f"{location}: has {size:,} bytes, expected {wanted}")
+        return answer["Body"].read()
+
+
+def _text(content: bytes, location: S3Location) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as exc:
-        raise ReferenceUnavailable(f"{location}: is no text: {exc}") from exc
+        raise ReferenceUnavailable(f"{location}: is not UTF-8 text: {exc}") from exc
 
 
 def _instrument(keywords: Keywords) -> str:

@@ -1,74 +1,96 @@
-"""What a mirror's ``server_config`` says: the file in which `crds` keeps a server's configuration.
+"""The configuration of a CRDS server or mirror: the files ``server_config`` and ``mirror.json``.
 
-It is a Python literal. A mirror's own lists the files that the mirror holds, not all that the
-server ever had.
+``server_config`` is CRDS's own file, a Python literal. `mirror sync`, `use` and `prune` write
+``mirror.json``; the function reads it if it exists and ``server_config`` otherwise.
 """
 
 import ast
+import base64
 import hashlib
+import json
 import pprint
+import re
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 from core.errors import ReferenceUnavailable
+from handler.references.keys import check_context, check_instrument
 from handler.references.lean_crds import proxy
 
-__all__ = ["FileDigest", "ServerConfig"]
+__all__ = ["LARGEST_CONFIG", "FileDigest", "ServerConfig"]
 
+LARGEST_CONFIG = 32_000_000
+"""Bytes of a configuration, and of the catalogue that is compressed in it; CRDS's have 0.5 MB."""
 _NOT_KEPT = {"context_history", "mappings", "latest_context"}
-_INSTRUMENTS, _BUILDS = "mirrored_instruments", "build_contexts"
-"""What a mirror's configuration says besides."""
+T = TypeVar("T")
+_SHA1 = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class FileDigest:
-    """What identifies a file: bytes, and SHA-1 in hexadecimal digits."""
+    """Size in bytes and SHA-1 (hexadecimal) of a file."""
 
     size: int
     sha1: str
 
     @classmethod
     def of(cls, content: bytes) -> "FileDigest":
-        """Return what identifies a file of that content."""
+        """Return the digest of a file's content."""
         return cls(len(content), hashlib.sha1(content, usedforsecurity=False).hexdigest())
+
+    def __str__(self) -> str:
+        return f"{self.size:,} bytes, SHA-1 {self.sha1}"
 
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """A server's configuration, or a mirror's copy of it.
+    """The configuration of a CRDS server or of a mirror.
 
     Attributes
     ----------
     operational_context : str
-        What ``latest`` means.
+        The context that ``latest`` stands for.
     bad_files : frozenset of str
-        Names of references and rules that are not to be used.
+        Names of references and mappings that must not be used.
     catalogue : mapping of str to `FileDigest`
-        The files that there are.
+        The files of the server or mirror.
     other : mapping
-        Whatever else the file says.
+        The other entries of ``server_config``.
+    instruments : frozenset of str
+        Instruments that a mirror is restricted to, in upper case; empty for all.
+    builds : mapping of str to str
+        Build contexts by version of `jwst`, as far as a mirror records them.
+    previous_context : str
+        The operational context before this one; empty if there was none.
+    source_context : str
+        The operational context of the source of the last sync.
+    bad_files_of : str
+        The newest operational context of any source; only a newer source shortens `bad_files`.
+    held_by_hand : bool
+        Whether `mirror use` chose the operational context, so that a sync keeps it.
+    announced_context : str
+        The context that was announced last; empty if none was.
+    serial : int
+        Number of the last write.
+    prunes : int
+        Number of prunes; a sync that began before the last one cannot trust what it found.
     """
 
     operational_context: str
     bad_files: frozenset[str]
     catalogue: Mapping[str, FileDigest]
-    other: Mapping[str, Any]
-
-    @property
-    def instruments(self) -> frozenset[str]:
-        """The instruments that a mirror is restricted to, in upper case; empty for all."""
-        return frozenset(map(str, self.other.get(_INSTRUMENTS, ())))
-
-    @property
-    def builds(self) -> Mapping[str, str]:
-        """Version of `jwst` -> its build context, as far as a mirror records it."""
-        return dict(self.other.get(_BUILDS, {}))
-
-    def mirroring(self, instruments: frozenset[str], builds: Mapping[str, str]) -> "ServerConfig":
-        """Return the same, of a mirror restricted to instruments and recording build contexts."""
-        said = {_INSTRUMENTS: sorted(instruments), _BUILDS: dict(builds)}
-        return replace(self, other={**self.other, **said})
+    other: Mapping[str, Any] = field(default_factory=dict)
+    instruments: frozenset[str] = frozenset()
+    builds: Mapping[str, str] = field(default_factory=dict)
+    previous_context: str = ""
+    source_context: str = ""
+    bad_files_of: str = ""
+    held_by_hand: bool = False
+    announced_context: str = ""
+    serial: int = 0
+    prunes: int = 0
 
     @classmethod
     def parse(cls, text: str, name: str) -> "ServerConfig":
@@ -77,43 +99,99 @@ class ServerConfig:
         Parameters
         ----------
         text : str
-            The file.
+            Content of the file.
         name : str
-            Where it lies, for messages.
+            Its URI or path, for messages.
 
         Raises
         ------
         ReferenceUnavailable
-            If it cannot be read.
+            If it is damaged.
         """
+        if len(text) > LARGEST_CONFIG:
+            raise ReferenceUnavailable(
+                f"{name}: {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
+            )
         try:
-            return cls.from_info(ast.literal_eval(text))
-        except (SyntaxError, ValueError, KeyError, TypeError, AttributeError) as exc:
-            raise ReferenceUnavailable(f"{name}: cannot be read: {exc!r}") from exc
+            info = ast.literal_eval(text)
+        except Exception as exc:  # also MemoryError and RecursionError: all of them say "damaged"
+            raise _damaged(name, exc) from exc
+        return cls.from_info(info, name)
 
     @classmethod
-    def from_info(cls, info: Mapping[str, Any]) -> "ServerConfig":
+    def from_info(cls, info: Any, name: str) -> "ServerConfig":
         """Read the dictionary that a server sends, or that ``server_config`` holds.
 
         Raises
         ------
-        KeyError, ValueError, TypeError, AttributeError
-            If something is missing, or not what it should be.
+        ReferenceUnavailable
+            If an entry is missing or malformed.
         """
-        encoded = info.get("download_metadata")
-        entries = proxy.crds_decode(encoded) if encoded else {}
-        return cls(
-            operational_context=str(info.get("latest_context") or info["operational_context"]),
-            bad_files=frozenset(info.get("bad_files_list", ())),
-            catalogue={
-                name: FileDigest(int(entry["size"]), str(entry["sha1sum"]))
-                for name, entry in entries.items()
-            },
-            other=info,
-        )
+        try:
+            return cls(
+                operational_context=check_context(
+                    info.get("latest_context") or info["operational_context"]
+                ),
+                bad_files=_names(info.get("bad_files_list", ())),
+                catalogue={
+                    str(file): _digest(entry["size"], entry["sha1sum"])
+                    for file, entry in _decoded(info.get("download_metadata") or {}).items()
+                },
+                other={key: value for key, value in info.items() if isinstance(key, str)},
+            )
+        except Exception as exc:  # whatever a damaged entry makes of itself
+            raise _damaged(name, exc) from exc
+
+    @classmethod
+    def parse_state(cls, text: str, name: str) -> "ServerConfig":
+        """Read ``mirror.json``.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If it is damaged.
+        """
+        if len(text) > LARGEST_CONFIG:
+            raise ReferenceUnavailable(
+                f"{name}: {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
+            )
+        try:
+            state = json.loads(text)
+
+            def context(key: str) -> str:
+                return check_context(state[key]) if state[key] != "" else ""
+
+            return cls(
+                operational_context=check_context(state["operational_context"]),
+                bad_files=_names(state["bad_files"]),
+                catalogue={
+                    str(file): _digest(*digest) for file, digest in state["catalogue"].items()
+                },
+                instruments=frozenset(map(check_instrument, state["instruments"])),
+                builds={str(k): check_context(v) for k, v in state["builds"].items()},
+                held_by_hand=_typed(state["held_by_hand"], bool),
+                serial=_typed(state["serial"], int),
+                prunes=_typed(state["prunes"], int),
+                previous_context=context("previous_context"),
+                source_context=context("source_context"),
+                bad_files_of=context("bad_files_of"),
+                announced_context=context("announced_context"),
+            )
+        except Exception as exc:  # whatever a damaged entry makes of itself
+            raise _damaged(name, exc) from exc
+
+    def to_state(self) -> str:
+        """Return the content of ``mirror.json``."""
+        state = asdict(replace(self, other={}, catalogue={}))
+        del state["other"]
+        state["bad_files"], state["instruments"] = sorted(self.bad_files), sorted(self.instruments)
+        state["catalogue"] = {
+            name: (digest.size, digest.sha1) for name, digest in sorted(self.catalogue.items())
+        }
+        return json.dumps(state, indent=1)
 
     def to_text(self) -> str:
-        """Return the file's content."""
+        """Return the content of ``server_config``."""
         info = {name: value for name, value in self.other.items() if name not in _NOT_KEPT}
         entries = {
             name: {"size": str(digest.size), "sha1sum": digest.sha1}
@@ -125,4 +203,39 @@ class ServerConfig:
             "mappings": sorted(name for name in self.catalogue if name.endswith("map")),
             "bad_files_list": sorted(self.bad_files),
         }
-        return pprint.pformat(info)
+        # Two files of equal content have one ETag; the serial number tells two writes apart.
+        return pprint.pformat(info | {"mirror_serial": self.serial})
+
+
+def _decoded(encoded: Any) -> Any:
+    """Decode what `crds.client.proxy.crds_encode` made, up to a size."""
+    if not isinstance(encoded, dict) or "crds_payload" not in encoded:
+        return encoded
+    inflating = zlib.decompressobj(wbits=31)  # gzip
+    packed = base64.b64decode(encoded["crds_payload"].encode("ascii"))
+    content = inflating.decompress(packed, LARGEST_CONFIG)
+    if not inflating.eof:
+        raise ValueError(f"download_metadata is damaged or larger than {LARGEST_CONFIG:,} bytes")
+    return json.loads(content)
+
+
+def _names(names: Any) -> frozenset[str]:
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ValueError("bad_files_list is not a list of names")
+    return frozenset(names)
+
+
+def _digest(size: Any, sha1: Any) -> FileDigest:
+    if not isinstance(sha1, str) or not _SHA1.fullmatch(sha1) or not 0 <= int(size) < 1 << 40:
+        raise ValueError(f"{str((size, sha1))[:100]} is not a size and a SHA-1")
+    return FileDigest(int(size), sha1)
+
+
+def _typed(value: Any, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{str(value)[:100]!r} is not {kind.__name__}")
+    return value
+
+
+def _damaged(name: str, exc: Exception) -> ReferenceUnavailable:
+    return ReferenceUnavailable(f"{name}: cannot be read: {str(exc)[:200] or type(exc).__name__}")

@@ -20,7 +20,7 @@ from infra.look.changes import write_changes
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source
-from infra.mirror.sync import Plan, copy, make_plan, previous_context, publish, use
+from infra.mirror.sync import Plan, copy, make_plan, publish, use
 from infra.mirror.verify import Report, verify
 from infra.terminal import is_agreed, parser_of
 
@@ -93,8 +93,15 @@ def _command(
     commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, text: str
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text)
-    command.add_argument("mirror", type=S3Location.parse_prefix, help="s3://bucket[/prefix]")
+    command.add_argument("mirror", type=_place, help="s3://bucket[/prefix]")
     return command
+
+
+def _place(text: str) -> S3Location:
+    try:
+        return S3Location.parse_prefix(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(f"expected s3://bucket[/prefix], not {text!r}") from exc
 
 
 def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
@@ -115,11 +122,12 @@ def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
             for item in plan.to_copy:
                 console.print(f"  {item.state:8} {item.digest.size / MB:8.1f} MB  {item.key}")
             return
-        _copy(plan, source, mirror)
+        if plan.to_copy:
+            _copy(plan, source, mirror)
         operational = publish(plan, source, mirror)
     console.print(f"{plan.context.name} is in {mirror.location}; operational there: {operational}")
-    if plan.instruments:
-        names = ", ".join(sorted(plan.instruments))
+    if plan.restricted_to:
+        names = ", ".join(sorted(plan.restricted_to))
         console.print(f"The mirror is restricted to {names}; exposures of others fail there.")
 
 
@@ -155,6 +163,8 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
         for name, so_far in verify(mirror):
             report = so_far
             status.update(f"Reading {name}")
+    if not report.operational and not report.contexts:
+        sys.exit(f"{mirror.location}: no contexts; run mirror sync")
     table = Table(
         title=f"{mirror.location}, operational: {report.operational}", header_style="bold"
     )
@@ -192,8 +202,13 @@ def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: A
     config = mirror.config()
     operational = config.operational_context if config else ""
     builds = config.builds if config else {}
-    for name in mirror.contexts():
-        told = ["operational"] if name == operational else []
+    names = mirror.contexts()
+    if not names:
+        console.print(f"{mirror.location}: no contexts; run mirror sync", soft_wrap=True)
+    for name in names:
+        told = []
+        if config and name == operational:
+            told = ["operational, held by hand" if config.held_by_hand else "operational"]
         told += [f"build of jwst {version}" for version, build in builds.items() if build == name]
         console.print("  ".join([name, *told]))
     if config and config.instruments:
@@ -201,11 +216,15 @@ def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: A
 
 
 def _use(mirror: Mirror, arguments: argparse.Namespace) -> None:
-    before = mirror.operational().operational_context
-    now = use(arguments.context, mirror)
+    before, after = use(arguments.context, mirror)
+    name = after.operational_context
+    if name == before.operational_context:
+        held = "held by hand now" if after.held_by_hand else "syncs may replace it now"
+        console.print(f"{mirror.location}: {name} was operational already; {held}", soft_wrap=True)
+        return
     console.print(
-        f"{mirror.location}: operational is {now}, was {before}; functions with "
-        "CRDS_CONTEXT=latest follow within three minutes",
+        f"{mirror.location}: operational is {name}, was {before.operational_context}; functions "
+        "with CRDS_CONTEXT=latest follow within three minutes",
         soft_wrap=True,
     )
 
@@ -233,19 +252,21 @@ def _short(mask: str) -> str:
 
 
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
-    names = {mirror.operational().operational_context, *arguments.keep}
+    config = mirror.operational()
+    names = {config.operational_context, *config.builds.values(), *arguments.keep}
     if not arguments.forget_previous:
-        names |= {previous_context(mirror), mirror.announced()} & set(mirror.contexts())
+        earlier = {config.previous_context, config.announced_context}
+        names |= earlier & set(mirror.contexts())
     contexts = [mirror.context(name) for name in sorted(names)]
     keys = superfluous(mirror, contexts)
     for key in keys:
-        console.print(f"would delete {key}", soft_wrap=True)
+        console.print(f"to delete: {key}", soft_wrap=True, markup=False)
     console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}", soft_wrap=True)
     if arguments.dry_run or not keys:
         return
     if not arguments.yes and not is_agreed(f"Delete {len(keys)} files for ever?"):
         sys.exit("nothing was deleted")
-    keep_only(mirror, contexts, keys)
+    keep_only(mirror, contexts, keys, config)
     console.print(f"deleted {len(keys)} files")
 
 

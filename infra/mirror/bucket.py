@@ -1,25 +1,34 @@
-"""The mirror bucket: what lies in it, and how a file gets there."""
+"""The mirror bucket: its files and its configuration."""
 
 import base64
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import ClientError
 
-from core.errors import ReferenceUnavailable
-from handler.references.keys import CONFIG, MAPPINGS, REFERENCES, mapping_key
+from core.errors import ReferenceUnavailable, TransientFailure
+from handler.references.keys import CONFIG, MAPPINGS, REFERENCES, STATE, mapping_key
+from handler.references.mappings import LARGEST_MAPPING
 from handler.references.rules import read_text
 from handler.references.server import FileDigest, ServerConfig
-from handler.s3.errors import is_missing
+from handler.s3.errors import CONFLICTS, code_of, is_missing
 from handler.s3.locations import S3Location
 from infra.listing import listed
 from infra.mirror.contexts import Context, read_context
 
 __all__ = ["Mirror"]
 
-_ANNOUNCED = "config/jwst/announced_context"
+_ATTEMPTS = 20
+
+
+def _entries(text: str | None, name: str) -> Mapping[str, Any]:
+    """Return the entries of ``server_config`` that the mirror does not set."""
+    try:
+        return ServerConfig.parse(text or "{}", name).other
+    except ReferenceUnavailable:  # replaced as a whole
+        return {"observatory": "jwst"}
 
 
 @dataclass(frozen=True)
@@ -82,8 +91,11 @@ class Mirror:
         """Keys of all rules and references, below the prefix."""
         start = f"{self.location.key}/" if self.location.key else ""
         for folder in (MAPPINGS, REFERENCES):
-            for item in listed(self.client, self.location.bucket, f"{start}{folder}"):
-                yield item["Key"].removeprefix(start)
+            try:
+                for item in listed(self.client, self.location.bucket, f"{start}{folder}"):
+                    yield item["Key"].removeprefix(start)
+            except ClientError as exc:
+                raise self._explained(exc) from exc
 
     def context(self, name: str) -> Context:
         """Follow a context of the mirror, for the instruments that it holds.
@@ -98,36 +110,32 @@ class Mirror:
 
     def contexts(self) -> list[str]:
         """Names of the contexts whose pipeline mapping lies here, oldest first."""
-        names = (key.rpartition("/")[2] for key in self.list_keys())
-        return sorted(name for name in names if name.endswith(".pmap"))
+        keys = (key for key in self.list_keys() if key.endswith(".pmap"))
+        return sorted(key.removeprefix(MAPPINGS) for key in keys)
 
     def config(self) -> ServerConfig | None:
-        """Read ``server_config``; None before the first sync.
+        """Read the configuration; None before the first sync.
 
         Raises
         ------
         ReferenceUnavailable
-            If it cannot be read.
+            If it is damaged.
         """
-        try:
-            answer = self.client.get_object(**self._address(CONFIG))
-        except ClientError as exc:
-            if is_missing(exc):
-                return None
-            raise
-        return ServerConfig.parse(answer["Body"].read().decode(), str(self.location.below(CONFIG)))
+        return self._state()[0]
 
     def operational(self) -> ServerConfig:
-        """Read ``server_config``, which must be there.
+        """Read the configuration, which must exist.
 
         Raises
         ------
         ReferenceUnavailable
-            If it is not, or cannot be read.
+            If it does not, or is damaged.
         """
         config = self.config()
         if config is None:
-            raise ReferenceUnavailable(f"{self.location.below(CONFIG)}: is not there; sync first")
+            raise ReferenceUnavailable(
+                f"{self.location.below(CONFIG)}: does not exist; run mirror sync first"
+            )
         return config
 
     def written(self) -> str:
@@ -135,27 +143,101 @@ class Mirror:
         answer = self.client.head_object(**self._address(CONFIG))
         return str(answer["LastModified"].strftime("%Y-%m-%dT%H:%M:%SZ"))
 
-    def write_config(self, config: ServerConfig) -> None:
-        """Write ``server_config``: from then on readers see what it names."""
-        self.client.put_object(**self._address(CONFIG), Body=config.to_text().encode())
+    def update(
+        self,
+        change: Callable[[ServerConfig | None], ServerConfig],
+        other: Mapping[str, Any] | None = None,
+    ) -> ServerConfig:
+        """Change the configuration; readers see the new one from then on.
 
-    def announced(self) -> str | None:
-        """Return the context that was announced last; None where none was."""
+        Each file is written on condition that it is still the one that was read. If another
+        writer was faster, the configuration is read again and the change applied to it.
+
+        Parameters
+        ----------
+        change : callable
+            Returns the new configuration for the current one, which is None before the first sync.
+        other : mapping or None
+            Further entries of ``server_config``; None keeps them.
+
+        Raises
+        ------
+        TransientFailure
+            If other writers were faster every time.
+        """
+        for _ in range(_ATTEMPTS):
+            before, etag = self._state()
+            after = replace(change(before), serial=before.serial + 1 if before else 1)
+            if self._put_if_unchanged(STATE, after.to_state(), etag):
+                self._write_server_config(other)
+                return after
+        raise TransientFailure(f"{self.location.below(STATE)}: replaced meanwhile; try again")
+
+    def _write_server_config(self, other: Mapping[str, Any] | None) -> None:
+        """Derive ``server_config`` from ``mirror.json``.
+
+        ``server_config`` is read first: a writer whose ``mirror.json`` is outdated by then also
+        has an outdated ETag.
+        """
+        for _ in range(_ATTEMPTS):
+            text, etag = self._content(CONFIG)
+            state, _ = self._state()
+            if state is None:
+                raise ReferenceUnavailable(f"{self.location.below(STATE)}: was deleted meanwhile")
+            kept = _entries(text, str(self.location)) if other is None else other
+            if self._put_if_unchanged(CONFIG, replace(state, other=kept).to_text(), etag):
+                return
+        raise TransientFailure(f"{self.location.below(CONFIG)}: replaced meanwhile; try again")
+
+    def _state(self) -> tuple[ServerConfig | None, str | None]:
+        """Read ``mirror.json`` and its ETag; else describe a plain copy of a CRDS cache."""
+        text, etag = self._content(STATE)
+        if text is not None:
+            return ServerConfig.parse_state(text, str(self.location.below(STATE))), etag
+        text, _ = self._content(CONFIG)
+        if text is None:
+            return None, None
+        config = ServerConfig.parse(text, str(self.location.below(CONFIG)))
+        # A server's catalogue lists every file that it ever had.
+        names = {key.rpartition("/")[2] for key in self.list_keys()}
+        files = {name: digest for name, digest in config.catalogue.items() if name in names}
+        return replace(config, catalogue=files), None
+
+    def _content(self, key: str) -> tuple[str | None, str | None]:
+        location = self.location.below(key)
         try:
-            return self.get(_ANNOUNCED).decode()
-        except ReferenceUnavailable:
-            return None
+            answer = self.client.get_object(**location.address)
+        except ClientError as exc:
+            if is_missing(exc) and code_of(exc) != "NoSuchBucket":
+                return None, None
+            raise self._explained(exc) from exc
+        try:
+            return answer["Body"].read().decode(), answer["ETag"]
+        except UnicodeDecodeError as exc:
+            raise ReferenceUnavailable(f"{location}: is not UTF-8 text: {exc}") from exc
 
-    def note_announced(self, context: str) -> None:
-        """Write down which context was announced last."""
-        self.client.put_object(**self._address(_ANNOUNCED), Body=context.encode())
+    def _put_if_unchanged(self, key: str, text: str, etag: str | None) -> bool:
+        """Write a file if it still has this ETag, or does not exist if that is None."""
+        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
+        try:
+            self.client.put_object(**self._address(key), Body=text.encode(), **condition)
+        except ClientError as exc:
+            # S3 answers NoSuchKey to If-Match on a deleted key:
+            # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+            if code_of(exc) in CONFLICTS or code_of(exc) == "NoSuchKey":
+                return False
+            raise
+        return True
+
+    def _explained(self, exc: ClientError) -> Exception:
+        """Name the bucket if it does not exist, which S3's message does not do."""
+        if code_of(exc) == "NoSuchBucket":
+            return ReferenceUnavailable(f"s3://{self.location.bucket}: no such bucket")
+        return exc
 
     def read(self, name: str) -> str:
-        """Return a rule file, as `handler.references.mappings.Mappings` asks for it."""
-        return read_text(self.location.below(mapping_key(name)), self.client)
-
-    def discard(self, name: str) -> None:
-        """Leave a damaged file where it is, for `verify` to tell of it."""
+        """Return a mapping, as `handler.references.mappings.Mappings` asks for it."""
+        return read_text(self.location.below(mapping_key(name)), self.client, LARGEST_MAPPING)
 
     def _address(self, key: str) -> dict[str, str]:
         return self.location.below(key).address

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from core.errors import ReferenceUnavailable
+from handler.references.server import ServerConfig
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context
 
@@ -87,8 +88,10 @@ def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
     ]
 
 
-def keep_only(mirror: Mirror, contexts: list[Context], keys: list[str]) -> None:
-    """Delete what no context needs; readers are told first that it is gone.
+def keep_only(
+    mirror: Mirror, contexts: list[Context], keys: list[str], before: ServerConfig
+) -> None:
+    """Delete files that no context needs; the catalogue forgets them first.
 
     Parameters
     ----------
@@ -97,19 +100,39 @@ def keep_only(mirror: Mirror, contexts: list[Context], keys: list[str]) -> None:
     contexts : list of `~infra.mirror.contexts.Context`
         What is kept.
     keys : list of str
-        What is deleted, as `superfluous` returns it.
+        Keys to delete, as `superfluous` returns them.
+    before : `~handler.references.server.ServerConfig`
+        The configuration when the keys were listed.
 
     Raises
     ------
     ReferenceUnavailable
-        If the operational context is not among those that are kept.
+        If a context in use is not among those that are kept, or a sync needs one of the files.
     """
-    config = mirror.operational()
-    operational = config.operational_context
-    if operational not in {context.name for context in contexts}:
-        raise ReferenceUnavailable(f"{operational}: is operational, expected it to be kept")
-    names = {name for context in contexts for name in context.keys}
-    files = {name: digest for name, digest in config.catalogue.items() if name in names}
-    mirror.write_config(replace(config, catalogue=files))
+    kept = {context.name for context in contexts}
+    deleted = {key.rpartition("/")[2] for key in keys}
+
+    def pruned(found: ServerConfig | None) -> ServerConfig:
+        config = found or mirror.operational()
+        for name in {config.operational_context, *config.builds.values()} - kept:
+            raise ReferenceUnavailable(f"{name}: is in use, expected it to be kept")
+        if deleted & (config.catalogue.keys() - before.catalogue.keys()):
+            raise ReferenceUnavailable(
+                f"{mirror.location}: was synced meanwhile; run mirror prune again"
+            )
+        names = {name for context in contexts for name in context.keys}
+        added = config.catalogue.keys() - before.catalogue.keys()
+        files = {n: d for n, d in config.catalogue.items() if n in names | added}
+        return replace(config, catalogue=files, prunes=config.prunes + 1)
+
+    mirror.update(pruned)
     for key in keys:
         mirror.delete(key)
+    # A sync that began while files were being deleted may have found them there.
+    mirror.update(_counted)
+
+
+def _counted(config: ServerConfig | None) -> ServerConfig:
+    if config is None:
+        raise ReferenceUnavailable("the mirror's configuration was deleted meanwhile")
+    return replace(config, prunes=config.prunes + 1)

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from handler.references.keys import key_of
+from core.errors import ReferenceUnavailable
+from handler.references.keys import check_reference, key_of
 from handler.references.mappings import Mappings, NoRules, RuleFiles, is_applicable
 
 __all__ = ["Context", "Rule", "read_context"]
@@ -88,10 +89,12 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
     for instrument in mappings.instruments(name):
         if instruments and instrument not in instruments:
             continue
+        chain = []
         try:
-            chain = list(mappings.chain(name, instrument))
-        except NoRules:
-            continue
+            for mapping in mappings.chain(name, instrument):
+                chain.append(mapping)  # noqa: PERF402  # kept if the next one is missing
+        except NoRules:  # SYSTEM has none; its mapping was read and belongs to the context
+            pass
         names += chain[1:]
         if chain[-1].endswith(".rmap"):
             rules += _rules(instrument.lower(), mappings.load(chain[-1]).todict())
@@ -101,4 +104,10 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
 def _rules(instrument: str, flat: Mapping[str, Any]) -> Iterator[Rule]:
     names = flat["parameters"][:-2]  # then come USEAFTER and REFERENCE
     for *values, after, mask in flat["selections"]:
+        if len(values) != len(names):
+            raise ReferenceUnavailable(
+                f"rules of {instrument}: match on {len(values)} values, expected {len(names)}"
+            )
+        if not isinstance(mask, str) or is_applicable(mask):
+            check_reference(mask)
         yield Rule(instrument, tuple(zip(names, map(str, values), strict=True)), str(after), mask)

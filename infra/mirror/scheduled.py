@@ -6,12 +6,14 @@
 import logging
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 
 from core.errors import ReferenceUnavailable
+from handler.references.server import ServerConfig
 from handler.s3.locations import S3Location
 from infra.mirror.announcement import CHANGED, announce, detail_of
 from infra.mirror.bucket import Mirror
@@ -83,15 +85,19 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
 
 
 def _announce(mirror: Mirror, operational: str, bus: str) -> None:
-    before = mirror.announced()
+    before = mirror.operational().announced_context
     if operational == before:
         return
     changed: list[Change] = []
-    if before is not None:
+    if before:
         try:
             changed = list(changes(mirror.context(before), mirror.context(operational)))
         except ReferenceUnavailable:  # it was pruned since
             log.warning("%s cannot be compared with %s", before, operational, exc_info=True)
-    detail = detail_of(mirror.location, before, operational, changed)
+    detail = detail_of(mirror.location, before or None, operational, changed)
     announce(boto3.client("events"), bus, CHANGED, detail)
-    mirror.note_announced(operational)
+
+    def announced(config: ServerConfig | None) -> ServerConfig:
+        return replace(config or mirror.operational(), announced_context=operational)
+
+    mirror.update(announced)

@@ -12,7 +12,7 @@ from crds.core.exceptions import CrdsError
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
-from handler.references.keys import CONFIG, key_of, mapping_key, reference_keys
+from handler.references.keys import CONFIG, check_context, key_of, mapping_key, reference_keys
 from handler.references.server import FileDigest, ServerConfig
 
 __all__ = ["Cache", "Server", "Source", "SourceRules", "digest_of"]
@@ -70,9 +70,6 @@ class SourceRules:
         """Return a rule file."""
         return self.source.file(name, "").read_text(encoding="utf-8")
 
-    def discard(self, name: str) -> None:
-        """Leave a damaged file where it is."""
-
 
 @dataclass
 class Cache:
@@ -120,7 +117,7 @@ class Cache:
         path = self._path(name, instrument)
         expected, actual = self.digest(name, instrument), digest_of(path)
         if actual != expected:
-            raise ReferenceUnavailable(f"{path}: is {actual}, expected {expected}")
+            raise ReferenceUnavailable(f"{path}: {actual}; expected {expected}")
         return path
 
     def _path(self, name: str, instrument: str) -> Path:
@@ -169,8 +166,8 @@ class Server:
         api.get_server_info.cache.clear()
         api.get_download_metadata.cache.clear()
         try:
-            self.config = ServerConfig.from_info(dict(api.get_server_info()))
-        except (CrdsError, OSError, KeyError, ValueError, TypeError, AttributeError) as exc:
+            self.config = ServerConfig.from_info(dict(api.get_server_info()), self.url)
+        except (CrdsError, OSError, ValueError, TypeError) as exc:
             raise ReferenceUnavailable(
                 f"{self.url}: does not answer as a CRDS server: {exc}"
             ) from exc
@@ -179,7 +176,7 @@ class Server:
         """Ask the server, as `crds.client.api.get_build_context` does where `jwst` is installed."""
         self._point_crds_here()
         try:
-            return str(api.S.get_build_context("jwst", EQUALS_JWST))
+            return check_context(api.S.get_build_context("jwst", EQUALS_JWST))
         except (CrdsError, OSError) as exc:
             raise ReferenceUnavailable(
                 f"{self.url}: does not say which context is the build context of jwst "
@@ -219,7 +216,7 @@ class Server:
             raise ReferenceUnavailable(f"{name}: {self.url} did not send it whole: {exc}") from exc
         actual = digest_of(path)
         if actual != expected:
-            raise ReferenceUnavailable(f"{name}: {self.url} sent {actual}, expected {expected}")
+            raise ReferenceUnavailable(f"{name}: {self.url} sent {actual}; expected {expected}")
         return path
 
     def drop(self, name: str, instrument: str) -> None:

@@ -1,7 +1,7 @@
 """Copying a context into the mirror: only what is missing or wrong, and the configuration last."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
@@ -11,11 +11,7 @@ from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.mirror.sources import Source, SourceRules
 
-__all__ = ["Item", "Plan", "copy", "make_plan", "previous_context", "publish", "use"]
-
-_NAMED, _OF_SOURCE = "named_context", "context_of_source"
-"""What a mirror's configuration says besides: named by `use`, and operational at the source."""
-_PREVIOUS = "previous_context"
+__all__ = ["Item", "Plan", "copy", "make_plan", "publish", "use"]
 
 
 @dataclass(frozen=True)
@@ -49,16 +45,22 @@ class Plan:
         What is copied.
     items : tuple of `Item`
         All its files; rule files first.
-    instruments : frozenset of str
-        What the mirror is restricted to, in upper case; empty for all instruments.
-    builds : mapping of str to str
-        The build contexts that the mirror records, by version of `jwst`.
+    instruments : frozenset of str or None
+        Instruments to restrict the mirror to, in upper case; empty for all, None to keep them.
+    restricted_to : frozenset of str
+        Instruments that the context was followed for; empty for all.
+    build : str
+        The build context to record; empty for none.
+    prunes : int
+        Number of prunes of the mirror before this plan.
     """
 
     context: Context
     items: tuple[Item, ...]
-    instruments: frozenset[str] = frozenset()
-    builds: Mapping[str, str] = field(default_factory=dict)
+    instruments: frozenset[str] | None
+    restricted_to: frozenset[str]
+    build: str
+    prunes: int
 
     @property
     def to_copy(self) -> tuple[Item, ...]:
@@ -92,12 +94,13 @@ def make_plan(
     named = {LATEST: lambda: source.config.operational_context, BUILD: source.build}
     name = named[context]() if context in named else context
     before = mirror.config()
-    if instruments is None:
-        instruments = before.instruments if before else frozenset()
-    wanted = read_context(name, SourceRules(source), instruments)
-    builds = dict(before.builds) if before else {}
-    builds |= {EQUALS_JWST: name} if context == BUILD else {}
-    return Plan(wanted, tuple(_items(wanted, source, mirror)), instruments, builds)
+    followed = instruments
+    if followed is None:
+        followed = before.instruments if before else frozenset()
+    wanted = read_context(name, SourceRules(source), followed)
+    items = tuple(_items(wanted, source, mirror))
+    build = name if context == BUILD else ""
+    return Plan(wanted, items, instruments, followed, build, before.prunes if before else 0)
 
 
 def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
@@ -116,65 +119,96 @@ def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
 def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
     """Write the configuration, so that readers see the context; return which is operational.
 
-    What the source calls operational becomes so if the mirror holds it, now or from before; what
-    `use` has named stays so.
+    The operational context of the source becomes the mirror's if the mirror holds it, unless
+    `use` chose another.
+
+    Raises
+    ------
+    ReferenceUnavailable
+        If the mirror was pruned or restricted otherwise since the plan was made.
     """
-    before = mirror.config()
-    files = dict(before.catalogue) if before else {}
-    files |= {item.name: item.digest for item in plan.items}
-    named = str(before.other.get(_NAMED, "")) if before else ""
-    candidates = [named, source.config.operational_context]
-    candidates += [before.operational_context] if before else []
-    operational = next((name for name in candidates if name in files), plan.context.name)
-    other = {
-        **source.config.other,
-        _NAMED: named,
-        _OF_SOURCE: source.config.operational_context,
-        _PREVIOUS: _previous(before, operational),
-    }
-    config = replace(source.config, operational_context=operational, catalogue=files, other=other)
-    mirror.write_config(config.mirroring(plan.instruments, plan.builds))
-    return operational
+
+    def published(before: ServerConfig | None) -> ServerConfig:
+        config = before or ServerConfig(plan.context.name, frozenset(), {})
+        _check_still_valid(plan, config, mirror)
+        files = {**config.catalogue, **{item.name: item.digest for item in plan.items}}
+        of_source = source.config.operational_context
+        candidates = [of_source, config.operational_context, plan.context.name]
+        if config.held_by_hand:
+            candidates.insert(0, config.operational_context)
+        operational = next(name for name in candidates if name in files)
+        # Only a source that is newer than all before it can know that a file is no longer bad.
+        newer = _age(of_source) > _age(config.bad_files_of)
+        return replace(
+            config,
+            operational_context=operational,
+            previous_context=_previous(before, operational),
+            source_context=of_source,
+            catalogue=files,
+            bad_files=source.config.bad_files | (frozenset() if newer else config.bad_files),
+            bad_files_of=of_source if newer else config.bad_files_of,
+            instruments=config.instruments if plan.instruments is None else plan.instruments,
+            builds={**config.builds, **({EQUALS_JWST: plan.build} if plan.build else {})},
+        )
+
+    return mirror.update(published, source.config.other).operational_context
 
 
-def use(context: str, mirror: Mirror) -> str:
+def _check_still_valid(plan: Plan, config: ServerConfig, mirror: Mirror) -> None:
+    """Reject a plan whose files a prune may have deleted, or whose instruments are too few."""
+    if config.prunes != plan.prunes:
+        raise ReferenceUnavailable(f"{mirror.location}: was pruned meanwhile; run the sync again")
+    wanted = config.instruments if plan.instruments is None else plan.instruments
+    if plan.restricted_to and (not wanted or wanted - plan.restricted_to):
+        raise ReferenceUnavailable(
+            f"{mirror.location}: was extended to other instruments meanwhile; run the sync again"
+        )
+
+
+def use(context: str, mirror: Mirror) -> tuple[ServerConfig, ServerConfig]:
     """Make a context that the mirror holds its operational one, until another is named.
 
     Parameters
     ----------
     context : str
-        Its name; ``latest`` for what the source called operational at the last sync.
+        Its name; ``latest`` for the operational context of the source of the last sync.
     mirror : `~infra.mirror.bucket.Mirror`
         The mirror.
 
     Returns
     -------
-    str
-        What is operational now.
+    tuple of `~handler.references.server.ServerConfig`
+        The configuration before and after.
 
     Raises
     ------
     ReferenceUnavailable
-        If the mirror lacks a file that the context needs; it stays as it was then.
+        If the mirror lacks a file that the context needs; nothing is changed then.
     """
-    config = mirror.operational()
-    named = "" if context == LATEST else context
-    name = named or str(config.other.get(_OF_SOURCE) or config.operational_context)
-    wanted = mirror.context(name)
-    missing = sorted(wanted.keys.keys() - config.catalogue.keys() - config.bad_files)
-    if missing:
-        raise ReferenceUnavailable(
-            f"{mirror.location}: lacks {len(missing)} files of {name}, {missing[0]} for one; "
-            "sync it first"
+    seen: list[ServerConfig] = []
+
+    def used(before: ServerConfig | None) -> ServerConfig:
+        config = before or mirror.operational()
+        name = context
+        if context == LATEST:
+            name = config.source_context or config.operational_context
+        keys = read_context(name, mirror, config.instruments).keys.keys()
+        missing = sorted(keys - config.catalogue.keys() - config.bad_files)
+        if missing:
+            raise ReferenceUnavailable(
+                f"{mirror.location}: lacks {len(missing)} files of {name}, {missing[0]} for one; "
+                "sync it first"
+            )
+        seen.append(config)
+        return replace(
+            config,
+            operational_context=name,
+            previous_context=_previous(config, name),
+            held_by_hand=context != LATEST,
         )
-    other = {**config.other, _NAMED: named, _PREVIOUS: _previous(config, name)}
-    mirror.write_config(replace(config, operational_context=name, other=other))
-    return name
 
-
-def previous_context(mirror: Mirror) -> str:
-    """Return what was operational before; empty if nothing was."""
-    return str(mirror.operational().other.get(_PREVIOUS, ""))
+    after = mirror.update(used)
+    return seen[-1], after
 
 
 def _previous(before: ServerConfig | None, operational: str) -> str:
@@ -182,7 +216,12 @@ def _previous(before: ServerConfig | None, operational: str) -> str:
         return ""
     if before.operational_context != operational:
         return before.operational_context
-    return str(before.other.get(_PREVIOUS, ""))
+    return before.previous_context
+
+
+def _age(context: str) -> tuple[int, str]:
+    """Return what orders contexts by age: jwst_10000.pmap is newer than jwst_9999.pmap."""
+    return len(context), context
 
 
 def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:

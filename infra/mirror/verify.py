@@ -98,7 +98,10 @@ def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
     for name in _contexts(mirror, listed, report):
         yield name, report
         _read_context(name, rules_of_mirror, config, report)
+    bad = config.bad_files if config else frozenset[str]()
     for mask, rules in _rules_by_mask(report).items():
+        if mask in bad:
+            continue  # the function refuses it by its name, and a sync does not copy it
         yield mask, report
         _read_mask(mask, rules, mirror, listed, report)
     yield "", report
@@ -135,9 +138,6 @@ class _CheckedRules:
         _check(text.encode(), name, self.listed)
         return text
 
-    def discard(self, name: str) -> None:
-        """Leave it."""
-
 
 def _read_context(
     name: str, rules: _CheckedRules, config: ServerConfig | None, report: Report
@@ -154,7 +154,7 @@ def _check(content: bytes, name: str, listed: Mapping[str, FileDigest]) -> None:
     if expected is None:
         raise ReferenceUnavailable(f"{name}: the mirror's catalogue does not know it")
     if actual != expected:
-        raise ReferenceUnavailable(f"{name}: is {actual}, expected {expected}")
+        raise ReferenceUnavailable(f"{name}: {actual}; expected {expected}")
 
 
 def _rules_by_mask(report: Report) -> dict[str, list[Rule]]:

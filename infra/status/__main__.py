@@ -105,6 +105,7 @@ def _mirror(s3: Any, stack: Stack) -> dict[str, str]:
     return {
         "place": str(mirror.location),
         "operational": config.operational_context,
+        "held": "by hand" if config.held_by_hand else "",
         "used": stack.parameters.get("CrdsContext", "latest"),
         "synced": mirror.written(),
     }
@@ -138,7 +139,8 @@ def show(stack: Stack, status: Status, console: Console) -> None:
     console.print(products)
     mirror = status.mirror
     console.print(
-        f"Mirror {mirror['place']}: operational {mirror['operational']}, synced "
+        f"Mirror {mirror['place']}: operational {mirror['operational']}"
+        f"{', held by hand' if mirror['held'] else ''}, synced "
         f"{mirror['synced']}; the function uses {mirror['used']}",
         soft_wrap=True,
     )

@@ -77,6 +77,7 @@ def write_cache(folder: Path) -> tuple[str, str]:
         write_rules(folder, context=after, rules={**RULES, "nircam": (parameters, newer)})
     masks = {name for c in (before, after) for name in read_context(c, Files(mappings)).masks}
     digests = {n: FileDigest(1, hashlib.sha1(n.encode()).hexdigest()) for n in masks}  # noqa: S324
+    digests |= {path.name: FileDigest.of(path.read_bytes()) for path in mappings.iterdir()}
     write_server_config(folder)
     (folder / "of_mirror").write_text(ServerConfig(after, frozenset(), digests, {}).to_text())
     return before, after

@@ -60,6 +60,8 @@ def contexts(aws: LocalAws, tmp_path: Path) -> tuple[Choices, Choices]:
         s3.upload_file(str(path), MIRROR, f"{PREFIX}/mappings/jwst/{path.name}")
     names = {n for c in (BEFORE, AFTER) for n in read_context(c, Folder(tmp_path)).masks}
     digests = {name: FileDigest(1, f"{hash(name) & 0xFFFF:040x}") for name in names}
+    for path in (tmp_path / "mappings" / "jwst").iterdir():
+        digests[path.name] = FileDigest.of(path.read_bytes())
     config = ServerConfig(AFTER, frozenset(), digests, {}).to_text()
     s3.put_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/server_config", Body=config.encode())
     place = S3Location(MIRROR, PREFIX)

@@ -28,7 +28,7 @@ from tests.conftest import Harness
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
 SUBARRAY = next(mode for mode in MODES if mode.name == "nircam-sub64p")
-ALWAYS = ["config/jwst/server_config", f"mappings/jwst/{CONTEXT}"]
+ALWAYS = ["config/jwst/mirror.json", "config/jwst/server_config", f"mappings/jwst/{CONTEXT}"]
 FOR_NIRCAM = [f"mappings/jwst/jwst_nircam_{kind}" for kind in ("9001.imap", "mask_9001.rmap")]
 MASK = "references/jwst/nircam/jwst_nircam_mask_9002.fits"
 

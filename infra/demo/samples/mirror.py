@@ -86,6 +86,13 @@ def write_rules(root: Path, context: str = CONTEXT, rules: Rules = RULES) -> Non
             {"mapping": "INSTRUMENT", "instrument": instrument.upper(), "parkey": ("REFTYPE",)},
             pprint.pformat({"MASK": name, "DARK": "N/A", "FLAT": "N/A"}),
         )
+    # Real contexts name a SYSTEM mapping, which has no rules for MASK.
+    instruments["SYSTEM"] = f"jwst_system_{number}.imap"
+    _write_mapping(
+        folder / instruments["SYSTEM"],
+        {"mapping": "INSTRUMENT", "instrument": "SYSTEM", "parkey": ("REFTYPE",)},
+        pprint.pformat({"CALVER": "N/A", "DATALVL": "N/A"}),
+    )
     header: dict[str, object] = {"mapping": "PIPELINE", "parkey": ("META.INSTRUMENT.NAME",)}
     _write_mapping(folder / context, header, pprint.pformat(instruments))
 

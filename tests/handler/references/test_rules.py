@@ -32,9 +32,6 @@ class Text:
     def read(self, name: str) -> str:
         return self.files[name]
 
-    def discard(self, name: str) -> None:
-        del self.files[name]
-
 
 def keywords(**changes: Any) -> Keywords:
     header = {"INSTRUME": "NIRSPEC", "DETECTOR": "NRS1", "SUBARRAY": "N/A", "DATE-OBS": "2010-06-01", "TIME-OBS": "00:00:00"}  # fmt: skip
@@ -50,7 +47,8 @@ def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
     s3 = aws.client("s3")
     for path in folder.iterdir():
         s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
-    config = ServerConfig("jwst_0152.pmap", frozenset(), {}, {})
+    digests = {path.name: FileDigest.of(path.read_bytes()) for path in folder.iterdir()}
+    config = ServerConfig("jwst_0152.pmap", frozenset(), digests, {})
     s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_text())
     return Rules.of(S3Location(MIRROR, "contexts"), tmp_path, s3)
 
@@ -73,23 +71,21 @@ def test_two_masks_that_tie_are_none() -> None:
         get_best_ref=lambda _: ("jwst_nirspec_mask_0001.fits", "jwst_nirspec_mask_0002.fits"),
     )
     mappings = Mappings(Text({}))
-    mappings._loaded["tied.rmap"] = tied
+    mappings._loaded["jwst_nirspec_mask_0001.rmap"] = tied
     rules = Rules(S3Location(MIRROR, ""), mappings, None)  # type: ignore[arg-type]
     with pytest.raises(ReferenceUnavailable, match=r"jwst_nirspec_mask_0001\.fits"):
-        rules._evaluate("tied.rmap", keywords())
+        rules._evaluate("jwst_nirspec_mask_0001.rmap", keywords())
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "x.txt", "", "jwst 1.pmap", "a/b.rmap"])
 def test_what_is_no_name_of_a_rule_file_is_not_read(name: str) -> None:
-    with pytest.raises(ReferenceUnavailable, match="is no name of a rule file"):
+    with pytest.raises(ReferenceUnavailable, match="expected the name of a CRDS mapping"):
         Mappings(Text({})).load(name)
 
 
-def test_a_damaged_rule_file_is_forgotten() -> None:
-    files = Text({"jwst_0001.pmap": "nonsense"})
-    with pytest.raises(ReferenceUnavailable, match="is no rule file"):
-        Mappings(files).load("jwst_0001.pmap")
-    assert files.files == {}
+def test_damaged_mapping_is_rejected() -> None:
+    with pytest.raises(ReferenceUnavailable, match="is not a CRDS mapping"):
+        Mappings(Text({"jwst_0001.pmap": "nonsense"})).load("jwst_0001.pmap")
 
 
 def test_a_directory_that_cannot_be_written_to_costs_reading_again(
@@ -127,10 +123,11 @@ def test_a_configuration_can_be_written_and_read_again() -> None:
 
 def test_keys_are_those_of_a_crds_cache() -> None:
     assert mapping_key("jwst_1.pmap") == "mappings/jwst/jwst_1.pmap"
-    nested, flat = reference_keys("m.fits", "NIRCAM")
-    assert (nested, flat) == ("references/jwst/nircam/m.fits", "references/jwst/m.fits")
+    name = "jwst_nircam_mask_0001.fits"
+    nested, flat = reference_keys(name, "NIRCAM")
+    assert (nested, flat) == (f"references/jwst/nircam/{name}", f"references/jwst/{name}")
     assert key_of("jwst_1.pmap", "") == mapping_key("jwst_1.pmap")
-    assert key_of("m.fits", "nircam") == nested
+    assert key_of(name, "nircam") == nested
 
 
 @pytest.mark.parametrize("bad", ["jwst_nircam_dark_0001.rmap", "jwst_nircam_9001.imap", CONTEXT])
