@@ -2,6 +2,8 @@
 
 import json
 import os
+import random
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +19,16 @@ import jsonschema
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
 from core.keywords import Keywords
 from handler.references.keys import CONFIG, STATE
+from handler.references.lean_crds import utils
 from handler.references.rules import Rules
+from handler.references.server import ServerConfig
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
@@ -35,7 +42,10 @@ from infra.demo.samples.mirror import (
 from infra.demo.samples.modes import MODES
 from infra.mirror import scheduled
 from infra.mirror.bucket import Mirror
+from infra.mirror.contexts import read_context
 from infra.mirror.scheduled import keep_fresh
+from infra.mirror.sources import Cache
+from infra.mirror.sync import copy, make_plan, publish, use
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
 from tests.infra.template import load, permissions
@@ -280,12 +290,12 @@ def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> 
     assert "mask_9002" in said
     assert "NRCA1" not in said
     forgetting = ("prune", place, "--forget-previous")
-    assert "would delete mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--dry-run")
+    assert "to delete: mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--dry-run")
     assert "0 files; kept" in run("prune", place), "what was operational before stays"
     run(*forgetting, "--keep", NEWER, "--yes")
     assert "nothing was deleted" in run(*forgetting, fails=True), "nobody has agreed"
     assert "2 contexts" in run("verify", place)
-    assert "would delete mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--yes")
+    assert "to delete: mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--yes")
     assert "1 contexts" in run("verify", place)
 
 
@@ -306,7 +316,14 @@ def test_a_context_is_rolled_out_and_back_without_deploying(cache: Path, place: 
     run("sync", place, "--from", str(cache))
     assert f"operational is {NEWER}, was {CONTEXT}" in run("use", place, NEWER)
     run("sync", place, "--from", str(cache))
-    assert run("contexts", place).split() == [CONTEXT, NEWER, "operational"], "a sync keeps to it"
+    assert run("contexts", place).split() == [
+        CONTEXT,
+        NEWER,
+        "operational,",
+        "held",
+        "by",
+        "hand",
+    ], "a sync keeps to it"
     assert f"operational is {CONTEXT}, was {NEWER}" in run("use", place, "latest")
     run("sync", place, "--from", str(cache))
     assert run("contexts", place).split() == [CONTEXT, "operational", NEWER]
@@ -479,3 +496,151 @@ def grow_old(rules: Any) -> None:
     """Let the time pass for which the mirror's configuration is believed."""
     later = rules.clock() + rules.believed_seconds + 1
     rules.clock = lambda: later
+
+
+class Killed(Exception):
+    pass
+
+
+class Store:
+    """Objects in memory, with conditional writes; each call gives way to another writer."""
+
+    def __init__(self, before_call: Callable[[], None]) -> None:
+        self.objects: dict[str, bytes] = {}
+        self.before_call = before_call
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        self.before_call()
+        if Key not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
+        content = self.objects[Key]
+        body = StreamingBody(BytesIO(content), len(content))
+        return {"Body": body, "ETag": str(hash(content)), "ContentLength": len(content)}
+
+    def put_object(
+        self,
+        Bucket: str,
+        Key: str,
+        Body: bytes,
+        IfMatch: str = "",
+        IfNoneMatch: str = "",  # noqa: N803
+    ) -> None:
+        self.before_call()
+        now = str(hash(self.objects[Key])) if Key in self.objects else None
+        if (IfMatch and IfMatch != now) or (IfNoneMatch and now):
+            raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
+        self.objects[Key] = Body
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_interleaved_writers_lose_no_update(seed: int) -> None:
+    """A second writer, or a kill, comes between any two calls of the first."""
+    chance, asleep = random.Random(seed), [False]
+    intended: set[str] = set()
+
+    def before_call() -> None:
+        if asleep[0]:
+            return
+        if chance.random() < 0.05:
+            raise Killed
+        if chance.random() < 0.3:
+            asleep[0] = True
+            write()
+            asleep[0] = False
+
+    store = Store(before_call)
+    mirror = Mirror(store, S3Location("mirror", ""))
+
+    def write() -> None:
+        name = f"jwst_nircam_mask_{len(intended):04}.fits"
+        intended.add(name)
+
+        def added(before: ServerConfig | None) -> ServerConfig:
+            config = before or ServerConfig(CONTEXT, frozenset(), {})
+            return replace(config, bad_files=config.bad_files | {name})
+
+        try:
+            mirror.update(added)
+        except Killed:
+            killed.add(name)
+
+    killed: set[str] = set()
+    for _ in range(8):
+        write()
+    asleep[0] = True
+    write()
+    state = ServerConfig.parse_state(store.objects[STATE].decode(), STATE)
+    config = ServerConfig.parse(store.objects[CONFIG].decode(), CONFIG)
+    assert intended - killed <= state.bad_files
+    assert (config.bad_files, config.other["mirror_serial"]) == (state.bad_files, state.serial)
+
+
+def test_older_source_does_not_shorten_the_list_of_bad_files(
+    cache: Path, prefix: str, aws: LocalAws, tmp_path: Path
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
+    shutil.copytree(cache, copied := tmp_path / "cache")
+    write_server_config(copied, NEWER, ("jwst_nircam_mask_9001.fits",))
+    synced(copied, mirror, "latest")
+    synced(cache, mirror, CONTEXT)
+    assert mirror.operational().bad_files == {"jwst_nircam_mask_9001.fits"}
+
+
+def synced(cache: Path, mirror: Mirror, context: str) -> None:
+    source = Cache(cache)
+    plan = make_plan(source, mirror, context)
+    list(copy(plan, source, mirror))
+    publish(plan, source, mirror)
+
+
+def test_use_and_build_survive_a_sync_in_progress(cache: Path, prefix: str, aws: LocalAws) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
+    synced(cache, mirror, NEWER)
+    source = Cache(cache)
+    plan = make_plan(source, mirror, "latest")
+    list(copy(plan, source, mirror))
+    operator = Cache(cache, NEWER)
+    build = make_plan(operator, mirror, "build")
+    publish(build, operator, mirror)
+    use(NEWER, mirror)
+    publish(plan, source, mirror)
+    config = mirror.operational()
+    assert (config.operational_context, config.held_by_hand) == (NEWER, True)
+    assert config.builds == {EQUALS_JWST: NEWER}
+    assert config.catalogue.keys() >= plan.context.keys.keys()
+
+
+def test_all_mappings_of_real_contexts_are_found_complete() -> None:
+    folder = SHARED / "crds-contexts" / "mappings" / "jwst"
+    names = sorted(path.name for path in folder.glob("*.pmap")) if folder.is_dir() else []
+    if not names:
+        pytest.skip("no ../shared/data: the sample contexts name a SYSTEM mapping, too")
+
+    class Files:
+        asked: set[str] = set()
+
+        def read(self, name: str) -> str:
+            self.asked.add(name)
+            return (folder / name).read_text()
+
+    for name in names:
+        files = Files()
+        files.asked = set()
+        context = read_context(name, files)
+        assert set(context.mappings) == files.asked
+        assert any(mapping.startswith("jwst_system") for mapping in context.mappings) == (
+            "SYSTEM" in (folder / name).read_text()
+        )
+
+
+def test_mask_named_outside_the_folder_is_refused(cache: Path) -> None:
+    class Files:
+        def read(self, name: str) -> str:
+            text = (cache / "mappings" / "jwst" / name).read_text()
+            text = text.replace("jwst_nircam_mask_9002.fits", "../../precious.fits")
+            unsigned = re.sub(r".*'sha1sum'.*\n", "", text)
+            signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+            return unsigned.replace("}\n\nselector", signature)
+
+    with pytest.raises(ReferenceUnavailable, match="expected the name of a CRDS reference file"):
+        read_context(CONTEXT, Files())

@@ -1,7 +1,10 @@
 """What the rules say, and what is refused: ties, odd names, a directory that is full."""
 
+import os
+import random
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +17,9 @@ from core.keywords import Keywords
 from handler.references.keys import key_of, mapping_key, reference_keys
 from handler.references.lean_crds import utils
 from handler.references.mappings import Mappings
+from handler.references.masks import Masks
 from handler.references.resolution import References
-from handler.references.rules import Rules
+from handler.references.rules import MirroredRules, Rules
 from handler.references.server import FileDigest, ServerConfig
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
@@ -110,23 +114,23 @@ def test_a_directory_that_cannot_be_written_to_costs_reading_again(
 
 def test_a_configuration_can_be_written_and_read_again() -> None:
     config = ServerConfig(
-        "jwst_2.pmap",
+        "jwst_0002.pmap",
         frozenset({"bad.fits"}),
-        {"jwst_2.pmap": FileDigest(5, "a" * 40)},
-        {"observatory": "jwst", "operational_context": "jwst_1.pmap", "latest_context": "old"},
+        {"jwst_0002.pmap": FileDigest(5, "a" * 40)},
+        {"observatory": "jwst", "operational_context": "jwst_0001.pmap", "latest_context": "old"},
     )
     again = ServerConfig.parse(config.to_text(), "server_config")
-    assert (again.operational_context, again.bad_files) == ("jwst_2.pmap", config.bad_files)
+    assert (again.operational_context, again.bad_files) == ("jwst_0002.pmap", config.bad_files)
     assert again.catalogue == config.catalogue
     assert again.other["observatory"] == "jwst"
 
 
 def test_keys_are_those_of_a_crds_cache() -> None:
-    assert mapping_key("jwst_1.pmap") == "mappings/jwst/jwst_1.pmap"
+    assert mapping_key("jwst_0001.pmap") == "mappings/jwst/jwst_0001.pmap"
     name = "jwst_nircam_mask_0001.fits"
     nested, flat = reference_keys(name, "NIRCAM")
     assert (nested, flat) == (f"references/jwst/nircam/{name}", f"references/jwst/{name}")
-    assert key_of("jwst_1.pmap", "") == mapping_key("jwst_1.pmap")
+    assert key_of("jwst_0001.pmap", "") == mapping_key("jwst_0001.pmap")
     assert key_of(name, "nircam") == nested
 
 
@@ -165,3 +169,83 @@ def test_a_word_that_jwst_knows_in_capitals_only_is_refused(sample_cache: Path) 
         header = {"INSTRUME": "NIRCAM", "DETECTOR": "NRCA1", "DATE-OBS": "2023-01-01"} | changes
         with pytest.raises(InputRejected, match="knows it in capitals only"):
             rules.best_reference(keywords(**header), CONTEXT)
+
+
+def test_masks_beyond_two_are_dropped_from_memory(tmp_path: Path) -> None:
+    masks = Masks(S3Location(MIRROR, ""), tmp_path)
+    for number in range(5):
+        masks._remember(str(number), None)  # type: ignore[arg-type]
+    assert list(masks._in_memory) == ["3", "4"]
+
+
+def test_oldest_masks_are_dropped_from_a_full_directory(tmp_path: Path) -> None:
+    masks = Masks(S3Location(MIRROR, ""), tmp_path)
+    for number in range(15):
+        path = tmp_path / f"{number:02}.fits"
+        masks._keep_on_disk(b"mask", path)
+        os.utime(path, (number, number))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{n:02}.fits" for n in range(3, 15)
+    ]
+
+
+def test_operational_context_is_read_again_after_three_minutes() -> None:
+    now, configs = [0.0], ["jwst_0001.pmap", "jwst_0002.pmap"]
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text({})), None, lambda: now[0])  # type: ignore[arg-type]
+    rules._server_config = ServerConfig(configs[0], frozenset(), {})
+    with pytest.MonkeyPatch.context() as patch:
+        later = ServerConfig(configs[1], frozenset(), {})
+        patch.setattr("handler.references.rules.read_config", lambda *_: later)
+        now[0] = 179
+        assert rules.context_name("latest") == configs[0]
+        now[0] = 181
+        assert rules.context_name("latest") == configs[1]
+        assert {rules.context_name(f"jwst-{n}") for n in ("latest", "operational")} == {configs[1]}
+
+
+@pytest.mark.parametrize("where", ["mirror", "directory"])
+def test_mapping_with_wrong_sha1_is_not_used(where: str, aws: LocalAws, tmp_path: Path) -> None:
+    content, other, name = b"one", b"two", "jwst_0001.pmap"
+    s3, prefix = aws.client("s3"), f"sha1-{where}"
+    stored = other if where == "mirror" else content
+    s3.put_object(Bucket=MIRROR, Key=f"{prefix}/mappings/jwst/{name}", Body=stored)
+    (tmp_path / name).write_bytes(other)
+    place = S3Location(MIRROR, prefix)
+    files = MirroredRules(place, tmp_path, s3, lambda _: FileDigest.of(content))
+    if where == "directory":
+        assert files.read(name) == "one"
+        return
+    with pytest.raises(ReferenceUnavailable, match="SHA-1"):
+        files.read(name)
+
+
+def test_damaged_mappings_and_configs_raise_only_reference_errors(sample_cache: Path) -> None:
+    chance = random.Random(7)
+    texts = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    config = ServerConfig(CONTEXT, frozenset({"a"}), {"b": FileDigest(1, "a" * 40)})
+    for _ in range(3000):
+        name = chance.choice(sorted(texts))
+        text = damaged(texts[name], chance)
+        unsigned = re.sub(r".*'sha1sum'.*\n", "", text)
+        signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+        with suppress(ReferenceUnavailable):
+            Mappings(Text({name: unsigned.replace("}\n\nselector", signature)})).load(name)
+        with suppress(ReferenceUnavailable):
+            ServerConfig.parse(damaged(config.to_text(), chance), "server_config")
+        with suppress(ReferenceUnavailable):
+            ServerConfig.parse_state(damaged(config.to_state(), chance), "mirror.json")
+
+
+def damaged(text: str, chance: random.Random) -> str:
+    at, length = chance.randrange(len(text)), chance.choice((0, 1, 1, 5, 40))
+    new = ["", "None", "5", "(", "'", "x", "[]", "{1: 2}", "()", "-" * 5000, "[" * 300, "\0", "N/A"]
+    return text[:at] + chance.choice(new) + text[at + length :]
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "jwst_nircam_mask_0001.fits\n", "a/b.fits", ".", "/x", "jwst_nircam_mask_١١١١.fits"])  # fmt: skip
+def test_name_that_crds_does_not_give_is_not_a_key(name: str) -> None:
+    for key in (lambda: reference_keys(name, "NIRCAM"), lambda: key_of(name, "nircam")):
+        with pytest.raises(ReferenceUnavailable):
+            key()
+    with pytest.raises(ReferenceUnavailable):
+        reference_keys("jwst_nircam_mask_0001.fits", "NIRCAM/../..")
