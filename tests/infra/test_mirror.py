@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jsonschema
@@ -46,7 +47,7 @@ from infra.mirror.contexts import read_context
 from infra.mirror.scheduled import keep_fresh
 from infra.mirror.sources import Cache
 from infra.mirror.sync import copy, make_plan, publish, use
-from tests.conftest import PROJECT, SMALL_MASKS, Harness
+from tests.conftest import PROJECT, SHARED, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
 from tests.infra.template import load, permissions
 
@@ -517,17 +518,13 @@ class Store:
         body = StreamingBody(BytesIO(content), len(content))
         return {"Body": body, "ETag": str(hash(content)), "ContentLength": len(content)}
 
-    def put_object(
-        self,
-        Bucket: str,
-        Key: str,
-        Body: bytes,
-        IfMatch: str = "",
-        IfNoneMatch: str = "",  # noqa: N803
-    ) -> None:
+    def get_paginator(self, _: str) -> Any:
+        return SimpleNamespace(paginate=lambda **_: [{}])
+
+    def put_object(self, *, Key: str, Body: bytes, **condition: str) -> None:  # noqa: N803
         self.before_call()
         now = str(hash(self.objects[Key])) if Key in self.objects else None
-        if (IfMatch and IfMatch != now) or (IfNoneMatch and now):
+        if condition.get("IfMatch", now) != now or ("IfNoneMatch" in condition and now):
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
         self.objects[Key] = Body
 
@@ -617,7 +614,8 @@ def test_all_mappings_of_real_contexts_are_found_complete() -> None:
         pytest.skip("no ../shared/data: the sample contexts name a SYSTEM mapping, too")
 
     class Files:
-        asked: set[str] = set()
+        def __init__(self) -> None:
+            self.asked: set[str] = set()
 
         def read(self, name: str) -> str:
             self.asked.add(name)
@@ -625,7 +623,6 @@ def test_all_mappings_of_real_contexts_are_found_complete() -> None:
 
     for name in names:
         files = Files()
-        files.asked = set()
         context = read_context(name, files)
         assert set(context.mappings) == files.asked
         assert any(mapping.startswith("jwst_system") for mapping in context.mappings) == (
