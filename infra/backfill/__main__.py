@@ -4,8 +4,8 @@ TARGET is ``s3://bucket/prefix/`` (every ``*_uncal.fits`` below it), ``s3://buck
 a name of the archive (``jw02733001001_02101_00001_nrca1_uncal.fits``, in s3://stpubdata), or a file
 that holds such words line by line. The stack reads RawBucket, and what ReadBuckets names.
 
-It says how many there are and what they will cost, asks, and follows them to their end. It can be
-left at any time: the same command goes on.
+It prints how many there are and what they cost, asks, and follows them to their end. It can be
+interrupted at any time: the same command resumes the job.
 """
 
 import argparse
@@ -18,10 +18,10 @@ import boto3
 from rich.console import Console
 
 from handler.s3.requester_pays import agree_to_pay
-from infra.backfill.targets import Found, digest_of_list, find
-from infra.campaign.campaign import Campaign, Manifest
+from infra.backfill.targets import Found, digest_of_list, find, warnings
 from infra.campaign.conduct import Conduct
-from infra.campaign.prefixes import kept_in
+from infra.campaign.job import JobFile
+from infra.campaign.prefixes import job_in
 from infra.cost.estimate import exposures_seconds, exposures_usd
 from infra.cost.limits import AWS, DROPPED
 from infra.stacks import Stack, find_stack
@@ -34,21 +34,30 @@ _USUAL_SIZE = 92_000_000
 
 
 def main(words: list[str]) -> None:
-    """Run the command; exit with 1 if an exposure failed."""
+    """Run the command; exit with 1 if a request failed or is missing."""
     arguments = _parser().parse_args(words)
     stack, s3 = find_stack(arguments.stack), boto3.client("s3")
     agree_to_pay(s3, stack.requester_pays)
     console = Console(stderr=arguments.json)
-    place = kept_in(stack.output("ProductBucket"), _name(arguments))
-    conduct = Conduct(stack, Campaign(s3, place), console, arguments.pause)
-    manifest = _begun(conduct, arguments)
-    if manifest is None:
+    file = JobFile(s3, job_in(stack.output("ProductBucket"), _name(arguments)))
+    conduct = Conduct(stack, file, console, arguments.pause)
+    found = list(find(arguments.target, s3))
+    if not found:
+        raise Mistake(f"{' '.join(arguments.target)}: no *_uncal.fits there")
+    requests = [_request(item, arguments) for item in found]
+    conduct.check(requests)
+    _print_estimate(found, stack, console)
+    for warning in warnings(found, stack, s3):
+        console.print(f"warning: {warning}", style="bold red", markup=False, soft_wrap=True)
+    if arguments.dry_run:
         return
-    conduct.send(manifest)
+    if not arguments.yes and not is_agreed("Start?"):
+        sys.exit("nothing was started")
+    job = conduct.send(conduct.start(requests, is_new=arguments.leave))
     if arguments.leave:
         console.print("Sent. The same command without --leave follows it.")
         return
-    sys.exit(conduct.finish(manifest, as_json=arguments.json))
+    sys.exit(conduct.finish(job, as_json=arguments.json))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,9 +66,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stack", required=True, help="name of the deployed stack")
     parser.add_argument("--context", help="latest, build, or such as jwst_1321.pmap")
     parser.add_argument(
-        "--replace", action="store_true", help="make every product anew, also those that are right"
+        "--replace",
+        action="store_true",
+        help="rebuild every product, also those that are up to date",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--leave", action="store_true", help="send, and do not follow")
     parser.add_argument("--json", action="store_true", help="for machines")
@@ -68,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _name(arguments: argparse.Namespace) -> str:
-    """The same for the same command: that is how it is gone on with."""
+    """Return the job's name: the same command resumes the same job."""
     targets = [digest_of_list(target) or target for target in arguments.target]
     asked = [*targets, arguments.context or "", "replace" * arguments.replace]
     digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
@@ -76,31 +87,7 @@ def _name(arguments: argparse.Namespace) -> str:
     return f"{words[:48]}-{digest}"
 
 
-def _begun(conduct: Conduct, arguments: argparse.Namespace) -> Manifest | None:
-    """What is on its way already, or what is agreed to."""
-    console, campaign = conduct.console, conduct.campaign
-    manifest = campaign.unfinished()
-    if manifest is not None and arguments.leave and campaign.submitted == len(manifest.lines):
-        manifest = None  # it was left for good: this is the next one
-    if manifest is not None:
-        sent, total = campaign.submitted, len(manifest.lines)
-        console.print(f"Going on with what began at {manifest.began:%Y-%m-%d %H:%M} UTC: ", end="")
-        console.print(f"{sent} of {total} were sent.")
-        return None if arguments.dry_run else manifest
-    found = list(find(arguments.target, campaign.s3))
-    if not found:
-        raise Mistake(f"{' '.join(arguments.target)}: no *_uncal.fits there")
-    requests = [_request(item, arguments) for item in found]
-    conduct.check(requests)
-    _tell(found, conduct.stack, console)
-    if arguments.dry_run:
-        return None
-    if not arguments.yes and not is_agreed("Start?"):
-        sys.exit("nothing was started")
-    return campaign.begin(requests)
-
-
-def _tell(found: list[Found], stack: Stack, console: Console) -> None:
+def _print_estimate(found: list[Found], stack: Stack, console: Console) -> None:
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in found]
     guessed = "" if all(item.size is not None for item in found) else " (sizes are guessed)"
     usd = exposures_usd(sizes, stack.memory, stack.science_encoding)

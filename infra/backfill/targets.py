@@ -1,4 +1,4 @@
-"""Which exposures a person means: a prefix, an address, a name of the archive, a file of those."""
+"""Find the exposures of a backfill: a prefix, a key, a name of the archive, a list of those."""
 
 import hashlib
 import re
@@ -7,21 +7,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from botocore.exceptions import ClientError
+
+from handler.s3.errors import code_of, is_missing
 from handler.s3.locations import S3Location
 from infra.listing import listed
+from infra.stacks import Stack
 from infra.terminal import Mistake
 
-__all__ = ["ARCHIVE", "Found", "archive_location", "digest_of_list", "find"]
+__all__ = ["ARCHIVE", "Found", "archive_location", "digest_of_list", "find", "warnings"]
 
 ARCHIVE = "stpubdata"
 """The public archive of JWST (registry.opendata.aws/jwst), free to read from us-east-1."""
 _SUFFIX = "_uncal.fits"
 _NAME = re.compile(r"(?:mast:JWST/product/)?((jw\d{5})(\d{6})_\S+_uncal\.fits)")
+_REMARK = re.compile(r"(^|\s)#.*")
+"""A remark begins a line or follows a blank: ``#`` is an ordinary character of a key."""
+_CHECKED = 100
+"""Named exposures whose existence is checked before they are sent."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """An exposure that is meant; its size where it was listed."""
+    """An exposure; its size if it was listed."""
 
     location: S3Location
     size: int | None
@@ -33,12 +41,15 @@ def archive_location(name: str) -> S3Location:
     Raises
     ------
     Mistake
-        If it is no such name.
+        If it is not such a name.
     """
     match = _NAME.fullmatch(name)
     if match is None:
+        if "/" in name or name.endswith((".txt", ".list", ".csv")):
+            raise Mistake(f"{name}: no such file")
         raise Mistake(
-            f"{name!r}: expected s3://..., or a name such as jw02733001001_..._uncal.fits"
+            f"{name}: no such file, and neither s3://... nor a name such as "
+            "jw02733001001_02101_00001_nrca1_uncal.fits"
         )
     file_name, program, visit = match.groups()
     return S3Location(ARCHIVE, f"jwst/public/{program}/{program}{visit}/{file_name}")
@@ -51,25 +62,39 @@ def find(words: Iterable[str], s3: Any) -> Iterator[Found]:
     ----------
     words : iterable of str
         ``s3://bucket/prefix``, ``s3://bucket/key_uncal.fits``, names of the archive, or files that
-        hold such words line by line (``#`` begins a remark).
+        hold one exposure, or one prefix that ends in ``/``, per line.
     s3 : boto3 S3 client
         Lists prefixes.
 
     Raises
     ------
     Mistake
-        If a word means nothing.
+        If a word means nothing; it names the line of a file.
     """
     known: set[S3Location] = set()
-    for word in _words(words):
-        for found in _meant(word, s3):
+    for word in words:
+        for found in _of_list(word, s3) if _is_list(word) else _meant(word, s3):
             if found.location not in known:
                 known.add(found.location)
                 yield found
 
 
+def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
+    """Yield what will make requests fail: buckets that the stack does not read, missing keys."""
+    named = stack.parameters.get("ReadBuckets", "").split(",")
+    readable = {bucket.strip() for bucket in named} | {stack.output("RawBucket")}
+    for bucket in sorted({item.location.bucket for item in found} - readable):
+        yield f"s3://{bucket}: not a bucket that the stack reads; add it to ReadBuckets"
+    for item in [item for item in found if item.size is None][:_CHECKED]:
+        try:
+            s3.head_object(**item.location.address)
+        except ClientError as exc:
+            reason = "no such object" if is_missing(exc) else f"cannot be checked ({code_of(exc)})"
+            yield f"{item.location}: {reason}"
+
+
 def digest_of_list(word: str) -> str | None:
-    """Return a digest of a list's content; None where a word names no list."""
+    """Return a digest of a list's content; None if the word does not name a list."""
     return hashlib.sha256(Path(word).read_bytes()).hexdigest() if _is_list(word) else None
 
 
@@ -78,16 +103,22 @@ def _is_list(word: str) -> bool:
     return not is_name and Path(word).is_file()
 
 
-def _words(words: Iterable[str]) -> Iterator[str]:
-    for word in words:
-        if not _is_list(word):
-            yield word
+def _of_list(path: str, s3: Any) -> Iterator[Found]:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as exc:
+        raise Mistake(f"{path}: not UTF-8 text, expected one exposure per line") from exc
+    # Only line feeds end a line: str.splitlines would split at characters that a key may hold.
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = _REMARK.sub("", raw).strip()
+        if not line:
             continue
         try:
-            text = Path(word).read_text(encoding="utf-8")
-        except UnicodeDecodeError as exc:
-            raise Mistake(f"{word}: expected a list of exposures, line by line: {exc}") from exc
-        yield from (line for raw in text.splitlines() if (line := raw.split("#")[0].strip()))
+            if line.startswith("s3://") and not line.endswith(("/", _SUFFIX)):
+                raise Mistake(f"{line}: expected *{_SUFFIX}, or a prefix that ends in /")
+            yield from _meant(line, s3)
+        except Mistake as exc:
+            raise Mistake(f"{path}, line {number}: {exc}") from exc
 
 
 def _meant(word: str, s3: Any) -> Iterator[Found]:
@@ -95,13 +126,18 @@ def _meant(word: str, s3: Any) -> Iterator[Found]:
         yield Found(archive_location(word), None)
         return
     try:
-        place = S3Location.parse_prefix(word)
+        if word.endswith(_SUFFIX):
+            yield Found(S3Location.parse(word), None)
+            return
+        bucket, _, prefix = word.removeprefix("s3://").partition("/")
+        S3Location.parse_prefix(f"s3://{bucket}")
     except ValueError as exc:
         raise Mistake(str(exc)) from exc
-    if word.endswith(_SUFFIX):
-        yield Found(S3Location(place.bucket, place.key), None)
-        return
-    folder = f"{place.key}/" if word.endswith("/") and place.key else place.key
-    for item in listed(s3, place.bucket, folder):
-        if item["Key"].endswith(_SUFFIX):
-            yield Found(S3Location(place.bucket, item["Key"]), item["Size"])
+    try:
+        for item in listed(s3, bucket, prefix):
+            if item["Key"].endswith(_SUFFIX):
+                yield Found(S3Location(bucket, item["Key"]), item["Size"])
+    except ClientError as exc:
+        if code_of(exc) == "NoSuchBucket":
+            raise Mistake(f"s3://{bucket}: no such bucket") from exc
+        raise

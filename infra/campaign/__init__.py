@@ -1,1 +1,1 @@
-"""A list of requests that is sent to a queue and followed to its end, whoever goes away."""
+"""A job: requests that are sent to a queue and followed to their end."""

@@ -1,23 +1,31 @@
-"""A campaign as a person at a terminal sees it: sent, followed with bars, told in a table."""
+"""Send and follow a job at a terminal, and print how it ended."""
 
 import json
+import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import boto3
+from astropy.io import fits
+from botocore.exceptions import ClientError
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from core.errors import InputRejected
-from handler.ledger import Ledger
+from core.errors import InputRejected, ReferenceUnavailable
+from core.keywords import Keywords
+from core.product import NO_MASK
+from handler.ledger import Entry
+from handler.references.parameters import FITS_KEYWORDS
+from handler.references.rules import Rules
 from handler.requests import ExposureRequest
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore
-from infra.campaign.campaign import Campaign, Manifest
 from infra.campaign.follow import Outcomes, Queues, Watch
+from infra.campaign.job import Job, JobFile
 from infra.campaign.prefixes import ledger_in
 from infra.campaign.submit import submit
 from infra.stacks import Stack
@@ -26,119 +34,172 @@ from infra.terminal import Mistake
 __all__ = ["Conduct"]
 
 _SHOWN = 20
-"""Failures that are printed one by one."""
+"""Failures and missing products that are printed one by one."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Conduct:
-    """How a campaign is sent and followed.
+    """Sends and follows a job.
 
     Attributes
     ----------
     stack : `~infra.stacks.Stack`
-        The stack that does the work.
-    campaign : `~infra.campaign.campaign.Campaign`
-        Where it is kept.
+        The stack that processes the requests.
+    file : `~infra.campaign.job.JobFile`
+        Where the job is stored.
     console : `rich.console.Console`
-        Who watches.
+        Where progress is printed.
     pause : float
         Seconds between two looks.
     """
 
     stack: Stack
-    campaign: Campaign
+    file: JobFile
     console: Console
     pause: float = 5.0
+    _scratch: Any = field(default_factory=tempfile.TemporaryDirectory, repr=False)
 
     def check(self, requests: Iterable[Mapping[str, str]]) -> None:
-        """Refuse what the function would refuse, before anything is sent.
+        """Refuse requests that the function would refuse, before anything is sent.
 
         Raises
         ------
         Mistake
-            If a request makes no sense.
+            If a request has a wrong field, or its context is not in the mirror.
         """
         bucket, prefix = self._products_go_to()
+        contexts = set()
         for request in requests:
             try:
-                ExposureRequest.from_direct(request).target(bucket, prefix)
+                asked = ExposureRequest.from_direct(request)
+                asked.target(bucket, prefix)
             except InputRejected as exc:
                 raise Mistake(str(exc)) from exc
+            contexts.add(asked.context)
+        for context in sorted(contexts - {None}, key=str):
+            try:
+                name = self._rules.context_name(str(context))
+                self._rules.mappings.load(name)
+            except ReferenceUnavailable as exc:
+                raise Mistake(
+                    f"{context}: not in the mirror {self.stack.mirror}, expected a context that "
+                    f"was synced; run mirror sync --context {context} ({exc})"
+                ) from exc
 
-    def finish(self, manifest: Manifest, *, as_json: bool) -> int:
-        """Follow it and print how it ended; returns the exit code: 1 if a request failed."""
-        ended = self.follow(manifest)
+    def start(self, requests: list[dict[str, str]], *, is_new: bool = False) -> Job:
+        """Store the job; say so if an unfinished one is resumed."""
+        job = self.file.start(requests, is_new=is_new)
+        if job.sent:
+            self.console.print(
+                f"Resuming the job of {job.began:%Y-%m-%d %H:%M} UTC: "
+                f"{job.sent} of {len(job.requests)} requests were sent."
+            )
+        return job
+
+    def finish(self, job: Job, *, as_json: bool) -> int:
+        """Follow the job and print how it ended; returns 1 if a request failed or is missing."""
+        ended = self.follow(job)
         if as_json:
             print(json.dumps(asdict(ended), indent=2))
         else:
-            self.show(ended, manifest.began)
-        return 1 if ended.failed or ended.unknown else 0
+            self.show(ended, job.began)
+        return 1 if ended.failed or ended.missing else 0
 
-    def send(self, manifest: Manifest) -> None:
-        """Send what is not in the queue yet."""
-        if self.campaign.submitted == len(manifest.lines):
-            return
+    def send(self, job: Job) -> Job:
+        """Send what is not in the queue yet; returns the job as it is then."""
+        if job.sent >= len(job.requests):
+            return job
         sqs, queue = boto3.client("sqs"), self.stack.output("BackfillQueue")
         with self._bar() as bar:
-            task = bar.add_task("Sending", total=len(manifest.lines), told="")
-            for done in submit(self.campaign, manifest, sqs, queue):
-                bar.update(task, completed=done, told=f"{done} of {len(manifest.lines)}")
+            task = bar.add_task("Sending", total=len(job.requests), state="")
+            for job in submit(self.file, job, sqs, queue):  # noqa: B020, PLR1704  # the same job
+                state = f"{job.sent} of {len(job.requests)}"
+                bar.update(task, completed=job.sent, state=state)
+        return job
 
-    def follow(self, manifest: Manifest) -> Outcomes:
-        """Follow it until its queues are empty; write down how it ended."""
-        watch, total = self.watch(manifest), len(manifest.lines)
+    def follow(self, job: Job) -> Outcomes:
+        """Follow the job until it ends, and store its result."""
+        watch = self.watch(job)
         with self._bar() as bar:
-            task = bar.add_task("Processing", total=total, told="")
+            task = bar.add_task("Processing", total=len(watch.requests), state="")
             for now in watch.follow(self.pause):
-                told = f"{now.complete} complete, {now.failed} failed, {now.in_work} in work"
-                left = min(now.waiting + now.in_work, total)
-                bar.update(task, completed=total - left, told=told)
+                state = (
+                    f"{now.complete} complete, {now.skipped} skipped, {now.failed} failed, "
+                    f"{now.in_work} in work"
+                )
+                if now.is_quiet and now.left:
+                    state += f"; queues empty, waiting for {now.left} results (up to 1 min)"
+                bar.update(task, completed=len(watch.requests) - now.left, state=state)
         ended = watch.outcomes()
-        self.campaign.end(asdict(ended))
+        self.file.save(replace(job, result=asdict(ended)))
         return ended
 
-    def watch(self, manifest: Manifest) -> Watch:
-        """Return what looks how far it has come."""
-        queues = Queues(
-            boto3.client("sqs"),
-            tuple(self.stack.output(name) for name in ("BackfillQueue", "UnfinishedQueue")),
+    def watch(self, job: Job) -> Watch:
+        """Return what follows the job."""
+        addresses = (self.stack.output(name) for name in ("BackfillQueue", "UnfinishedQueue"))
+        bucket, prefix = self._products_go_to()
+        requests = (ExposureRequest.from_direct(request) for request in job.requests)
+        return Watch(
+            self.file.s3,
+            ledger_in(bucket),
+            {request.target(bucket, prefix): request for request in requests},
+            job.began,
+            Queues(boto3.client("sqs"), tuple(addresses)),
+            self._chooses,
         )
-        ledger = Ledger(ledger_in(self.stack.output("ProductBucket")))
-        store = ObjectStore(self.campaign.s3)
-        return Watch(ledger, self._products(manifest), manifest.began, queues, store)
 
     def show(self, ended: Outcomes, began: datetime) -> None:
-        """Print how it ended."""
-        table = Table(box=SIMPLE, title="How it ended")
+        """Print how the job ended."""
+        table = Table(box=SIMPLE, title="Result")
         table.add_column("Exposures", justify="right")
         table.add_column("")
-        table.add_row(str(ended.complete), "complete: the product was made")
-        table.add_row(str(ended.skipped), "skipped: the product was as it should be")
+        table.add_row(str(ended.complete), "complete: the product was built")
+        table.add_row(str(ended.skipped), "skipped: the product is up to date, or pinned")
         table.add_row(str(ended.failed), "failed", style="bold red" if ended.failed else None)
-        if ended.unknown:
-            told = "unknown: the ledger has never heard of the product (UndeliveredQueue?)"
-            table.add_row(str(ended.unknown), told, style="bold red")
+        if ended.missing:
+            text = "missing: neither ledger nor product shows a result"
+            table.add_row(str(len(ended.missing)), text, style="bold red")
         for error, number in ended.errors.items():
             table.add_row(str(number), f"  {error}")
         self.console.print(table)
         for product, reason in list(ended.reasons.items())[:_SHOWN]:
-            self.console.print(f"{product}:\n  {reason}", soft_wrap=True)
+            self.console.print(f"{product}:\n  {reason}", soft_wrap=True, markup=False)
+        for product in ended.missing[:_SHOWN]:
+            self.console.print(f"{product}: missing", soft_wrap=True, markup=False)
+        if len(ended.missing) > _SHOWN:
+            self.console.print(f"... and {len(ended.missing) - _SHOWN} more; --json lists all")
+        if ended.missing:
+            self.console.print("Look into UndeliveredQueue and FailedQueue; then run it again.")
         if ended.failed:
-            self.console.print(
-                f"{ended.failed} failures: python -m infra queues show --stack {self.stack.name}"
-            )
+            self.console.print(f"Failures: python -m infra queues show --stack {self.stack.name}")
         self.console.print(f"{(datetime.now(UTC) - began).total_seconds():.0f} s in all")
+
+    @cached_property
+    def _rules(self) -> Rules:
+        return Rules.of(self.stack.mirror, Path(self._scratch.name), self.file.s3)
+
+    def _chooses(self, entry: Entry, context: str | None) -> tuple[str, str] | None:
+        """Return the mask that the function would choose, by the parameters in the ledger."""
+        if entry.catalogue is None:
+            return None
+        known = entry.catalogue.parameters
+        name = context or self.stack.parameters.get("CrdsContext", "latest")
+        try:
+            header = fits.Header(
+                {FITS_KEYWORDS[n]: v for n, v in known.items() if n in FITS_KEYWORDS}
+            )
+            best = self._rules.best_reference(Keywords(header, "ledger entry"), name)
+        except (ReferenceUnavailable, InputRejected, ClientError, ValueError):
+            return None  # what cannot be evaluated is reported as missing
+        if best.mask is None:
+            return NO_MASK, ""
+        return f"crds://{best.mask}", best.digest.sha1 if best.digest else ""
 
     def _products_go_to(self) -> tuple[str, str]:
         """Bucket and key prefix."""
         return self.stack.output("ProductBucket"), self.stack.output_prefix
 
-    def _products(self, manifest: Manifest) -> frozenset[S3Location]:
-        bucket, prefix = self._products_go_to()
-        requests = (ExposureRequest.from_direct(json.loads(line)) for line in manifest.lines)
-        return frozenset(request.target(bucket, prefix) for request in requests)
-
     def _bar(self) -> Progress:
-        text, told = TextColumn("{task.description:10}"), TextColumn("{task.fields[told]}")
+        text, state = TextColumn("{task.description:10}"), TextColumn("{task.fields[state]}")
         bar = BarColumn(bar_width=None)
-        return Progress(text, bar, told, TimeElapsedColumn(), console=self.console, expand=True)
+        return Progress(text, bar, state, TimeElapsedColumn(), console=self.console, expand=True)

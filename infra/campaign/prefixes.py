@@ -2,7 +2,7 @@
 
 from handler.s3.locations import S3Location
 
-__all__ = ["catalogue_in", "kept_in", "ledger_in"]
+__all__ = ["catalogue_in", "job_in", "ledger_in"]
 
 
 def ledger_in(bucket: str) -> S3Location:
@@ -15,6 +15,6 @@ def catalogue_in(bucket: str) -> S3Location:
     return S3Location(bucket, "dq_catalogue")
 
 
-def kept_in(bucket: str, campaign: str) -> S3Location:
-    """Return where a campaign is kept, by its name."""
-    return S3Location(bucket, f"dq_backfills/{campaign}")
+def job_in(bucket: str, name: str) -> S3Location:
+    """Return where a job is stored, by its name."""
+    return S3Location(bucket, f"dq_backfills/{name}/job.jsonl.gz")

@@ -2,8 +2,8 @@
 
 ``python -m infra reprocess catalogue --stack NAME`` brings the catalogue up to date.
 ``python -m infra reprocess audit --stack NAME`` holds it against the products that there are.
-``python -m infra reprocess select --stack NAME --to latest`` says what would be made otherwise.
-``python -m infra reprocess submit --stack NAME --to latest`` has it made anew, and follows that.
+``python -m infra reprocess select --stack NAME`` says what would be made otherwise.
+``python -m infra reprocess submit --stack NAME`` rebuilds it, and follows that.
 
 ``--ledger`` and ``--catalogue`` name the prefixes where no stack is at hand (s3://.../dq_ledger).
 """
@@ -20,7 +20,7 @@ from rich.progress import Progress
 from handler.ledger import Ledger
 from handler.s3.locations import S3Location
 from infra.reprocessing.affected import Question
-from infra.reprocessing.anew import rebuild, submit
+from infra.reprocessing.anew import check_catalogue, rebuild, submit
 from infra.reprocessing.audit import audit
 from infra.reprocessing.catalogue import Catalogue, database
 from infra.reprocessing.manifests import write_manifest
@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
         "catalogue": "take in what is new in the ledger",
         "audit": "compare the catalogue with the products that there are",
         "select": "say which products a context would make otherwise",
-        "submit": "have them made anew",
+        "submit": "rebuild them",
     }
     for name, text in texts.items():
         command = commands.add_parser(name, help=text)
@@ -64,7 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--mirror", type=S3Location.parse_prefix, help="s3://bucket[/prefix]")
         command.add_argument("--json", action="store_true", help="for machines")
         if name in {"select", "submit"}:
-            command.add_argument("--to", default="latest", help="latest, build, or jwst_1321.pmap")
+            command.add_argument(
+                "--to", help="latest, build, or jwst_1321.pmap (the one that the function uses)"
+            )
             command.add_argument(
                 "--relabel", action="store_true", help="also where no pixel changes"
             )
@@ -78,14 +80,19 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="write the requests: x.jsonl, or x.json or x.csv for BACKFILL"
     )
     commands.choices["audit"].add_argument(
-        "--rebuild", action="store_true", help="have what the ledger has forgotten written anew"
+        "--rebuild", action="store_true", help="write ledger entries that are missing again"
     )
     commands.choices["submit"].add_argument("--yes", action="store_true", help="do not ask")
     commands.choices["submit"].add_argument("--pause", type=float, default=5.0, help="seconds")
     return parser
 
 
-def _catalogue(places: Places, arguments: argparse.Namespace, _: Console) -> None:
+def _print_rejected(catalogue: Catalogue, console: Console) -> None:
+    for entry, reason in catalogue.rejected.items():
+        console.print(f"{entry}: {reason}; skipped", soft_wrap=True, style="bold red", markup=False)
+
+
+def _catalogue(places: Places, arguments: argparse.Namespace, console: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         with Progress(console=Console(stderr=True)) as bar:
             task, read = bar.add_task("Reading the ledger", total=None), 0
@@ -95,7 +102,13 @@ def _catalogue(places: Places, arguments: argparse.Namespace, _: Console) -> Non
             (rows,) = connection.execute(
                 f"SELECT count(*) FROM read_parquet('{catalogue.path}')"
             ).fetchone() or (0,)
-    told = {"catalogue": str(places.catalogue), "products": rows, "read": read}
+        _print_rejected(catalogue, console)
+    told = {
+        "catalogue": str(places.catalogue),
+        "products": rows,
+        "read": read,
+        "rejected": dict(catalogue.rejected),
+    }
     print(
         json.dumps(told)
         if arguments.json
@@ -105,6 +118,10 @@ def _catalogue(places: Places, arguments: argparse.Namespace, _: Console) -> Non
 
 def _audit(places: Places, arguments: argparse.Namespace, console: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
+        # The ledger as it is now, not as the last `catalogue` found it.
+        for _ in catalogue.update(Ledger(places.ledger)):
+            pass
+        _print_rejected(catalogue, console)
         findings = list(audit(catalogue, places.s3, places.ledger.bucket, places.prefix))
     if arguments.json:
         print(json.dumps([asdict(finding) for finding in findings]))
@@ -116,10 +133,12 @@ def _audit(places: Places, arguments: argparse.Namespace, console: Console) -> N
 
 
 def _select(places: Places, arguments: argparse.Namespace, console: Console) -> None:
-    question = Question(arguments.to, arguments.compared, arguments.by == "pixels")
+    to = arguments.to or places.context
+    question = Question(to, arguments.compared, arguments.by == "pixels")
     with asked(places, question) as answer:
+        check_catalogue(answer, places)
         show(answer, console, as_json=arguments.json)
         if arguments.out:
-            requests = answer.requests(question.wanted(relabel=arguments.relabel))
+            requests = answer.requests(question.wanted(relabel=arguments.relabel), arguments.to)
             count = write_manifest(arguments.out, requests)
             console.print(f"{count} requests in {arguments.out}", soft_wrap=True)

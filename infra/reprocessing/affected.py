@@ -69,12 +69,16 @@ class Affected:
     selection: Selection
     connection: duckdb.DuckDBPyConnection
 
-    def requests(self, wanted: set[Change]) -> Iterator[dict[str, str]]:
-        """Yield the direct requests that make products anew."""
+    def requests(self, wanted: set[Change], context: str | None = None) -> Iterator[dict[str, str]]:
+        """Yield the direct requests that rebuild products.
+
+        They name a context only if the operator did: the function uses the one that is operational
+        when it processes them.
+        """
         numbers = [d.group.number for d in self.decisions if d.change in wanted]
         for bucket, key, output_key in self.selection.pick(self.connection, numbers):
-            request = {"bucket": bucket, "key": key, "context": self.to}
-            yield request | ({"outputKey": output_key} if output_key else {})
+            fields = {"bucket": bucket, "key": key, "context": context, "outputKey": output_key}
+            yield {name: value for name, value in fields.items() if value}
 
     def tallies(self) -> dict[Window, Tally]:
         """Count by instrument, detector and window."""

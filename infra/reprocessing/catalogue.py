@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from core.errors import TransientFailure
 from handler.ledger import Ledger
 from handler.s3.errors import CONFLICTS, code_of, is_missing
 from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore
+from infra.campaign.entries import read_entry
 from infra.listing import listed_entries
-from infra.reprocessing.rows import COLUMNS, row_of
+from infra.reprocessing.rows import COLUMNS, check_row, row_of
 
 __all__ = ["Catalogue", "database"]
 
@@ -58,13 +58,16 @@ class Catalogue:
     path : `pathlib.Path`
         The copy.
     etag : str or None
-        Of the object that was copied; None where there is none yet.
+        Of the object that was copied; None if there is none yet.
+    rejected : dict of str to str
+        Ledger entries that were skipped, and why.
     """
 
     s3: Any
     place: S3Location
     path: Path
     etag: str | None = None
+    rejected: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     @contextmanager
@@ -128,19 +131,32 @@ class Catalogue:
         ).fetchall()
 
     def _read(self, some: list[tuple[str, str]], ledger: Ledger) -> Iterator[int]:
-        """Read entries, and write their rows into a file beside the copy."""
-        assert ledger.prefix is not None
-        bucket, store = ledger.prefix.bucket, ObjectStore(self.s3)
+        """Read entries, and write their rows into a file beside the copy; skip bad ones."""
+        prefix = ledger.prefix
+        assert prefix is not None
 
-        def row(item: tuple[str, str]) -> dict[str, Any]:
+        def row(item: tuple[str, str]) -> dict[str, Any] | str:
             key, _ = item
-            entry = ledger.entry(S3Location(bucket, key), store)
-            tag = entry.stored.etag.strip('"') if entry.stored else ""
-            return row_of(bucket, key, entry, tag)
+            try:
+                entry = read_entry(self.s3, prefix, S3Location(prefix.bucket, key))
+                if entry.stored is None:
+                    return ""  # deleted since it was listed
+                if entry.result is None and entry.catalogue is None and entry.failure is None:
+                    return "not a ledger entry"
+                found = row_of(prefix.bucket, key, entry, entry.stored.etag.strip('"'))
+                check_row(found)
+            except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
+                return f"cannot be used: {exc}"
+            return found
 
         with ThreadPoolExecutor(_AT_ONCE) as reading, self._new_rows.open("w") as file:
-            for count, found in enumerate(reading.map(row, some), 1):
-                file.write(f"{json.dumps(found)}\n")
+            for count, (item, found) in enumerate(
+                zip(some, reading.map(row, some), strict=True), 1
+            ):
+                if isinstance(found, dict):
+                    file.write(f"{json.dumps(found)}\n")
+                elif found:
+                    self.rejected[f"{prefix}/{item[0]}.json"] = found
                 yield count
 
     def _has_forgotten(self, connection: duckdb.DuckDBPyConnection) -> bool:

@@ -85,7 +85,8 @@ class Choices:
         """
         instrument = str(parameters.get("META.INSTRUMENT.NAME", ""))
         required = self._parameters_of(instrument)
-        asked = (instrument, interval, *(parameters.get(name) for name in required))
+        # 1, 1.0 and True are equal to Python, and three values to CRDS, which compares text.
+        asked = (instrument, interval, *(repr(parameters.get(name)) for name in required))
         if asked not in self._known:
             self._known[asked] = self._evaluate(parameters, required, observed)
         return self._known[asked]
@@ -117,6 +118,6 @@ class Choices:
             best = self.rules.best_reference(
                 Keywords(fits.Header(header), "exposure"), self.context
             )
-        except (ReferenceUnavailable, InputRejected) as exc:
+        except (ReferenceUnavailable, InputRejected, ValueError) as exc:
             return Choice(problem=str(exc))
         return Choice(best.mask or "N/A", best.digest.sha1 if best.digest else "")

@@ -1,23 +1,13 @@
-"""The requests of a selection: as a file, and as a campaign."""
+"""The requests of a selection as a file."""
 
 import csv
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from handler.s3.locations import S3Location
-from infra.campaign.prefixes import kept_in
 from infra.terminal import Mistake
 
-__all__ = ["campaign_place", "write_manifest"]
-
-_COLUMNS = ("bucket", "key", "context")
-
-
-def campaign_place(bucket: str, context: str, *, relabel: bool = False) -> S3Location:
-    """Return where the campaign is kept that makes products anew for a context."""
-    name = f"reprocess-{context.replace('.pmap', '')}{'-relabel' * relabel}"
-    return kept_in(bucket, name)
+__all__ = ["write_manifest"]
 
 
 def write_manifest(path: Path, requests: Iterable[dict[str, str]]) -> int:
@@ -43,7 +33,8 @@ def write_manifest(path: Path, requests: Iterable[dict[str, str]]) -> int:
         elif path.suffix == ".csv":
             if any("outputKey" in request for request in found):
                 raise Mistake(f"{path}: a CSV has no room for products' own keys; write a .json")
-            rows = csv.DictWriter(file, _COLUMNS, extrasaction="ignore")
+            names = ["bucket", "key", *(["context"] if any("context" in r for r in found) else [])]
+            rows = csv.DictWriter(file, names)
             rows.writeheader()
             rows.writerows(found)
         else:

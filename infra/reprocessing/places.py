@@ -38,6 +38,11 @@ class Places:
         """Key prefix of the products."""
         return self.stack.output_prefix if self.stack else "dq_init/"
 
+    @property
+    def context(self) -> str:
+        """The context that the function uses if a request names none."""
+        return (self.stack and self.stack.parameters.get("CrdsContext")) or "latest"
+
 
 def places_of(arguments: argparse.Namespace) -> Places:
     """Find the places by what a person has typed.

@@ -1,6 +1,7 @@
 """The rows of the catalogue: one for each product, as the ledger's entry tells of it."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from handler.event import ProcessingEvent
 from handler.ledger import CatalogueRow, Entry
 
-__all__ = ["COLUMNS", "EXPRESSLY", "row_of"]
+__all__ = ["COLUMNS", "EXPRESSLY", "check_row", "row_of"]
 
 COLUMNS: Mapping[str, str] = {
     "product_bucket": "VARCHAR",
@@ -73,6 +74,7 @@ def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
         row |= _of_result(entry.result)
     if entry.catalogue is not None:
         row |= of_planes(entry.catalogue)
+        row["expressly"] = _expressly(row["expressly"] or "", entry.catalogue)
     if entry.failure is not None:
         failure = entry.failure
         row |= {
@@ -81,6 +83,46 @@ def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
             "failure_at": failure.at,
         }
     return row
+
+
+def check_row(row: Mapping[str, Any]) -> None:
+    """Refuse a row that DuckDB, FITS or CRDS could not read later.
+
+    Raises
+    ------
+    ValueError
+        If a value is not a finite number of 64 bits, or not text in UTF-8.
+    """
+    parameters = json.loads(row["parameters"] or "{}")
+    named = {name: value for name, value in row.items() if name not in {"parameters", "flags"}}
+    for name, value in (named | parameters).items():
+        kind = COLUMNS.get(name)
+        if isinstance(value, str):
+            value.encode()  # a lone surrogate is a ValueError
+        elif not (value is None or isinstance(value, int | float)):
+            raise ValueError(f"{name} is a {type(value).__name__}, expected text or a number")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}, expected a finite number")
+        elif value is not None and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{name} is beyond 64 bits")
+        if value is None or kind is None:
+            continue
+        if kind != "VARCHAR" and type(value) is not int:
+            raise ValueError(f"{name} is {value!r}, expected an integer")
+        if kind == "INTEGER" and not -(2**31) <= value < 2**31:
+            raise ValueError(f"{name} is {value}, expected 32 bits")
+        if kind == "VARCHAR" and not isinstance(value, str):
+            raise ValueError(f"{name} is {value!r}, expected text")
+
+
+def _expressly(requested: str, catalogue: CatalogueRow) -> str:
+    """Return the fields that the request named, corrected by whether the product is pinned."""
+    pinned = getattr(catalogue, "pinned", None)
+    if pinned is None:  # an entry of an earlier release
+        return requested
+    if pinned:
+        return requested or "pinned"
+    return " ".join(name for name in requested.split() if name == "versionId")
 
 
 def of_planes(catalogue: CatalogueRow) -> dict[str, Any]:

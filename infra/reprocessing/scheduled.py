@@ -1,36 +1,46 @@
-"""The closed loop: a Lambda function that is told of another context, and selects what it affects.
+"""The closed loop: a Lambda function that rebuilds what the operational context affects.
 
-`infra/mirror.yaml` runs it where its parameter Reprocess says ``select`` or ``submit``. The
-catalogue is brought up to date, the selection is told by an event and by the topic of the alarms,
-and, with ``submit``, sent to the queue of backfills.
+`infra/mirror.yaml` runs it after every "CRDS Context Changed" event, and every hour, if its
+parameter Reprocess is ``select`` or ``submit``. It updates the catalogue, selects, publishes the selection,
+and, with ``submit``, sends it to the queue of backfills. The hourly run selects again what was
+processed meanwhile by a container that still believed the previous context, and what was lost.
 """
 
 import json
 import logging
 import os
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import boto3
 
+from core.errors import ReferenceUnavailable, TransientFailure
+from core.product import product_name
 from handler.ledger import Ledger
 from handler.s3.locations import S3Location
-from infra.campaign.campaign import Campaign
-from infra.campaign.prefixes import catalogue_in, ledger_in
+from infra.campaign.entries import read_entry
+from infra.campaign.job import Job, JobChanged, JobFile, Request, join, request_key
+from infra.campaign.prefixes import catalogue_in, job_in, ledger_in
 from infra.campaign.submit import submit
 from infra.mirror.announcement import announce
 from infra.mirror.bucket import Mirror
 from infra.reprocessing.affected import Affected, Question, affected
 from infra.reprocessing.catalogue import Catalogue
-from infra.reprocessing.manifests import campaign_place
 
 __all__ = ["SELECTED", "Loop", "lambda_handler"]
 
 SELECTED = "Reprocessing Selected"
 _MOST = 200
-"""Windows that are told one by one."""
+"""Windows that are published one by one."""
+_READING = 16
+_REPEATS = 5
+"""Selections of the same products in a row, all of them processed, before it is an error. A
+container may believe the previous context for three minutes."""
+_LOST = timedelta(hours=12)
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
@@ -50,6 +60,8 @@ class Loop:
         Address of the queue that the selection is sent to; None to only tell of it.
     bus, topic : str
         EventBridge bus, and ARN of the SNS topic (empty for none).
+    prefix : str
+        Key prefix of the products.
     """
 
     mirror: Mirror
@@ -57,6 +69,7 @@ class Loop:
     queue: str | None
     bus: str = "default"
     topic: str = ""
+    prefix: str = "dq_init/"
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Loop":
@@ -69,50 +82,106 @@ class Loop:
             environment["BACKFILL_QUEUE"] if submits else None,
             environment.get("EVENT_BUS") or "default",
             environment.get("TOPIC") or "",
+            environment.get("OUTPUT_PREFIX") or "dq_init/",
         )
 
-    def run(self, to: str, event_id: str) -> dict[str, Any]:
-        """Select for a context, submit, and tell; returns the event's detail.
+    def run(self, *, is_tick: bool = False) -> dict[str, Any]:
+        """Select for the operational context, submit, and publish; returns the event's detail.
+
+        What an event says of the context is not used: it may be late, repeated or forged.
 
         Parameters
         ----------
-        to : str
-            The context.
-        event_id : str
-            Of the event that told of it: a retry of the same event goes on where it was.
+        is_tick : bool
+            Whether the schedule calls: then nothing is published if nothing is selected.
+
+        Raises
+        ------
+        ReferenceUnavailable
+            If the same products are selected again and again although they were processed.
         """
+        context = self.mirror.operational().operational_context
         place = catalogue_in(self.products)
         with ExitStack() as stack:
             catalogue = stack.enter_context(Catalogue.open(self.mirror.client, place))
             for _ in catalogue.update(Ledger(ledger_in(self.products))):
                 pass
-            question = Question(to)
+            for entry, reason in catalogue.rejected.items():
+                log.error("%s: %s; skipped", entry, reason)
+            question = Question(context)
             answer = stack.enter_context(affected(catalogue, self.mirror, question))
-            requests = list(answer.requests(question.wanted(relabel=False)))
-        if requests and self.queue is not None:
-            self._submit(f"{answer.to}-{event_id}", requests, self.queue)
+            requests: list[Request] = list(answer.requests(question.wanted(relabel=False)))
+        if self.queue is not None:
+            self._submit(context, requests, self.queue)
         detail = detail_of(answer, len(requests), submitted=self.queue is not None)
-        self._tell(detail)
+        if requests or not is_tick:
+            self._publish(detail)
         return detail
 
-    def _submit(self, name: str, requests: list[dict[str, str]], queue: str) -> None:
-        """Send what is not in the queue yet; nobody follows it."""
-        campaign = Campaign(self.mirror.client, campaign_place(self.products, name))
-        if campaign.has_ended:
+    def _submit(self, context: str, wanted: list[Request], queue: str) -> None:
+        """Send what is selected, except requests of the last job that still wait."""
+        file = JobFile(self.mirror.client, job_in(self.products, "closed-loop"))
+        last, now = file.read()
+        if last is None and not wanted:
             return
-        manifest = campaign.unfinished() or campaign.begin(requests)
-        for _ in submit(campaign, manifest, boto3.client("sqs"), queue):
+        job = self._next(last, context, wanted, now)
+        try:
+            job = file.write(replace(job, etag=last.etag if last else None))
+        except JobChanged as exc:  # another event is being answered
+            raise TransientFailure(f"{file.location}: was replaced meanwhile; run again") from exc
+        if job.repeats >= _REPEATS:
+            raise ReferenceUnavailable(
+                f"s3://{self.products}: {len(wanted)} products were selected for {context} "
+                f"{_REPEATS} times after they were processed, expected products of that context; "
+                "does CrdsContext of their stack say latest?"
+            )
+        for _ in submit(file, job, boto3.client("sqs"), queue):
             pass
-        campaign.end({"sent": len(manifest.lines)})
 
-    def _tell(self, detail: dict[str, Any]) -> None:
+    def _next(self, last: Job | None, context: str, wanted: list[Request], now: datetime) -> Job:
+        """Return the job to send: requests that wait keep their cause and are not sent again."""
+        if last is None:
+            return replace(join(None, wanted, now), context=context)
+        asked = {request_key(request) for request in wanted}
+        open_ = [
+            (number, request)
+            for number, request in enumerate(last.requests)
+            if request_key(request) in asked
+        ]
+        with ThreadPoolExecutor(_READING) as reading:
+            ended = list(reading.map(lambda item: self._has_ended(item[1]), open_))
+        waiting = tuple(item for item, has_ended in zip(open_, ended, strict=True) if not has_ended)
+        if now - last.began > _LOST:  # a message that waits so long is lost: send it again
+            waiting = ()
+        kept = replace(
+            last,
+            requests=tuple(request for _, request in waiting),
+            sent=sum(number < last.sent for number, _ in waiting),
+            result=None,
+        )
+        job = join(kept, wanted, now)
+        again = bool(wanted) and len(open_) == len(asked) and all(ended)
+        repeats = last.repeats + 1 if again and last.context == context else 0
+        return replace(job, context=context, repeats=min(repeats, _REPEATS))
+
+    def _has_ended(self, request: Request) -> bool:
+        """Whether the ledger shows a result of the request."""
+        cause = request.get("cause")
+        folder, slash, name = str(request["key"]).rpartition("/")
+        key = request.get("outputKey") or f"{self.prefix}{folder}{slash}{product_name(name)}"
+        product = S3Location(self.products, str(key))
+        entry = read_entry(self.mirror.client, ledger_in(self.products), product)
+        causes = [part.cause for part in (entry.result, entry.failure) if part is not None]
+        return cause in causes
+
+    def _publish(self, detail: dict[str, Any]) -> None:
         announce(boto3.client("events"), self.bus, SELECTED, detail)
         if not self.topic:
             return
         text = (
-            f"{detail['to']} has {detail['selected']} products made otherwise, of "
-            f"{detail['products']} in s3://{self.products}. "
-            f"{'They are being made anew.' if detail['submitted'] else 'Nothing was started.'}"
+            f"{detail['to']} changes {detail['selected']} of {detail['products']} products in "
+            f"s3://{self.products}. "
+            f"{'They are being rebuilt.' if detail['submitted'] else 'Nothing was started.'}"
         )
         subject = f"{SELECTED}: {detail['to']}"
         boto3.client("sns").publish(TopicArn=self.topic, Subject=subject, Message=text)
@@ -138,7 +207,8 @@ def detail_of(answer: Affected, selected: int, *, submitted: bool) -> dict[str, 
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
-    """Answer a "CRDS Context Changed" event."""
-    detail = Loop.from_environment(os.environ).run(event["detail"]["after"], event["id"])
+    """Answer a "CRDS Context Changed" event, or the schedule."""
+    is_tick = event.get("source") == "aws.events"
+    detail = Loop.from_environment(os.environ).run(is_tick=is_tick)
     log.info("%s", json.dumps(detail))
     return detail

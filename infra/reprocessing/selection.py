@@ -263,9 +263,18 @@ class Selection:
 
     def _compared(self, group: Group, before: Choice, after: Choice) -> Decision:
         assert self.differences is not None
+        try:
+            return self._by_pixels(group, before, after, self.differences)
+        except (ValueError, TypeError, OverflowError, KeyError) as exc:
+            problem = f"{group.kind} {group.shape}: {exc}"
+            return Decision(group, Change.PROBLEM, before.mask, after.mask, problem=problem)
+
+    def _by_pixels(
+        self, group: Group, before: Choice, after: Choice, differences: Differences
+    ) -> Decision:
         readout = Readout.of(group.parameters, group.kind, group.shape)
         named = str(group.parameters.get("META.INSTRUMENT.NAME", ""))
-        found = self.differences.between(
+        found = differences.between(
             (before.mask, before.sha1), (after.mask, after.sha1), named, readout
         )
         masks = (before.mask, after.mask)

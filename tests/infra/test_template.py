@@ -15,7 +15,7 @@ from core.product import product_name
 from handler.s3.locations import S3Location
 from handler.settings import Settings
 from infra.bundle.python import PYTHON
-from infra.campaign.prefixes import kept_in, ledger_in
+from infra.campaign.prefixes import job_in, ledger_in
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
@@ -135,7 +135,7 @@ def test_the_commands_look_where_the_template_has_the_function_write() -> None:
     variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), {})
     assert variables["LEDGER_URI"] == str(ledger_in(PRODUCTS))
     substituted = RESOURCES["Backfill"]["Properties"]["DefinitionSubstitutions"]
-    assert kept_in(PRODUCTS, "x").key == f"{substituted['ResultPrefix']}/x"
+    assert job_in(PRODUCTS, "x").key == f"{substituted['ResultPrefix']}/x"
 
 
 def test_replaced_products_are_not_kept_for_ever() -> None:

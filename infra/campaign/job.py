@@ -1,0 +1,201 @@
+"""A job: the requests of one command, its progress and its result, in one S3 object.
+
+The object is only ever replaced as a whole, on condition that it is still the one that was read. The
+list in it never decides what is sent: every command computes its own list, and takes from an
+unfinished job the causes of the requests that both name. A request that is sent twice with one cause
+gives one result.
+"""
+
+import gzip
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from handler.s3.errors import CONFLICTS, code_of, is_missing
+from handler.s3.locations import S3Location
+from infra.terminal import Mistake
+
+__all__ = ["Job", "JobChanged", "JobFile", "Request", "join", "request_key"]
+
+Request = dict[str, Any]
+
+_ATTEMPTS = 5
+
+
+class JobChanged(Exception):
+    """The job was replaced since it was read."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Requests, and how far they have come.
+
+    Attributes
+    ----------
+    began : `datetime.datetime`
+        When the job was created, by S3's clock.
+    requests : tuple of dict
+        Direct requests; each has a cause of its own.
+    sent : int
+        How many of them are in the queue at least.
+    result : dict or None
+        How it ended; None while it has not.
+    context : str
+        Context that the products were selected for, if they were.
+    repeats : int
+        How often in a row the same products were selected although they had a result.
+    etag : str or None
+        Of the object that it was read from; None for a job that is not stored yet.
+    """
+
+    began: datetime
+    requests: tuple[Request, ...]
+    sent: int = 0
+    result: Mapping[str, Any] | None = None
+    context: str = ""
+    repeats: int = 0
+    etag: str | None = field(default=None, compare=False)
+
+
+@dataclass
+class JobFile:
+    """The object that holds a job.
+
+    Attributes
+    ----------
+    s3 : boto3 S3 client
+        The client.
+    location : `~handler.s3.locations.S3Location`
+        Where it lies.
+    """
+
+    s3: Any
+    location: S3Location
+
+    def read(self) -> tuple[Job | None, datetime]:
+        """Return the job, None if there is none, and the time by S3's clock.
+
+        Raises
+        ------
+        Mistake
+            If the object is not a job.
+        """
+        try:
+            answer = self.s3.get_object(**self.location.address)
+        except ClientError as exc:
+            if is_missing(exc):
+                return None, _clock(exc.response)
+            raise
+        content = answer["Body"].read()
+        try:
+            head, *requests = map(json.loads, gzip.decompress(content).splitlines())
+            found = Job(
+                datetime.fromisoformat(head["began"]),
+                tuple(request for request in requests if isinstance(request, dict)),
+                max(int(head["sent"]), 0),
+                head["result"],
+                str(head["context"]),
+                int(head["repeats"]),
+                answer["ETag"],
+            )
+        except (ValueError, KeyError, TypeError, EOFError, OSError, RecursionError) as exc:
+            raise Mistake(
+                f"{self.location}: not a job ({type(exc).__name__}), expected gzipped JSON lines; "
+                "delete the object to start again"
+            ) from exc
+        return found, _clock(answer)
+
+    def write(self, job: Job) -> Job:
+        """Replace the object by a job that was made from it; returns the job as stored.
+
+        Raises
+        ------
+        JobChanged
+            If the object is not the one that the job was made from.
+        """
+        head = {
+            "began": job.began.isoformat(),
+            "sent": job.sent,
+            "result": job.result,
+            "context": job.context,
+            "repeats": job.repeats,
+        }
+        text = "".join(f"{json.dumps(line)}\n" for line in (head, *job.requests))
+        condition = {"IfMatch": job.etag} if job.etag else {"IfNoneMatch": "*"}
+        try:
+            answer = self.s3.put_object(
+                **self.location.address, Body=gzip.compress(text.encode(), mtime=0), **condition
+            )
+        except ClientError as exc:
+            # S3 answers NoSuchKey to If-Match on a key that was deleted meanwhile.
+            if code_of(exc) in CONFLICTS or (is_missing(exc) and code_of(exc) != "NoSuchBucket"):
+                raise JobChanged(str(self.location)) from exc
+            raise
+        return replace(job, etag=answer["ETag"])
+
+    def save(self, job: Job) -> Job:
+        """Write progress; leave it to the other command if another one shares the job."""
+        try:
+            return self.write(job)
+        except JobChanged:
+            return job
+
+    def start(self, wanted: list[Request], *, is_new: bool = False) -> Job:
+        """Store and return the job of a command: a new one, or an unfinished one that is resumed.
+
+        Parameters
+        ----------
+        wanted : list of dict
+            What the command would send, without causes.
+        is_new : bool
+            Whether a job that is in the queue as a whole is not resumed.
+
+        Raises
+        ------
+        Mistake
+            If other commands keep replacing the job.
+        """
+        for _ in range(_ATTEMPTS):
+            found, now = self.read()
+            left = found is not None and is_new and found.sent >= len(found.requests)
+            job = join(None if left else found, wanted, now)
+            if job == found:
+                return found
+            try:
+                return self.write(replace(job, etag=found.etag if found else None))
+            except JobChanged:
+                continue
+        raise Mistake(f"{self.location}: other commands keep replacing this job; try again later")
+
+
+def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
+    """Return the job that sends what is wanted, and keeps causes and progress of an unfinished one."""
+    is_open = found is not None and found.result is None
+    old = found.requests if found is not None and is_open else ()
+    asked = {request_key(request): request for request in wanted}
+    sent_before = found.sent if found is not None else 0
+    kept, sent = [], 0
+    for number, request in enumerate(old):
+        if isinstance(request.get("cause"), str) and asked.pop(request_key(request), None):
+            kept.append(request)
+            sent += number < sent_before
+    name = uuid.uuid4().hex
+    added = [{**request, "cause": f"{name}/{i}"} for i, request in enumerate(asked.values(), 1)]
+    began = found.began if found is not None and kept else now
+    return Job(began, (*kept, *added), sent)
+
+
+def request_key(request: Request) -> str:
+    """Return what a request asks for, whoever asks."""
+    return json.dumps({k: v for k, v in request.items() if k != "cause"}, sort_keys=True)
+
+
+def _clock(answer: Mapping[str, Any]) -> datetime:
+    date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return parsedate_to_datetime(date) if date else datetime.now(UTC).replace(microsecond=0)
