@@ -13,6 +13,8 @@ import hashlib
 import json
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 import boto3
 from rich.console import Console
@@ -36,11 +38,16 @@ _USUAL_SIZE = 92_000_000
 def main(words: list[str]) -> None:
     """Run the command; exit with 1 if a request failed or is missing."""
     arguments = _parser().parse_args(words)
+    with tempfile.TemporaryDirectory() as folder:
+        _run(arguments, Path(folder))
+
+
+def _run(arguments: argparse.Namespace, scratch: Path) -> None:
     stack, s3 = find_stack(arguments.stack), boto3.client("s3")
     agree_to_pay(s3, stack.requester_pays)
     console = Console(stderr=arguments.json)
     file = JobFile(s3, job_in(stack.output("ProductBucket"), _name(arguments)))
-    conduct = Conduct(stack, file, console, arguments.pause)
+    conduct = Conduct(stack, file, console, scratch, arguments.pause)
     found = list(find(arguments.target, s3))
     if not found:
         raise Mistake(f"{' '.join(arguments.target)}: no *_uncal.fits there")

@@ -23,8 +23,8 @@ _SUFFIX = "_uncal.fits"
 _NAME = re.compile(r"(?:mast:JWST/product/)?((jw\d{5})(\d{6})_\S+_uncal\.fits)")
 _REMARK = re.compile(r"(^|\s)#.*")
 """A remark begins a line or follows a blank: ``#`` is an ordinary character of a key."""
-_CHECKED = 100
-"""Named exposures whose existence is checked before they are sent."""
+_CHECKED, _SHOWN = 100, 5
+"""Named exposures whose existence is checked before they are sent; those shown one by one."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,16 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
     readable = {bucket.strip() for bucket in named} | {stack.output("RawBucket")}
     for bucket in sorted({item.location.bucket for item in found} - readable):
         yield f"s3://{bucket}: not a bucket that the stack reads; add it to ReadBuckets"
+    problems = []
     for item in [item for item in found if item.size is None][:_CHECKED]:
         try:
             s3.head_object(**item.location.address)
         except ClientError as exc:
             reason = "no such object" if is_missing(exc) else f"cannot be checked ({code_of(exc)})"
-            yield f"{item.location}: {reason}"
+            problems.append(f"{item.location}: {reason}")
+    yield from problems[:_SHOWN]
+    if len(problems) > _SHOWN:
+        yield f"{len(problems) - _SHOWN} more of the first {_CHECKED} named exposures likewise"
 
 
 def digest_of_list(word: str) -> str | None:
@@ -113,9 +117,11 @@ def _of_list(path: str, s3: Any) -> Iterator[Found]:
         line = _REMARK.sub("", raw).strip()
         if not line:
             continue
+        if line.startswith("s3://") and not line.endswith(("/", _SUFFIX)):
+            raise Mistake(
+                f"{path}, line {number}: {line}: expected *{_SUFFIX}, or a prefix that ends in /"
+            )
         try:
-            if line.startswith("s3://") and not line.endswith(("/", _SUFFIX)):
-                raise Mistake(f"{line}: expected *{_SUFFIX}, or a prefix that ends in /")
             yield from _meant(line, s3)
         except Mistake as exc:
             raise Mistake(f"{path}, line {number}: {exc}") from exc

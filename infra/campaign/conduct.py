@@ -1,13 +1,11 @@
 """Send and follow a job at a terminal, and print how it ended."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import boto3
 from astropy.io import fits
@@ -49,6 +47,8 @@ class Conduct:
         Where the job is stored.
     console : `rich.console.Console`
         Where progress is printed.
+    scratch : `pathlib.Path`
+        A folder for rule files.
     pause : float
         Seconds between two looks.
     """
@@ -56,8 +56,8 @@ class Conduct:
     stack: Stack
     file: JobFile
     console: Console
+    scratch: Path
     pause: float = 5.0
-    _scratch: Any = field(default_factory=tempfile.TemporaryDirectory, repr=False)
 
     def check(self, requests: Iterable[Mapping[str, str]]) -> None:
         """Refuse requests that the function would refuse, before anything is sent.
@@ -176,7 +176,7 @@ class Conduct:
 
     @cached_property
     def _rules(self) -> Rules:
-        return Rules.of(self.stack.mirror, Path(self._scratch.name), self.file.s3)
+        return Rules.of(self.stack.mirror, self.scratch, self.file.s3)
 
     def _chooses(self, entry: Entry, context: str | None) -> tuple[str, str] | None:
         """Return the mask that the function would choose, by the parameters in the ledger."""

@@ -54,7 +54,7 @@ class Queues:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job has come: messages in its queues, requests that ended, requests that did not."""
+    """Messages in the queues of a job, and requests by how far they have come."""
 
     waiting: int
     in_work: int

@@ -1,9 +1,9 @@
 """A job: the requests of one command, its progress and its result, in one S3 object.
 
-The object is only ever replaced as a whole, on condition that it is still the one that was read. The
-list in it never decides what is sent: every command computes its own list, and takes from an
-unfinished job the causes of the requests that both name. A request that is sent twice with one cause
-gives one result.
+The object is only ever replaced as a whole, on condition that it is still the one that was read.
+The list in it never decides what is sent: every command computes its own list, and takes from an
+unfinished job the causes of the requests that both name. A request that is sent twice with one
+cause gives one result.
 """
 
 import gzip
@@ -175,7 +175,7 @@ class JobFile:
 
 
 def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
-    """Return the job that sends what is wanted, and keeps causes and progress of an unfinished one."""
+    """Return the job that sends what is wanted; it keeps causes and progress of an open one."""
     is_open = found is not None and found.result is None
     old = found.requests if found is not None and is_open else ()
     asked = {request_key(request): request for request in wanted}

@@ -3,6 +3,8 @@
 import argparse
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 import boto3
 from rich.console import Console
@@ -58,7 +60,6 @@ def submit(places: Places, arguments: argparse.Namespace, console: Console) -> N
         raise Mistake("--stack NAME is needed: it names the stack that rebuilds them")
     name = f"reprocess{'-relabel' * arguments.relabel}-{arguments.to or 'own'}"
     file = JobFile(places.s3, job_in(places.ledger.bucket, name.removesuffix(".pmap")))
-    conduct = Conduct(places.stack, file, console, arguments.pause)
     question = Question(arguments.to or places.context)
     with asked(places, question) as answer:
         check_catalogue(answer, places)
@@ -68,10 +69,12 @@ def submit(places: Places, arguments: argparse.Namespace, console: Console) -> N
     if not requests:
         console.print("No product needs to be rebuilt.")
         return
-    conduct.check(requests)
-    if not arguments.yes and not is_agreed(f"Rebuild {len(requests)} products?"):
-        sys.exit("nothing was started")
-    job = conduct.send(conduct.start(requests))
-    code = conduct.finish(job, as_json=arguments.json)
+    with tempfile.TemporaryDirectory() as folder:
+        conduct = Conduct(places.stack, file, console, Path(folder), arguments.pause)
+        conduct.check(requests)
+        if not arguments.yes and not is_agreed(f"Rebuild {len(requests)} products?"):
+            sys.exit("nothing was started")
+        job = conduct.send(conduct.start(requests))
+        code = conduct.finish(job, as_json=arguments.json)
     console.print("Next: reprocess catalogue, then submit again, until it selects nothing.")
     sys.exit(code)

@@ -1,9 +1,9 @@
 """The closed loop: a Lambda function that rebuilds what the operational context affects.
 
 `infra/mirror.yaml` runs it after every "CRDS Context Changed" event, and every hour, if its
-parameter Reprocess is ``select`` or ``submit``. It updates the catalogue, selects, publishes the selection,
-and, with ``submit``, sends it to the queue of backfills. The hourly run selects again what was
-processed meanwhile by a container that still believed the previous context, and what was lost.
+parameter Reprocess is ``select`` or ``submit``. It updates the catalogue, selects, publishes the
+selection, and, with ``submit``, sends it to the queue of backfills. The hourly run selects again
+what a container processed that still believed the previous context, and what was lost.
 """
 
 import json
@@ -38,8 +38,9 @@ _MOST = 200
 """Windows that are published one by one."""
 _READING = 16
 _REPEATS = 5
-"""Selections of the same products in a row, all of them processed, before it is an error. A
-container may believe the previous context for three minutes."""
+"""Selections of the same products in a row, all of them processed, before it is an error."""
+_BELIEVED = timedelta(minutes=20)
+"""A container may believe the previous context for three minutes, and work for fifteen."""
 _LOST = timedelta(hours=12)
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class Loop:
             raise ReferenceUnavailable(
                 f"s3://{self.products}: {len(wanted)} products were selected for {context} "
                 f"{_REPEATS} times after they were processed, expected products of that context; "
-                "does CrdsContext of their stack say latest?"
+                f"set CrdsContext of their stack to latest, then delete {file.location}"
             )
         for _ in submit(file, job, boto3.client("sqs"), queue):
             pass
@@ -161,7 +162,8 @@ class Loop:
         )
         job = join(kept, wanted, now)
         again = bool(wanted) and len(open_) == len(asked) and all(ended)
-        repeats = last.repeats + 1 if again and last.context == context else 0
+        is_late = now - last.began > _BELIEVED
+        repeats = last.repeats + is_late if again and last.context == context else 0
         return replace(job, context=context, repeats=min(repeats, _REPEATS))
 
     def _has_ended(self, request: Request) -> bool:

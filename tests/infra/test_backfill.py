@@ -1,19 +1,25 @@
 """Backfills, as a person types them: told, sent, followed, left and gone on with."""
 
+import gzip
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handler.s3.locations import S3Location
 from infra.__main__ import main
 from infra.backfill import __main__ as command
 from infra.backfill.targets import archive_location, digest_of_list, find
+from infra.campaign import follow
 from infra.campaign import submit as sending
-from infra.demo.local_aws import RAW, LocalAws
+from infra.campaign.job import Job, JobChanged, JobFile, join
+from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
 from infra.terminal import Mistake
 from tests.conftest import Harness
 from tests.infra.stacks import stack_of_outputs
@@ -113,7 +119,7 @@ def test_it_says_when_a_queue_would_drop_what_waits_too_long(
             said[number] = words(capsys.readouterr().out)
     assert "h, at most 2 at a time" in said[1]
     assert "SQS drops" not in said[1]
-    assert said[99].endswith("SQS drops what waits for 14 days: send them in parts.")
+    assert "SQS drops what waits for 14 days: send them in parts." in said[99]
 
 
 def test_it_is_left_and_gone_on_with(
@@ -141,17 +147,16 @@ def test_it_is_left_and_gone_on_with(
         capsys=capsys,
         exit_code="stopped; what was done stays done, and the same command goes on",
     )  # type: ignore[arg-type]
-    function.upload(exposure, "2023/jw99_uncal.fits")  # belongs to the next one
+    function.upload(exposure, "2023/jw99_uncal.fits")
     with working(function, queues["BackfillQueue"]) as given:
         said = backfill(FOLDER, capsys=capsys)
-    assert "Going on with what began" in said
-    assert "10 of 25 were sent" in said
-    assert "25 complete: the product was made" in words(said)
+    assert "10 of 26 requests were sent" in words(said)
+    assert "26 complete: the product was built" in words(said)
     keys = [json.loads(body)["key"] for body in given]
-    assert len(keys) == len(set(keys)) == 25, "what was sent is not sent again"
+    assert len(keys) == len(set(keys)) == 26, "what was sent is not sent again"
     with working(function, queues["BackfillQueue"]) as given:
         said = backfill(FOLDER, capsys=capsys)
-    assert "1 complete: the product was made 25 skipped" in words(said)
+    assert "0 complete: the product was built 26 skipped" in words(said)
 
 
 def test_another_context_is_another_backfill(
@@ -220,14 +225,14 @@ def test_a_context_of_no_such_name_sends_nothing(
     assert function.aws.receive(queues["BackfillQueue"]) == []
 
 
-def test_what_nobody_has_heard_of_is_not_called_skipped(
+def test_lost_request_is_missing(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
     function.aws.receive(queues["BackfillQueue"])  # lost, to whatever queue
     said = backfill(FOLDER, capsys=capsys, exit_code=1)
-    assert "1 unknown" in words(said)
+    assert "1 missing" in words(said)
 
 
 def test_a_list_is_known_by_its_content_and_an_exposure_is_no_list(
@@ -242,5 +247,176 @@ def test_a_list_is_known_by_its_content_and_an_exposure_is_no_list(
     (tmp_path / "list").write_text("s3://b/y_uncal.fits")
     assert None is not first != digest_of_list("list")
     (tmp_path / "list").write_bytes(b"\xff")
-    with pytest.raises(Mistake, match="line by line"):
+    with pytest.raises(Mistake, match="one exposure per line"):
         list(find(["list"], aws.client("s3")))
+
+
+def test_lost_replacement_is_missing_not_skipped(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
+    for number in range(2):
+        function.upload(exposure, f"2023/jw{number}_uncal.fits")
+        function.run(f"2023/jw{number}_uncal.fits")
+    original = sending._send
+
+    def losing(lines: Any, sqs: Any, queue: str) -> None:
+        original(lines, sqs, queue)
+        function.aws.receive(queue)
+
+    monkeypatch.setattr(sending, "_send", losing)
+    said = backfill(FOLDER, "--replace", "--json", capsys=capsys, exit_code=1)
+    told = json.loads(said[said.index("{\n") :])
+    assert (told["complete"], told["skipped"], len(told["missing"])) == (0, 0, 2)
+
+
+def test_failure_without_ledger_is_missing(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    function.run("2023/jw0_uncal.fits")
+    function.upload(b"damaged", "2023/jw0_uncal.fits")
+    blind = function.with_services(ledger=type(function.function.ledger)(None))
+    with working(blind, queues["BackfillQueue"]):
+        said = backfill(FOLDER, "--json", capsys=capsys, exit_code=1)
+    assert json.loads(said[said.index("{\n") :])["skipped"] == 0
+
+
+def test_repeated_backfill_is_skipped_without_delay(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
+        assert "0 complete: the product was built 1 skipped" in words(
+            backfill(FOLDER, capsys=capsys)
+        )
+
+
+def test_product_of_another_context_is_not_skipped(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    mask = f"s3://{RAW}/mask.fits"
+    function.run("2023/jw0_uncal.fits", mask="N/A")
+    product = "dq_init/2023/jw0_dq_init.fits"
+    s3 = function.aws.client("s3")
+    head = s3.head_object(Bucket=PRODUCTS, Key=product)["Metadata"] | {"pinned": "false"}
+    body = s3.get_object(Bucket=PRODUCTS, Key=product)["Body"].read()
+    s3.put_object(Bucket=PRODUCTS, Key=product, Body=body, Metadata=head)
+    time.sleep(1.1)
+    main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+    function.aws.receive(queues["BackfillQueue"])
+    assert "1 missing" in words(backfill(FOLDER, capsys=capsys, exit_code=1)), mask
+
+
+def test_denied_ledger_is_an_error_that_names_it(
+    function: Harness, queues: dict[str, str], exposure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.exceptions import ClientError  # noqa: PLC0415
+
+    original = command.boto3.client
+
+    def client(service: str, *words: Any, **more: Any) -> Any:
+        made = original(service, *words, **more)
+
+        def deny(params: Any, **_: Any) -> None:
+            if params.get("Key", "").startswith("dq_ledger/"):
+                denied = {"Error": {"Code": "AccessDenied", "Message": "no policy allows it"}}
+                raise ClientError(denied, "GetObject")  # type: ignore[arg-type]
+
+        if service == "s3":
+            made.meta.events.register("before-parameter-build.s3.GetObject", deny)
+        return made
+
+    function.upload(b"no FITS", "2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        monkeypatch.setattr(command.boto3, "client", client)
+        with pytest.raises(SystemExit, match=r"dq_ledger/.*s3:GetObject"):
+            main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0.2"])
+
+
+def test_context_not_in_the_mirror_is_refused(
+    function: Harness, queues: dict[str, str], exposure: bytes
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with pytest.raises(SystemExit, match=r"jwst_1\.pmap: not in the mirror"):
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--context", "jwst_1.pmap"])
+    assert function.aws.receive(queues["BackfillQueue"]) == []
+
+
+def test_dry_run_warns_of_what_will_fail(
+    function: Harness, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = [f"s3://{RAW}/none_uncal.fits", ARCHIVED]
+    main(["backfill", *targets, "--stack", NAME, "--dry-run"])
+    said = words(capsys.readouterr().out)
+    assert f"s3://{RAW}/none_uncal.fits: no such object" in said
+    assert "s3://stpubdata: not a bucket that the stack reads; add it to ReadBuckets" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("s3://raw/folder", r"line 2: s3://raw/folder: expected \*_uncal\.fits"),
+        ("s3://", "line 2: "),
+        ("nonsense", "line 2: nonsense"),
+    ],
+)
+def test_bad_line_names_file_and_number(
+    line: str, reason: str, tmp_path: Path, aws: LocalAws
+) -> None:
+    (tmp_path / "list").write_text(f"# July\n{line}\n")
+    with pytest.raises(Mistake, match=reason):
+        list(find([str(tmp_path / "list")], aws.client("s3")))
+    with pytest.raises(Mistake, match=r"^missing\.txt: no such file$"):
+        list(find(["missing.txt"], aws.client("s3")))
+
+
+def test_hash_in_a_key_is_part_of_it(tmp_path: Path, aws: LocalAws) -> None:
+    uri = f"s3://{RAW}/2023/run#3/jw1_uncal.fits"
+    (tmp_path / "list").write_text(f"{uri}\n")
+    assert [str(f.location) for f in find([str(tmp_path / "list")], aws.client("s3"))] == [uri]
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REQUESTS = [{"bucket": "b", "key": f"{n}_uncal.fits"} for n in range(3)]
+
+
+def test_job_keeps_causes_and_drops_what_is_not_wanted() -> None:
+    first = join(None, REQUESTS, NOW)
+    planted = {"bucket": "b", "key": "0_uncal.fits", "mask": "N/A", "cause": "evil"}
+    found = Job(NOW, (planted, *first.requests[:2]), sent=2)
+    job = join(found, REQUESTS, NOW)
+    assert job.requests[:2] == first.requests[:2]
+    assert job.sent == 1
+    assert len({request["cause"] for request in job.requests}) == 3
+    assert planted not in job.requests
+
+
+def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
+    file = JobFile(aws.client("s3"), S3Location(PRODUCTS, "dq_backfills/two/job.jsonl.gz"))
+    mine = file.start(REQUESTS)
+    theirs = file.start(REQUESTS)
+    assert [r["cause"] for r in mine.requests] == [r["cause"] for r in theirs.requests]
+    file.save(theirs)
+    file.write(file.start([*REQUESTS, {"bucket": "b", "key": "9_uncal.fits"}]))
+    with pytest.raises(JobChanged):
+        file.write(mine)
+    file.s3.put_object(**file.location.address, Body=gzip.compress(b"[]"))
+    with pytest.raises(Mistake, match="not a job"):
+        file.read()

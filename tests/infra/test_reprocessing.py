@@ -1,6 +1,7 @@
 """What a new context changes of an archive: neither more nor less is made anew."""
 
 import json
+import random
 import re
 import shutil
 from collections.abc import Iterator
@@ -18,14 +19,16 @@ from core.errors import TransientFailure
 from handler.ledger import Ledger
 from handler.s3.locations import S3Location
 from infra.__main__ import main
+from infra.campaign.job import JobFile
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
 from infra.mirror.cache import upload_cache
+from infra.mirror.sync import use
 from infra.reprocessing.catalogue import Catalogue
-from infra.reprocessing.rows import COLUMNS
+from infra.reprocessing.rows import COLUMNS, check_row
 from infra.reprocessing.scheduled import Loop
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.stacks import stack_of_outputs
@@ -136,7 +139,7 @@ def test_exactly_the_products_with_other_pixels_are_made_anew(
     archive.run("catalogue")
     assert archive.selected(tmp_path) == set(), "a second selection selects nothing"
     archive.run("submit", "--to", NEWER, "--yes")
-    assert "Nothing is to be made anew" in capsys.readouterr().out
+    assert "No product needs to be rebuilt" in capsys.readouterr().out
 
 
 def test_two_contexts_are_compared_whatever_the_products_were_made_with(
@@ -283,12 +286,13 @@ def test_the_closed_loop_tells_and_submits_only_where_it_is_asked_to(
     queue = archive.queues["BackfillQueue"]
     mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
     loop = Loop(mirror, PRODUCTS, queue if submits else None, topic=topic)
+    use(NEWER, mirror)
     archive.add("c/new_uncal.fits", INSIDE, tmp_path)
     calls.clear()
-    detail = loop.run(NEWER, "event-1")
+    detail = loop.run()
     assert (detail["products"], detail["selected"], detail["submitted"]) == (6, 2, submits)
     assert [window["window"] for window in detail["windows"]] == ["64 x 64 at 101,201"]
-    loop.run(NEWER, "event-1")  # the same event once more
+    loop.run()  # the same event once more
     made = set(calls)
     waiting = [json.loads(message["Body"])["key"] for message in aws.receive(queue)]
     expected = {"a/inside_uncal.fits", "c/new_uncal.fits"} if submits else set()
@@ -335,3 +339,193 @@ def test_a_diff_can_be_looked_at(archive: Archive, tmp_path: Path) -> None:
     name = "jwst_nircam_mask_9002-to-jwst_nircam_mask_9003.html"
     assert f'href="{name}"' in (tmp_path / "pages" / "index.html").read_text()
     assert (tmp_path / "pages" / name).stat().st_size > 10_000
+
+
+def test_submit_selects_anew_instead_of_resuming_or_trusting_a_list(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    place = S3Location(PRODUCTS, f"dq_backfills/reprocess-{NEWER[:-5]}/job.jsonl.gz")
+    request = {"bucket": RAW, "key": "a/inside_uncal.fits"}
+    planted = {**request, "mask": "N/A", "onExisting": "replace"}
+    other = {**request, "key": "a/other_uncal.fits", "context": NEWER}
+    JobFile(aws.client("s3"), place).start([planted, other])
+    archive.run("submit", "--to", NEWER, exit_code="nothing was started")  # type: ignore[arg-type]
+    archive.add("b/new_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    with working(archive.function, archive.queues["BackfillQueue"]) as given:
+        archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.2", exit_code=0)
+    sent = [json.loads(body) for body in given]
+    assert {r["key"] for r in sent} == {"a/inside_uncal.fits", "b/new_uncal.fits"}
+    assert all(set(r) == {"bucket", "key", "context", "cause"} for r in sent)
+
+
+def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
+    with pytest.raises(SystemExit, match="run reprocess catalogue first"):
+        main(["reprocess", "select", "--to", NEWER, "--stack", NAME])
+
+
+def test_bad_ledger_entries_are_named_and_skipped(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/evil_uncal.fits", INSIDE, tmp_path)
+    s3, prefix = aws.client("s3"), "dq_ledger/dq_init/a/"
+    key = f"{prefix}evil_dq_init.fits.json"
+    entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read())
+    entry["catalogue"]["parameters"]["EXTRA"] = 1
+    text = json.dumps(entry)
+    for name, value in {
+        "huge": "1" + "0" * 400,
+        "inf": "1E999",
+        "nan": "NaN",
+        "list": "[1]",
+        "surrogate": '"\\ud800"',
+    }.items():
+        bad = text.replace('"EXTRA": 1', f'"EXTRA": {value}').replace("evil_dq", f"{name}_dq")
+        s3.put_object(Bucket=PRODUCTS, Key=f"{prefix}{name}_dq_init.fits.json", Body=bad.encode())
+    entry["result"]["input"]["bytes"] = 2**70
+    s3.put_object(Bucket=PRODUCTS, Key=key, Body=json.dumps(entry).encode())
+    s3.put_object(Bucket=PRODUCTS, Key=f"{prefix}text_dq_init.fits.json", Body=b"{nonsense")
+    archive.run("catalogue")
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("evil", "text"):
+        assert f"{prefix}{name}_dq_init.fits.json: " in said
+    assert "a/inside_uncal.fits" in archive.selected(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 2**63, "\ud800", [1]])
+def test_row_with_an_unusable_parameter_is_refused(value: Any) -> None:
+    row = dict.fromkeys(COLUMNS) | {"parameters": json.dumps({"X": value})}
+    with pytest.raises((ValueError, TypeError)):
+        check_row(row)
+
+
+def test_rebuilt_ledger_keeps_pinned_products(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    mask = f"s3://{MIRROR}/{PREFIX}/{FOLDER}/jwst_nircam_mask_9002.fits"
+    archive.add("a/mine_uncal.fits", INSIDE, tmp_path, mask=mask)
+    archive.add("a/none_uncal.fits", INSIDE, tmp_path, mask="N/A")
+    archive.add("a/usual_uncal.fits", INSIDE, tmp_path)
+    s3 = aws.client("s3")
+    for item in s3.list_objects_v2(Bucket=PRODUCTS, Prefix="dq_ledger/")["Contents"]:
+        s3.delete_object(Bucket=PRODUCTS, Key=item["Key"])
+    archive.run("audit", "--rebuild", exit_code=1)
+    for message in aws.receive(archive.queues["BackfillQueue"]):
+        assert archive.function.run_batch(message["Body"]) == []
+    archive.run("audit", exit_code=0)
+    assert archive.selected(tmp_path) == {"a/usual_uncal.fits"}
+
+
+NEWEST = "jwst_9003.pmap"
+
+
+class Killed(BaseException):
+    """The process ends between two calls."""
+
+
+class World:
+    """Containers, events and the closed loop, in the order that a seed gives."""
+
+    def __init__(self, seed: int, archive: Archive, containers: list[Harness]) -> None:
+        self.chance, self.containers = random.Random(seed), containers
+        self.aws, self.queue = archive.function.aws, archive.queues["BackfillQueue"]
+        self.mirror = Mirror(self.aws.client("s3"), S3Location(MIRROR, PREFIX))
+        self.left: int | None = None
+        self.mirror.client.meta.events.register("before-call.s3", self._count)
+        self.loop = Loop(self.mirror, PRODUCTS, self.queue)
+        self.uploaded = 0
+
+    def _count(self, **_: Any) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    def change_context(self) -> None:
+        use(self.chance.choice(["jwst_9001.pmap", NEWER, NEWEST]), self.mirror)
+
+    def upload(self) -> None:
+        self.uploaded += 1
+        function = self.chance.choice(self.containers)
+        key = f"w/{self.uploaded}_uncal.fits"
+        function.upload(self.body, key)
+        function.run(key)
+
+    def event(self) -> None:
+        """A change of context, now or late, true or forged: the loop does not believe it."""
+        self.loop.run()
+
+    def event_and_kill(self) -> None:
+        self.left = self.chance.randrange(12)
+        try:
+            self.loop.run()
+        except Killed:
+            pass
+        finally:
+            self.left = None
+
+    def deliver(self, function: Harness | None = None) -> int:
+        """Have a container, which may believe an earlier context, process what waits."""
+        messages = self.aws.receive(self.queue)
+        for message in messages:
+            one = function or self.chance.choice(self.containers)
+            one.run_batch(message["Body"], identifier=message["MessageId"])
+        return len(messages)
+
+    body = b""
+
+
+@pytest.fixture
+def loop_cache(archive: Archive, cache: Path, tmp_path: Path) -> None:
+    """A third context, which chooses what the first one does."""
+    root = tmp_path / "third"
+    shutil.copytree(cache, root)
+    write_rules(root, context=NEWEST, rules=FEW)
+    write_server_config(root)
+    list(upload_cache(root, archive.function.aws.client("s3"), MIRROR, f"{PREFIX}/"))
+
+
+@pytest.mark.usefixtures("loop_cache")
+@pytest.mark.parametrize("seed", range(20))
+def test_closed_loop_ends_with_the_operational_context(
+    seed: int, archive: Archive, make_function: Any, tmp_path: Path
+) -> None:
+    containers = [make_function(prefix=PREFIX) for _ in range(2)]
+    world = World(seed, archive, containers)
+    write_exposure(INSIDE, tmp_path / "x.fits")
+    world.body = (tmp_path / "x.fits").read_bytes()
+    use("jwst_9001.pmap", world.mirror)
+    world.upload()
+    pinned = archive.add("p/pinned_uncal.fits", INSIDE, tmp_path, mask="N/A")["output"]
+    steps = [
+        world.change_context,
+        world.upload,
+        world.event,
+        world.event_and_kill,
+        world.deliver,
+    ]
+    for _ in range(8):
+        world.chance.choice(steps)()
+    fresh = make_fresh(containers[0])
+    for _ in range(6):
+        selected = world.loop.run(is_tick=True)["selected"]
+        if not world.deliver(fresh) and not selected:
+            break
+    else:
+        pytest.fail("the loop does not come to rest")
+    context = world.mirror.operational().operational_context
+    expected = f"jwst_nircam_mask_{9003 if context == NEWER else 9002}.fits"
+    s3 = archive.function.aws.client("s3")
+    for key in archive.function.products("dq_init/w/"):
+        made = s3.head_object(Bucket=PRODUCTS, Key=key)["Metadata"]["mask"]
+        assert made.endswith(expected), (key, made, context)
+    assert s3.head_object(Bucket=PRODUCTS, Key=pinned["key"])["ETag"] == pinned["etag"]
+
+
+def make_fresh(function: Harness) -> Harness:
+    """Let a container forget what the mirror said."""
+    function.function.references.rules._read_at = 0.0
+    return function
