@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 from core.product import Encoding
 from handler.s3.locations import S3Location
 
-__all__ = ["Settings"]
+__all__ = ["CATALOGUE", "JOBS", "Settings"]
+
+CATALOGUE, JOBS = "dq_catalogue/", "dq_backfills/"
+"""Key prefixes in the product bucket of what `reprocess` and `backfill` write."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +70,10 @@ class Settings:
         Raises
         ------
         ValueError
-            If a variable is missing or makes no sense; the message names it.
+            If a variable is missing or invalid, or if two of the function's key prefixes overlap;
+            the message names the variables.
         """
-        return cls(
+        settings = cls(
             output_bucket=_required(environment, "OUTPUT_BUCKET"),
             output_prefix=environment.get("OUTPUT_PREFIX", "dq_init/"),
             mirror=_prefix("CRDS_MIRROR", _required(environment, "CRDS_MIRROR")),
@@ -85,12 +90,43 @@ class Settings:
                 name for name in environment.get("REQUESTER_PAYS_BUCKETS", "").split(",") if name
             ),
         )
+        _check_prefixes(settings)
+        return settings
 
     def address_of(self, queue: str) -> str | None:
         """Return the address of one of the queues whose messages are attempted, by its ARN."""
         name = queue.rpartition(":")[2]
         known = (address for address in (self.uploaded_queue, self.backfill_queue) if address)
         return next((a for a in known if a.rpartition("/")[2] == name), self.uploaded_queue)
+
+
+def _check_prefixes(settings: Settings) -> None:
+    """Reject prefixes of which one contains the other: each writer would replace the other's."""
+    bucket, mirror = settings.output_bucket, settings.mirror
+    folder = f"{mirror.key}/" if mirror.key else ""
+    prefixes = [
+        ("OUTPUT_PREFIX", S3Location(bucket, settings.output_prefix)),
+        ("the prefix of the catalogue", S3Location(bucket, CATALOGUE)),
+        ("the prefix of the jobs", S3Location(bucket, JOBS)),
+        *(
+            (name, S3Location(location.bucket, f"{location.key}/" if location.key else ""))
+            for name, location in (
+                ("DQ_BLOCK_URI", settings.blocks),
+                ("LEDGER_URI", settings.ledger),
+            )
+            if location
+        ),
+        *(
+            ("CRDS_MIRROR", S3Location(mirror.bucket, f"{folder}{name}/"))
+            for name in ("config", "mappings", "references")
+        ),
+    ]
+    for (one, a), (other, b) in combinations(prefixes, 2):
+        if a.bucket == b.bucket and (a.key.startswith(b.key) or b.key.startswith(a.key)):
+            raise ValueError(
+                f"{one}: s3://{a.bucket}/{a.key} overlaps {other}, s3://{b.bucket}/{b.key}, "
+                "expected separate key prefixes"
+            )
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:

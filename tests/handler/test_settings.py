@@ -7,7 +7,8 @@ import pytest
 
 from core.product import Encoding
 from handler.s3.locations import S3Location
-from handler.settings import Settings
+from handler.settings import CATALOGUE, JOBS, Settings
+from infra.campaign.prefixes import catalogue_in, kept_in
 
 LEAST = {"OUTPUT_BUCKET": "products", "CRDS_MIRROR": "s3://mirror"}
 
@@ -33,7 +34,7 @@ def test_defaults() -> None:
 
 def test_everything_set() -> None:
     more = {
-        "OUTPUT_PREFIX": "",
+        "OUTPUT_PREFIX": "level1b/",
         "CRDS_MIRROR": "s3://mirror/Jwst/crds/",
         "CRDS_CONTEXT": "jwst_1321.pmap",
         "EVENT_BUS": "science",
@@ -47,7 +48,7 @@ def test_everything_set() -> None:
         "REQUESTER_PAYS_BUCKETS": "theirs,another",
     }
     settings = Settings.from_environment(LEAST | more)
-    assert settings.output_prefix == ""
+    assert settings.output_prefix == "level1b/"
     assert settings.mirror == S3Location("mirror", "Jwst/crds")
     assert str(settings.mirror.below("config", "jwst")) == "s3://mirror/Jwst/crds/config/jwst"
     assert settings.encoding is Encoding.FLOAT32
@@ -80,6 +81,48 @@ def test_each_queue_is_found_by_its_arn() -> None:
 def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings.from_environment(environment)
+
+
+@pytest.mark.parametrize(
+    ("environment", "other"),
+    [
+        ({"OUTPUT_PREFIX": ""}, "the prefix of the catalogue, s3://products/dq_catalogue/"),
+        ({"OUTPUT_PREFIX": "dq_back"}, "the prefix of the jobs, s3://products/dq_backfills"),
+        ({"OUTPUT_PREFIX": "dq_catalogue/2026/"}, "the prefix of the catalogue"),
+        ({"OUTPUT_PREFIX": "l/a/", "LEDGER_URI": "s3://products/l"}, "LEDGER_URI, s3://products/l"),
+        ({"OUTPUT_PREFIX": "b/", "DQ_BLOCK_URI": "s3://products/b/c"}, "DQ_BLOCK_URI"),
+        ({"DQ_BLOCK_URI": "s3://products"}, "DQ_BLOCK_URI, s3://products"),
+        ({"CRDS_MIRROR": "s3://products", "OUTPUT_PREFIX": "references/jwst/"}, "CRDS_MIRROR"),
+    ],
+)
+def test_output_prefix_overlapping_another_prefix_is_refused(
+    environment: dict[str, str], other: str
+) -> None:
+    with pytest.raises(ValueError, match=f"OUTPUT_PREFIX: s3://products.* overlaps {other}"):
+        Settings.from_environment(LEAST | environment)
+
+
+def test_block_prefix_inside_the_ledger_is_refused() -> None:
+    more = {"DQ_BLOCK_URI": "s3://products/dq/blocks", "LEDGER_URI": "s3://products/dq"}
+    with pytest.raises(ValueError, match=r"DQ_BLOCK_URI: .* overlaps LEDGER_URI"):
+        Settings.from_environment(LEAST | more)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LEDGER_URI": "s3://other/dq_init", "DQ_BLOCK_URI": "s3://other/blocks"},
+        {"OUTPUT_PREFIX": "dq_ledgers/", "LEDGER_URI": "s3://products/dq_ledger"},
+        {"CRDS_MIRROR": "s3://products"},
+    ],
+)
+def test_separate_prefixes_are_accepted(environment: dict[str, str]) -> None:
+    assert Settings.from_environment(LEAST | environment).output_bucket == "products"
+
+
+def test_job_prefixes_are_those_of_the_commands() -> None:
+    assert str(catalogue_in("products")) == f"s3://products/{CATALOGUE}".rstrip("/")
+    assert str(kept_in("products", "x")) == f"s3://products/{JOBS}x"
 
 
 def test_the_table_of_the_readme_names_the_variables_that_are_read() -> None:
