@@ -13,19 +13,17 @@ gc.disable()  # what is imported is no garbage: not to look for any saves a tent
 
 import json
 import os
-import random
 from dataclasses import replace
 from functools import cache
 from typing import Any
 
-import boto3
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from core.errors import InputRejected
 from handler.announcements import Draft
 from handler.batches import Message, handle_batch
 from handler.event import Findings, ProcessingEvent
-from handler.function import Function, client
+from handler.function import Function
 from handler.observability import adopt_other_loggers, logger
 from handler.process import process
 from handler.requests import Attempt, decode, read_request, split, undelivered
@@ -150,29 +148,6 @@ def _reject(error: InputRejected, quoted: str, function: Function, attempt: Atte
     function.announcer(attempt).failed(Draft(Findings()), reason)
 
 
-def start() -> None:
-    """Make ready in the INIT phase, where Lambda gives a whole CPU; know of SnapStart."""
-    the_function()
-    if os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") == "snap-start":
-        from snapshot_restore_py import register_after_restore  # noqa: PLC0415  # the runtime's own
-
-        register_after_restore(restore)
-
-
-def restore() -> None:
-    """Make anew what a snapshot must not carry into other containers.
-
-    Clients hold connections and the session credentials; services hold what the mirror called
-    operational; the pauses between retries would be the same everywhere. Rules and masks in /tmp
-    never change.
-    """
-    the_function.cache_clear()
-    client.cache_clear()
-    boto3.setup_default_session()
-    random.seed()
-    the_function()
-
-
 def _is_batch(event: Any) -> bool:
     records = event.get("Records") if isinstance(event, dict) else None
     first = records[0] if isinstance(records, list) and records else None
@@ -180,6 +155,6 @@ def _is_batch(event: Any) -> bool:
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
-    start()
+    the_function()  # in the INIT phase, in which Lambda gives a whole CPU
 gc.freeze()  # what is there now stays, and need never be looked at again
 gc.enable()

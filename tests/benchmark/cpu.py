@@ -14,7 +14,7 @@ from tests.infra.template import load
 
 __all__ = ["DEPLOYED", "ONE_CPU", "as_lambda"]
 
-DEPLOYED = int(load()["Parameters"]["Memory"]["Default"])
+DEPLOYED = int(load()["Resources"]["Function"]["Properties"]["MemorySize"])
 """MB of memory that the template gives the function."""
 ONE_CPU = 1769
 """MB of memory that one CPU belongs to."""

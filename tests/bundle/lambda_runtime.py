@@ -2,13 +2,10 @@
 
 import json
 import os
-import queue
 import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,85 +96,3 @@ def alone(environment: dict[str, str], folder: Path) -> dict[str, str]:
         "AWS_EC2_METADATA_DISABLED": "true",
         **environment,
     }
-
-
-INVOCATION = {
-    "Lambda-Runtime-Aws-Request-Id": "8476a536-e9f4-11e8-9739-2dfe598c3fcd",
-    "Lambda-Runtime-Deadline-Ms": "4102444800000",
-    "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:us-east-1:123456789012:function:dq-init",
-    "Lambda-Runtime-Trace-Id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Parent=9a9197af755a6419",
-    "Lambda-Runtime-Invocation-Id": "1",
-    "Content-Type": "application/json",
-}
-"""What Lambda says of an invocation; the runtime client crashes where it is missing."""
-
-
-@dataclass
-class RuntimeApi:
-    """Lambda's Runtime API as SnapStart uses it; the emulator does not know of restoring."""
-
-    events: "queue.Queue[Any]" = field(default_factory=queue.Queue)
-    answers: "queue.Queue[Any]" = field(default_factory=queue.Queue)
-    frozen: threading.Event = field(default_factory=threading.Event)
-    restored: threading.Event = field(default_factory=threading.Event)
-
-
-@contextmanager
-def snap_started(environment: dict[str, str], folder: Path) -> Iterator[RuntimeApi]:
-    """Start the bundle as SnapStart does: it waits, frozen, until it is restored."""
-    api = RuntimeApi()
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            if self.path.endswith("/restore/next"):
-                api.frozen.set()
-                api.restored.wait(60)
-                self.reply(200, {})
-                return
-            event = api.events.get()
-            self.reply(200, event, INVOCATION)
-
-        def do_POST(self) -> None:
-            api.answers.put(json.loads(self.body()))
-            self.reply(202, {})
-
-        def body(self) -> bytes:
-            if "Content-Length" in self.headers:
-                return self.rfile.read(int(self.headers["Content-Length"]))
-            chunks = []
-            while size := int(self.rfile.readline(), 16):
-                chunks.append(self.rfile.read(size))
-                self.rfile.readline()
-            self.rfile.readline()
-            return b"".join(chunks)
-
-        def reply(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-            content = json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in (headers or {}).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    settings = alone(environment, folder) | {
-        "AWS_LAMBDA_RUNTIME_API": f"127.0.0.1:{server.server_port}",
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start",
-    }
-    with (folder / "snapstart.log").open("wb") as log:
-        process = subprocess.Popen(CLIENT, cwd=BUNDLE, env=settings, stdout=log, stderr=log)
-        try:
-            yield api
-        finally:
-            process.kill()
-            process.wait(timeout=30)
-            server.shutdown()
-            server.server_close()

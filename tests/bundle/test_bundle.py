@@ -13,8 +13,7 @@ from core import __version__
 from infra.bundle.build import build, digest, is_left_out
 from infra.bundle.report import measure
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
-from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
-from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime, snap_started
+from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime
 from tests.conftest import PROJECT, empty_buckets
 
 KEY = "2023/03/jw01234001001_02101_00001_nrca1_uncal.fits"
@@ -145,26 +144,6 @@ def test_nothing_of_the_checkout_is_loaded(function: Runtime) -> None:
     )
 
 
-def test_a_restored_snapshot_asks_anew_which_context_is_operational(
-    environment: dict[str, str], tmp_path: Path, aws: LocalAws, sample_cache: Path
-) -> None:
-    """And has new clients: the endpoint that the snapshot was made with is gone by then."""
-    s3, config = aws.client("s3"), "config/jwst/server_config"
-    before = s3.get_object(Bucket=MIRROR, Key=config)["Body"].read()
-    with snap_started(environment, tmp_path) as api:
-        assert api.frozen.wait(60), (tmp_path / "snapstart.log").read_text()
-        write_rules(sample_cache, context="jwst_9003.pmap")
-        write_server_config(sample_cache, context="jwst_9003.pmap")
-        for path in [*sample_cache.glob("mappings/jwst/*9003*"), sample_cache / config]:
-            s3.upload_file(str(path), MIRROR, path.relative_to(sample_cache).as_posix())
-        api.restored.set()
-        api.events.put({"bucket": RAW, "key": KEY})
-        detail = api.answers.get(timeout=60)
-    s3.put_object(Bucket=MIRROR, Key=config, Body=before)
-    write_server_config(sample_cache)
-    assert detail["reference"]["context"] == "jwst_9003.pmap" != CONTEXT
-
-
 def run_alone(code: str, environment: dict[str, str], folder: Path) -> str:
     """Run code with the bundle and nothing else on its path; returns what it prints."""
     command = [str(PYTHON), "-c", code]
@@ -173,20 +152,6 @@ def run_alone(code: str, environment: dict[str, str], folder: Path) -> str:
         command, cwd=BUNDLE, env=settings, stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
-
-
-def test_what_a_snapshot_must_not_carry_is_made_anew(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
-    code = (
-        "from handler import app; before = app.the_function(); import os, random; "
-        "state = random.getstate(); os.environ['AWS_ACCESS_KEY_ID'] = 'another'; "
-        "app.restore(); after = app.the_function(); "
-        "assert before.s3 is not after.s3; assert random.getstate() != state; "
-        "assert after.s3._request_signer._credentials.access_key == 'another'; "
-        "assert before.references is not after.references"
-    )
-    run_alone(code, environment, tmp_path)
 
 
 def test_init_imports_what_the_path_needs_and_nothing_else(

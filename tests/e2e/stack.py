@@ -6,6 +6,7 @@ What MiniStack leaves out is done here in its place, and said where it is done:
 - ``MaximumConcurrency`` arrives as text and stalls the poller: it is set again after deploying.
 - A range of a version's bytes is answered with all of them: the buckets' versions are suspended, and
   ETags stand for them (tests/handler has the same cases with versions, on moto).
+- Its address is not AWS's: `impatient` writes it into the environment of the function.
 - CloudWatch does not extract metrics from logs: the alarms are checked by `tests.e2e.alarms`.
 """
 
@@ -37,15 +38,11 @@ from tests.conftest import PROJECT, SCHEMA
 
 NAME, REGION, MIRROR = "dq-init", "us-east-1", "crds-mirror"
 BUILT = PROJECT / ".aws-sam" / "build" / "template.yaml"
+MIRROR_BUILT = PROJECT / ".aws-sam" / "mirror" / "template.yaml"
 _EMPTY = '""'
-PARAMETERS = {
-    "MirrorBucket": MIRROR,
-    "Architecture": "x86_64",
-    "RetryDelay": "2",
-    "Timeout": "20",
-    "VisibilityTimeout": "25",
-    "MaximumConcurrency": "2",
-}
+PARAMETERS = {"MirrorBucket": MIRROR, "Architecture": "x86_64", "MaximumConcurrency": "2"}
+TIMEOUT, VISIBILITY_TIMEOUT, RETRY_DELAY = 20, 25, 2
+"""Seconds, where AWS has 900, 5400 and 30: tests do not wait that long for a killed function."""
 
 
 @dataclass
@@ -211,32 +208,72 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
             yield stack
 
 
+def impatient(endpoint: str) -> Path:
+    """Write the built template with the emulator's address and short waits."""
+    built = template()
+    for resource in built["Resources"].values():
+        properties = resource.get("Properties", {})
+        if "VisibilityTimeout" in properties:
+            properties["VisibilityTimeout"] = VISIBILITY_TIMEOUT
+    function = built["Resources"]["Function"]["Properties"]
+    function["Timeout"] = TIMEOUT
+    function["Environment"]["Variables"] |= {
+        "AWS_ENDPOINT_URL": endpoint,
+        "RETRY_DELAY": str(RETRY_DELAY),
+    }
+    written = BUILT.with_name("impatient.yaml")  # its CodeUri is relative
+    written.write_text(yaml.safe_dump(built))
+    return written
+
+
+def deploy_mirror(stack: Stack, sam: Path, name: str, **changes: str) -> dict[str, str]:
+    """Deploy infra/mirror.yaml with the closed loop, beside a stack; returns its outputs."""
+    values = {
+        "Architecture": "x86_64",
+        "ScheduleState": "DISABLED",
+        "Reprocess": "submit",
+        "ProductBucket": stack["ProductBucket"],
+        "BackfillQueue": stack["BackfillQueue"],
+    }
+    run_sam(stack, sam, MIRROR_BUILT, name, values | changes)
+    return outputs_of(stack, name)
+
+
 def deploy(stack: Stack, sam: Path, name: str = NAME, **changes: str) -> None:
     """Run `sam deploy`, as docs/operating.md has it; other parameters than the tests' by name.
 
     To `sam` an empty value is a pair of quotes.
     """
-    command = [
-        *(str(sam), "deploy", "--template-file", str(BUILT), "--stack-name", name),
-        *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
-        *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
-        *(f"{n}={value or _EMPTY}" for n, value in (PARAMETERS | changes).items()),
-        f"EndpointUrl={stack.endpoint}",
-    ]
-    environment = os.environ | {"AWS_ENDPOINT_URL": stack.endpoint, "SAM_CLI_TELEMETRY": "0"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_sam(stack, sam, impatient(stack.endpoint), name, PARAMETERS | changes)
     functions = stack.client("lambda")
     for mapping in functions.list_event_source_mappings()["EventSourceMappings"]:
         functions.update_event_source_mapping(
             UUID=mapping["UUID"], ScalingConfig={"MaximumConcurrency": 2}
         )
-    found = stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
-    stack.outputs = {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
+    stack.outputs = outputs_of(stack, name)
     for bucket in ("RawBucket", "ProductBucket"):
         stack.client("s3").put_bucket_versioning(
             Bucket=stack[bucket], VersioningConfiguration={"Status": "Suspended"}
         )
+
+
+def run_sam(stack: Stack, sam: Path, built: Path, name: str, values: dict[str, str]) -> None:
+    """Run `sam deploy` on the local AWS."""
+    command = [
+        *(str(sam), "deploy", "--template-file", str(built), "--stack-name", name),
+        *("--s3-bucket", "artifacts", "--capabilities", "CAPABILITY_IAM"),
+        *("--no-progressbar", "--no-confirm-changeset", "--parameter-overrides"),
+        *(f"{key}={value or _EMPTY}" for key, value in values.items()),
+    ]
+    environment = os.environ | {"AWS_ENDPOINT_URL": stack.endpoint, "SAM_CLI_TELEMETRY": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def outputs_of(stack: Stack, name: str) -> dict[str, str]:
+    """Return the outputs of a stack."""
+    found = stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"][0]
+    return {item["OutputKey"]: item["OutputValue"] for item in found["Outputs"]}
 
 
 def port_owner(port: int) -> int:

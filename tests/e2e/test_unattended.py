@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import pytest
 from astropy.io import fits
 
 from infra.queues.messages import messages, redrive
@@ -229,27 +228,18 @@ def test_one_exposure_by_state_machine(stack: Stack, exposures: dict[str, bytes]
     assert len({d["id"] for d in mine if d["error"] == "InputRejected"}) == 1
 
 
-@pytest.mark.parametrize("source", ["prefix", "json", "csv"])
-def test_a_backfill(source: str, stack: Stack, exposures: dict[str, bytes]) -> None:
+def test_a_backfill(stack: Stack, exposures: dict[str, bytes]) -> None:
     """MiniStack has no ResultWriter: that the failures are named is not seen here."""
-    keys = [f"backfill-{source}/jw{i}_uncal.fits" for i in range(3)]
+    keys = [f"backfill/jw{i}_uncal.fits" for i in range(3)]
     with stack.paused():
         for key in keys:
             stack.upload(key, exposures[SMALL])
-        stack.upload(f"backfill-{source}/notes.txt", b"no exposure")
-        bucket = stack["RawBucket"]
-        rows = [{"bucket": bucket, "key": key} for key in keys]
-        manifest = {"bucket": stack["ProductBucket"], "key": f"dq_backfills/manifest.{source}"}
-        if source == "prefix":
-            request: dict[str, Any] = {"bucket": bucket, "prefix": f"backfill-{source}/"}
-        else:
-            lines = "bucket,key\n" + "".join(f"{bucket},{key}\n" for key in keys)
-            body = json.dumps(rows) if source == "json" else lines
-            stack.client("s3").put_object(
-                Bucket=manifest["bucket"], Key=manifest["key"], Body=body.encode()
-            )
-            request = {"manifest": manifest}
-        done = execute(stack, "Backfill", request)
+        requests = [{"bucket": stack["RawBucket"], "key": key} for key in keys]
+        manifest = {"bucket": stack["ProductBucket"], "key": "dq_backfills/manifest.json"}
+        stack.client("s3").put_object(
+            Bucket=manifest["bucket"], Key=manifest["key"], Body=json.dumps(requests).encode()
+        )
+        done = execute(stack, "Backfill", {"manifest": manifest})
         assert done["status"] == "SUCCEEDED", done
         wait_for(lambda: all(stack.said(key) for key in keys), 30)
         for key in keys:

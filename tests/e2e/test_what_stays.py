@@ -1,16 +1,12 @@
-"""Two stacks side by side, one with roles that others made; what is left when it is deleted."""
+"""Two stacks of each template beside each other, and what is left after they are deleted."""
 
-import json
 import time
-from collections.abc import Iterator
-
-import pytest
+from collections.abc import Iterable
 
 from tests.conftest import PROJECT
-from tests.e2e.stack import Stack, deploy
+from tests.e2e.stack import Stack, deploy, deploy_mirror
 
 SAM = PROJECT / ".venv-tools" / "bin" / "sam"
-TRUST = json.dumps({"Version": "2012-10-17", "Statement": []})
 
 
 def names(stack: Stack) -> dict[str, set[str]]:
@@ -33,38 +29,19 @@ def names(stack: Stack) -> dict[str, set[str]]:
         "log groups": {
             g["logGroupName"] for g in client("logs").describe_log_groups()["logGroups"]
         },
+        "schedules": {s["Name"] for s in client("scheduler").list_schedules()["Schedules"]},
         "state machines": {s["name"] for s in machines},
     }
 
 
-@pytest.fixture
-def roles(stack: Stack) -> Iterator[dict[str, str]]:
-    """Parameters that name roles which others have made."""
-    iam = stack.client("iam")
-    arns = {
-        f"{name}RoleArn": iam.create_role(
-            RoleName=f"theirs-{name}", AssumeRolePolicyDocument=TRUST
-        )["Role"]["Arn"]
-        for name in ("Function", "OneExposure", "Backfill")
-    }
-    yield arns
-    for name in ("Function", "OneExposure", "Backfill"):
-        iam.delete_role(RoleName=f"theirs-{name}")
-
-
-@pytest.mark.parametrize("has_roles", [False, True], ids=["second", "restricted"])
 def test_a_stack_lives_beside_another_and_leaves_its_data_only(
-    stack: Stack,
-    exposures: dict[str, bytes],
-    roles: dict[str, str],
-    request: pytest.FixtureRequest,
-    has_roles: bool,
+    stack: Stack, exposures: dict[str, bytes]
 ) -> None:
-    before, name = names(stack), request.node.callspec.id
+    before, name = names(stack), "second"
     beside = Stack(stack.endpoint, stack.server)
-    deploy(beside, SAM, name=name, **(roles if has_roles else {}))
+    deploy(beside, SAM, name=name)
     made = {kind: found - before[kind] for kind, found in names(stack).items()}
-    assert bool(made.pop("roles")) != has_roles, "none is made where others have made them"
+    assert not made.pop("schedules")
     for kind, found in made.items():
         assert found, f"no {kind} are made"
         assert all(name in one for one in found), kind
@@ -74,13 +51,34 @@ def test_a_stack_lives_beside_another_and_leaves_its_data_only(
     assert beside.products().keys() == {"beside/jw01_dq_init.fits"}
     assert "beside/jw01_dq_init.fits" not in stack.products()
 
-    stack.client("cloudformation").delete_stack(StackName=name)
-    left = made
+    data = {beside["RawBucket"], beside["ProductBucket"]}
+    assert left_of(stack, [name], before) == {"buckets": data}
+    assert beside.products().keys() == {"beside/jw01_dq_init.fits"}, "the data stay"
+
+
+def test_two_mirrors_live_beside_each_other_and_leave_their_data_only(stack: Stack) -> None:
+    before, mirrors = names(stack), {}
+    for name in ("mirror-one", "mirror-two"):
+        earlier = names(stack)
+        mirrors[name] = deploy_mirror(stack, SAM, name)
+        for kind in ("buckets", "queues", "functions", "roles", "rules", "alarms", "schedules"):
+            made = names(stack)[kind] - earlier[kind]
+            assert made, f"no {kind} are made"
+            assert all(name in one for one in made), kind
+    assert mirrors["mirror-one"]["MirrorBucket"] != mirrors["mirror-two"]["MirrorBucket"]
+    data = {outputs["MirrorBucket"] for outputs in mirrors.values()}
+    assert left_of(stack, mirrors, before) == {"buckets": data}
+
+
+def left_of(
+    stack: Stack, deleted: Iterable[str], before: dict[str, set[str]]
+) -> dict[str, set[str]]:
+    """Delete stacks; return what is left of them after at most a minute."""
+    for name in deleted:
+        stack.client("cloudformation").delete_stack(StackName=name)
     for _ in range(60):
         left = {kind: found - before[kind] for kind, found in names(stack).items()}
         if not any(found for kind, found in left.items() if kind != "buckets"):
             break
         time.sleep(1)
-    data = {beside["RawBucket"], beside["ProductBucket"]}
-    assert {kind: found for kind, found in left.items() if found} == {"buckets": data}
-    assert beside.products().keys() == {"beside/jw01_dq_init.fits"}, "the data stay"
+    return {kind: found for kind, found in left.items() if found}

@@ -44,8 +44,7 @@ ATTRIBUTES = {
 
 NAMED = {
     "KmsKey": "arn:kms:key",
-    "MirrorKmsKey": "arn:kms:mirror",
-    "RawKmsKey": "arn:kms:raw",
+    "ReadKmsKeys": "arn:kms:read",
     "RawBucketName": "mine",
     "ReadBuckets": "stpubdata,theirs",
 }
@@ -81,8 +80,7 @@ def resolve(  # noqa: PLR0911  # one for each function
         return value
     match next(iter(value.items()), None):
         case ("Ref", name):
-            known = names.get(name)
-            return known.split(",") if name == "ReadBuckets" and known is not None else known
+            return names.get(name)
         case ("Fn::GetAtt", name):
             return ATTRIBUTES[name]
         case ("Fn::Sub", [text, more]):
@@ -127,7 +125,7 @@ def permissions(
     **conditions: bool,
 ) -> Iterator[Permission]:
     """What a role may do."""
-    usual = {"MakesRawBucket": "RawBucketName" in template["Parameters"]}
+    usual = {name: True for name in template["Conditions"] if name.startswith("Makes")}
     every = dict.fromkeys(template["Conditions"], False) | usual | conditions
     names = names_of(template, **named)
     policies = template["Resources"][role]["Properties"]["Policies"]

@@ -33,7 +33,7 @@ ONE = Invocation("x", "native", "forward", 92_000_000, 512, 1.0, 0.1, 10, 8, 1, 
 
 
 def test_the_figures_are_those_of_what_is_deployed() -> None:
-    assert load()["Parameters"]["Memory"]["Default"] == DEFAULT_MEMORY
+    assert load()["Resources"]["Function"]["Properties"]["MemorySize"] == DEFAULT_MEMORY
     kinds = [resource["Type"] for resource in RESOURCES.values()]
     assert MONTHLY.alarms == kinds.count("AWS::CloudWatch::Alarm")
     assert MONTHLY.dashboards == kinds.count("AWS::CloudWatch::Dashboard")

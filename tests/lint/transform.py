@@ -1,11 +1,12 @@
-"""Print what SAM makes of a template, as JSON.
+"""Print what SAM makes of a template, as JSON: ``python tests/lint/transform.py TEMPLATE``.
 
-Run by the interpreter that `sam` is installed with: ``python tests/lint/transform.py TEMPLATE``.
-The linters look at this, too: what SAM adds is deployed as well.
+The linters and the tests look at this, too, because what SAM adds is deployed as well.
 """
 
 import json
+import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,19 @@ class NoManagedPolicies:
         return {}
 
 
-def main() -> None:
-    """Transform the template that is named."""
-    template = yaml_parse(Path(sys.argv[1]).read_text())
+def transformed(path: Path, parameters: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return what SAM makes of a template; parameters that are not given have their defaults."""
+    template = yaml_parse(path.read_text())
     for resource in template["Resources"].values():
         for name in PACKAGED.keys() & resource["Properties"].keys():
             resource["Properties"][name] = PACKAGED[name]
-    parameters = {name: value.get("Default", "x") for name, value in template["Parameters"].items()}
-    json.dump(transform(template, parameters, NoManagedPolicies()), sys.stdout, indent=1)
+    values = {name: value.get("Default", "x") for name, value in template["Parameters"].items()}
+    os.environ.setdefault("AWS_DEFAULT_REGION", "us-east-1")  # SAM wants a region, and uses none
+    found: dict[str, Any] = transform(
+        template, {**values, **(parameters or {})}, NoManagedPolicies()
+    )
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    json.dump(transformed(Path(sys.argv[1])), sys.stdout, indent=1)
