@@ -182,7 +182,8 @@ def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
     sent_before = found.sent if found is not None else 0
     kept, sent = [], 0
     for number, request in enumerate(old):
-        if isinstance(request.get("cause"), str) and asked.pop(request_key(request), None):
+        is_wanted = asked.pop(request_key(request), {}) != {}
+        if isinstance(request.get("cause"), str) and is_wanted:
             kept.append(request)
             sent += number < sent_before
     name = uuid.uuid4().hex
