@@ -704,6 +704,7 @@ def test_long_cause_is_recognised_by_the_report(function: Harness, exposure: byt
     function.upload(exposure, KEY)
     body = json.dumps({"bucket": RAW, "key": KEY, "onExisting": "replace", "cause": "c" * 600})
     assert without_bus(function).run_batch(body, identifier="m1") == ["m1"]
+    function.aws.client("s3").delete_object(Bucket=RAW, Key=KEY)
     function.run_unfinished(body, identifier="m1")
     assert statuses(function) == ["Complete"]
 

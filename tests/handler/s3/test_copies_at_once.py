@@ -37,7 +37,8 @@ class Counting(Handler):
                 Counting.most = max(self.now, self.most)
                 if self.most >= AT_ONCE:
                     self.all_there.set()
-            self.all_there.wait(20)
+            if not self.all_there.wait(20):
+                self.all_there.set()  # they never will be: do not let each of them wait
             super().do_PUT()
             with self.lock:
                 Counting.now -= 1
