@@ -12,7 +12,7 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and the tools beside it ask no one who or where this is, nor mind what the shell says of it.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test mutation coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo test fuzz mutation coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
@@ -22,6 +22,7 @@ help:
 	@echo "             run the tests, and print the lines and branches that no test runs"
 	@echo "make mutation MUTANTS=200 SEED=0 MINUTES=25"
 	@echo "             change core/ and handler/ at random; print the changes that no test notices"
+	@echo "make fuzz    damage 10,000 headers per kind of file and compare with astropy (CASES=...)"
 	@echo "make lint    check style, types, imports and the template"
 	@echo "make build   make the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
@@ -85,6 +86,10 @@ mutation: .venv/dev
 # The tests again, with the lines and branches that none of them runs.
 coverage: .venv/dev
 	$(BIN)/python -m pytest --cov --cov-report=term
+
+# Damaged headers of every kind of file, compared with astropy.
+fuzz: .venv/dev
+	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -n 0 -s tests/core/test_fuzz.py
 
 lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff check .

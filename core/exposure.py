@@ -71,6 +71,10 @@ class Exposure:
             the `jwst` data models cannot open what the step passes on.
         """
         keywords = Keywords(hdus[0].header, name)
+        if hdus[0].name != "PRIMARY":  # astropy, and so jwst, finds it before the extension
+            raise InputRejected(
+                f"{name}: EXTNAME of the primary header is {hdus[0].name!r}, expected none"
+            )
         superstripes = keywords.integer("SSTR_NST") or 0
         exposure = cls(
             name=name,

@@ -6,6 +6,7 @@ holds the same table.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -109,15 +110,24 @@ def translate(
     flagged = np.nonzero(dq)  # few pixels of a mask are flagged: work on those alone
     own = dq[flagged]
     standard = np.zeros_like(own)
-    for row in rows:
-        if row.name in PIXEL_FLAGS:
-            hit = (own & np.uint32(row.value & _WORD)) != 0
-            standard[hit] |= np.uint32(PIXEL_FLAGS[row.name])
-        elif row.name != _GOOD:
-            log.warning("%s: DQ_DEF names %r, which is no standard flag; ignored", name, row.name)
+    for mnemonic, bits in _bits_by_mnemonic(rows, name).items():
+        standard[own & np.uint32(bits) != 0] |= np.uint32(PIXEL_FLAGS[mnemonic])
     translated = np.zeros_like(dq)
     translated[flagged] = standard
     return translated
+
+
+def _bits_by_mnemonic(rows: list[FlagDefinition], name: str) -> dict[str, int]:
+    """Merge the rows of each standard flag: at most 32 remain, however long the table is."""
+    bits: dict[str, int] = defaultdict(int)
+    for row in rows:
+        if row.name in PIXEL_FLAGS:
+            bits[row.name] |= row.value & _WORD
+        elif row.name != _GOOD:
+            log.warning(
+                "%s: DQ_DEF names %r, which is not a standard flag; ignored", name, row.name
+            )
+    return bits
 
 
 def flagged_pixels(dq: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.uint32]]:

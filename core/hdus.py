@@ -1,6 +1,12 @@
-"""Where each HDU of a FITS file lies, found by reading its headers and nothing else."""
+"""Location of each HDU in a FITS file, found from the headers alone.
 
-from collections.abc import Callable
+FITS is read as the standard defines it (FITS Standard 4.0). What would move data, change pixels or
+change a decision is rejected; slips that astropy tolerates without consequence are tolerated.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from astropy.io import fits
@@ -14,14 +20,22 @@ __all__ = ["BLOCK", "Hdu", "find", "find_all", "locate", "padding"]
 BLOCK = 2880
 """FITS Standard 4.0, section 3.1: files are sequences of blocks of 2880 bytes."""
 
+_CARD = 80
+_EXTENSION = b"XTENSION="
 _LARGEST_HEADER = 400 * BLOCK
 _LARGEST_HEADERS = 800 * BLOCK
 """Bytes of all headers of a file; raw exposures have some 20 blocks."""
 _MOST_HDUS = 512
 _GZIP = b"\x1f\x8b"
-_PRINTABLE = bytes(range(0x20, 0x7F))  # FITS Standard 4.0, section 4.1.2.3
-_LEAST_COUNTS = (("PCOUNT", 0), ("GCOUNT", 1))
 _LARGEST_AXES = 999  # FITS Standard 4.0, section 4.4.1.1
+_COMMENTARY = (b"COMMENT ", b"HISTORY ", b" " * 8)
+_REPAIRED = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
+"""astropy reads a byte that is not ASCII as a question mark, too."""
+_STRUCTURAL = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|BSCALE|BZERO|BLANK"
+    r"|TFIELDS|THEAP|T(?:FORM|TYPE|BCOL|SCAL|ZERO|NULL|DIM)\d+"
+)
+"""Keywords that decide how data are read; astropy's two header parsers differ on duplicates."""
 
 Reader = Callable[[int, int], bytes]
 """``read(start, length)`` returns that byte range of the file, less where the file ends."""
@@ -50,21 +64,27 @@ class Hdu:
 
     @property
     def name(self) -> str:
-        """EXTNAME in upper case; ``PRIMARY`` for the first HDU, empty where there is none."""
-        if self.start == 0:
-            return "PRIMARY"
-        return (Keywords(self.header, "extension").text("EXTNAME") or "").strip().upper()
+        """EXTNAME in upper case; if absent, ``PRIMARY`` for the first HDU, else empty.
+
+        An EXTNAME that is not text names nothing, as in astropy.
+        """
+        name = self.header.get("EXTNAME")
+        if isinstance(name, str):
+            return name.strip().upper()
+        return "PRIMARY" if self.start == 0 else ""
 
     @property
     def version(self) -> int | None:
-        """EXTVER; 1 if the keyword is absent or 0, None if it is undefined.
+        """EXTVER; 1 if the keyword is absent or 0, None if it is not an integer.
 
         FITS Standard 4.0, section 4.4.2.6. The data models find an extension of version 0 as
         they find one of version 1; they do not open a file in which EXTVER is undefined.
         """
-        if "EXTVER" not in self.header:
-            return 1
-        version = Keywords(self.header, "extension").integer("EXTVER")
+        version = self.header.get("EXTVER", 1)
+        if isinstance(version, float) and version.is_integer():
+            version = int(version)
+        if not isinstance(version, int):
+            return None
         return 1 if version == 0 else version
 
     @property
@@ -81,7 +101,7 @@ class Hdu:
     @property
     def is_image(self) -> bool:
         """Whether the data are an array of pixels."""
-        return self.start == 0 or self.header["XTENSION"] == "IMAGE"
+        return self.start == 0 or bool(self.header["XTENSION"] == "IMAGE")
 
 
 def padding(length: int) -> int:
@@ -100,7 +120,7 @@ def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
 
 
 def reader_of(content: bytes) -> Reader:
-    """Return what reads ranges of bytes at hand."""
+    """Return a reader of a file whose content is in memory."""
     return lambda start, length: content[start : start + length]
 
 
@@ -145,46 +165,60 @@ def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
 
 
 def _only_padding(read: Reader, position: int, size: int) -> bool:
-    """Whether what follows the last HDU is filler: the standard lets readers ignore it."""
+    """Return whether the bytes after the last HDU are filler: less than a block, or blank."""
     if position == 0:
         return False
     rest = read(position, min(BLOCK, size - position))
+    if len(rest) < BLOCK:  # astropy ignores it, whatever it holds; a header may break off there
+        return not (rest.startswith(_EXTENSION) or _EXTENSION.startswith(rest))
     return not rest.strip(b"\0 ")
 
 
 def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
     """Read the header at `start` and check that its data lie inside the file."""
-    text = _header_text(read, start, size, name)
-    header = _parse(text, name)
-    _check_structure(Keywords(header, name))
-    data_start = start + len(text)
-    hdu = Hdu(header, start, data_start, int(header.data_size))
-    if hdu.data_start + hdu.data_length > size:
-        raise InputRejected(
-            f"{name} ({hdu.name or 'unnamed'}): truncated: its data should reach byte "
-            f"{hdu.data_start + hdu.data_length}, the file has {size}"
-        )
-    return hdu
+    cards, length = _read_cards(read, start, size, name)
+    header = _parse(cards, name)
+    if isinstance(header.get("EXTNAME"), str):
+        name = f"{name} ({header['EXTNAME'].strip()})"
+    _check_unique(header, cards, name)
+    data_start = start + length
+    data_length = _data_length(Keywords(header, name), size - data_start, start == 0)
+    return Hdu(header, start, data_start, data_length)
 
 
-def _header_text(read: Reader, start: int, size: int, name: str) -> bytes:
-    """Collect blocks until one holds the END card."""
-    blocks: list[bytes] = []
+def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[bytes], int]:
+    """Return the cards before END, and the bytes that the whole header takes."""
+    cards: list[bytes] = []
     for offset in range(start, start + _LARGEST_HEADER, BLOCK):
         block = read(offset, BLOCK)
-        if not blocks:
+        if offset == start:
             _check_signature(block, start, name)
         if len(block) < BLOCK:
-            raise InputRejected(f"{name}: truncated: the header has no END, the file {size} bytes")
-        blocks.append(block)
-        cards = (block[i : i + 80] for i in range(0, BLOCK, 80))
-        if any(card.rstrip() == b"END" for card in cards):
-            return b"".join(blocks)
+            raise InputRejected(
+                f"{name}: truncated: the header has no END before the file ends at byte {size}"
+            )
+        for card in _split(block):
+            if _is_end(card, name):
+                return cards, offset + BLOCK - start
+            cards.append(card)
     raise InputRejected(f"{name}: no END card within {_LARGEST_HEADER} bytes of header")
 
 
+def _split(block: bytes) -> Iterator[bytes]:
+    return (block[i : i + _CARD] for i in range(0, BLOCK, _CARD))
+
+
+def _is_end(card: bytes, name: str) -> bool:
+    """Return whether a card is END; some programs fill it with NUL bytes."""
+    if card.rstrip(b" \0") == b"END":
+        return True
+    if re.match(rb"END[^A-Z0-9_-]", card):  # astropy's two header parsers differ on it
+        raise InputRejected(f"{name}: END is followed by {card[3:].strip()!r}, expected blanks")
+    return False
+
+
 def _check_signature(block: bytes, start: int, name: str) -> None:
-    expected = b"SIMPLE  =" if start == 0 else b"XTENSION="
+    expected = b"SIMPLE  =" if start == 0 else _EXTENSION
     if block.startswith(_GZIP):
         raise InputRejected(f"{name}: is compressed; unpack it first (gunzip)")
     if not block.startswith(expected):
@@ -193,33 +227,99 @@ def _check_signature(block: bytes, start: int, name: str) -> None:
         )
 
 
-def _parse(text: bytes, name: str) -> fits.Header:
-    """Turn header blocks into cards."""
-    strange = text.translate(None, _PRINTABLE)
-    if strange:
-        raise InputRejected(
-            f"{name}: the header holds bytes that no FITS header has: {strange[:9]!r}"
-        )
+def _parse(cards: list[bytes], name: str) -> fits.Header:
+    """Return the header of some cards, of which astropy can read every value."""
+    text = b"".join(cards)
+    if text.translate(_REPAIRED) != text:
+        text = b"".join(_repaired(card, name) for card in cards)
     try:
         header = fits.Header.fromstring(text)
         for card in header.cards:
-            _ = card.value  # astropy reads a card when it is looked at: damage shall show here
+            _ = card.value  # astropy parses a card when it is read: find damage here
     except (VerifyError, ValueError) as exc:
         raise InputRejected(f"{name}: the header cannot be read: {exc}") from exc
     return header
 
 
-def _check_structure(keywords: Keywords) -> None:
-    """Check the keywords that say how long the data are (FITS Standard 4.0, section 4.4.1)."""
-    name = keywords.name
+def _repaired(card: bytes, name: str) -> bytes:
+    """Replace what is not printable ASCII, if it lies in a text that nothing depends on."""
+    repaired = card.translate(_REPAIRED)
+    if repaired == card or card.startswith(_COMMENTARY):
+        return repaired
+    if repaired[:10] != card[:10] or not _same_value(card, repaired):
+        raise InputRejected(
+            f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which only "
+            "comments may hold"
+        )
+    return repaired
+
+
+def _same_value(card: bytes, repaired: bytes) -> bool:
+    """Return whether the bytes to repair lie in the card's comment."""
+    other = bytes(b if 0x20 <= b < 0x7F else ord("!") for b in card)
+    try:
+        return bool(fits.Card.fromstring(other).value == fits.Card.fromstring(repaired).value)
+    except (VerifyError, ValueError):
+        return False
+
+
+def _check_unique(header: fits.Header, cards: list[bytes], name: str) -> None:
+    """Check that each structural keyword occurs once, in a card of fixed format."""
+    written = Counter(card[:8].rstrip().decode() for card in cards if card[8:10] == b"= ")
+    for keyword, count in Counter(header.keys()).items():
+        if _STRUCTURAL.fullmatch(keyword) and (count, written[keyword]) != (1, 1):
+            raise InputRejected(
+                f"{name}: {keyword} occurs {count} times, expected one card '{keyword:8}= ...'"
+            )
+
+
+def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
+    """Return the bytes of data, once the keywords that declare them are checked.
+
+    FITS Standard 4.0, section 4.4.1 and chapter 7.
+    """
+    name, header = keywords.name, keywords.header
+    if primary and header["SIMPLE"] is not True:
+        raise InputRejected(f"{name}: SIMPLE is {header['SIMPLE']!r}, expected T")
+    kind = "IMAGE" if primary else keywords.text("XTENSION")
     bitpix, naxis = keywords.required_integer("BITPIX"), keywords.required_integer("NAXIS")
     if bitpix not in (8, 16, 32, 64, -32, -64):
-        raise InputRejected(f"{name}: BITPIX is {bitpix!r}")
+        raise InputRejected(f"{name}: BITPIX is {bitpix}, expected 8, 16, 32, 64, -32 or -64")
     if not 0 <= naxis <= _LARGEST_AXES:
         raise InputRejected(f"{name}: NAXIS is {naxis}, expected 0 to {_LARGEST_AXES}")
-    least = {f"NAXIS{axis}": 0 for axis in range(1, naxis + 1)}
-    least |= {keyword: n for keyword, n in _LEAST_COUNTS if keyword in keywords.header}
-    for keyword, smallest in least.items():
-        value = keywords.required_integer(keyword)
-        if value < smallest:
-            raise InputRejected(f"{name}: {keyword} is {value}, expected >= {smallest}")
+    axes = [keywords.required_integer(f"NAXIS{axis}") for axis in range(1, naxis + 1)]
+    for axis, length in enumerate(axes, start=1):
+        if length < 0:
+            raise InputRejected(f"{name}: NAXIS{axis} is {length}, expected >= 0")
+    pcount = keywords.required_integer("PCOUNT") if "PCOUNT" in header else 0
+    gcount = keywords.required_integer("GCOUNT") if "GCOUNT" in header else 1
+    if pcount < 0 or gcount != 1 or (pcount and kind in ("IMAGE", "TABLE")):
+        raise InputRejected(
+            f"{name}: PCOUNT is {pcount} and GCOUNT {gcount}, expected 0 and 1 "
+            "(PCOUNT >= 0 only in a binary table)"
+        )
+    if primary and header.get("GROUPS") is True:
+        raise InputRejected(f"{name}: random groups (GROUPS = T), expected an image or no data")
+    if kind in ("TABLE", "BINTABLE") and (bitpix, naxis) != (8, 2):
+        raise InputRejected(
+            f"{name}: {kind} with BITPIX {bitpix} and NAXIS {naxis}, expected 8 and 2"
+        )
+    if not naxis:
+        return 0
+    length = (_bounded_product(axes, available) + pcount) * abs(bitpix) // 8
+    if length > available:
+        raise InputRejected(
+            f"{name}: truncated: {available} bytes are left for its data, expected at least "
+            f"{length}"
+        )
+    return length
+
+
+def _bounded_product(axes: list[int], bound: int) -> int:
+    """Return the product, or something above `bound`: 999 axes may multiply to 10,000 digits."""
+    product = 0 if 0 in axes else 1
+    for length in axes:
+        product *= length
+        if product > bound:
+            break
+    return product

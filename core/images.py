@@ -12,6 +12,9 @@ from core.errors import InputRejected
 from core.hdus import Hdu, locate, reader_of
 from core.pixels import format_of
 
+_MOST_AXES = 4
+"""Of any array that this project reads; numpy has at most 64."""
+
 __all__ = ["data_of", "decode", "first_image", "locate_in", "whole_numbers"]
 
 
@@ -53,9 +56,12 @@ def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
     Raises
     ------
     InputRejected
-        If the pixels are scaled, other than by the convention for integers of the other sign.
+        If there are more than four axes, or as `core.pixels.format_of` does.
     """
-    return format_of(hdu.header, f"{name}, {hdu.name}").decode(stored).reshape(hdu.shape)
+    label = f"{name}, {hdu.name or 'unnamed HDU'}"
+    if len(hdu.shape) > _MOST_AXES:
+        raise InputRejected(f"{label}: {len(hdu.shape)} axes, expected at most {_MOST_AXES}")
+    return format_of(hdu.header, label).decode(stored).reshape(hdu.shape)
 
 
 def first_image(content: bytes, name: str) -> NDArray[Any]:

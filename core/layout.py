@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 Content = bytes | memoryview
+_PLANES_AT_ONCE = 1 << 16
+"""Planes copied by one call: each needs an index of 8 bytes, more than a plane of one pixel has."""
 
 
 @dataclass(frozen=True)
@@ -119,28 +121,32 @@ class Repeated:
         """The bytes at `offset`, of as many planes as they span."""
         plane_bytes = self.planes.shape[1]
         first, position = -(-offset // plane_bytes), min(-offset % plane_bytes, len(out))
-        whole = (len(out) - position) // plane_bytes
-        stop = position + whole * plane_bytes
         if position:
-            out[:position] = self.window(offset, position).data
-        if whole:  # straight to where they go
+            out[:position] = self._part(offset, position).data
+        while whole := min((len(out) - position) // plane_bytes, _PLANES_AT_ONCE):
+            stop = position + whole * plane_bytes
             into = np.frombuffer(out[position:stop], np.uint8).reshape(whole, plane_bytes)
             order = np.arange(first, first + whole) // self.each % len(self.planes)
             np.take(self.planes, order, axis=0, out=into, mode="clip")
-        if stop < len(out):
-            out[stop:] = self.window(offset + stop, len(out) - stop).data
+            first, position = first + whole, stop
+        if position < len(out):
+            out[position:] = self._part(offset + position, len(out) - position).data
 
     def window(self, offset: int, length: int) -> NDArray[np.uint8]:
         """Return `length` bytes of the sequence, starting at `offset`."""
         plane_bytes = self.planes.shape[1]
-        first, skip = divmod(offset, plane_bytes)
-        last = (offset + length - 1) // plane_bytes
-        order = np.arange(first, last + 1) // self.each % len(self.planes)
-        if len(order) == 1:  # inside one plane: a view will do
-            inside: NDArray[np.uint8] = self.planes[order[0], skip : skip + length]
-            return inside
-        joined: NDArray[np.uint8] = self.planes[order].reshape(-1)
-        return joined[skip : skip + length]
+        if offset // plane_bytes == (offset + length - 1) // plane_bytes:
+            return self._part(offset, length)  # a view
+        window = np.empty(length, np.uint8)
+        self.render(offset, b"", window.data)
+        return window
+
+    def _part(self, offset: int, length: int) -> NDArray[np.uint8]:
+        """Return `length` bytes that lie inside one plane."""
+        number, skip = divmod(offset, self.planes.shape[1])
+        plane = self.planes[number // self.each % len(self.planes)]
+        part: NDArray[np.uint8] = plane[skip : skip + length]
+        return part
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.io.fits.verify import VerifyError
 from numpy.typing import NDArray
 
+from core.cards import header_bytes
 from core.errors import InputRejected, ReferenceUnavailable
 from core.flags import FlagDefinition, translate
 from core.hdus import Hdu, find
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 _FULL_FRAMES = {"MIRI": (1024, 1032)}  # (rows, columns); every other detector is square
 _FULL_FRAME = (2048, 2048)
+_MOST_COLUMNS = 999  # FITS Standard 4.0, section 7.3.1
+_MOST_DEFINITIONS = 1024
+"""Rows of DQ_DEF; there are 32 bits to define."""
 
 
 @dataclass(frozen=True)
@@ -165,10 +169,44 @@ def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDe
     hdu = find(hdus, "DQ_DEF")
     if hdu is None:
         return []
+    _check_table(hdu, name)
+    reader = fits.TableHDU if hdu.header["XTENSION"] == "TABLE" else fits.BinTableHDU
     try:
-        table = fits.BinTableHDU.fromstring(content[hdu.start : hdu.end]).data
+        table = reader.fromstring(_bytes_of(hdu, content)).data
         if table is None:
             return []
-        return [FlagDefinition(int(row["VALUE"]), str(row["NAME"]).strip()) for row in table]
-    except (KeyError, IndexError, OSError, TypeError, ValueError, VerifyError) as exc:
-        raise ReferenceUnavailable(f"{name}: its DQ_DEF table cannot be read: {exc}") from exc
+        values, names = table["VALUE"], table["NAME"]
+        return [
+            FlagDefinition(_whole(value), str(mnemonic).strip())
+            for value, mnemonic in zip(values, names, strict=True)
+        ]
+    # astropy raises whatever numpy does with a damaged column: AttributeError, MemoryError, ...
+    except Exception as exc:
+        raise ReferenceUnavailable(f"{name}, DQ_DEF: the table cannot be read: {exc}") from exc
+
+
+def _check_table(hdu: Hdu, name: str) -> None:
+    """Check that DQ_DEF is a table of bounded size: astropy allocates what TFIELDS says."""
+    kind = hdu.header.get("XTENSION", "IMAGE")
+    if kind not in ("TABLE", "BINTABLE"):
+        raise ReferenceUnavailable(f"{name}, DQ_DEF: is {kind}, expected a table")
+    keywords = Keywords(hdu.header, f"{name}, DQ_DEF", ReferenceUnavailable)
+    fields, rows = keywords.required_integer("TFIELDS"), hdu.shape[0]
+    if not 0 <= fields <= _MOST_COLUMNS or rows > _MOST_DEFINITIONS:
+        raise ReferenceUnavailable(
+            f"{name}, DQ_DEF: {fields} columns and {rows} rows, expected at most {_MOST_COLUMNS} "
+            f"and {_MOST_DEFINITIONS}"
+        )
+
+
+def _bytes_of(hdu: Hdu, content: bytes) -> bytes:
+    """Return an HDU for astropy, its header written again: ours may have been repaired."""
+    header = header_bytes(hdu.header, "DQ_DEF")
+    return header + content[hdu.data_start : hdu.end].ljust(hdu.end - hdu.data_start, b"\0")
+
+
+def _whole(value: Any) -> int:
+    """Return a value of the VALUE column, which may be stored as a float, as an integer."""
+    if value != int(value):
+        raise ValueError(f"VALUE is {value}, expected a whole number")
+    return int(value)

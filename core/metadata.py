@@ -7,7 +7,7 @@ mentioned there.
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -45,6 +45,14 @@ _DECIDING: Mapping[str, str] = MappingProxyType(
 )
 """What decides kind, mask or geometry: keyword -> where the document has it, below ``meta``."""
 
+_NODES = ("ScalarEvent", "AliasEvent", "MappingStartEvent", "SequenceStartEvent")
+_MOST_EVENTS = 200_000
+_DEEPEST = 100
+_LONGEST_PATH = 3
+"""Keys of a path that decides: meta, a section, a value."""
+_QUALITY = frozenset({"PIXELDQ", "GROUPDQ", "ERR", "DQ"})
+_NUMBERED = re.compile(rb"(?<![\w.])fits:(\d+)(?![\d,])")
+"""An HDU that the document names by its number: ``source: fits:2``."""
 _LARGEST_DOCUMENT = 4 * 1024 * 1024
 _ASDF = b"#ASDF "
 _END_OF_YAML = re.compile(rb"\r?\n\.\.\.(?:\r?\n|$)")
@@ -68,14 +76,15 @@ def check_metadata(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
     Raises
     ------
     InputRejected
-        If the document is damaged, or kind, mask or geometry depend on a keyword that
-        it has and the header lacks.
+        If the document is damaged, kind, mask or geometry depend on a keyword that it has and the
+        header lacks, or it names an HDU by a number that the product changes.
     """
     warning = without_metadata(hdus)
     if warning:
         log.warning("%s: %s", name, warning)
         return
     document = _document(find_all(hdus, "ASDF")[0], read, name)
+    _check_numbers(hdus, document, name)
     lacking = {keyword for keyword in _DECIDING if keyword not in hdus[0].header}
     _check_nothing_is_said_there_only(lacking, document, name)
 
@@ -103,56 +112,90 @@ def _document(hdu: Hdu, read: Reader, name: str) -> bytes:
     return text
 
 
+def _check_numbers(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
+    """Check that HDUs named by number keep it: the product has its new HDUs behind SCI."""
+    names = [hdu.name for hdu in hdus]
+    kept = names.index("SCI") + 1 if "SCI" in names else 0
+    kept = next((place for place in range(kept) if names[place] in _QUALITY), kept)
+    moved = [number for found in _NUMBERED.findall(document) if (number := int(found[:9])) >= kept]
+    if moved:
+        raise InputRejected(
+            f"{name}, ASDF: names HDU {moved[0]} by its number, which the product's new HDUs "
+            "change; expected the number of an HDU before them, or a name"
+        )
+
+
 def _check_nothing_is_said_there_only(lacking: set[str], document: bytes, name: str) -> None:
     mentioned = {
         keyword for keyword in lacking if _DECIDING[keyword].rpartition(".")[2].encode() in document
     }
     if not mentioned:  # in most exposures: nothing to parse for
         return
-    meta = _metadata(document, name)
-    only_there = sorted(
-        keyword for keyword in mentioned if _value(meta, _DECIDING[keyword]) is not None
-    )
+    values = _values(document, name)
+    only_there = sorted(keyword for keyword in mentioned if _has_value(values, _DECIDING[keyword]))
     if only_there:
         raise InputRejected(
             f"{name}: {', '.join(only_there)} in the ASDF metadata only, expected in the header"
         )
 
 
-def _metadata(document: bytes, name: str) -> Any:
+def _has_value(values: set[str], path: str) -> bool:
+    """Return whether the document gives a value: itself, or by an alias or a merge on its way."""
+    parts = f"meta.{path}".split(".")
+    above = [".".join(parts[:depth]) for depth in range(len(parts))]
+    by_reference = {f"{way}*" for way in above} | {f"{way}.<<".lstrip(".") for way in above}
+    return not values.isdisjoint({f"meta.{path}", f"meta.{path}*"} | by_reference)
+
+
+def _values(document: bytes, name: str) -> set[str]:
+    """Return the paths, such as ``meta.exposure.type``, at which the document has values.
+
+    A path that ends in ``*`` has an alias. The document's events are read one by one and nothing is
+    built of them: merges, aliases and numbers are not evaluated, so a small document cannot take
+    much time or memory.
+    """
     start, end = _START_OF_YAML.search(document), _END_OF_YAML.search(document)
     if start is None or end is None:
         raise InputRejected(f"{name}: its ASDF HDU has no YAML document")
-    # Without its first line, which says what the document is, in tags that are of no interest.
+    # Without its first line, which holds the document's tag.
     body = document[start.end() : end.start()].partition(b"\n")[2]
-    import yaml  # noqa: PLC0415  # hardly ever needed, and not light
+    import yaml  # noqa: PLC0415  # rarely needed, and slow to import
 
+    events = yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        tree = yaml.load(body, Loader=_plain_loader())  # noqa: S506  # a safe loader's child
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        return set(_paths(events, name))
+    except (yaml.YAMLError, ValueError) as exc:
         raise InputRejected(f"{name}: its ASDF metadata cannot be read: {exc}") from exc
-    return tree.get("meta") if isinstance(tree, dict) else None
 
 
-def _value(meta: Any, path: str) -> Any:
-    for part in path.split("."):
-        meta = meta.get(part) if isinstance(meta, dict) else None
-    return meta
+def _paths(events: Iterable[Any], name: str) -> Iterator[str]:
+    """Yield the path of every value that is not null, as far as such paths can matter."""
+    keys: list[str | None] = []  # the key that each open collection is at; None before a key
+    mappings: list[bool] = []  # whether each open collection is a mapping
+    for number, event in enumerate(events):
+        if number > _MOST_EVENTS or len(keys) > _DEEPEST:
+            raise InputRejected(
+                f"{name}: ASDF metadata of {number} keys and values, {len(keys)} levels deep, "
+                f"expected at most {_MOST_EVENTS} and {_DEEPEST}"
+            )
+        kind = type(event).__name__
+        is_key = bool(mappings) and mappings[-1] and keys[-1] is None
+        is_value = kind in _NODES and not is_key and None not in keys
+        if is_value and len(keys) <= _LONGEST_PATH and not _is_null(event):
+            yield ".".join(map(str, keys)) + "*" * (kind == "AliasEvent")
+        if kind in ("MappingStartEvent", "SequenceStartEvent"):
+            keys.append(None)
+            mappings.append(kind == "MappingStartEvent")
+            continue
+        if kind in ("MappingEndEvent", "SequenceEndEvent"):
+            keys.pop()
+            mappings.pop()
+            is_key = bool(mappings) and mappings[-1] and keys[-1] is None
+        if keys:
+            keys[-1] = str(getattr(event, "value", "")) if is_key else None
 
 
-def _plain_loader() -> Any:
-    """Read every tag of ASDF's as the mapping, list or text that it stands before."""
-    import yaml  # noqa: PLC0415
-
-    class Plain(yaml.SafeLoader):
-        pass
-
-    def construct(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> object:
-        makers: Mapping[type[yaml.Node], Callable[[Any], Any]] = {
-            yaml.MappingNode: lambda node: loader.construct_mapping(node, deep=True),
-            yaml.SequenceNode: lambda node: loader.construct_sequence(node, deep=True),
-        }
-        return makers.get(type(node), loader.construct_scalar)(node)
-
-    Plain.add_multi_constructor("", construct)
-    return Plain
+def _is_null(event: Any) -> bool:
+    """Return whether a node is YAML's null (yaml.org/type/null.html)."""
+    plain = getattr(event, "style", None) in (None, "")
+    return plain and getattr(event, "value", None) in ("", "~", "null", "Null", "NULL")

@@ -85,9 +85,15 @@ def format_of(header: fits.Header, name: str) -> PixelFormat:
     Raises
     ------
     InputRejected
-        If the pixels are scaled, other than by the convention for integers of the other sign.
+        If the pixels are scaled, other than by the convention for integers of the other sign, or
+        BLANK makes some of them undefined.
     """
     bitpix, bscale, bzero = header["BITPIX"], header.get("BSCALE", 1), header.get("BZERO", 0)
+    if bscale == 1 and bzero == 0 and bitpix > 0 and "BLANK" in header:
+        # Readers turn such pixels into floats: FITS Standard 4.0, section 5.3.
+        raise InputRejected(
+            f"{name}: integers with BLANK={header['BLANK']!r}, expected pixels without BLANK"
+        )
     if bscale == 1 and bzero == 0:
         return PixelFormat(bitpix)
     of_other_sign = -(1 << 7) if bitpix == 8 else 1 << (abs(bitpix) - 1)

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.exposure import Exposure
+from core.kinds import Kind
 from core.mask import Mask
 from core.stripes import StripeReadout
 from core.subarray import Subarray
@@ -114,12 +115,21 @@ def _gather(
     mask: Mask, exposure: Exposure, stripes: StripeReadout, science: Subarray
 ) -> NDArray[np.uint32]:
     """Gather the rows that the stripes read, within the window along the fast axis."""
-    if stripes.slow_is_x:
-        fast = _fast_window(mask, exposure, 0, science)
-        gathered = mask.dq[fast, :][:, stripes.rows(science, mask.dq.shape[1])]
-        return np.moveaxis(gathered, 0, -2)
-    fast = _fast_window(mask, exposure, 1, science)
-    return mask.dq[:, fast][stripes.rows(science, mask.dq.shape[0])]
+    if exposure.kind is Kind.GUIDER and stripes.count > 0:
+        raise InputRejected(f"{exposure.name}: a guider exposure with {stripes}")
+    slow = 1 if stripes.slow_is_x else 0
+    fast = _fast_window(mask, exposure, 1 - slow, science)
+    window = mask.dq[:, fast] if slow == 0 else mask.dq[fast, :]
+    rows = stripes.rows(science, mask.dq.shape[slow])
+    if stripes.count == 0:
+        return np.take(window, next(rows), axis=slow)
+    gathered = np.empty(exposure.plane_shape, np.uint32)
+    for stripe, of_stripe in enumerate(rows):
+        plane = np.take(window, of_stripe, axis=slow)
+        if plane.shape != exposure.image_shape:
+            return _checked(plane[np.newaxis], exposure, science)
+        gathered[stripe] = plane
+    return gathered
 
 
 def _fast_window(mask: Mask, exposure: Exposure, axis: int, science: Subarray) -> slice:

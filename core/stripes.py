@@ -7,6 +7,7 @@ are described in the JWST keyword dictionary (MSTR_*, SSTR_*).
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,17 @@ log = logging.getLogger(__name__)
 
 DETECTOR_SIZE = 2048
 """Pixels along the slow axis of every detector that is read in stripes."""
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Rows that are read one after another: the first (detector index), how many of them, and
+    whether SSTR_STP moves them from one superstripe to the next.
+    """
+
+    first: int
+    rows: int
+    moves: bool
 
 
 @dataclass(frozen=True)
@@ -104,8 +116,8 @@ class StripeReadout:
             )
         return abs(slow) == 1
 
-    def rows(self, subarray: Subarray, length: int) -> NDArray[np.intp]:
-        """Return which rows of the mask each row of the image is, in the science frame.
+    def rows(self, subarray: Subarray, length: int) -> Iterator[NDArray[np.intp]]:
+        """Yield which rows of the mask each row of an image is, one stripe after another.
 
         Parameters
         ----------
@@ -114,11 +126,11 @@ class StripeReadout:
         length : int
             Rows that the mask has along the slow axis.
 
-        Returns
-        -------
+        Yields
+        ------
         ndarray of intp
-            Indices along the slow axis of the mask, science frame: shape (size,) for a substripe
-            readout, (SSTR_NST, size) for superstripes.
+            Indices along the slow axis of the mask, science frame. One array for a substripe
+            readout, SSTR_NST arrays for superstripes.
 
         Raises
         ------
@@ -126,23 +138,24 @@ class StripeReadout:
             If a keyword that the readout needs is missing, the blocks do not fill the subarray
             exactly, or a row lies outside the mask.
         """
-        size = subarray.xsize if self.slow_is_x else subarray.ysize
-        start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)
-        stripes = [
-            self._rows_of(self._blocks(stripe, start, size, length))
-            for stripe in range(max(self.count, 1))
-        ]
-        rows = np.stack(stripes) if self.count > 0 else stripes[0]
-        if _needed(self.slow_axis, "SLOWAXIS", self.name) < 0:
-            return length - 1 - rows[..., ::-1]
-        return rows
+        blocks = self._blocks(subarray, length)
+        backwards = _needed(self.slow_axis, "SLOWAXIS", self.name) < 0
+        for stripe in range(max(self.count, 1)):
+            offset = self._offset(stripe)
+            rows = np.concatenate(
+                [np.arange(block.rows) + block.first + block.moves * offset for block in blocks]
+            )
+            yield length - 1 - rows[::-1] if backwards else rows
 
     @property
     def count(self) -> int:
         """Superstripes in a super-integration; 0 for a substripe readout."""
         count = _needed(self.superstripes, "SSTR_NST", self.name)
-        if count < 0:
-            raise InputRejected(f"{self.name}: SSTR_NST is {count}, expected >= 0")
+        if not 0 <= count <= DETECTOR_SIZE:
+            raise InputRejected(
+                f"{self.name}: SSTR_NST is {count}, expected 0 to {DETECTOR_SIZE}: a superstripe "
+                "reads at least one row"
+            )
         return count
 
     def _start(self, science_start: int) -> int:
@@ -160,48 +173,49 @@ class StripeReadout:
             return 0
         return start
 
-    def _blocks(self, stripe: int, start: int, size: int, length: int) -> list[tuple[int, int]]:
-        """Blocks of rows that one stripe read, in reading order: (first detector row, rows)."""
-        block, head = self._block_length(), max(self.reads1, 0)
+    def _blocks(self, subarray: Subarray, length: int) -> list["_Block"]:
+        """Return the blocks of rows that the first stripe read, in reading order."""
+        size = subarray.xsize if self.slow_is_x else subarray.ysize
+        start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)
+        count, head = self._block_length(), max(self.reads1, 0)
         skip = growing_skip = _needed(self.skips1, "MSTR_SK1", self.name)
-        offset = stripe * _needed(self.step, "SSTR_STP", self.name) if self.count > 0 else 0
-        position = start + head + skip + offset
-        blocks = [(start, head), (position, block)]
-        filled = head + block
+        block = _Block(start + head + skip, count, moves=True)
+        blocks = [_Block(start, head, moves=False), block]
+        filled = head + count
         while filled < size:
-            # Row by row, so that a crafted skip ends the reading at once.
-            self._check_rows(position, block, length)
+            self._check_rows(block, length)  # at once: a crafted skip ends the reading
             if _needed(self.repeat, "MSTR_RPT", self.name) > 0:
-                blocks.append((start, head))
-                if self.interleave:
-                    growing_skip += _needed(self.skips2, "MSTR_SK2", self.name) + block
-                    position = start + head + growing_skip
-                else:
-                    position = start + head + skip + offset
+                blocks.append(blocks[0])
                 filled += head
+                if self.interleave:
+                    growing_skip += _needed(self.skips2, "MSTR_SK2", self.name) + count
+                    block = _Block(start + head + growing_skip, count, moves=False)
             else:
-                position += block + _needed(self.skips2, "MSTR_SK2", self.name)
-            blocks.append((position, block))
-            filled += block
+                first = block.first + count + _needed(self.skips2, "MSTR_SK2", self.name)
+                block = _Block(first, count, moves=True)
+            blocks.append(block)
+            filled += count
         if filled != size:
             raise InputRejected(
                 f"{self.name}: the stripes read {filled} rows, the subarray has {size}: {self}"
             )
-        for first, count in blocks:
-            self._check_rows(first, count, length)
+        for block in blocks:
+            self._check_rows(block, length)
         return blocks
 
-    def _check_rows(self, first: int, count: int, length: int) -> None:
-        """Check that a block of rows lies on the detector."""
-        if count and not 0 <= first <= first + count <= length:
-            raise InputRejected(
-                f"{self.name}: a stripe reads rows {first} to {first + count - 1} (from 0), "
-                f"the mask has rows 0 to {length - 1}: {self}"
-            )
+    def _offset(self, stripe: int) -> int:
+        """Return by how many rows the moving blocks of a stripe lie behind those of the first."""
+        return stripe * _needed(self.step, "SSTR_STP", self.name) if self.count > 0 else 0
 
-    def _rows_of(self, blocks: list[tuple[int, int]]) -> NDArray[np.intp]:
-        """Join blocks to one index of rows."""
-        return np.concatenate([np.arange(first, first + count) for first, count in blocks])
+    def _check_rows(self, block: "_Block", length: int) -> None:
+        """Check that a block of rows lies on the detector, in the first and in the last stripe."""
+        for stripe in {0, max(self.count - 1, 0)}:
+            first = block.first + block.moves * self._offset(stripe)
+            if block.rows and not 0 <= first <= first + block.rows <= length:
+                raise InputRejected(
+                    f"{self.name}: a stripe reads rows {first} to {first + block.rows - 1} "
+                    f"(from 0), the mask has rows 0 to {length - 1}: {self}"
+                )
 
     def _block_length(self) -> int:
         """Rows of a science block: MSTR_RD2, or the step where a superstripe leaves it zero."""

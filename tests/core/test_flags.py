@@ -40,7 +40,7 @@ def test_an_unknown_name_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING):
         assert not translate(DQ, [FlagDefinition(1, "WEIRD"), FlagDefinition(2, "GOOD")]).any()
     assert [record.getMessage() for record in caplog.records] == [
-        "mask: DQ_DEF names 'WEIRD', which is no standard flag; ignored"
+        "mask: DQ_DEF names 'WEIRD', which is not a standard flag; ignored"
     ]
 
 

@@ -74,10 +74,9 @@ def patched(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (patched(b"NAXIS4  =                    2", b"NAXIS4  =                   -2"), "NAXIS4 is -2"),
         (patched(b"NAXIS4  =                    2", b"NAXIS4  = 'two'"), "NAXIS4 is 'two'"),
         (patched(b"NAXIS4  =                    2", b"NAXISX  =                    2"), "NAXIS4 is missing"),
-        (patched(b"NAXIS4  =                    2", b"NAXIS4  =        9999999999999"), "truncated: its data"),
+        (patched(b"NAXIS4  =                    2", b"NAXIS4  =        9999999999999"), "truncated: 20160 bytes are left for its data"),
         (patched(b"NAXIS   =                    4", b"NAXIS   =            999999999"), "NAXIS is 999999999"),
         (patched(b"PCOUNT  =                    0", b"PCOUNT  =                   -9"), "PCOUNT is -9"),
-        (patched(b"array data type", b"array d\xe4ta type"), "no FITS header has"),
     ],
 )  # fmt: skip
 def test_damage_is_rejected_with_what_was_found(

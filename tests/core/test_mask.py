@@ -59,13 +59,13 @@ def test_a_mask_may_hold_floats_that_are_whole_numbers() -> None:
     ("content", "message"),
     [
         (gzip.compress(mask_file(dq_hdu()), mtime=0), "is compressed; unpack it first"),
-        (huge_in_the_header(), "truncated: its data should reach byte"),
+        (huge_in_the_header(), "truncated: 2880 bytes are left for its data"),
         (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is BINTABLE"),
         (mask_file(fits.ImageHDU(DQ + np.float32(0.5), name="DQ")), "4 pixels are no whole numbers"),
         (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape \(1, 2, 2\)"),
         (mask_file(), "no DQ array among its HDUs"),
         (b"no FITS at all", "not FITS"),
-        (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF table cannot be read"),
+        (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF: is IMAGE, expected a table"),
         (mask_file(dq_hdu(), INSTRUME=5), "INSTRUME is 5, expected a string"),
     ],
 )  # fmt: skip

@@ -196,7 +196,7 @@ def test_early_products_mean_row_0_of_the_detector(
     header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": name}
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     with caplog.at_level(logging.WARNING):
-        rows = readout.rows(Subarray(1, start, 2048, 164), 2048)
+        rows = next(readout.rows(Subarray(1, start, 2048, 164), 2048))
     assert 2047 - rows[-1] == first
     assert bool(caplog.records) == (first == 0)
 
@@ -245,7 +245,7 @@ def test_a_crafted_skip_ends_the_reading_at_once() -> None:
     }  # fmt: skip
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     with pytest.raises(InputRejected, match="reads rows 1000000001 to 1000000001"):
-        readout.rows(Subarray(1, 1, 2048, 10**9), 2048)
+        list(readout.rows(Subarray(1, 1, 2048, 10**9), 2048))
 
 
 @pytest.mark.parametrize("stripes", [1, 2])
@@ -255,7 +255,7 @@ def test_guider_with_superstripes_is_rejected(stripes: int) -> None:
         "SSTR_STP": 8, "SSTR_NST": stripes, "FASTAXIS": 1, "SLOWAXIS": 2,
     }  # fmt: skip
     guider = exposure((1, 1, 8, 8), kind=Kind.GUIDER, **keywords)
-    with pytest.raises(InputRejected, match=r"has shape .*, expected \(8, 8\)"):
+    with pytest.raises(InputRejected, match="a guider exposure with"):
         cut(mask(FULL, (1, 1, 2048, 2048)), guider)
 
 
@@ -264,4 +264,4 @@ def test_stripes_that_start_at_2_backwards_are_rejected() -> None:
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     assert readout is not None
     with pytest.raises(InputRejected, match=r"reads rows .* the mask has rows 0 to 2047"):
-        readout.rows(Subarray(1, 2, 2048, 164), 2048)
+        list(readout.rows(Subarray(1, 2, 2048, 164), 2048))
