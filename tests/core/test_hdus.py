@@ -106,3 +106,84 @@ def test_many_large_headers_are_refused_before_memory_is_asked_for_them() -> Non
     more = fits.ImageHDU(header=header).header.tostring().encode()
     with pytest.raises(InputRejected, match=r"4 HDUs and \d+ bytes of headers"):
         located(content + more * 20)
+
+
+SCI_NAXIS4 = b"NAXIS4  =                    2"
+
+
+def with_card(content: bytes, before: bytes, card: bytes) -> bytes:
+    """Insert a card before another one; take a blank card of the padding away."""
+    place = content.index(before)
+    end = content.index(b"END" + b" " * 77, place) + 80
+    return content[:place] + card.ljust(80) + content[place:end] + content[end + 80 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (patched(b"SIMPLE  =                    T", b"SIMPLE  =                    F"), "SIMPLE is False"),
+        (patched(b"PCOUNT  =                    0", b"PCOUNT  =                   10"), r"x.fits, HDU 1 \(SCI\): PCOUNT is 10"),
+        (patched(b"GCOUNT  =                    1", b"GCOUNT  =                    2"), r"HDU 1 \(SCI\): .* GCOUNT 2"),
+        (lambda c: with_card(c, SCI_NAXIS4, SCI_NAXIS4), "NAXIS4 occurs 2 times"),
+        (lambda c: with_card(c, SCI_NAXIS4, b"BITPIX  =                    8"), "BITPIX occurs 2 times"),
+        (lambda c: with_card(c, SCI_NAXIS4, b"BZERO   =                    0"), "BZERO occurs 2 times"),
+        (lambda c: with_card(c, SCI_NAXIS4, b"HIERARCH BITPIX = 8"), "BITPIX occurs 2 times"),
+        (lambda c: with_card(c, SCI_NAXIS4, b"END x"), "END is followed by b'x'"),
+        (patched(b"TFIELDS =", b"HIST\0RY ="), "only comments may hold"),
+    ],
+)  # fmt: skip
+def test_structure_against_the_standard_is_rejected(
+    damage: Callable[[bytes], bytes], message: str
+) -> None:
+    with pytest.raises(InputRejected, match=message):
+        located(damage(fits_bytes()))
+
+
+@pytest.mark.parametrize(
+    "slip",
+    [
+        lambda c: c.replace(b"END" + b" " * 77, b"END" + b"\0" * 77),
+        lambda c: with_card(c, b"EXTNAME", b"HISTORY made by Andr\xe9\nand others"),
+        lambda c: with_card(c, b"EXTNAME", b"OBSERVER= 'A'   / Andr\xe9"),
+        lambda c: c + b"garbage",
+    ],
+    ids=["nul-padding", "history", "comment", "trailing-bytes"],
+)
+def test_slips_that_astropy_tolerates_are_tolerated(slip: Callable[[bytes], bytes]) -> None:
+    found = located(slip(fits_bytes()))
+    assert [(hdu.name, hdu.data_start) for hdu in found] == [
+        (hdu.name, hdu.data_start) for hdu in located(fits_bytes())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("card", "version"),
+    [("", 1), ("1", 1), ("1.0", 1), ("2", 2), ("0", 0), ("'1'", 0), ("1E999", 0)],
+)
+def test_extver_is_read_as_astropy_reads_it(card: str, version: int) -> None:
+    line = f"EXTVER  = {card}".encode() if card else b"COMMENT"
+    assert located(with_card(fits_bytes(), b"EXTNAME", line))[1].version == version
+
+
+def test_extname_that_is_not_text_names_nothing() -> None:
+    content = fits_bytes().replace(b"EXTNAME = 'SCI     '", b"EXTNAME =          5")
+    assert located(content)[1].name == ""
+
+
+def test_more_hdus_than_any_exposure_has_are_rejected() -> None:
+    """Each is one block, so the limit on the bytes of headers is not reached."""
+    content = fits.PrimaryHDU().header.tostring().encode()
+    more = fits.ImageHDU(name="A").header.tostring().encode()
+    assert len(located(content + more * 511)) == 512
+    with pytest.raises(InputRejected, match="513 HDUs"):
+        located(content + more * 512)
+
+
+def test_image_of_999_axes_is_located() -> None:
+    axes = b"".join(f"NAXIS{axis:<3}= {10**60 if axis < 999 else 0}".encode().ljust(80) for axis in range(1, 1000))  # fmt: skip
+    cards = [b"XTENSION= 'IMAGE   '", b"BITPIX  = 8", b"NAXIS   = 999", axes, b"PCOUNT  = 0"]
+    header = b"".join(card.ljust(80) for card in [*cards, b"GCOUNT  = 1", b"END"])
+    content = fits_bytes() + header.ljust(-(-len(header) // 2880) * 2880)
+    assert len(located(content)[3].shape) == 999
+    with pytest.raises(InputRejected, match="truncated: 0 bytes are left"):
+        located(content.replace(b"NAXIS999= 0", b"NAXIS999= 9"))

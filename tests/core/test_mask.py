@@ -72,3 +72,34 @@ def test_a_mask_may_hold_floats_that_are_whole_numbers() -> None:
 def test_what_is_no_mask_is_refused(content: bytes, message: str) -> None:
     with pytest.raises(ReferenceUnavailable, match=message):
         Mask.from_bytes(content, "m.fits")
+
+
+def test_ascii_table_of_definitions_is_read() -> None:
+    columns = [
+        fits.Column("VALUE", "I10", array=DEFINITIONS["VALUE"]),
+        fits.Column("NAME", "A20", array=DEFINITIONS["NAME"]),
+    ]
+    table = fits.TableHDU.from_columns(columns, name="DQ_DEF")
+    mask = Mask.from_bytes(mask_file(dq_hdu(), table), "m.fits")
+    assert mask.dq.tolist() == [[0, 1], [1 << 11, 1 | 1 << 11]]
+
+
+@pytest.mark.parametrize("fields", [2**31, -1])
+def test_definitions_of_too_many_columns_are_rejected(fields: int) -> None:
+    content = mask_file(dq_hdu(), fits.BinTableHDU(DEFINITIONS, name="DQ_DEF"))
+    content = content.replace(b"TFIELDS =                    4", f"TFIELDS = {fields:>20}".encode())
+    with pytest.raises(ReferenceUnavailable, match=f"m.fits, DQ_DEF: {fields} columns"):
+        Mask.from_bytes(content, "m.fits")
+
+
+def test_definitions_of_too_many_rows_are_rejected() -> None:
+    table = fits.BinTableHDU(np.repeat(DEFINITIONS, 600), name="DQ_DEF")
+    with pytest.raises(ReferenceUnavailable, match="1200 rows, expected at most"):
+        Mask.from_bytes(mask_file(dq_hdu(), table), "m.fits")
+
+
+def test_dq_with_blank_pixels_is_rejected() -> None:
+    dq = dq_hdu(np.int32)
+    dq.header["BLANK"] = 5
+    with pytest.raises(ReferenceUnavailable, match=r"m\.fits, DQ: integers with BLANK=5"):
+        Mask.from_bytes(mask_file(dq), "m.fits")

@@ -265,3 +265,42 @@ def test_stripes_that_start_at_2_backwards_are_rejected() -> None:
     assert readout is not None
     with pytest.raises(InputRejected, match=r"reads rows .* the mask has rows 0 to 2047"):
         list(readout.rows(Subarray(1, 2, 2048, 164), 2048))
+
+
+def test_mask_of_3200_declared_rows_is_used_whole() -> None:
+    """Only a declared size of 2048 rows stands for 3200."""
+    declared = mask(IRS2, (1, 1, 2048, 3200), "NIRSPEC")
+    science = exposure((1, 1, 2048, 3200))
+    assert np.array_equal(cut(declared, science), IRS2)
+    with pytest.raises(InputRejected, match="contradicts SCI"):
+        cut(declared, exposure((1, 1, 2048, 2048), (3200, 2048)))
+
+
+def test_window_beyond_the_declared_mask_is_rejected() -> None:
+    with pytest.raises(InputRejected, match="columns 20 to 50 of 40, rows 0 to 8 of 30"):
+        cut(mask(SMALL, (1, 1, 40, 30)), exposure((21, 1, 30, 8)))
+
+
+def test_stripes_that_start_at_row_2_start_there() -> None:
+    header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": "SUB640"}
+    readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
+    header["MSTR_SK1"] = 0
+    readout = StripeReadout.from_keywords(
+        Keywords(fits.Header({**header, "MSTR_RD1": 0, "MSTR_RD2": 2, "MSTR_RPT": 0}), "x.fits")
+    )
+    assert next(readout.rows(Subarray(1, 2, 2048, 2), 2048)).tolist() == [0, 1]
+
+
+def test_guider_exposure_in_superstripes_is_rejected() -> None:
+    header = {**STRIPES, "SSTR_NST": 2, "SSTR_STP": 1, "MSTR_ILV": 0}
+    science = exposure(DHS, kind=Kind.GUIDER, **header)
+    with pytest.raises(InputRejected, match=r"x\.fits: a guider exposure with MSTR_RD1=1"):
+        cut(mask(FULL, (1, 1, 2048, 2048)), science)
+
+
+def test_more_superstripes_than_rows_are_rejected() -> None:
+    """A file of 4 MB with four million superstripes of one pixel took 1.5 GB."""
+    header = {**STRIPES, "SSTR_NST": 2049, "SSTR_STP": 0}
+    science = exposure((1, 1, 1, 1), kind=Kind.SUPERSTRIPE, **header)
+    with pytest.raises(InputRejected, match="SSTR_NST is 2049, expected 0 to 2048"):
+        cut(mask(FULL, (1, 1, 2048, 2048)), science)

@@ -314,3 +314,24 @@ def test_sci_of_another_extver_is_rejected(version: int | None, written: str) ->
     content = raw("nircam-sub64p", SHAPE, sci).replace(b"'SCI     '", b"'SKY     '", 1)
     with pytest.raises(InputRejected, match=f"SCI has EXTVER {written}, expected 1"):
         read(content)
+
+
+def test_checksums_of_rewritten_extensions_are_dropped() -> None:
+    own = fits.ImageHDU(np.zeros((8, 64), np.uint32), name="PIXELDQ")
+    buffer = BytesIO()
+    with fits.open(BytesIO(raw("nircam-sub64p", SHAPE, own))) as hdus:
+        hdus.writeto(buffer, checksum=True)
+    content = product(buffer.getvalue(), Encoding.FLOAT32, FLAGS)
+    with fits.open(BytesIO(content)) as hdus:
+        for name in ("PRIMARY", "SCI", "PIXELDQ", "GROUPDQ"):
+            assert not {"CHECKSUM", "DATASUM"} & set(hdus[name].header), name
+
+
+def test_plane_of_too_many_pixels_is_rejected() -> None:
+    with pytest.raises(InputRejected, match=r"4097, 4097\) pixels, expected at most 8192"):
+        read(raw(shape=(1, 1, 4097, 4097)))
+
+
+def test_name_of_the_primary_hdu_is_rejected() -> None:
+    with pytest.raises(InputRejected, match="EXTNAME of the primary header is 'PIXELDQ'"):
+        read(raw(EXTNAME="PIXELDQ"))
