@@ -115,7 +115,7 @@ def _document(hdu: Hdu, read: Reader, name: str) -> bytes:
 def _check_numbers(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
     """Check that HDUs named by number keep it: the product has its new HDUs behind SCI."""
     names = [hdu.name for hdu in hdus]
-    kept = names.index("SCI") + 1 if "SCI" in names else 0
+    kept = names.index("SCI") + 1 if "SCI" in names else 1
     kept = next((place for place in range(kept) if names[place] in _QUALITY), kept)
     moved = [number for found in _NUMBERED.findall(document) if (number := int(found[:9])) >= kept]
     if moved:
@@ -143,7 +143,8 @@ def _has_value(values: set[str], path: str) -> bool:
     """Return whether the document gives a value: itself, or by an alias or a merge on its way."""
     parts = f"meta.{path}".split(".")
     above = [".".join(parts[:depth]) for depth in range(len(parts))]
-    by_reference = {f"{way}*" for way in above} | {f"{way}.<<".lstrip(".") for way in above}
+    merges = {f"{way}.<<".lstrip(".") for way in above}
+    by_reference = {f"{way}*" for way in [*above, *merges]} | merges
     return not values.isdisjoint({f"meta.{path}", f"meta.{path}*"} | by_reference)
 
 

@@ -152,7 +152,9 @@ def damaged(rng: np.random.Generator, content: bytes) -> bytes:
             case 5:
                 del out[place : place + 80]
             case 6:
-                out[place + int(rng.integers(0, 80))] = int(rng.choice([0, 10, 0xE9, 0x20, 0x27]))
+                out[min(place + int(rng.integers(0, 80)), len(out) - 1)] = int(
+                    rng.choice([0, 10, 0xE9, 0x20, 0x27])
+                )
             case 7:
                 out[len(out) :] = bytes(rng.choice([0, 32, 65], 1).astype("u1")) * 100
             case 8:
@@ -215,7 +217,7 @@ def check_mask(content: bytes) -> None:
             expected = np.zeros_like(own)
             for row in hdus["DQ_DEF", 1].data:
                 bits = np.uint32(int(row["VALUE"]) & 0xFFFFFFFF)
-                expected[own & bits != 0] |= np.uint32(PIXEL_FLAGS.get(row["NAME"].strip(), 0))
+                expected[own & bits != 0] |= np.uint32(PIXEL_FLAGS.get(str(row["NAME"]).strip(), 0))
     assert np.array_equal(found, expected)
 
 
