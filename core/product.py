@@ -189,7 +189,7 @@ def _padding_after(hdu: Hdu, exposure: Exposure) -> list[Segment]:
 def _converted(hdu: Hdu, exposure: Exposure) -> list[Segment]:
     """An array of the input, written as float32."""
     pixel_format = format_of(hdu.header, f"{exposure.name}, {hdu.name}")
-    if pixel_format == FLOAT32:
+    if pixel_format == FLOAT32 and hdu.header.get("EXTVER") != 0:  # jwst writes 1 instead of 0
         return _unchanged(hdu, exposure)
     pixels = hdu.data_length // pixel_format.itemsize
     header = image_header(hdu.name, FLOAT32, hdu.shape, hdu.header)
