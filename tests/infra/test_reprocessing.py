@@ -462,7 +462,7 @@ class World:
         self.left = self.chance.randrange(12)
         try:
             self.loop.run()
-        except Killed:
+        except (Killed, FileNotFoundError):  # a killed download leaves no file
             pass
         finally:
             self.left = None
