@@ -30,23 +30,34 @@ class Stack:
     outputs: Mapping[str, str]
     parameters: Mapping[str, str]
 
-    def output(self, name: str) -> str:
-        """Return an output.
+    def output(self, name: str, kind: str = "") -> str:
+        """Return an output; `kind` is what the names of the possible ones end with.
 
         Raises
         ------
         Mistake
             If the stack has none of that name.
         """
+        if not self.outputs:
+            raise Mistake(f"stack {self.name}: has no outputs, expected a deployed dq-init stack")
         if name not in self.outputs:
-            known = ", ".join(sorted(self.outputs))
-            raise Mistake(f"stack {self.name} has no {name!r}, expected one of {known}")
+            known = " or ".join(sorted(known for known in self.outputs if known.endswith(kind)))
+            raise Mistake(f"stack {self.name}: has no output {name!r}, expected {known}")
         return self.outputs[name]
 
     @property
     def mirror(self) -> S3Location:
-        """Where the stack reads its references."""
-        return S3Location(self.parameters["MirrorBucket"], self.parameters.get("MirrorPrefix", ""))
+        """Where the stack reads its references.
+
+        Raises
+        ------
+        Mistake
+            If the stack has no parameter MirrorBucket.
+        """
+        bucket = self.parameters.get("MirrorBucket")
+        if bucket is None:
+            raise Mistake(f"stack {self.name}: has no parameter MirrorBucket; not a dq-init stack")
+        return S3Location(bucket, self.parameters.get("MirrorPrefix", "").removesuffix("/"))
 
     @property
     def output_prefix(self) -> str:
@@ -77,10 +88,14 @@ def find_stack(name: str) -> Stack:
     Mistake
         If there is none of that name.
     """
+    client = boto3.client("cloudformation")
     try:
-        (found,) = boto3.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        (found,) = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as exc:
-        raise Mistake(f"stack {name}: cannot be found: {exc}") from exc
+        error = exc.response["Error"]
+        if error["Code"] == "ValidationError" and "does not exist" in error["Message"]:
+            raise Mistake(f"no stack named {name} in {client.meta.region_name}") from exc
+        raise Mistake(f"stack {name}: {error['Message']}") from exc
     return Stack(name, _named(found, "Outputs", "Output"), _named(found, "Parameters", "Parameter"))
 
 

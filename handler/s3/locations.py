@@ -26,31 +26,31 @@ class S3Location:
 
     @classmethod
     def parse(cls, uri: str) -> "S3Location":
-        """Read ``s3://bucket/key``.
+        """Parse ``s3://bucket/key``; the key is everything after the first slash, verbatim.
 
         Raises
         ------
         ValueError
-            If it is anything else.
+            If the scheme, the bucket or the key is missing.
         """
-        bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
-        if not uri.startswith(_SCHEME) or not bucket or not key:
-            raise ValueError(f"{uri!r} is no s3://bucket/key")
+        bucket, key = _split(uri)
+        if not bucket or not key:
+            raise ValueError(f"{uri!r}: expected s3://bucket/key")
         return cls(bucket, key)
 
     @classmethod
     def parse_prefix(cls, uri: str) -> "S3Location":
-        """Read ``s3://bucket[/prefix]``; slashes at the end do not matter.
+        """Parse ``s3://bucket[/prefix]``; one slash at the end does not matter.
 
         Raises
         ------
         ValueError
-            If it is anything else.
+            If the scheme or the bucket is missing, or the prefix is nothing but slashes.
         """
-        bucket, _, prefix = uri.removeprefix(_SCHEME).partition("/")
-        if not uri.startswith(_SCHEME) or not bucket:
-            raise ValueError(f"{uri!r} is no s3://bucket[/prefix]")
-        return cls(bucket, prefix.strip("/"))
+        bucket, prefix = _split(uri)
+        if not bucket or (prefix and not prefix.strip("/")):
+            raise ValueError(f"{uri!r}: expected s3://bucket[/prefix]")
+        return cls(bucket, prefix.removesuffix("/"))
 
     def below(self, *parts: str) -> "S3Location":
         """The location of something below this prefix."""
@@ -66,7 +66,14 @@ class S3Location:
 
     def __str__(self) -> str:
         version = f"?versionId={self.version_id}" if self.version_id else ""
-        return f"{_SCHEME}{self.bucket}/{self.key}{version}".removesuffix("/")
+        return f"{_SCHEME}{self.bucket}{'/' * bool(self.key)}{self.key}{version}"
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Split at the first slash: a URL parser would end a key at `#` or `?`."""
+    scheme, found, rest = uri.partition(_SCHEME)
+    bucket, _, key = rest.partition("/")
+    return (bucket, key) if found and not scheme else ("", "")
 
 
 def version_of(answer: Any) -> str | None:

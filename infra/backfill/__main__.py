@@ -17,13 +17,13 @@ import tempfile
 from pathlib import Path
 
 import boto3
-from rich.console import Console
 
 from handler.s3.requester_pays import agree_to_pay
 from infra.backfill.targets import Found, digest_of_list, find, warnings
 from infra.campaign.conduct import Conduct
 from infra.campaign.job import JobFile
 from infra.campaign.prefixes import job_in
+from infra.console import Console
 from infra.cost.estimate import exposures_seconds, exposures_usd
 from infra.cost.limits import AWS, DROPPED
 from infra.stacks import Stack, find_stack

@@ -11,7 +11,6 @@ import boto3
 from astropy.io import fits
 from botocore.exceptions import ClientError
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -26,6 +25,7 @@ from infra.campaign.follow import Outcomes, Queues, Watch
 from infra.campaign.job import Job, JobFile
 from infra.campaign.prefixes import ledger_in
 from infra.campaign.submit import submit
+from infra.console import Console
 from infra.stacks import Stack
 from infra.terminal import Mistake
 

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from itertools import repeat
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
+from infra.console import Console
 from infra.cost.estimate import exposures_seconds
 from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
 from infra.cost.limits import AWS, DROPPED, PER_DAY

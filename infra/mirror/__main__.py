@@ -10,12 +10,12 @@ from pathlib import Path
 
 import boto3
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from core import EQUALS_JWST
 from handler.s3.locations import S3Location
+from infra.console import Console
 from infra.look.changes import write_changes
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import changes, keep_only, superfluous

@@ -89,7 +89,7 @@ def _address(name: str, stack: Stack | None) -> str:
         return name
     if stack is None:
         raise Mistake(f"{name}: is no address of a queue, and no --stack says where it is")
-    return stack.output(name)
+    return stack.output(name, "Queue")
 
 
 def _left(left: Depth) -> str:

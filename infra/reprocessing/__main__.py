@@ -14,11 +14,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import Progress
 
 from handler.ledger import Ledger
 from handler.s3.locations import S3Location
+from infra.console import Console
 from infra.reprocessing.affected import Question
 from infra.reprocessing.anew import check_catalogue, rebuild, submit
 from infra.reprocessing.audit import audit

@@ -7,12 +7,12 @@ import tempfile
 from pathlib import Path
 
 import boto3
-from rich.console import Console
 
 from handler.s3.locations import S3Location
 from infra.campaign.conduct import Conduct
 from infra.campaign.job import JobFile
 from infra.campaign.prefixes import job_in
+from infra.console import Console
 from infra.reprocessing.affected import Affected, Question
 from infra.reprocessing.audit import Finding
 from infra.reprocessing.places import Places, asked

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-from rich.console import Console
 from rich.progress import Progress
 
 from handler.s3.locations import S3Location
 from handler.s3.requester_pays import agree_to_pay
 from infra.campaign.prefixes import catalogue_in, ledger_in
+from infra.console import Console
 from infra.mirror.bucket import Mirror
 from infra.reprocessing.affected import Affected, Question, affected
 from infra.reprocessing.catalogue import Catalogue

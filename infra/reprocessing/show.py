@@ -3,9 +3,9 @@
 import json
 
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.table import Table
 
+from infra.console import Console
 from infra.cost.estimate import exposure_usd
 from infra.reprocessing.affected import Affected
 from infra.reprocessing.audit import Finding

@@ -12,13 +12,13 @@ from itertools import islice
 from typing import Any
 
 import boto3
-from rich.console import Console
 from rich.table import Table
 
 from handler.ledger import Entry, Ledger
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.campaign.prefixes import ledger_in
+from infra.console import Console
 from infra.listen.notifications import is_told
 from infra.listing import listed_entries
 from infra.mirror.bucket import Mirror

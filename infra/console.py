@@ -1,0 +1,31 @@
+"""The rich console of all commands. Apart from `infra.terminal`, which works without rich."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console as RichConsole
+from rich.console import ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
+
+from infra.terminal import printable
+
+__all__ = ["Console"]
+
+
+class Console(RichConsole):
+    """A rich console that takes no markup from text, and escapes it as `printable` does."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+        """Escape text before its width is measured."""
+        return super().render_str(printable(text, keep="\n\t"), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Escape the rest: Text objects, such as columns of progress bars."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text, keep="\n\t"), style, control)

@@ -1,0 +1,201 @@
+"""Text from outside at the operator's terminal, and mistakes described in one line."""
+
+import ast
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from handler.s3.locations import S3Location
+from infra.__main__ import main
+from infra.console import Console
+from infra.demo.local_aws import LocalAws
+from infra.terminal import Mistake, is_agreed, parser_of, printable, safe_output
+from tests.conftest import PROJECT
+from tests.infra.stacks import stack_of_outputs
+
+HOSTILE = "a\x1b[2J\x9b1m\x07\r\u202e\ud800\u2028[/b][red]x"
+SEEN = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
+
+
+@contextmanager
+def output_to(encoding: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
+    """Standard output and error of a terminal of some encoding."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with safe_output():
+        yield raw
+
+
+def test_hostile_text_is_escaped_character_by_character() -> None:
+    assert printable(HOSTILE) == SEEN
+    assert printable("日本 é\n") == "日本 é\\n"
+    assert printable("1\n2\t", keep="\n\t") == "1\n2\t"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_way_to_print_escapes_in_any_encoding(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(title=HOSTILE)
+    table.add_column(HOSTILE, overflow="fold")
+    table.add_row(HOSTILE)
+    monkeypatch.setenv("COLUMNS", "200")
+    with output_to(encoding, monkeypatch) as raw:
+        print(HOSTILE, "日本")
+        print(HOSTILE, file=sys.stderr)
+        for thing in (HOSTILE, Text(HOSTILE), table):
+            Console().print(thing)
+            Console(stderr=True).print(thing)
+    said = raw.getvalue().decode(encoding)
+    assert not {"\x1b", "\x9b", "\x07", "\u202e", "\u2028"} & set(said)
+    assert said.count("[/b][red]x") == 12
+    assert ("日本" in said) == (encoding == "utf-8")
+
+
+def test_rich_keeps_colours_of_its_own_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with output_to("utf-8", monkeypatch) as raw:
+        Console().print("x\x1b[2J", style="bold")
+    assert raw.getvalue() == b"\x1b[1mx\\x1b[2J\x1b[0m\n"
+
+
+def test_commands_use_no_other_console() -> None:
+    """So that a new command cannot forget to escape."""
+    for path in (PROJECT / "infra").rglob("*.py"):
+        name = path.relative_to(PROJECT / "infra").as_posix()
+        if name == "console.py" or name.startswith(("demo/", "bundle/", "probe/")):
+            continue  # the others print nothing from outside
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
+                assert "Console" not in {alias.name for alias in node.names}, name
+
+
+def infra(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    nowhere = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "infra", *words],
+        cwd=PROJECT,
+        env=clean | nowhere | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"),
+    [
+        (KEYS | {"AWS_ENDPOINT_URL": "localhost:4566"}, "AWS_ENDPOINT_URL"),
+        (KEYS | {"AWS_ENDPOINT_URL": "http://localhost:port"}, "AWS_ENDPOINT_URL"),
+        (KEYS | {"AWS_ENDPOINT_URL_CLOUDFORMATION": "http://[::1"}, "AWS_ENDPOINT_URL"),
+        (KEYS | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}, "127.0.0.1:1"),
+        (KEYS | {"AWS_DEFAULT_REGION": "us_east_1"}, "us_east_1"),
+        (KEYS | {"AWS_DEFAULT_REGION": ""}, "AWS_DEFAULT_REGION"),
+        (KEYS | {"AWS_ACCESS_KEY_ID": ""}, "AWS_PROFILE"),
+        (KEYS | {"AWS_PROFILE": "nobodys"}, "nobodys"),
+    ],
+    ids=str,
+)
+def test_wrong_environment_is_one_line(environment: dict[str, str], part: str) -> None:
+    done = infra("status", "--stack", "dq-init", **environment)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert part in line
+
+
+def test_mfa_profile_without_a_terminal_is_explained(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile mfa]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = base\n"
+        "mfa_serial = arn:aws:iam::123456789012:mfa/x\nregion = us-east-1\n"
+        "[profile base]\naws_access_key_id = x\naws_secret_access_key = s\n"
+    )
+    done = infra("status", "--stack", "x", AWS_CONFIG_FILE=str(config), AWS_PROFILE="mfa")
+    assert "Traceback" not in done.stderr
+    assert "MFA" in done.stderr.splitlines()[-1]
+
+
+def test_unknown_command_is_named_and_version_is_printed() -> None:
+    done = infra("nonsense\x1b[2J")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "no such command: nonsense\\x1b[2J"
+    assert infra("--version").stdout.startswith("jwst-dq-init-lambda ")
+
+
+def test_address_without_scheme_says_what_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = parser_of("x", "Does ``this``.")
+    commands = parser.add_subparsers()
+    command = commands.add_parser("y")
+    command.add_argument("--mirror", type=S3Location.parse_prefix)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["y", "--mirror", "my-mirror"])
+    assert "'my-mirror': expected s3://bucket[/prefix]" in capsys.readouterr().err
+    assert "``" not in parser.format_help()
+
+
+def test_end_of_input_at_a_prompt_means_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})()
+    )
+    assert not is_agreed("Delete?")
+
+
+def test_question_without_a_terminal_asks_for_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(Mistake, match="a terminal or --yes is needed"):
+        is_agreed("Delete?")
+
+
+def test_missing_stack_is_named_with_its_region(aws: LocalAws) -> None:
+    with pytest.raises(SystemExit, match=r"no stack named nope in us-east-1"):
+        main(["status", "--stack", "nope"])
+
+
+def test_stack_without_outputs_is_one_line(aws: LocalAws) -> None:
+    template: dict[str, Any] = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    stacks = aws.client("cloudformation")
+    stacks.create_stack(StackName="bare", TemplateBody=json.dumps(template))
+    try:
+        for command in (["status"], ["queues", "show"], ["look", "x", "--out", "/nowhere"]):
+            with pytest.raises(SystemExit, match="stack bare"):
+                main([*command, "--stack", "bare"])
+    finally:
+        stacks.delete_stack(StackName="bare")
+
+
+def test_missing_bucket_is_named(aws: LocalAws) -> None:
+    with pytest.raises(SystemExit, match="s3://no-such-bucket-x: no such bucket"):
+        main(["mirror", "contexts", "s3://no-such-bucket-x"])
+
+
+def test_wrong_queue_is_refused_with_the_queues_of_the_stack(aws: LocalAws) -> None:
+    names = ("FailedQueue", "UploadedQueue")
+    with stack_of_outputs(aws, "twoqueues", names), pytest.raises(SystemExit) as ended:
+        main(["queues", "show", "--stack", "twoqueues", "--queue", "Failed"])
+    assert "'Failed'" in str(ended.value)
+    assert "expected FailedQueue or UploadedQueue" in str(ended.value)
+    assert "RawBucket" not in str(ended.value)
