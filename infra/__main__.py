@@ -103,7 +103,7 @@ def _described(exc: BaseException) -> str:
     if isinstance(exc, NoCredentialsError):
         return "no AWS credentials: set AWS_PROFILE, or run `aws configure`"
     if isinstance(exc, ClientError):
-        error = exc.response.get("Error", {})
+        error: dict[str, str] = {**exc.response.get("Error", {})}  # type: ignore[dict-item]
         if error.get("Code") == "NoSuchBucket" and "BucketName" in error:
             return f"s3://{error['BucketName']}: no such bucket"
     return str(exc)

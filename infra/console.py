@@ -19,7 +19,7 @@ class Console(RichConsole):
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
-    def render_str(self, text: str, **options: Any) -> Text:  # type: ignore[override]
+    def render_str(self, text: str, **options: Any) -> Text:
         """Escape text before its width is measured."""
         return super().render_str(printable(text, keep="\n\t"), **options)
 

@@ -1,11 +1,14 @@
 """A stack at a glance: ``python -m infra status --stack NAME``.
 
-What waits, is in work and has failed, by reason; products by mask and context; mirror and alarms.
+Messages that wait or are in flight; failed exposures by error; products by mask and context; the
+mirror; alarms. ``--enable-events`` makes an existing RawBucket send its uploads to EventBridge,
+which CloudFormation cannot do; its other notifications stay as they are.
 """
 
 import json
-from collections import Counter
-from collections.abc import Iterator
+import re
+import sys
+from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -19,12 +22,12 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.campaign.prefixes import ledger_in
 from infra.console import Console
-from infra.listen.notifications import is_told
 from infra.listing import listed_entries
 from infra.mirror.bucket import Mirror
-from infra.queues.messages import depth, messages
+from infra.queues.messages import depth
 from infra.stacks import Stack, find_stack
-from infra.terminal import parser_of
+from infra.status.notifications import enable_events, sends_events
+from infra.terminal import Mistake, is_agreed, parser_of, plural, printable
 
 __all__ = ["main"]
 
@@ -34,32 +37,56 @@ _READING = 16
 
 @dataclass(frozen=True)
 class Status:
-    """What is known of a stack."""
+    """The state of a stack. `failures` counts exposures by error; `unreadable` names products."""
 
     queues: dict[str, dict[str, int]]
     failures: dict[str, int]
     products: list[tuple[str, str, int]]
     entries_read: int
+    unreadable: list[str]
     mirror: dict[str, str]
     alarms: list[str]
+    alarms_defined: int
     is_listening: bool
 
 
 def main(words: list[str]) -> None:
-    """Print it."""
+    """Print it; exit with 1 if an entry of the ledger is damaged."""
     parser = parser_of("status", __doc__)
     parser.add_argument("--stack", required=True, help="name of the deployed stack")
     parser.add_argument(
-        "--entries", type=int, default=1000, help="of the ledger, that are read at most (1000)"
+        "--entries", type=int, default=1000, help="maximum ledger entries to read (1000)"
     )
-    parser.add_argument("--json", action="store_true", help="for machines")
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+    parser.add_argument(
+        "--enable-events", action="store_true", help="make RawBucket send uploads to EventBridge"
+    )
+    parser.add_argument("--yes", action="store_true", help="of --enable-events: do not ask")
     arguments = parser.parse_args(words)
+    if arguments.entries < 0:
+        raise Mistake(f"--entries {arguments.entries}: expected 0 or more")
     stack = find_stack(arguments.stack)
+    if arguments.enable_events:
+        _enable(stack.output("RawBucket"), is_confirmed=arguments.yes)
+        return
     status = read(stack, arguments.entries)
     if arguments.json:
         print(json.dumps(asdict(status), indent=2))
     else:
         show(stack, status, Console())
+    if status.unreadable:
+        sys.exit(f"damaged ledger entries: {', '.join(map(printable, status.unreadable[:5]))}")
+
+
+def _enable(bucket: str, *, is_confirmed: bool) -> None:
+    s3 = boto3.client("s3")
+    if sends_events(s3, bucket):
+        print(f"s3://{bucket} sends events to EventBridge already")
+        return
+    if not is_confirmed and not is_agreed(f"Make s3://{bucket} send every event to EventBridge?"):
+        sys.exit("nothing was changed")
+    enable_events(s3, bucket)
+    print(f"s3://{bucket} sends events to EventBridge now")
 
 
 def read(stack: Stack, most: int) -> Status:
@@ -74,29 +101,54 @@ def read(stack: Stack, most: int) -> Status:
     """
     sqs, s3 = boto3.client("sqs"), boto3.client("s3")
     queues = {name: asdict(depth(sqs, stack.output(name))) for name in QUEUES}
-    failures = Counter(
-        message.error or "cannot be read" for message in messages(sqs, stack.output("FailedQueue"))
-    )
-    entries = list(islice(_entries(s3, stack), most))
+    by_error: dict[str, set[str]] = defaultdict(set)
+    for message in look(sqs, stack.output("FailedQueue")).chosen:
+        # Of one exposure there may be several messages; of an unreadable event only its own.
+        by_error[message.error or "unreadable"].add(
+            message.exposure if message.can_be_tried else message.identifier
+        )
+    failures = {error: len(exposures) for error, exposures in by_error.items()}
+    entries, unreadable = _entries(s3, stack, most)
     products = Counter(
         (reference.mask or "N/A", reference.context)
         for entry in entries
         if entry.result and (reference := entry.result.findings.reference)
     )
     ranked = [(mask, context, n) for (mask, context), n in products.most_common()]
-    is_listening = is_told(s3, stack.output("RawBucket"))
-    found = (_mirror(s3, stack), _alarms(stack), is_listening)
-    return Status(queues, dict(failures), ranked, len(entries), *found)
+    alarms = _alarms(stack)
+    return Status(
+        queues,
+        failures,
+        ranked,
+        len(entries),
+        unreadable,
+        _mirror(s3, stack),
+        sorted(name for name, state in alarms.items() if state == "ALARM"),
+        len(alarms),
+        sends_events(s3, stack.output("RawBucket")),
+    )
 
 
-def _entries(s3: Any, stack: Stack) -> Iterator[Entry]:
+def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
+    """Return entries of the ledger, and the products whose entries are damaged.
+
+    A ledger that may not be read is an error of AWS, which ends the command.
+    """
     bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
     place = ledger_in(bucket)
     ledger = Ledger(place)
-    products = (S3Location(bucket, key) for key, _ in listed_entries(s3, place))
+    products = [S3Location(bucket, key) for key, _ in islice(listed_entries(s3, place), most)]
+
+    def entry(product: S3Location) -> Entry | None:
+        try:
+            return ledger.entry(product, store)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None
+
     with ThreadPoolExecutor(_READING) as reading:
-        while some := list(islice(products, _READING)):
-            yield from reading.map(lambda product: ledger.read(product, store), some)
+        found = list(reading.map(entry, products))
+    damaged = [str(product) for product, one in zip(products, found, strict=True) if one is None]
+    return [one for one in found if one is not None], damaged
 
 
 def _mirror(s3: Any, stack: Stack) -> dict[str, str]:
@@ -111,27 +163,38 @@ def _mirror(s3: Any, stack: Stack) -> dict[str, str]:
     }
 
 
-def _alarms(stack: Stack) -> list[str]:
+def _alarms(stack: Stack) -> dict[str, str]:
+    """Return the states of the stack's alarms, by name.
+
+    CloudFormation names them stack-LogicalId-suffix; those of a stack named stack-x begin alike,
+    and have a part more.
+    """
     pages = boto3.client("cloudwatch").get_paginator("describe_alarms")
-    found = [
-        alarm
+    own = re.compile(rf"{re.escape(stack.name)}-[A-Za-z0-9]+-[A-Za-z0-9]+")
+    return {
+        alarm["AlarmName"]: alarm["StateValue"]
         for page in pages.paginate(AlarmNamePrefix=f"{stack.name}-")
         for alarm in page["MetricAlarms"]
-    ]
-    return sorted(alarm["AlarmName"] for alarm in found if alarm["StateValue"] == "ALARM")
+        if own.fullmatch(alarm["AlarmName"])
+    }
 
 
 def show(stack: Stack, status: Status, console: Console) -> None:
     """Print it for people."""
-    queues = Table(title=f"Queues of {stack.name}", header_style="bold")
-    for heading in ("Queue", "Waiting", "In work", "Later"):
+    queues = Table(
+        title=f"Messages in the queues of {stack.name} (approximate counts of SQS)",
+        header_style="bold",
+    )
+    for heading in ("Queue", "Waiting", "In flight", "Delayed"):
         queues.add_column(heading)
     for name, counts in status.queues.items():
         queues.add_row(name, *(str(count) for count in counts.values()))
     console.print(queues)
     for error, number in status.failures.items():
-        console.print(f"{number} failed: {error}")
-    products = Table(title=f"Products of {status.entries_read} entries", header_style="bold")
+        console.print(f"{plural(number, 'exposure')} failed: {error}")
+    products = Table(
+        title=f"Products in {status.entries_read:,} ledger entries", header_style="bold"
+    )
     for heading in ("Mask", "Context", "Products"):
         products.add_column(heading, overflow="fold")
     for mask, context, number in status.products:
@@ -146,7 +209,10 @@ def show(stack: Stack, status: Status, console: Console) -> None:
     )
     if not status.is_listening:
         console.print(
-            f"RawBucket tells nobody of uploads: python -m infra listen --stack {stack.name}",
+            "RawBucket does not send events to EventBridge; run python -m infra status --stack "
+            f"{stack.name} --enable-events",
             style="bold red",
+            soft_wrap=True,
         )
-    console.print(f"Alarms: {', '.join(status.alarms) or 'none'}", soft_wrap=True)
+    ringing = ", ".join(status.alarms) or "none"
+    console.print(f"Alarms: {ringing} of {status.alarms_defined} in ALARM", soft_wrap=True)

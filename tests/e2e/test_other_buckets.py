@@ -64,11 +64,11 @@ def infra(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
 def test_uploads_to_a_bucket_of_ones_own_are_processed(
     elsewhere: Stack, exposures: dict[str, bytes]
 ) -> None:
-    assert "infra listen" in infra(elsewhere, "status").stdout
-    told = infra(elsewhere, "listen", "--yes")
+    assert "--enable-events" in infra(elsewhere, "status").stdout
+    told = infra(elsewhere, "status", "--enable-events", "--yes")
     assert told.returncode == 0, told.stderr
-    assert "tells EventBridge now" in told.stdout
-    assert "infra listen" not in infra(elsewhere, "status").stdout
+    assert "sends events to EventBridge now" in told.stdout
+    assert "--enable-events" not in infra(elsewhere, "status").stdout
     elsewhere.upload("own/jw01_uncal.fits", exposures[SMALL])
     elsewhere.drain(60)
     assert elsewhere.said("own/jw01_uncal.fits") == ["Complete"]

@@ -72,7 +72,7 @@ def test_each_queue_is_found_by_its_arn() -> None:
     [
         ({"CRDS_MIRROR": "s3://m"}, "OUTPUT_BUCKET is not set"),
         ({"OUTPUT_BUCKET": "b"}, "CRDS_MIRROR is not set"),
-        (LEAST | {"CRDS_MIRROR": "https://m"}, "no s3://bucket"),
+        (LEAST | {"CRDS_MIRROR": "https://m"}, "expected s3://bucket"),
         (LEAST | {"SCIENCE_ENCODING": "float64"}, "expected one of native, float32"),
         (LEAST | {"RETRY_DELAY": "0"}, "RETRY_DELAY='0': expected a number from 1"),
         (LEAST | {"LEDGER_URI": "x"}, "LEDGER_URI='x'"),

@@ -1,12 +1,16 @@
 """The operator's commands for queues, run as an operator runs them."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 from infra.demo.local_aws import LocalAws
-from infra.queues.messages import redrive
+from infra.queues import messages
+from infra.queues.messages import Chosen, Targets, look, redrive
 from tests.conftest import PROJECT
 
 FAILED = {
@@ -43,7 +47,7 @@ def test_messages_are_shown_and_moved(aws: LocalAws) -> None:
     for part in ("s3://raw/a b_uncal.fits", "InputRejected", "not FITS", "s3://raw/c", "s3://?/?"):
         assert part in said
     assert "6 messages" in run("show", "--queue", source), "what was shown is not hidden"
-    assert "6 messages moved" in run("redrive", "--queue", source, "--to", target)
+    assert "6 messages sent again" in run("redrive", "--queue", source, "--to", target)
     assert {message["Body"] for message in aws.receive(target)} == set(bodies)
     assert aws.receive(source) == []
 
@@ -59,12 +63,14 @@ def test_redriving_ends_while_what_was_moved_comes_back(aws: LocalAws) -> None:
     def fail_at_once(params: dict[str, Any], **_: Any) -> None:
         """The function is at work, and every exposure fails again."""
         if params["QueueUrl"] == uploads:
-            sent.append(params["MessageBody"])
-            sqs.send_message(QueueUrl=failed, MessageBody=f"again {params['MessageBody']}")
+            for entry in params["Entries"]:
+                sent.append(entry["MessageBody"])
+                sqs.send_message(QueueUrl=failed, MessageBody=f"again {entry['MessageBody']}")
 
     operator = aws.client("sqs")
-    operator.meta.events.register("before-parameter-build.sqs.SendMessage", fail_at_once)
-    assert redrive(operator, failed, uploads) == 15
+    operator.meta.events.register("before-parameter-build.sqs.SendMessageBatch", fail_at_once)
+    targets = Targets(uploads, None, aws.client("events"))
+    assert redrive(operator, failed, targets).done == 15
     assert sorted(sent, key=int) == [str(number) for number in range(15)]
     left = {message["Body"] for message in aws.receive(failed)}
     assert left == {f"again {number}" for number in range(15)}, "they are there, and not hidden"
@@ -89,12 +95,12 @@ def test_failures_are_chosen_by_error_key_age_and_identifier(aws: LocalAws) -> N
     shown = json.loads(run("show", "--queue", queue, "--json", "--error", "InputRejected"))
     assert {message["reason"] for message in shown} == {"of jw01_uncal.fits", "no event"}
     assert json.loads(run("show", "--queue", queue, "--json", "--older-than", "3600")) == []
-    words = ("redrive", "--queue", queue, "--to", target, "--key", "jw02*")
+    words = ("redrive", "--queue", queue, "--to", target, "--key", "jw02_uncal.fits")
     assert "jw02_uncal.fits" in run(*words, "--dry-run")
-    assert "1 messages moved; 2 wait there now" in run(*words)
+    assert "1 message sent again" in run(*words)
     (one,) = (message for message in shown if message["reason"] == "no event")
     said = run("discard", "--queue", queue, "--id", one["identifier"], "--yes")
-    assert "1 messages discarded" in said
+    assert "1 message discarded" in said
     left = [json.loads(message["Body"])["detail"]["reason"] for message in aws.receive(queue)]
     assert left == ["of jw01_uncal.fits"]
 
@@ -103,7 +109,10 @@ def test_what_asks_for_nothing_is_not_tried_again(aws: LocalAws) -> None:
     """It came back for ever, wrapped in itself."""
     queue = failures(aws, "nothing")
     target = aws.client("sqs").create_queue(QueueName="nothing-target")["QueueUrl"]
-    assert "2 messages moved; 1 wait there now" in run("redrive", "--queue", queue, "--to", target)
+    said = run("redrive", "--queue", queue, "--to", target)
+    assert "2 messages sent again" in said
+    assert "1 message stayed there" in said
+    assert len(aws.receive(queue)) == 1
 
 
 def test_an_upload_that_waits_has_no_reason_to_have_failed(aws: LocalAws) -> None:
@@ -120,7 +129,9 @@ def test_nothing_is_discarded_unasked(aws: LocalAws) -> None:
     done = subprocess.run(
         command, cwd=PROJECT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
-    assert (done.returncode, done.stderr) == (1, "nothing was discarded\n")
+    assert done.returncode == 1
+    assert "a terminal or --yes is needed" in done.stderr
+    assert "s3://raw/jw01_uncal.fits" in done.stdout, "it is shown before the question"
     assert len(aws.receive(queue)) == 3
 
 
@@ -130,3 +141,177 @@ def test_a_mistake_is_told_in_one_line(aws: LocalAws) -> None:
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == 1
         assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def failed(key: str, **more: Any) -> str:
+    asked = {"bucket": "raw", "key": key}
+    detail = {"input": asked, "request": asked, "error": "InputRejected", "reason": "r", **more}
+    return json.dumps(FAILED | {"detail": detail})
+
+
+def fill(aws: LocalAws, name: str, bodies: list[str], **attributes: str) -> str:
+    sqs = aws.client("sqs")
+    queue = sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]
+    for body in bodies:
+        sqs.send_message(QueueUrl=queue, MessageBody=body)
+    return queue
+
+
+def test_look_at_a_waiting_queue_uses_no_delivery(aws: LocalAws) -> None:
+    sqs = aws.client("sqs")
+    dead = sqs.create_queue(QueueName="unfinished")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
+    policy = json.dumps({"deadLetterTargetArn": arn["QueueArn"], "maxReceiveCount": 1})
+    queue = fill(aws, "processed", [failed("a"), failed("b")], RedrivePolicy=policy)
+    assert "2 waiting" in run("show", "--queue", queue)
+    assert json.loads(run("show", "--queue", queue, "--json"))["waiting"] == 2
+    for words in (["show", "--json"], ["discard", "--dry-run"], ["discard", "--yes"]):
+        command = [sys.executable, "-m", "infra", "queues", *words, "--queue", queue]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert done.returncode == (words[0] != "show")
+    assert len(aws.receive(queue)) == 2, "none was delivered before"
+    assert aws.receive(dead) == []
+
+
+def test_key_with_brackets_chooses_exactly_that_key(aws: LocalAws) -> None:
+    keys = ["a/[old]y_uncal.fits", "a/oy_uncal.fits", "a/ly_uncal.fits", "b/a/[old]y_uncal.fits"]
+    queue = fill(aws, "brackets", [failed(key) for key in keys])
+    run("discard", "--queue", queue, "--key", keys[0], "--yes")
+
+    def left() -> list[str]:
+        return sorted(message.key for message in look(aws.client("sqs"), queue).chosen)
+
+    assert left() == sorted(keys[1:])
+    run("discard", "--queue", queue, "--prefix", "s3://raw/b/", "--yes")
+    assert left() == sorted(keys[1:3])
+    run("discard", "--queue", queue, "--pattern", "a/[l]y*", "--yes")
+    assert left() == [keys[1]]
+
+
+def test_empty_choice_is_refused(aws: LocalAws) -> None:
+    queue = fill(aws, "emptychoice", [failed("a"), failed("b")])
+    for option in ("--key", "--error", "--id", "--prefix", "--pattern"):
+        command = [sys.executable, "-m", "infra", "queues", "discard", "--yes"]
+        done = subprocess.run(
+            [*command, "--queue", queue, option, ""], cwd=PROJECT, capture_output=True, check=False
+        )
+        assert done.returncode == 2
+    assert len(aws.receive(queue)) == 2
+
+
+def test_mistyped_error_names_those_that_are_there(aws: LocalAws) -> None:
+    queue = fill(aws, "mistyped", [failed("a"), failed("b")])
+    said = run("redrive", "--queue", queue, "--to", queue, "--error", "InputRejectd")
+    assert "0 messages sent again" in said
+    assert "No message matches; there are: 2 InputRejected" in said
+
+
+def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:
+    queue, sqs = fill(aws, "later", [failed("a")]), aws.client("sqs")
+    shown = frozenset(message.identifier for message in look(sqs, queue).chosen)
+    sqs.send_message(QueueUrl=queue, MessageBody=failed("b"))
+    assert messages.discard(sqs, queue, Chosen(identifiers=shown)).done == 1
+    assert [message.key for message in look(sqs, queue).chosen] == ["b"]
+
+
+def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
+    events = [
+        FAILED
+        | {"detail-type": f"DQ Initialization {status}", "detail": {"id": n, "status": status}}
+        for n, status in enumerate(("Complete", "Skipped", "Failed"))
+    ]
+    queue = fill(aws, "undelivered", [*map(json.dumps, events), json.dumps(CREATED)])
+    uploads = fill(aws, "undelivered-uploads", [])
+    aws.receive(aws.announcements)
+    targets = Targets(uploads, "default", aws.client("events"), are_undelivered=True)
+    assert redrive(aws.client("sqs"), queue, targets).done == 4
+    published = [json.loads(message["Body"]) for message in aws.receive(aws.announcements)]
+    told = sorted((e["detail"]["id"], e["detail-type"], e["source"]) for e in published)
+    assert told == [(e["detail"]["id"], e["detail-type"], "jwst.dq_init") for e in events]
+    assert [json.loads(message["Body"]) for message in aws.receive(uploads)] == [CREATED]
+    assert aws.receive(queue) == []
+
+
+def test_complete_event_never_becomes_a_request(aws: LocalAws) -> None:
+    event = FAILED | {"detail-type": "DQ Initialization Complete"}
+    event["detail"] = {"status": "Complete", "request": {"bucket": "raw", "key": "a"}}
+    queue, uploads = fill(aws, "completes", [json.dumps(event)]), fill(aws, "completes-to", [])
+    command = [
+        sys.executable,
+        "-m",
+        "infra",
+        "queues",
+        "redrive",
+        "--queue",
+        queue,
+        "--to",
+        uploads,
+    ]
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert aws.receive(uploads) == []
+    assert len(aws.receive(queue)) == 1
+
+
+def test_refused_message_stays_and_is_named(aws: LocalAws) -> None:
+    """As SQS does where the target takes smaller messages only."""
+    queue, uploads = fill(aws, "refused", [failed("a"), failed("b")]), fill(aws, "refused-to", [])
+    sqs = aws.client("sqs")
+
+    def refuse(parsed: dict[str, Any], **_: Any) -> None:
+        if parsed.get("Successful"):
+            one = parsed["Successful"].pop()
+            parsed["Failed"] = [{"Id": one["Id"], "Code": "TooLong", "SenderFault": True}]
+
+    sqs.meta.events.register("after-call.sqs.SendMessageBatch", refuse)
+    moved = redrive(sqs, queue, Targets(uploads, None, aws.client("events")))
+    assert (moved.done, len(moved.refused)) == (1, 1)
+    assert "TooLong" in moved.refused[0]
+    assert len(aws.receive(queue)) == 1
+
+
+def test_messages_larger_than_one_request_are_divided(aws: LocalAws) -> None:
+    queue = fill(aws, "large", [failed(str(n), reason="x" * 100_000) for n in range(6)])
+    uploads = fill(aws, "large-to", [])
+    moved = redrive(aws.client("sqs"), queue, Targets(uploads, None, aws.client("events")))
+    assert (moved.done, moved.refused) == (6, [])
+    assert len(aws.receive(uploads)) == 6
+
+
+def test_redrive_killed_before_deleting_loses_nothing(aws: LocalAws) -> None:
+    queue, uploads = fill(aws, "killed", [failed("a")]), fill(aws, "killed-to", [])
+    sqs = aws.client("sqs")
+
+    def die(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    sqs.meta.events.register("before-call.sqs.DeleteMessageBatch", die)
+    with pytest.raises(KeyboardInterrupt):
+        redrive(sqs, queue, Targets(uploads, None, aws.client("events")))
+    assert len(aws.receive(uploads)) == len(aws.receive(queue)) == 1
+
+
+def test_clock_of_this_machine_does_not_matter(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue, sqs = fill(aws, "clock", [failed("a")]), aws.client("sqs")
+    answer = {"ResponseMetadata": {"HTTPHeaders": {"date": "Sat, 28 Nov 2026 10:00:00 GMT"}}}
+    monkeypatch.setattr(sqs, "get_queue_attributes", lambda **_: answer)
+    assert messages._now(sqs, queue) == pytest.approx(1795860000, abs=2)
+
+
+def test_odd_text_is_shown_escaped_in_any_encoding(aws: LocalAws) -> None:
+    keys = ["\u65e5\u672c", "\ud800", "\x1b[2Jgone", "a\nAll 5000 complete", "[/b]x", "\u202efits"]
+    queue = fill(aws, "odd", [failed(f"{key}/x_uncal.fits") for key in keys])
+    for encoding in ("ascii", "latin-1", "utf-8"):
+        done = subprocess.run(
+            [sys.executable, "-m", "infra", "queues", "show", "--queue", queue],
+            cwd=PROJECT,
+            env=os.environ | {"PYTHONIOENCODING": encoding},
+            capture_output=True,
+            check=True,
+        )
+        said = done.stdout.decode(encoding)
+        assert said.count("x_uncal.fits") == 6
+        assert not {"\x1b", "\u202e"} & set(said)
+        assert "\nAll 5000" not in said

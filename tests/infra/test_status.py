@@ -1,13 +1,16 @@
 """A stack at a glance, as an operator asks for it."""
 
 import json
+import sys
 from collections.abc import Iterator
 
+import boto3
 import pytest
 
 from infra.__main__ import main
-from infra.demo.local_aws import LocalAws
+from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
 from infra.status.__main__ import QUEUES
+from infra.status.notifications import sends_events
 from tests.conftest import Harness
 from tests.infra.stacks import stack_of_outputs
 
@@ -48,6 +51,9 @@ def test_it_tells_what_waits_failed_was_made_and_rings(
     sqs.send_message(QueueUrl=queues["FailedQueue"], MessageBody=json.dumps(failed))
     alarm(function.aws, f"{NAME}-FailedAlarm-1", "ALARM")
     alarm(function.aws, f"{NAME}-ErrorsAlarm-1", "OK")
+    alarm(
+        function.aws, f"{NAME}-other-FailedAlarm-1", "ALARM"
+    )  # of a stack whose name begins alike
 
     capsys.readouterr()
     main(["status", "--stack", NAME, "--json"])
@@ -57,9 +63,106 @@ def test_it_tells_what_waits_failed_was_made_and_rings(
     reference = detail["reference"]
     assert told["products"] == [[reference["mask"], reference["context"], 2]]
     assert told["mirror"]["operational"] == reference["context"]
+    assert told["alarms_defined"] == 2
     assert told["alarms"] == [f"{NAME}-FailedAlarm-1"]
 
     main(["status", "--stack", NAME])
     said = capsys.readouterr().out
-    for part in ("UploadedQueue", "1 failed: NoSuchBucket", "jwst_nircam_mask", "FailedAlarm"):
+    for part in (
+        "UploadedQueue",
+        "1 exposure failed: NoSuchBucket",
+        "jwst_nircam_mask",
+        "FailedAlarm",
+    ):
         assert part in said
+
+
+def test_failed_exposure_is_counted_once(
+    aws: LocalAws, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"bucket": RAW, "key": "bad_uncal.fits"}
+    detail = {"input": asked, "request": asked, "error": "InputRejected", "reason": "r"}
+    body = json.dumps({"source": "jwst.dq_init", "detail": detail})
+    for _ in range(3):
+        aws.client("sqs").send_message(QueueUrl=queues["FailedQueue"], MessageBody=body)
+    capsys.readouterr()
+    main(["status", "--stack", NAME, "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert told["failures"] == {"InputRejected": 1}
+    assert told["queues"]["FailedQueue"]["waiting"] == 3
+
+
+def test_damaged_ledger_entry_is_named_and_fails(
+    aws: LocalAws, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    key = "dq_ledger/dq_init/damaged_dq_init.fits.json"
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{")
+    try:
+        with pytest.raises(SystemExit, match="damaged_dq_init.fits"):
+            main(["status", "--stack", NAME])
+    finally:
+        aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
+
+
+def test_denied_ledger_is_an_error_and_no_empty_table(
+    aws: LocalAws, queues: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, client = "dq_ledger/dq_init/denied_dq_init.fits.json", boto3.client
+
+    def denied(**_: object) -> tuple[object, dict[str, object]]:
+        answer = type("Answer", (), {"status_code": 403, "headers": {}, "raw": None})()
+        return answer, {
+            "Error": {"Code": "AccessDenied", "Message": "not authorized: s3:GetObject"},
+            "ResponseMetadata": {"HTTPStatusCode": 403},
+        }
+
+    def operator(name: str, **options: object) -> object:
+        made = client(name, **options)  # type: ignore[call-overload]
+        if name == "s3":
+            made.meta.events.register("before-call.s3.GetObject", denied)
+        return made
+
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{}")
+    monkeypatch.setattr("infra.status.__main__.boto3.client", operator)
+    try:
+        with pytest.raises(SystemExit, match="denied|authorized"):
+            main(["status", "--stack", NAME])
+    finally:
+        aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
+
+
+def test_events_are_enabled_beside_a_dead_destination(
+    aws: LocalAws,
+    queues: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    s3 = aws.client("s3")
+    before = s3.get_bucket_notification_configuration(Bucket=RAW)
+    del before["ResponseMetadata"]
+    assert before["QueueConfigurations"]
+    assert not sends_events(s3, RAW)
+    monkeypatch.setattr(sys, "stdin", open("/dev/null"))  # noqa: PTH123, SIM115
+    with pytest.raises(SystemExit, match="a terminal or --yes is needed"):
+        main(["status", "--stack", NAME, "--enable-events"])
+    sent: list[dict[str, str]] = []
+    client = boto3.client
+
+    def operator(name: str, **options: object) -> object:
+        made = client(name, **options)  # type: ignore[call-overload]
+        made.meta.events.register(
+            "before-call.s3.PutBucketNotificationConfiguration",
+            lambda params, **_: sent.append(dict(params["headers"])),
+        )
+        return made
+
+    monkeypatch.setattr("infra.status.__main__.boto3.client", operator)
+    try:
+        main(["status", "--stack", NAME, "--enable-events", "--yes"])
+        assert "sends events to EventBridge now" in capsys.readouterr().out
+        # moto validates no destination; S3 does unless this header forbids it.
+        assert sent[0]["x-amz-skip-destination-validation"] == "true"
+        after = s3.get_bucket_notification_configuration(Bucket=RAW)
+        assert after["QueueConfigurations"] == before["QueueConfigurations"]
+    finally:
+        s3.put_bucket_notification_configuration(Bucket=RAW, NotificationConfiguration=before)

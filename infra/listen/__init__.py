@@ -1,1 +1,0 @@
-"""Having a bucket that was there before tell EventBridge what is uploaded to it."""
