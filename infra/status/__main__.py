@@ -12,9 +12,10 @@ from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 import boto3
+from botocore.config import Config
 from rich.table import Table
 
 from handler.ledger import Entry, Ledger
@@ -24,7 +25,7 @@ from infra.campaign.prefixes import ledger_in
 from infra.console import Console
 from infra.listing import listed_entries
 from infra.mirror.bucket import Mirror
-from infra.queues.messages import depth
+from infra.queues.messages import depth, look
 from infra.stacks import Stack, find_stack
 from infra.status.notifications import enable_events, sends_events
 from infra.terminal import Mistake, is_agreed, parser_of, plural, printable
@@ -78,6 +79,10 @@ def main(words: list[str]) -> None:
         sys.exit(f"damaged ledger entries: {', '.join(map(printable, status.unreadable[:5]))}")
 
 
+def _client(service: Literal["sqs", "s3"]) -> Any:
+    return boto3.client(service, config=Config(max_pool_connections=_READING))
+
+
 def _enable(bucket: str, *, is_confirmed: bool) -> None:
     s3 = boto3.client("s3")
     if sends_events(s3, bucket):
@@ -99,7 +104,7 @@ def read(stack: Stack, most: int) -> Status:
     most : int
         How many entries of the ledger are read.
     """
-    sqs, s3 = boto3.client("sqs"), boto3.client("s3")
+    sqs, s3 = _client("sqs"), _client("s3")
     queues = {name: asdict(depth(sqs, stack.output(name))) for name in QUEUES}
     by_error: dict[str, set[str]] = defaultdict(set)
     for message in look(sqs, stack.output("FailedQueue")).chosen:
@@ -139,16 +144,15 @@ def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
     ledger = Ledger(place)
     products = [S3Location(bucket, key) for key, _ in islice(listed_entries(s3, place), most)]
 
-    def entry(product: S3Location) -> Entry | None:
-        try:
-            return ledger.entry(product, store)
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return None
-
     with ThreadPoolExecutor(_READING) as reading:
-        found = list(reading.map(entry, products))
-    damaged = [str(product) for product, one in zip(products, found, strict=True) if one is None]
-    return [one for one in found if one is not None], damaged
+        found = list(reading.map(lambda product: ledger.entry(product, store), products))
+    # An entry with neither was damaged: `Entry.from_json` keeps only where it was stored.
+    damaged = [
+        str(product)
+        for product, one in zip(products, found, strict=True)
+        if one.stored and one.result is None and one.failure is None
+    ]
+    return [one for one in found if one.result or one.failure], damaged
 
 
 def _mirror(s3: Any, stack: Stack) -> dict[str, str]:

@@ -16,7 +16,7 @@ def enable_events(s3: Any, bucket: str) -> None:
     """Make a bucket send its events to EventBridge, and keep its other notifications.
 
     S3 replaces the whole configuration, and would validate every destination in it, also one that
-    was deleted long ago: docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketNotificationConfiguration.html
+    was deleted long ago (PutBucketNotificationConfiguration in the API reference of S3).
     """
     found = s3.get_bucket_notification_configuration(Bucket=bucket)
     others = {name: value for name, value in found.items() if name != "ResponseMetadata"}

@@ -1,5 +1,6 @@
 """A stack at a glance, as an operator asks for it."""
 
+import io
 import json
 import sys
 from collections.abc import Iterator
@@ -98,7 +99,7 @@ def test_damaged_ledger_entry_is_named_and_fails(
     key = "dq_ledger/dq_init/damaged_dq_init.fits.json"
     aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{")
     try:
-        with pytest.raises(SystemExit, match="damaged_dq_init.fits"):
+        with pytest.raises(SystemExit, match=r"damaged_dq_init\.fits"):
             main(["status", "--stack", NAME])
     finally:
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
@@ -125,7 +126,7 @@ def test_denied_ledger_is_an_error_and_no_empty_table(
     aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{}")
     monkeypatch.setattr("infra.status.__main__.boto3.client", operator)
     try:
-        with pytest.raises(SystemExit, match="denied|authorized"):
+        with pytest.raises(SystemExit, match=r"denied|authorized"):
             main(["status", "--stack", NAME])
     finally:
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
@@ -142,7 +143,7 @@ def test_events_are_enabled_beside_a_dead_destination(
     del before["ResponseMetadata"]
     assert before["QueueConfigurations"]
     assert not sends_events(s3, RAW)
-    monkeypatch.setattr(sys, "stdin", open("/dev/null"))  # noqa: PTH123, SIM115
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
     with pytest.raises(SystemExit, match="a terminal or --yes is needed"):
         main(["status", "--stack", NAME, "--enable-events"])
     sent: list[dict[str, str]] = []
