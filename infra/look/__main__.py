@@ -4,8 +4,7 @@ TARGET is a product, a raw exposure or a MASK file, on this machine or in S3 (``
 of what lies in S3 only headers and flags are fetched. ``--against OLDER`` compares a mask with an
 older one. ``--mirror`` (or ``--stack``) says where masks are: for raw exposures, and for what a
 product's mask has outside its window. With ``--detector NRCA1`` TARGET is a mirror, and the page
-is the history of that detector's masks; ``s3://bucket/dq_catalogue`` (or exposures.parquet) gives
-pages of an archive. The pages need no server and no network.
+is the history of that detector's masks. The pages need no server and no network.
 """
 
 import argparse
@@ -22,7 +21,7 @@ from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
 from infra.look.files import opened
 from infra.look.flags import Look, mask_look, masks_look, product_look
-from infra.look.write import write_archive, write_history, write_looks
+from infra.look.write import write_history, write_looks
 from infra.stacks import find_stack
 from infra.terminal import Mistake, parser_of
 
@@ -43,9 +42,6 @@ def main(words: list[str]) -> None:
     s3 = boto3.client("s3")
     if arguments.detector is not None:
         print(write_history(arguments.target[0], arguments.detector, arguments.out, s3))
-        return
-    if arguments.target[0].endswith((".parquet", "/dq_catalogue")):
-        print(write_archive(arguments.target[0], arguments.out, s3))
         return
     with tempfile.TemporaryDirectory() as folder:
         place = _mirror(arguments)

@@ -7,7 +7,7 @@ from core.errors import InputRejected
 from handler.references.mappings import is_applicable
 from infra.look.flags import masks_look
 from infra.look.masks import mask_in
-from infra.look.page import Link, picture_page, write_index
+from infra.look.page import Link, page_name, picture_page, write_index
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import Change
 
@@ -41,7 +41,7 @@ def _written(mirror: Mirror, change: Change, about: str, folder: Path) -> Link:
     try:
         look = masks_look(*pair)
     except InputRejected as exc:
-        return Link("index.html", title, f"{about}: not compared, {exc}")
-    path = folder / f"{title.replace(' ', '-').replace('.fits', '')}.html"
-    path.write_text(picture_page(look))
+        return Link("", title, f"{about}: not compared, {exc}")
+    path = folder / page_name(title.replace(" ", "-").replace(".fits", ""))
+    path.write_text(picture_page(look), encoding="utf-8")
     return Link(path.name, title, about)

@@ -69,13 +69,17 @@ def opened(name: str, s3: Any) -> Iterator[File]:
     """
     if name.startswith(_S3):
         store = ObjectStore(s3)
-        found = store.describe(S3Location.parse(name), Mistake)
+        try:
+            place = S3Location.parse(name)
+        except ValueError as exc:
+            raise Mistake(f"{exc}; with --detector a mirror is meant") from exc
+        found = store.describe(place, Mistake)
         read: Reader = Window(store, found, Mistake).read
         yield File(name, found.size, read, locate(read, found.size, name))
         return
     path = Path(name)
     if not path.is_file():
-        raise Mistake(f"{name}: there is no such file")
+        raise Mistake(f"{name}: no such file")
     with path.open("rb") as file:
 
         def ranged(start: int, length: int) -> bytes:

@@ -12,7 +12,6 @@ from core.exposure import Exposure
 from core.keywords import Keywords
 from core.mask import Mask
 from core.step import initialize
-from core.subarray import Subarray
 from handler.references.resolution import References
 from handler.s3.objects import ObjectStore
 from infra.look.files import File
@@ -130,12 +129,14 @@ def _of_exposure(exposure: Exposure) -> Facts:
         ("Detector", f"{instrument} {detector}"),
         ("Exposure", f"{kind}, {exposure.kind.value}, observed {observed}"),
         ("Shape", f"{integrations} integrations, {groups} groups, {nx} x {ny} pixels"),
-        ("Window", _window(words, exposure.subarray, (ny, nx))),
+        ("Window", _window(words, exposure, (ny, nx))),
     )
 
 
-def _window(words: Keywords, area: Subarray | None, shape: tuple[int, int]) -> str:
-    name = words.text("SUBARRAY") or "?"
+def _window(words: Keywords, exposure: Exposure, shape: tuple[int, int]) -> str:
+    name, area = words.text("SUBARRAY") or "?", exposure.subarray
+    if exposure.stripes is not None:
+        return f"{name}: stripes; rows and columns are those of the image, not of the detector"
     if area is None:
         return name
     ny, nx = shape

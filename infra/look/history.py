@@ -1,11 +1,13 @@
 """A detector's masks, one after another: what each of them gains and loses."""
 
+from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
+from io import BytesIO
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from core.flags import PIXEL_FLAGS
@@ -14,11 +16,11 @@ from infra.look.flags import Look
 from infra.look.masks import mask_in
 from infra.look.pictures import Picture, plane
 from infra.mirror.bucket import Mirror
-from infra.terminal import Mistake
+from infra.terminal import Mistake, printable
 
 __all__ = ["Chapter", "chapters", "history_look", "history_table"]
 
-_WIDTH, _HEIGHT, _EDGE = 900, 220, 40
+_COLUMNS = ("Mask", "From", "Subarray", "Contexts", "Any flag", "Gained", "Lost", "%")
 
 
 @dataclass(frozen=True)
@@ -98,100 +100,58 @@ def history_look(detector: str, told: list[Chapter], mirror: str) -> Look:
     return Look(f"Masks of {detector}", facts, Picture(planes, (ny, nx)))
 
 
-def history_table(told: list[Chapter]) -> str:
-    """Return the HTML below the picture: curves, and a row for each mask."""
+def history_table(told: list[Chapter]) -> dict[str, Any]:
+    """Return what history.html shows below the picture: a plot, and a row for each mask."""
     counts = [chapter.counts() for chapter in told]
     names = [name for name in PIXEL_FLAGS if any(name in one for one in counts)]
-    headings = "".join(
-        f'<th scope="col">{escape(text)}</th>'
-        for text in (
-            "Mask",
-            "From",
-            "Subarray",
-            "Contexts",
-            "Any flag",
-            "Gained",
-            "Lost",
-            "%",
-            *names,
-        )
-    )
-    rows, before = "", None
-    for number, (chapter, one) in enumerate(zip(told, counts, strict=True)):
-        rows += _row(number, chapter, one, names, before)
+    rows, before = [], None
+    for chapter, one in zip(told, counts, strict=True):
+        rows.append(_row(chapter, one, names, before))
         before = chapter.mask.dq
-    flagged = [int(np.count_nonzero(chapter.mask.dq)) for chapter in told]
-    unusable = [one.get("DO_NOT_USE", 0) for one in counts]
-    return (
-        f"<h2>Flagged pixels</h2>{_curves(told, flagged, unusable)}<h2>Masks</h2>"
-        f'<div class="wide"><table><thead><tr>{headings}</tr></thead><tbody>{rows}</tbody></table>'
-        "</div><p class='key'>% is the share of all pixels that are DO_NOT_USE. Gained and lost: "
-        "pixels of any flag, against the row before. A row shows its mask above.</p>"
-    )
+    return {"plot": _plot(told, counts), "columns": [*_COLUMNS, *names], "rows": rows}
 
 
 def _row(
-    number: int,
     chapter: Chapter,
     counts: dict[str, int],
     names: list[str],
     before: NDArray[np.uint32] | None,
-) -> str:
+) -> list[str]:
     dq = chapter.mask.dq
     gained = lost = ""
     if before is not None:
         gained = f"{int(np.count_nonzero((before == 0) & (dq != 0))):,}"
         lost = f"{int(np.count_nonzero((before != 0) & (dq == 0))):,}"
-    contexts = f"{chapter.first[5:9]} to {chapter.last[5:9]}"
-    share = 100 * counts.get("DO_NOT_USE", 0) / dq.size
-    cells = [
+    return [
         chapter.mask.name,
         chapter.after[:10],
         chapter.subarray,
-        contexts,
+        f"{chapter.first[5:9]} to {chapter.last[5:9]}",
         f"{int(np.count_nonzero(dq)):,}",
         gained,
         lost,
-        f"{share:.2f}",
+        f"{100 * counts.get('DO_NOT_USE', 0) / dq.size:.2f}",
         *(f"{counts.get(name, 0):,}" for name in names),
     ]
-    told = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr data-plane="{number}" tabindex="0">{told}</tr>'
 
 
-def _curves(told: list[Chapter], flagged: list[int], unusable: list[int]) -> str:
-    """Two lines over the masks, in order."""
-    most = max([*flagged, 1])
-    lines = "".join(
-        f'<polyline points="{_points(values, most)}" fill="none" stroke="var(--{colour})" '
-        'stroke-width="2"/>'
-        for values, colour in ((flagged, "second"), (unusable, "first"))
+def _plot(told: list[Chapter], counts: list[dict[str, int]]) -> str:
+    """Return a plot as a data URI: in an img element no script of an SVG runs."""
+    figure = Figure(figsize=(9, 2.6), layout="constrained")
+    axes = figure.add_subplot()
+    places = range(len(told))
+    flagged = [int(np.count_nonzero(chapter.mask.dq)) for chapter in told]
+    axes.plot(places, flagged, "o-", color="#0b6db0", label="any flag")
+    unusable = [one.get("DO_NOT_USE", 0) for one in counts]
+    axes.plot(places, unusable, "o-", color="#c8400a", label="DO_NOT_USE")
+    # parse_math: a date is text of a rule file, in which $ must not begin a formula.
+    axes.set_xticks(
+        places, [printable(one.after[:10]) for one in told], parse_math=False, fontsize="small"
     )
-    dots = "".join(
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="var(--{colour})"/>'
-        for values, colour in ((flagged, "second"), (unusable, "first"))
-        for x, y in _places(values, most)
-    )
-    ends = (
-        f'<text x="{_EDGE}" y="{_HEIGHT - 8}">{told[0].after[:10]}</text>'
-        f'<text x="{_WIDTH - _EDGE}" y="{_HEIGHT - 8}" text-anchor="end">'
-        f"{told[-1].after[:10]}</text>"
-        f'<text x="{_EDGE}" y="16">{most:,} pixels</text>'
-    )
-    return (
-        f'<svg class="curve" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
-        f'aria-label="Flagged pixels by mask">{lines}{dots}{ends}</svg>'
-        '<p class="key"><span class="swatch second"></span>any flag'
-        '<span class="swatch first"></span>DO_NOT_USE</p>'
-    )
-
-
-def _places(values: list[int], most: int) -> Iterable[tuple[float, float]]:
-    step = (_WIDTH - 2 * _EDGE) / max(len(values) - 1, 1)
-    room = _HEIGHT - 2 * _EDGE
-    for number, value in enumerate(values):
-        yield _EDGE + number * step, _HEIGHT - _EDGE - room * value / most
-
-
-def _points(values: list[int], most: int) -> str:
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in _places(values, most))
+    axes.tick_params(axis="x", rotation=30)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("pixels")
+    axes.legend()
+    image = BytesIO()
+    figure.savefig(image, format="svg", metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{b64encode(image.getvalue()).decode()}"

@@ -1,110 +1,100 @@
-"""Writing pages: one file each, that needs no server, no network and nothing beside it."""
+"""Pages: one self-contained HTML file each, rendered by Jinja2 with autoescape."""
 
-import json
+import hashlib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from html import escape
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
 from core import SOFTWARE, __version__
 from infra.look.flags import Look
 
-__all__ = ["Link", "picture_page", "plain_page", "write_index"]
+__all__ = ["Link", "page_name", "picture_page", "write_index"]
 
-_FLAG_KEY = (
-    '<span class="swatch first"></span>DO_NOT_USE'
-    '<span class="swatch second"></span>suspect'
-    '<span class="swatch third"></span>reference or non-science. '
-    "Where several pixels share a dot of the screen, the worst is shown."
-)
-_CHANGE_KEY = (
-    '<span class="swatch first"></span>gains a flag'
-    '<span class="swatch second"></span>loses one'
-    '<span class="swatch third"></span>keeps its flags'
-)
 _FLAG_HEADINGS = ("Pixels", "of which DO_NOT_USE")
 _CHANGE_HEADINGS = ("Before", "After", "Gained", "Lost")
+_LONGEST = 100
 
 
 @dataclass(frozen=True)
 class Link:
-    """A page in an index: its file name, its title, and a line about it."""
+    """A page in an index: its file name (empty for none), its title, and a line about it."""
 
     file: str
     title: str
     about: str
 
 
-def picture_page(look: Look, more: str = "", start: int = 0) -> str:
+def page_name(title: str) -> str:
+    """Return a file name for a title: no separators or schemes, and another for another title."""
+    safe = re.sub(r"[^A-Za-z0-9._-]+", "_", title).lstrip("._-")[:_LONGEST]
+    if safe != title or not safe:
+        digest = hashlib.sha256(title.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        safe = f"{safe or 'page'}-{digest}"
+    return f"{safe}.html"
+
+
+def picture_page(look: Look, template: str = "picture.html", start: int = 0, **more: Any) -> str:
     """Return a page with a picture.
 
     Parameters
     ----------
     look : `~infra.look.flags.Look`
         What is drawn and said.
-    more : str
-        HTML below the picture.
+    template : str
+        The template, which may extend picture.html.
     start : int
         The plane that is shown first.
+    **more
+        What else the template needs.
     """
     compares = look.picture.compares
-    headings = _CHANGE_HEADINGS if compares else _FLAG_HEADINGS
-    body = _fill(
-        _asset("picture.html"),
-        caption="What the mask after gains and loses" if compares else "Flags that occur",
-        headings="".join(f'<th scope="col">{heading}</th>' for heading in headings),
-        key=_CHANGE_KEY if compares else _FLAG_KEY,
-        more=more,
+    return _rendered(
+        template,
+        look.title,
+        look.facts,
+        compares=compares,
+        headings=_CHANGE_HEADINGS if compares else _FLAG_HEADINGS,
+        data={**look.picture.to_plain(), "start": start},
+        code=Markup(_asset("page.js")),  # noqa: S704  # ours
+        **more,
     )
-    data = json.dumps({**look.picture.to_plain(), "start": start}, separators=(",", ":"))
-    safe = data.replace("</", "<\\/")
-    script = (
-        f'<script type="application/json" id="data">{safe}</script>\n'
-        f"<script>\n{_asset('page.js')}</script>"
-    )
-    return _page(look.title, look.facts, body, script)
-
-
-def plain_page(title: str, facts: Iterable[tuple[str, str]], body: str) -> str:
-    """Return a page without a picture; `body` is HTML."""
-    return _page(title, facts, body, "")
 
 
 def write_index(folder: Path, title: str, links: Iterable[Link]) -> Path:
-    """Write index.html, with a line for each page; returns its path."""
-    rows = "".join(
-        f'<tr><td><a href="{escape(link.file)}">{escape(link.title)}</a></td>'
-        f'<td style="text-align: left">{escape(link.about)}</td></tr>'
-        for link in links
-    )
+    """Write index.html, with a line for each page; return its path."""
     path = folder / "index.html"
-    path.write_text(plain_page(title, (), f'<div class="wide"><table>{rows}</table></div>'))
+    path.write_text(_rendered("index.html", title, (), links=list(links)), encoding="utf-8")
     return path
 
 
-def _page(title: str, facts: Iterable[tuple[str, str]], body: str, script: str) -> str:
-    told = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(text)}</dd></div>" for name, text in facts
+def _rendered(template: str, title: str, facts: Iterable[tuple[str, str]], **more: Any) -> str:
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            title=title,
+            facts=facts,
+            style=Markup(_asset("page.css")),  # noqa: S704  # ours
+            software=f"{SOFTWARE} {__version__}",
+            **more,
+        )
     )
-    return _fill(
-        _asset("page.html"),
-        title=escape(title),
-        style=_asset("page.css"),
-        facts=told,
-        body=body,
-        script=script,
-        footer=f"Made by {SOFTWARE} {__version__}. Science frame: row 1 is at the bottom.",
-    )
+    # A lone surrogate of a header or a key cannot be written as UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
-def _fill(template: str, **parts: Any) -> str:
-    """Put parts where the template names them; what is put in is not looked at again."""
-    pieces = template.split("@")
-    return "".join(
-        str(parts[piece]) if number % 2 else piece for number, piece in enumerate(pieces)
-    )
+@cache
+def _environment() -> Environment:
+    found = Environment(loader=FunctionLoader(_asset), autoescape=True, undefined=StrictUndefined)
+    found.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    return found
 
 
 def _asset(name: str) -> str:

@@ -27,6 +27,9 @@ from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.masks import MASKS, write_mask
 from infra.demo.samples.modes import MODES
+from infra.look.flags import Look
+from infra.look.page import page_name, picture_page
+from infra.look.pictures import Picture, plane
 from infra.mirror.bucket import Mirror
 from tests.conftest import PROJECT, SHARED, Harness
 
@@ -314,3 +317,65 @@ def test_what_is_not_there_is_one_line(target: str, function: Harness, tmp_path:
 
 def test_the_picture_of_the_readme_is_there() -> None:
     assert (PROJECT / "docs" / "look.png").stat().st_size < 200_000
+
+
+def test_page_names_are_plain_and_differ() -> None:
+    titles = [
+        "a",
+        "a b",
+        "a_b",
+        "a/b",
+        "../a",
+        "javascript:x",
+        "a#b?c%41",
+        "\ud800",
+        "",
+        "x" * 300,
+        ".",
+    ]
+    names = [page_name(title) for title in titles]
+    assert len(set(names)) == len(titles)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.html", name) for name in names)
+    assert max(map(len, names)) < 150
+
+
+def test_hostile_names_and_headers_stay_text(product: Any, tmp_path: Path) -> None:
+    product("nircam-sub64p")
+    local = tmp_path / "javascript:alert(1)#?_dq_init.fits"
+    shutil.copy(tmp_path / "nircam-sub64p_dq_init.fits", local)
+    other = tmp_path / "other_dq_init.fits"
+    shutil.copy(local, other)
+    with fits.open(other, mode="update") as hdus:
+        hdus[0].header["DETECTOR"] = "<img src=x onerror=alert(1)>"
+        hdus[0].header["SUBARRAY"] = "</script><script>alert(2)</script>"
+    folder = look(str(local), str(other), "--out", str(tmp_path / "hostile"))
+    index = (folder / "index.html").read_text()
+    links = re.findall(r'href="([^"]*)"', index)
+    assert len(links) == 3
+    for link in links[1:]:
+        assert link.startswith("./")
+        assert (folder / link).is_file()
+    for page in folder.iterdir():
+        text = page.read_text()
+        assert "<img" not in text
+        assert "<script>alert" not in text
+
+
+def test_label_cannot_end_the_data_of_a_page() -> None:
+    picture = Picture((plane(np.zeros((2, 2), np.uint32), "<!--<script></script>"),), (2, 2))
+    page = picture_page(Look("x", (), picture))
+    assert "<!--" not in page
+    assert page.count("</script>") == 2
+
+
+def test_stripes_name_no_rows_of_the_detector(product: Any) -> None:
+    address, folder, _ = product("nircam-superstripe")
+    look(address, "--out", str(folder))
+    text = next(folder.iterdir()).read_text()
+    assert "stripes; rows and columns are those of the image" in text
+    assert "rows 2046" not in text
+
+
+def test_mirror_without_detector_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="expected s3://bucket/key; with --detector"):
+        main(["look", "s3://my-crds-mirror", "--out", str(tmp_path)])

@@ -89,10 +89,12 @@
     const whole = cut ? cut.nx * cut.ny : nx * ny;
     const flagged = compares
       ? values.reduce((n, [a, b], i) => n + (a !== b ? found[i] : 0), 0) : whole - found[0];
-    const share = ((100 * flagged) / whole).toFixed(2);
+    const percent = (100 * flagged) / whole;
+    const share = percent && percent < 0.01 ? "< 0.01" : percent.toFixed(2);
+    const of = data.planes.length > 1 ? `${data.planes[plane].label}: ` : "";
     $("sum").textContent = compares
-      ? `${group(flagged)} of ${group(whole)} pixels differ (${share} %).`
-      : `${group(flagged)} of ${group(whole)} pixels carry a flag (${share} %).`;
+      ? `${of}${group(flagged)} of ${group(whole)} pixels differ (${share} %).`
+      : `${of}${group(flagged)} of ${group(whole)} pixels carry a flag (${share} %).`;
   }
 
   function family(bit) {
