@@ -14,7 +14,8 @@ __all__ = ["REFERENCE", "Box", "Picture", "comparison", "plane"]
 
 REFERENCE = ("REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
 """Flags of pixels that never see the sky."""
-_BYTE = 256
+_BYTE, _TWO_BYTES = 256, 65536
+"""Values that an index of one and of two bytes distinguishes."""
 _BEST, _QUICK = 9, 7
 """Of zlib: a tenth smaller, or in a third of the time."""
 
@@ -117,8 +118,8 @@ def _packed(
     label: str,
     level: int = _BEST,
 ) -> dict[str, Any]:
-    wide = len(values) > _BYTE
-    index = np.zeros(size, "<u2" if wide else "u1")
+    wide = 0 if len(values) <= _BYTE else 2 if len(values) <= _TWO_BYTES else 4
+    index = np.zeros(size, f"<u{wide or 1}")
     index[flagged] = inverse + 1
     packed = base64.b64encode(zlib.compress(index.tobytes(), level)).decode()
     return {"label": label, "values": values, "wide": wide, "data": packed}

@@ -379,3 +379,11 @@ def test_stripes_name_no_rows_of_the_detector(product: Any) -> None:
 def test_mirror_without_detector_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="expected s3://bucket/key; with --detector"):
         main(["look", "s3://my-crds-mirror", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("values", [255, 256, 65_535, 65_536, 262_144])
+def test_picture_of_many_values_is_lossless(values: int) -> None:
+    dq = (np.arange(512 * 512, dtype=np.uint32) % (values + 1)).reshape(512, 512)
+    one = plane(dq)
+    index = np.frombuffer(zlib.decompress(b64decode(one["data"])), f"<u{one['wide'] or 1}")
+    np.testing.assert_array_equal(np.array(one["values"], np.uint32)[index].reshape(dq.shape), dq)

@@ -21,7 +21,8 @@
     plane = wanted;
     if (!one.index) {
       const raw = await inflate(one.data);
-      one.index = one.wide ? new Uint16Array(raw) : new Uint8Array(raw);
+      const kinds = { 0: Uint8Array, 2: Uint16Array, 4: Uint32Array };  // bytes of an index
+      one.index = new kinds[one.wide](raw);
       if (plane !== wanted) return;  // paged on meanwhile
     }
     index = one.index;
