@@ -8,7 +8,7 @@ import pytest
 from core.product import Encoding
 from handler.s3.locations import S3Location
 from handler.settings import CATALOGUE, JOBS, Settings
-from infra.campaign.prefixes import catalogue_in, kept_in
+from infra.campaign.prefixes import catalogue_in, job_in
 
 LEAST = {"OUTPUT_BUCKET": "products", "CRDS_MIRROR": "s3://mirror"}
 
@@ -122,7 +122,7 @@ def test_separate_prefixes_are_accepted(environment: dict[str, str]) -> None:
 
 def test_job_prefixes_are_those_of_the_commands() -> None:
     assert str(catalogue_in("products")) == f"s3://products/{CATALOGUE}".rstrip("/")
-    assert str(kept_in("products", "x")) == f"s3://products/{JOBS}x"
+    assert str(job_in("products", "x")) == f"s3://products/{JOBS}x/job.jsonl.gz"
 
 
 def test_the_table_of_the_readme_names_the_variables_that_are_read() -> None:

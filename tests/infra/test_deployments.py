@@ -345,7 +345,7 @@ def test_closed_loop_may_read_and_write_its_jobs() -> None:
         )
 
     for action in ("s3:GetObject", "s3:PutObject"):
-        assert may("ReprocessingRole", action, f"{products}/dq_backfills/*")
+        assert may("ReprocessingRole", action, f"{products}/dq_backfills/closed-loop/*")
         assert may("ReprocessingRole", action, f"{products}/dq_catalogue/*")
         assert may("FreshenRole", action, f"{mirror}/config/jwst/*")
     assert may("ReprocessingRole", "s3:GetObject", f"{mirror}/config/jwst/*")
