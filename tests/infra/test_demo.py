@@ -126,7 +126,9 @@ def test_demo_never_deletes_the_users_exposure(tmp_path: Path, sample_cache: Pat
     write_exposure(replace(mode, shape=(1, 1300, *mode.shape[2:])), mine)
     before = mine.read_bytes()
     assert len(before) > 10_000_000
-    done = demo(tmp_path, "--file", str(mine), "--crds-path", str(sample_cache))
+    done = demo(
+        tmp_path, "--file", str(mine.relative_to(tmp_path)), "--crds-path", str(sample_cache)
+    )
     assert done.returncode == 0, done.stderr
     assert mine.read_bytes() == before
 
