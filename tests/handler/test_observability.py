@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from core.errors import InputRejected
 from handler.event import FlagSummary, ReferenceSummary, Status
 from handler.observability import logger, measure
 from tests.conftest import Harness
@@ -86,3 +87,15 @@ def test_an_exposure_logs_few_bytes_and_says_which_event_has_the_rest(
         told = json.loads(line)
         assert told["event_id"] == detail["id"]
         assert told["message"] == f"DQ initialization {status}"
+
+
+def test_rejected_exposure_logs_no_traceback(
+    function: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = StringIO()
+    monkeypatch.setattr(logger.registered_handler, "stream", lines)
+    function.upload(b"no FITS", "x_uncal.fits")
+    with pytest.raises(InputRejected):
+        function.run("x_uncal.fits")
+    (failed,) = [line for line in lines.getvalue().splitlines() if "initialization failed" in line]
+    assert "exception" not in json.loads(failed)

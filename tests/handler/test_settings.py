@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,8 @@ def test_each_queue_is_found_by_its_arn() -> None:
     assert settings.address_of("arn:aws:sqs:::backfill") == "https://sqs/1/backfill"
     assert settings.address_of("arn:aws:sqs:::uploaded") == "https://sqs/1/uploaded"
     assert settings.address_of("") == "https://sqs/1/uploaded"
+    renamed = replace(settings, uploaded_queue="https://sqs/1/a", backfill_queue="https://sqs/1/b")
+    assert renamed.address_of("arn:aws:sqs:::b") == "https://sqs/1/b"
 
 
 @pytest.mark.parametrize(

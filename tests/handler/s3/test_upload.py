@@ -1,6 +1,8 @@
 """The end of an upload: what went wrong is told, what is there is looked at, nothing is left."""
 
+import base64
 import time
+import zlib
 from typing import Any
 
 import pytest
@@ -9,6 +11,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from core.errors import TransientFailure
 from handler.s3.blocks import Blocks
 from handler.s3.locations import S3Location
+from handler.s3.upload import crc32_of
 from infra.demo.local_aws import MIRROR, PRODUCTS
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
@@ -136,3 +139,8 @@ def test_invocations_that_make_the_same_block_at_once_all_use_it(
     first = function.run(KEY)
     assert first["status"] == "Complete"
     assert first["function"]["bytesSent"] < 38 * MIB, "the block was used"
+
+
+def test_crc32_of_pieces_is_that_of_the_whole() -> None:
+    expected = base64.b64encode(zlib.crc32(b"abc").to_bytes(4, "big")).decode()
+    assert crc32_of([b"a", memoryview(b"bc")]) == expected
