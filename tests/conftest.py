@@ -22,7 +22,7 @@ from hypothesis import settings as hypothesis_settings
 
 from handler import app
 from handler.announcements import Bus
-from handler.function import Function
+from handler.function import Function, client
 from handler.ledger import Ledger
 from handler.references.resolution import References
 from handler.s3.blocks import Blocks
@@ -266,7 +266,7 @@ def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 def forget() -> None:
     """Let the entry make its services and clients anew."""
     app.the_function.cache_clear()
-    app.client.cache_clear()
+    client.cache_clear()
 
 
 def empty_bucket(s3: Any, bucket: str) -> None:

@@ -279,10 +279,6 @@ class Rules:
         )
 
 
-class _Absent(ReferenceUnavailable):
-    """An object of the mirror does not exist or may not be read."""
-
-
 def read_config(mirror: S3Location, client: "S3Client") -> ServerConfig:
     """Read ``mirror.json``, or ``server_config`` of a plain copy of a CRDS cache.
 
@@ -293,10 +289,11 @@ def read_config(mirror: S3Location, client: "S3Client") -> ServerConfig:
     """
     location = mirror.below(STATE)
     try:
-        return ServerConfig.parse_state(read_text(location, client), str(location))
-    except _Absent:
+        content = _get(location, client, LARGEST_CONFIG)
+    except FileNotFoundError:
         location = mirror.below(CONFIG)
         return ServerConfig.parse(read_text(location, client), str(location))
+    return ServerConfig.parse_state(_text(content, location), str(location))
 
 
 def read_text(location: S3Location, client: "S3Client", most: int = LARGEST_CONFIG) -> str:
@@ -320,7 +317,15 @@ def read_bytes(
     ReferenceUnavailable
         If it does not exist, or has another size.
     """
-    with failures_of(f"{location}: reading it", _Absent):
+    try:
+        return _get(location, client, most, expected)
+    except FileNotFoundError as exc:
+        raise ReferenceUnavailable(str(exc)) from exc
+
+
+def _get(location: S3Location, client: "S3Client", most: int, expected: int | None = None) -> bytes:
+    """Read an object as `read_bytes` does; FileNotFoundError if it does not exist."""
+    with failures_of(f"{location}: reading it", FileNotFoundError):
         answer = client.get_object(**location.address)
         size = answer["ContentLength"]
         if size > most or expected not in {None, size}:

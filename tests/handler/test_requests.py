@@ -123,7 +123,10 @@ def test_a_direct_request_may_ask_for_no_mask() -> None:
             "expected one that says Failed",
         ),
         ({"bucket": "b", "key": "k", "msak": "N/A"}, "unknown fields \\['msak'\\]"),
-        ({"bucket": "b", "key": "k", "mask": "/etc/passwd"}, "mask: '/etc/passwd' is no s3://"),
+        (
+            {"bucket": "b", "key": "k", "mask": "/etc/passwd"},
+            "mask: '/etc/passwd': expected s3://bucket/key",
+        ),
         ({"bucket": "b", "key": "k", "context": "../x.pmap"}, "context is '../x.pmap'"),
         (
             {"bucket": "b", "key": "k", "onExisting": "ask"},
