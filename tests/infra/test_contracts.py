@@ -39,6 +39,7 @@ def parameters_of(context: Any) -> set[str]:
     return {
         parameter
         for instrument in context.selections.normal_values()
+        if instrument.instrument != "system"  # it has no rules for MASK
         for parameter in instrument.get_rmap("mask").get_required_parkeys()
     }
 
