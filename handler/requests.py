@@ -38,7 +38,7 @@ __all__ = [
 
 Event = Mapping[str, Any]
 
-_CONTEXT = re.compile(r"latest|build|jwst_\d+\.pmap")
+_CONTEXT = re.compile(r"latest|build|jwst-(latest|operational|build)|jwst_\d+\.pmap")
 _INPUT_SUFFIX = "_uncal.fits"
 _LONGEST_TEXT = 1024
 """Bytes of any text of a request; S3's own limit for keys."""

@@ -193,3 +193,9 @@ def test_a_failure_that_comes_back_asks_for_the_same() -> None:
         "detail": {"status": "Failed", "request": request.to_direct()},
     }
     assert requests_in(failed) == [request]
+
+
+@pytest.mark.parametrize("context", ["latest", "jwst-latest", "jwst-operational", "jwst-build"])
+def test_request_takes_the_contexts_that_crds_takes(context: str) -> None:
+    request = read_request({"bucket": "b", "key": "k", "context": context})
+    assert request.context == context
