@@ -8,7 +8,6 @@ import boto3
 from botocore.exceptions import ClientError
 
 from handler.s3.locations import S3Location
-from infra.cost.invocation import DEFAULT_MEMORY
 from infra.terminal import Mistake
 
 __all__ = ["Stack", "find_stack"]
@@ -63,11 +62,6 @@ class Stack:
     def output_prefix(self) -> str:
         """Key prefix of the products."""
         return self.parameters.get("OutputPrefix", "dq_init/")
-
-    @property
-    def memory(self) -> int:
-        """MB that the function has."""
-        return int(self.parameters.get("Memory", DEFAULT_MEMORY))
 
     @property
     def science_encoding(self) -> str:

@@ -97,7 +97,7 @@ def _name(arguments: argparse.Namespace) -> str:
 def _print_estimate(found: list[Found], stack: Stack, console: Console) -> None:
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in found]
     guessed = "" if all(item.size is not None for item in found) else " (sizes are guessed)"
-    usd = exposures_usd(sizes, stack.memory, stack.science_encoding)
+    usd = exposures_usd(sizes, encoding=stack.science_encoding)
     at_once = int(stack.parameters.get("BackfillConcurrency", "20"))
     seconds = exposures_seconds(sizes, at_once, stack.science_encoding)
     console.print(

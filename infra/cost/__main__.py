@@ -1,8 +1,8 @@
 """What exposures cost and how long they take: ``python -m infra cost --exposures 100000``.
 
 The cost and the seconds of one exposure were measured (docs/cost.md); the time of many that are
-submitted together follows from the limits of AWS (docs/limits.md). With ``--stack`` memory,
-encoding and concurrency (BackfillConcurrency) are those of a deployed stack.
+submitted together follows from the limits of AWS (docs/limits.md). With ``--stack`` encoding
+and concurrency (BackfillConcurrency) are those of a deployed stack.
 """
 
 import argparse
@@ -87,7 +87,7 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
     if arguments.stack:
         stack = find_stack(arguments.stack)
         at_once = int(stack.parameters.get("BackfillConcurrency", known.concurrency))
-        known = _Settings(stack.memory, stack.science_encoding, at_once)
+        known = _Settings(encoding=stack.science_encoding, concurrency=at_once)
     given = {name: getattr(arguments, name) for name in ("memory", "encoding", "concurrency")}
     return replace(known, **{name: value for name, value in given.items() if value is not None})
 

@@ -241,7 +241,7 @@ def test_what_sqs_would_drop_is_said(capsys: pytest.CaptureFixture[str]) -> None
 
 @pytest.fixture
 def deployed(aws: LocalAws) -> Iterator[None]:
-    parameters = {"Memory": "1024", "ScienceEncoding": "float32", "BackfillConcurrency": "7"}
+    parameters = {"ScienceEncoding": "float32", "BackfillConcurrency": "7"}
     with stack_of_outputs(aws, "filling", [], **parameters):
         yield
 
@@ -250,5 +250,5 @@ def test_a_stacks_own_settings_are_taken(
     deployed: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = told(capsys, "--stack", "filling", "--exposures", "100")
-    assert "float32, with 1024 MB of memory on arm64, at most 7 at a time" in text
-    assert "with 512 MB" in told(capsys, "--stack", "filling", "--memory", "512")
+    assert "float32, with 512 MB of memory on arm64, at most 7 at a time" in text
+    assert "with 1024 MB" in told(capsys, "--stack", "filling", "--memory", "1024")
