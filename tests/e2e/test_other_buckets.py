@@ -79,13 +79,13 @@ def test_another_accounts_exposures_are_processed_by_a_command(elsewhere: Stack)
     assert done.returncode == 1, done.stdout + done.stderr
     said = " ".join(done.stdout.split())
     assert "4 exposures" in said
-    assert "3 complete: the product was made 0 skipped" in said
+    assert "3 complete: the product was built 0 skipped" in said
     assert "1 InputRejected" in said
     assert f"{FOLDER}jw02733001001/bad_dq_init.fits" in said
     made = {key for key in elsewhere.products() if key.startswith(FOLDER)}
     assert len(made) == 3
     again = infra(elsewhere, "backfill", f"s3://{THEIRS}/{FOLDER}", "--yes", "--pause", "1")
-    assert "0 complete: the product was made 3 skipped" in " ".join(again.stdout.split())
+    assert "0 complete: the product was built 3 skipped" in " ".join(again.stdout.split())
     elsewhere.messages("FailedQueue")
 
 

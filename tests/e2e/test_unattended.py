@@ -10,7 +10,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from infra.queues.messages import messages, redrive
+from infra.queues.messages import Moved, Targets, look, redrive
 from tests.conftest import PROJECT
 from tests.e2e.alarms import Point, firing, measured, queued
 from tests.e2e.stack import MIRROR, NAME, Stack
@@ -76,17 +76,13 @@ def test_rejected_input_waits_with_its_reason_and_can_be_sent_again(
     key = "rejected/jw01_uncal.fits"
     stack.upload(key, b"no FITS")
     stack.drain(60)
-    sqs = stack.client("sqs")
-    (message,) = messages(sqs, stack["FailedQueue"])
+    (message,) = look(stack.client("sqs"), stack["FailedQueue"]).chosen
     assert (message.exposure, message.error) == (
         f"s3://{stack['RawBucket']}/{key}",
         "InputRejected",
     )
     assert "not FITS" in message.reason
-    sqs.change_message_visibility(
-        QueueUrl=stack["FailedQueue"], ReceiptHandle=message.receipt, VisibilityTimeout=0
-    )
-    assert redrive(sqs, stack["FailedQueue"], stack["UploadedQueue"]) == 1
+    assert redriven(stack).done == 1
     stack.drain(60)
     assert stack.said(key) == ["Failed", "Failed"], "an operator asked for it"
     assert stack.depth("FailedQueue") == 1
@@ -102,8 +98,7 @@ def test_redriving_ends_while_the_function_works(stack: Stack) -> None:
     for key in keys:
         stack.upload(key, b"no FITS")
     wait_for(lambda: stack.depth("FailedQueue") == len(keys), 60)
-    moved = redrive(stack.client("sqs"), stack["FailedQueue"], stack["UploadedQueue"])
-    assert moved == len(keys)
+    assert redriven(stack).done == len(keys)
     stack.drain(60)
     assert all(stack.said(key) == ["Failed", "Failed"] for key in keys)
     assert len(stack.messages("FailedQueue")) == len(keys)
@@ -150,7 +145,7 @@ def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
     points = [*measured(stack.logged()), *queued(stack, "FailedQueue", "UndeliveredQueue")]
     assert {"FailedAlarm", "MirrorAlarm"} <= firing(stack, points)
     s3.put_object(Bucket=MIRROR, Key=mask, Body=content)
-    assert redrive(stack.client("sqs"), stack["FailedQueue"], stack["UploadedQueue"]) == 1
+    assert redriven(stack).done == 1
     stack.drain(60)
     assert stack.said(key) == ["Failed", "Complete"], "redriven after the mirror was mended"
 
@@ -270,6 +265,12 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
         for line in logged
         if line.get("message", "").startswith("DQ initialization Complete")
     )
+
+
+def redriven(stack: Stack) -> Moved:
+    """Send the failures again, as `queues redrive` does."""
+    targets = Targets(stack["UploadedQueue"], "default", stack.client("events"))
+    return redrive(stack.client("sqs"), stack["FailedQueue"], targets)
 
 
 def execute(stack: Stack, machine: str, request: dict[str, Any]) -> dict[str, Any]:
