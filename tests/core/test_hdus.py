@@ -158,9 +158,9 @@ def test_slips_that_astropy_tolerates_are_tolerated(slip: Callable[[bytes], byte
 
 @pytest.mark.parametrize(
     ("card", "version"),
-    [("", 1), ("1", 1), ("1.0", 1), ("2", 2), ("0", 0), ("'1'", 0), ("1E999", 0)],
+    [("", 1), ("1", 1), ("1.0", 1), ("2", 2), ("0", 1), ("'1'", None), ("1E999", None)],
 )
-def test_extver_is_read_as_astropy_reads_it(card: str, version: int) -> None:
+def test_extver_is_read_as_the_data_models_read_it(card: str, version: int | None) -> None:
     line = f"EXTVER  = {card}".encode() if card else b"COMMENT"
     assert located(with_card(fits_bytes(), b"EXTNAME", line))[1].version == version
 
