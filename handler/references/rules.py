@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import ClientError
+
 from core import EQUALS_JWST
 from core.errors import InputRejected, ReferenceUnavailable
 from core.keywords import Keywords
@@ -17,7 +19,7 @@ from handler.references.lean_crds import InvalidDatetimeError, timestamp, utils
 from handler.references.mappings import LARGEST_MAPPING, Mappings, is_applicable
 from handler.references.parameters import Value, matching_parameters, unknown_words
 from handler.references.server import LARGEST_CONFIG, FileDigest, ServerConfig
-from handler.s3.errors import failures_of
+from handler.s3.errors import failures_of, is_missing
 from handler.s3.locations import S3Location
 
 if TYPE_CHECKING:
@@ -286,14 +288,17 @@ def read_config(mirror: S3Location, client: "S3Client") -> ServerConfig:
     ------
     ReferenceUnavailable
         If neither exists, or the one that does is damaged.
+    TransientFailure
+        If one of them may not be read: without ``mirror.json``, ``server_config`` may be outdated.
     """
     location = mirror.below(STATE)
     try:
-        content = _get(location, client, LARGEST_CONFIG)
-    except FileNotFoundError:
+        return ServerConfig.parse_state(read_text(location, client), str(location))
+    except ReferenceUnavailable as exc:
+        if not isinstance(exc.__cause__, ClientError) or not is_missing(exc.__cause__):
+            raise
         location = mirror.below(CONFIG)
         return ServerConfig.parse(read_text(location, client), str(location))
-    return ServerConfig.parse_state(_text(content, location), str(location))
 
 
 def read_text(location: S3Location, client: "S3Client", most: int = LARGEST_CONFIG) -> str:
@@ -317,15 +322,7 @@ def read_bytes(
     ReferenceUnavailable
         If it does not exist, or has another size.
     """
-    try:
-        return _get(location, client, most, expected)
-    except FileNotFoundError as exc:
-        raise ReferenceUnavailable(str(exc)) from exc
-
-
-def _get(location: S3Location, client: "S3Client", most: int, expected: int | None = None) -> bytes:
-    """Read an object as `read_bytes` does; FileNotFoundError if it does not exist."""
-    with failures_of(f"{location}: reading it", FileNotFoundError):
+    with failures_of(f"{location}: reading it", ReferenceUnavailable):
         answer = client.get_object(**location.address)
         size = answer["ContentLength"]
         if size > most or expected not in {None, size}:

@@ -5,21 +5,23 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from astropy.io import fits
+from botocore.exceptions import ClientError
 
-from core.errors import InputRejected, ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.keywords import Keywords
 from handler.references.keys import key_of, mapping_key, reference_keys
 from handler.references.lean_crds import utils
 from handler.references.mappings import Mappings
 from handler.references.masks import Masks
 from handler.references.resolution import References
-from handler.references.rules import MirroredRules, Rules
+from handler.references.rules import MirroredRules, Rules, read_config
 from handler.references.server import FileDigest, ServerConfig
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
@@ -249,3 +251,38 @@ def test_name_that_crds_does_not_give_is_not_a_key(name: str) -> None:
             key()
     with pytest.raises(ReferenceUnavailable):
         reference_keys("jwst_nircam_mask_0001.fits", "NIRCAM/../..")
+
+
+class Refusing:
+    """A mirror whose ``mirror.json`` S3 refuses to return; ``server_config`` can be read."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        if Key.endswith("mirror.json"):
+            raise ClientError({"Error": {"Code": self.code, "Message": ""}}, "GetObject")
+        content = ServerConfig("jwst_0001.pmap", frozenset(), {}).to_text().encode()
+        return {"Body": BytesIO(content), "ContentLength": len(content)}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("AccessDenied", TransientFailure),
+        ("KMS.DisabledException", TransientFailure),
+        ("SlowDown", TransientFailure),
+        ("InvalidObjectState", ReferenceUnavailable),
+        ("PermanentRedirect", ReferenceUnavailable),
+    ],
+)
+def test_unreadable_state_is_not_replaced_by_server_config(
+    code: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=r"mirror\.json"):
+        read_config(S3Location(MIRROR, ""), Refusing(code))  # type: ignore[arg-type]
+
+
+def test_missing_state_is_replaced_by_server_config() -> None:
+    config = read_config(S3Location(MIRROR, ""), Refusing("NoSuchKey"))  # type: ignore[arg-type]
+    assert config.operational_context == "jwst_0001.pmap"
