@@ -357,3 +357,24 @@ def test_closed_loop_may_read_and_write_its_jobs() -> None:
         assert may("FreshenRole", action, f"{mirror}/config/jwst/*")
     assert may("ReprocessingRole", "s3:GetObject", f"{mirror}/config/jwst/*")
     assert may("ReprocessingRole", "s3:ListBucket", products)
+
+
+@pytest.mark.parametrize(
+    ("template", "role"),
+    [(MAIN, "FunctionRole"), (MIRROR, "FreshenRole"), (MIRROR, "ReprocessingRole")],
+)
+def test_readers_of_the_mirror_can_see_that_a_file_is_missing(template: str, role: str) -> None:
+    """Without s3:ListBucket, S3 answers 403 for a missing mirror.json; a prefix also causes that.
+
+    A GET has no s3:prefix, so that a condition on it denies the permission.
+    """
+    changes = {"MirrorBucket": "crds"} if template == MAIN else {"MirrorBucketName": "crds"}
+    deployed = Deployment(template, most(template, "aws") | changes)
+    granted = [
+        statement
+        for statement in deployed.statements(role)
+        if "s3:ListBucket" in listed(statement["Action"])
+        and "arn:aws:s3:::crds" in listed(statement["Resource"])
+    ]
+    assert granted
+    assert all("Condition" not in statement for statement in granted)
