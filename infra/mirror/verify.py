@@ -93,14 +93,16 @@ def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
     """
     report = Report()
     config = _config(mirror, report)
-    listed = config.catalogue if config else {}
+    if config is None:
+        yield "", report
+        return
+    listed = config.catalogue
     rules_of_mirror = _CheckedRules(mirror, listed)
     for name in _contexts(mirror, listed, report):
         yield name, report
         _read_context(name, rules_of_mirror, config, report)
-    bad = config.bad_files if config else frozenset[str]()
     for mask, rules in _rules_by_mask(report).items():
-        if mask in bad:
+        if mask in config.bad_files:
             continue  # the function refuses it by its name, and a sync does not copy it
         yield mask, report
         _read_mask(mask, rules, mirror, listed, report)
@@ -139,12 +141,9 @@ class _CheckedRules:
         return text
 
 
-def _read_context(
-    name: str, rules: _CheckedRules, config: ServerConfig | None, report: Report
-) -> None:
-    instruments = config.instruments if config else frozenset[str]()
+def _read_context(name: str, rules: _CheckedRules, config: ServerConfig, report: Report) -> None:
     try:
-        report.contexts.append(read_context(name, rules, instruments))
+        report.contexts.append(read_context(name, rules, config.instruments))
     except ReferenceUnavailable as exc:
         report.faults.append(f"{name}: {exc}")
 

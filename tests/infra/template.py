@@ -35,6 +35,7 @@ ATTRIBUTES = {
     "FreshenLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/crds-mirror:*"),
     "BackfillQueue.Arn": ARNS.format("sqs", "backfills"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
+    "UndeliveredQueue.Arn": ARNS.format("sqs", "undelivered"),
     "UnfinishedQueue.Arn": UNFINISHED,
     "FunctionRole.Arn": "arn:aws:iam::123456789012:role/dq-init",
     "Function.Arn": ARNS.format("lambda", "function:dq-init"),

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +28,13 @@ from core.errors import ReferenceUnavailable
 from core.keywords import Keywords
 from handler.references.keys import CONFIG, STATE
 from handler.references.lean_crds import utils
+from handler.references.mappings import is_applicable
 from handler.references.rules import Rules
 from handler.references.server import ServerConfig
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.masks import SampleMask, write_mask
 from infra.demo.samples.mirror import (
     CONTEXT,
     RULES,
@@ -47,6 +49,7 @@ from infra.mirror.contexts import read_context
 from infra.mirror.scheduled import keep_fresh
 from infra.mirror.sources import Cache
 from infra.mirror.sync import copy, make_plan, publish, use
+from infra.mirror.verify import verify
 from tests.conftest import PROJECT, SHARED, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
 from tests.infra.template import load, permissions
@@ -228,8 +231,10 @@ def test_the_scheduled_sync_may_do_what_it_does_and_nothing_else(
     made = set(calls)
     allowed = [
         p
-        for p in permissions(load("infra/mirror.yaml"), "FreshenRole")
-        if p.sid not in {"Log", "Trace"}
+        for p in permissions(
+            load("infra/mirror.yaml"), "FreshenRole", {"MirrorBucket": "fresh-mirror"}
+        )
+        if p.sid not in {"Log", "Trace", "KeepFailedInvocations"}  # Lambda's own calls
     ]
     for action, resource in sorted(made):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
@@ -449,6 +454,12 @@ def test_verify_finds(damage: Any, named: str, cache: Path, place: str, bucket: 
     assert fault
 
 
+def test_verify_without_a_mirror_names_one_fault(place: str) -> None:
+    said = run("verify", place, fails=True)
+    assert said.count("FAULT") == 1
+    assert "does not exist; run mirror sync first" in said
+
+
 def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: Path) -> None:
     """A blank file with the right SHA-1 is no mask; flags that nobody knows are listed."""
     copied = tmp_path / "cache"
@@ -613,16 +624,8 @@ def test_all_mappings_of_real_contexts_are_found_complete() -> None:
     if not names:
         pytest.skip("no ../shared/data: the sample contexts name a SYSTEM mapping, too")
 
-    class Files:
-        def __init__(self) -> None:
-            self.asked: set[str] = set()
-
-        def read(self, name: str) -> str:
-            self.asked.add(name)
-            return (folder / name).read_text()
-
     for name in names:
-        files = Files()
+        files = Folder(folder.parent.parent)
         context = read_context(name, files)
         assert set(context.mappings) == files.asked
         assert any(mapping.startswith("jwst_system") for mapping in context.mappings) == (
@@ -641,3 +644,55 @@ def test_mask_named_outside_the_folder_is_refused(cache: Path) -> None:
 
     with pytest.raises(ReferenceUnavailable, match="expected the name of a CRDS reference file"):
         read_context(CONTEXT, Files())
+
+
+def complete_cache(root: Path, context: str) -> None:
+    """Write masks of ours for all rules of a context, and the server's configuration."""
+    rules = read_context(context, Folder(root)).rules
+    written: dict[tuple[str, str], Path] = {}
+    for rule in rules:
+        if not is_applicable(rule.mask):
+            continue
+        path = root / "references" / "jwst" / rule.instrument / rule.mask
+        kind = (rule.instrument.upper(), rule.value("DETECTOR").partition("|")[0])
+        size, rows = ((1032, 1024), 1024) if kind[0] == "MIRI" else ((2048, 2048), 2048)
+        if kind not in written:
+            write_mask(SampleMask(rule.mask, *kind, size=size, rows=rows, dtype="u1"), path)
+            written[kind] = path
+        elif not path.exists():
+            os.link(written[kind], path)
+    write_server_config(root, context)
+
+
+@dataclass
+class Folder:
+    """Rule files in a CRDS cache, and the names that were asked for."""
+
+    root: Path
+    asked: set[str] = field(default_factory=set)
+
+    def read(self, name: str) -> str:
+        self.asked.add(name)
+        return (self.root / "mappings" / "jwst" / name).read_text()
+
+
+@pytest.mark.parametrize("context", [CONTEXT, "jwst_0541.pmap"])
+def test_verify_finds_no_fault_after_a_sync(
+    context: str, prefix: str, aws: LocalAws, tmp_path: Path
+) -> None:
+    real = SHARED / "crds-contexts" / "mappings" / "jwst"
+    if context == CONTEXT:
+        write_rules(tmp_path, rules=FEW)
+    elif real.is_dir():
+        shutil.copytree(real, tmp_path / "mappings" / "jwst")
+    else:
+        pytest.skip("no ../shared/data")
+    complete_cache(tmp_path, context)
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
+    synced(tmp_path, mirror, "latest")
+    *_, (_, report) = verify(mirror)
+    assert report.faults == []
+    assert [found.name for found in report.contexts] == [context]
+    assert any(name.startswith("jwst_system_") for name in report.contexts[0].mappings)
+    for key in list(mirror.list_keys()):
+        mirror.delete(key)
