@@ -75,7 +75,8 @@ class ServerConfig:
     serial : int
         Number of the last write.
     prunes : int
-        Number of prunes; a sync that began before the last one cannot trust what it found.
+        Twice the number of prunes; odd while one deletes files, so that no sync may publish, and
+        another number than at its beginning tells a sync not to trust what it found.
     """
 
     operational_context: str

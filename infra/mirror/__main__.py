@@ -260,9 +260,12 @@ def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     for key in keys:
         console.print(f"to delete: {key}", soft_wrap=True, markup=False)
     console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}", soft_wrap=True)
-    if arguments.dry_run or not keys:
+    interrupted = config.prunes % 2 == 1
+    if interrupted:
+        console.print("Another prune is running or was interrupted; this one completes it.")
+    if arguments.dry_run or not (keys or interrupted):
         return
-    if not arguments.yes and not is_agreed(f"Delete {len(keys)} files for ever?"):
+    if keys and not arguments.yes and not is_agreed(f"Delete {len(keys)} files for ever?"):
         sys.exit("nothing was deleted")
     keep_only(mirror, contexts, keys, config)
     console.print(f"deleted {len(keys)} files")

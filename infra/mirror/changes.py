@@ -123,16 +123,15 @@ def keep_only(
         names = {name for context in contexts for name in context.keys}
         added = config.catalogue.keys() - before.catalogue.keys()
         files = {n: d for n, d in config.catalogue.items() if n in names | added}
-        return replace(config, catalogue=files, prunes=config.prunes + 1)
+        return replace(config, catalogue=files, prunes=config.prunes + 1 + config.prunes % 2)
 
-    mirror.update(pruned)
+    begun = mirror.update(pruned).prunes
     for key in keys:
         mirror.delete(key)
-    # A sync that began while files were being deleted may have found them there.
-    mirror.update(_counted)
 
+    def ended(found: ServerConfig | None) -> ServerConfig:
+        config = found or mirror.operational()
+        # Another prune that began meanwhile ends the period in which no sync may publish.
+        return replace(config, prunes=begun + 1) if config.prunes == begun else config
 
-def _counted(config: ServerConfig | None) -> ServerConfig:
-    if config is None:
-        raise ReferenceUnavailable("the mirror's configuration was deleted meanwhile")
-    return replace(config, prunes=config.prunes + 1)
+    mirror.update(ended)

@@ -89,11 +89,16 @@ def make_plan(
     Raises
     ------
     ReferenceUnavailable
-        If the source lacks a file, or has a wrong one.
+        If the source lacks a file, has a wrong one, or the mirror is being pruned.
     """
     named = {LATEST: lambda: source.config.operational_context, BUILD: source.build}
     name = named[context]() if context in named else context
     before = mirror.config()
+    if before and before.prunes % 2:
+        raise ReferenceUnavailable(
+            f"{mirror.location}: a prune is deleting files or was interrupted; if it does not run "
+            "any more, run mirror prune again, then the sync"
+        )
     followed = instruments
     if followed is None:
         followed = before.instruments if before else frozenset()

@@ -1,5 +1,6 @@
 """The mirror tool, by its commands, against S3 and a CRDS server that is played."""
 
+import hashlib
 import json
 import os
 import random
@@ -8,13 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import jsonschema
 import numpy as np
@@ -24,13 +26,13 @@ from botocore.exceptions import ClientError
 from botocore.response import StreamingBody
 
 from core import EQUALS_JWST
-from core.errors import ReferenceUnavailable
+from core.errors import ReferenceUnavailable, TransientFailure
 from core.keywords import Keywords
 from handler.references.keys import CONFIG, STATE
 from handler.references.lean_crds import utils
-from handler.references.mappings import is_applicable
+from handler.references.mappings import Mappings, is_applicable
 from handler.references.rules import Rules
-from handler.references.server import ServerConfig
+from handler.references.server import FileDigest, ServerConfig
 from handler.s3.locations import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
@@ -43,8 +45,9 @@ from infra.demo.samples.mirror import (
     write_server_config,
 )
 from infra.demo.samples.modes import MODES
-from infra.mirror import scheduled
+from infra.mirror import contexts, scheduled
 from infra.mirror.bucket import Mirror
+from infra.mirror.changes import keep_only, superfluous
 from infra.mirror.contexts import read_context
 from infra.mirror.scheduled import keep_fresh
 from infra.mirror.sources import Cache
@@ -522,22 +525,38 @@ class Store:
         self.before_call = before_call
 
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
-        self.before_call()
-        if Key not in self.objects:
-            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
-        content = self.objects[Key]
+        content = self._found(Key, "GetObject")
         body = StreamingBody(BytesIO(content), len(content))
         return {"Body": body, "ETag": str(hash(content)), "ContentLength": len(content)}
 
-    def get_paginator(self, _: str) -> Any:
-        return SimpleNamespace(paginate=lambda **_: [{}])
+    def head_object(self, *, Key: str, **_: str) -> dict[str, Any]:  # noqa: N803
+        content = self._found(Key, "HeadObject")
+        sha1 = b64encode(hashlib.sha1(content, usedforsecurity=False).digest()).decode()
+        return {"ContentLength": len(content), "ChecksumSHA1": sha1}
 
-    def put_object(self, *, Key: str, Body: bytes, **condition: str) -> None:  # noqa: N803
+    def get_paginator(self, _: str) -> Any:
+        def paginate(Bucket: str, Prefix: str) -> Iterator[dict[str, Any]]:  # noqa: N803
+            self.before_call()
+            yield {"Contents": [{"Key": k} for k in sorted(self.objects) if k.startswith(Prefix)]}
+
+        return SimpleNamespace(paginate=paginate)
+
+    def put_object(self, *, Key: str, Body: Any, **condition: str) -> None:  # noqa: N803
         self.before_call()
         now = str(hash(self.objects[Key])) if Key in self.objects else None
         if condition.get("IfMatch", now) != now or ("IfNoneMatch" in condition and now):
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
-        self.objects[Key] = Body
+        self.objects[Key] = Body if isinstance(Body, bytes) else Body.read()
+
+    def delete_object(self, Bucket: str, Key: str) -> None:  # noqa: N803
+        self.before_call()
+        self.objects.pop(Key, None)
+
+    def _found(self, key: str, operation: str) -> bytes:
+        self.before_call()
+        if key not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, operation)
+        return self.objects[key]
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -696,3 +715,126 @@ def test_verify_finds_no_fault_after_a_sync(
     assert any(name.startswith("jwst_system_") for name in report.contexts[0].mappings)
     for key in list(mirror.list_keys()):
         mirror.delete(key)
+
+
+@pytest.fixture(scope="module")
+def small_caches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """CRDS caches with two contexts, by the one that is operational; masks of a few bytes."""
+    caches = {}
+    for context in (CONTEXT, NEWER):
+        root = tmp_path_factory.mktemp("small")
+        write_rules(root, rules={"miri": FEW["miri"]})
+        parameters, _ = FEW["miri"]
+        match = (("MIRIMAGE", "GENERIC"), "1999-01-01 00:00:00")
+        write_rules(root, context=NEWER, rules={"miri": (parameters, {match: 9003})})
+        for number in (9001, 9002, 9003):
+            path = root / "references" / "jwst" / "miri" / f"jwst_miri_mask_{number}.fits"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(f"mask {number}".encode())
+        write_server_config(root, context)
+        caches[context] = root
+    return caches
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_commands_between_any_two_calls_leave_whole_contexts(
+    seed: int, small_caches: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """sync, sync --context build, use and prune run between the calls of one another, or die."""
+    chance, depth = random.Random(seed), [0]
+    recorded: dict[str, str] = {}
+    monkeypatch.setattr(contexts, "Mappings", cached_mappings())
+
+    def before_call() -> None:
+        check_whole(store)
+        if depth[0] and chance.random() < 0.02:
+            raise Killed
+        if depth[0] == 1 and chance.random() < 0.15:
+            command()
+
+    def command() -> None:
+        name = chance.choice(["sync", "build", "use", "latest", "prune"])
+        if name == "prune" and running == ["prune"]:
+            return  # of two prunes at once, one is told that the other is running
+        depth[0] += 1
+        running.append(name)
+        try:
+            commands[name]()
+        except (Killed, ReferenceUnavailable, TransientFailure):
+            pass
+        finally:
+            running.pop()
+            depth[0] -= 1
+
+    def sync(build: str = "") -> None:
+        source = Cache(small_caches[chance.choice([CONTEXT, NEWER])], build)
+        wanted = "build" if build else chance.choice(["latest", CONTEXT, NEWER])
+        plan = make_plan(source, mirror, wanted)
+        list(copy(plan, source, mirror))
+        publish(plan, source, mirror)
+        recorded.update({EQUALS_JWST: build} if build else {})
+
+    def prune() -> None:
+        config = mirror.operational()
+        names = {config.operational_context, *config.builds.values()}
+        kept = [mirror.context(name) for name in sorted(names)]
+        keep_only(mirror, kept, superfluous(mirror, kept), config)
+
+    running: list[str] = []
+    commands: dict[str, Callable[[], Any]] = {
+        "sync": sync,
+        "build": lambda: sync(CONTEXT),
+        "use": lambda: use(chance.choice([CONTEXT, NEWER]), mirror),
+        "latest": lambda: use("latest", mirror),
+        "prune": prune,
+    }
+    store = Store(before_call)
+    mirror = Mirror(store, S3Location("mirror", ""))
+    for _ in range(12):
+        command()
+    depth[0] = 0
+    store.before_call = lambda: None
+    if STATE in store.objects:
+        prune()
+    sync()
+    state = ServerConfig.parse_state(store.objects[STATE].decode(), STATE)
+    config = ServerConfig.parse(store.objects[CONFIG].decode(), CONFIG)
+    assert (config.catalogue, config.other["mirror_serial"]) == (state.catalogue, state.serial)
+    assert config.operational_context == state.operational_context
+    assert state.builds.items() >= recorded.items()
+
+
+def cached_mappings() -> type[Mappings]:
+    """Mappings whose parsing is kept from one test to the next: the texts never change."""
+
+    class Cached(Mappings):
+        parsed: ClassVar[dict[str, Any]] = {}
+
+        def load(self, name: str) -> Any:
+            text = self.files.read(name)
+            if text not in self.parsed:
+                self.parsed[text] = Mappings(SimpleNamespace(read=lambda _: text)).load(name)  # type: ignore[arg-type]
+            return self.parsed[text]
+
+    return Cached
+
+
+def check_whole(store: Store) -> None:
+    """What is operational or a build context can be used at every moment; no file is missing."""
+    if STATE not in store.objects:
+        return
+    state = ServerConfig.parse_state(store.objects[STATE].decode(), STATE)
+    files = {key.rpartition("/")[2]: content for key, content in store.objects.items()}
+    for name, digest in state.catalogue.items():
+        assert FileDigest.of(files[name]) == digest
+    for context in {state.operational_context, *state.builds.values()}:
+        number = context[5:9]
+        masks = {
+            f"jwst_miri_mask_{n}.fits" for n in {CONTEXT: (9001, 9002), NEWER: (9003,)}[context]
+        }
+        rules = {
+            f"jwst_miri_{number}.imap",
+            f"jwst_system_{number}.imap",
+            f"jwst_miri_mask_{number}.rmap",
+        }
+        assert state.catalogue.keys() >= {context, *rules, *masks}
