@@ -23,7 +23,10 @@ from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
 from infra.demo.samples.modes import MODES
+from infra.mirror.bucket import Mirror
 from infra.mirror.cache import upload_cache
+from infra.mirror.sources import Cache
+from infra.mirror.sync import copy, make_plan, publish
 from tests.conftest import Harness
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
@@ -43,13 +46,18 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def asked(function: Harness) -> list[str]:
     """Keys of the mirror that the function asks for, in order."""
+    return requests_to_mirror(function.function.s3)
+
+
+def requests_to_mirror(s3: Any) -> list[str]:
+    """Return a list of keys of the mirror, which grows with every request."""
     keys: list[str] = []
 
     def note(params: dict[str, Any], **_: Any) -> None:
         if params["Bucket"] == MIRROR:
             keys.append(params["Key"])
 
-    function.function.s3.meta.events.register("before-parameter-build.s3", note)
+    s3.meta.events.register("before-parameter-build.s3", note)
     return keys
 
 
@@ -62,6 +70,22 @@ def test_nothing_is_read_from_the_mirror_twice(
     assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
     function.run(OTHER)
     assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+
+
+def test_cold_resolution_makes_four_requests_to_a_synced_mirror(
+    make_function: Any, exposure: Path, sample_cache: Path
+) -> None:
+    function: Harness = make_function("synced")
+    s3, source = function.function.s3, Cache(sample_cache)
+    mirror = Mirror(s3, S3Location(MIRROR, "synced"))
+    plan = make_plan(source, mirror, "latest", frozenset({"NIRCAM"}))
+    list(copy(plan, source, mirror))
+    publish(plan, source, mirror)
+    function.upload(exposure, KEY)
+    asked = requests_to_mirror(s3)
+    function.run(KEY)
+    first = ["config/jwst/mirror.json", f"mappings/jwst/{CONTEXT}"]
+    assert asked == [f"synced/{key}" for key in (*first, *FOR_NIRCAM, MASK)]
 
 
 def test_the_context_is_read_before_there_is_an_exposure(
