@@ -50,7 +50,7 @@ from infra.mirror.bucket import Mirror
 from infra.mirror.changes import keep_only, superfluous
 from infra.mirror.contexts import read_context
 from infra.mirror.scheduled import keep_fresh
-from infra.mirror.sources import Cache
+from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import copy, make_plan, publish, use
 from infra.mirror.verify import verify
 from tests.conftest import PROJECT, SHARED, SMALL_MASKS, Harness
@@ -614,7 +614,10 @@ def test_older_source_does_not_shorten_the_list_of_bad_files(
 
 
 def synced(cache: Path, mirror: Mirror, context: str) -> None:
-    source = Cache(cache)
+    synced_from(Cache(cache), mirror, context)
+
+
+def synced_from(source: Source, mirror: Mirror, context: str) -> None:
     plan = make_plan(source, mirror, context)
     list(copy(plan, source, mirror))
     publish(plan, source, mirror)
@@ -652,14 +655,70 @@ def test_all_mappings_of_real_contexts_are_found_complete() -> None:
         )
 
 
+UP = "../" * 12
+
+
+def hostile_mask(root: Path, victim: Path) -> None:
+    """The rules choose a file outside the folder of references."""
+    path = root / "mappings" / "jwst" / "jwst_miri_mask_9001.rmap"
+    name = f"{UP}{str(victim).lstrip('/')}"
+    path.write_text(signed(path.read_text().replace("jwst_miri_mask_9002.fits", name)))
+
+
+def hostile_instrument(root: Path, victim: Path) -> None:
+    """The context has an instrument whose folder is outside."""
+    path = root / "mappings" / "jwst" / CONTEXT
+    name = f"MIRI/{UP}{str(victim.parent).lstrip('/')}"
+    path.write_text(signed(path.read_text().replace("'MIRI'", repr(name))))
+    rules = root / "mappings" / "jwst" / "jwst_miri_mask_9001.rmap"
+    rules.write_text(signed(rules.read_text().replace("jwst_miri_mask_9002.fits", victim.name)))
+
+
+def hostile_mapping(root: Path, victim: Path) -> None:
+    """An instrument's rules are outside the folder of mappings."""
+    path = root / "mappings" / "jwst" / "jwst_miri_9001.imap"
+    name = f"{UP}{str(victim).lstrip('/')}.rmap"
+    path.write_text(signed(path.read_text().replace("jwst_miri_mask_9001.rmap", name)))
+
+
+def signed(text: str) -> str:
+    """Return a mapping with the signature that its text needs."""
+    unsigned = re.sub(r".*'sha1sum'.*\n", "", text)
+    signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+    return unsigned.replace("}\n\nselector", signature)
+
+
+@pytest.mark.parametrize("make_source", ["server", "cache"])
+@pytest.mark.parametrize("hostile", [hostile_mask, hostile_instrument, hostile_mapping])
+def test_name_outside_the_folder_touches_no_file(
+    hostile: Callable[[Path, Path], None],
+    make_source: str,
+    small_caches: dict[str, Path],
+    prefix: str,
+    aws: LocalAws,
+    tmp_path: Path,
+) -> None:
+    shutil.copytree(small_caches[CONTEXT], root := tmp_path / "cache")
+    (tmp_path / "home").mkdir()
+    victim = tmp_path / "home" / "jwst_miri_mask_0001.fits"
+    victim.write_text("the operator's own file")
+    hostile(root, victim)
+    write_server_config(root)
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
+    with crds_server(root) as server:
+        source = Cache(root) if make_source == "cache" else Server(server.url, tmp_path / "files")
+        with pytest.raises(ReferenceUnavailable, match="expected "):
+            synced_from(source, mirror, CONTEXT)
+    assert victim.read_text() == "the operator's own file"
+    assert list(victim.parent.iterdir()) == [victim]
+    assert list(mirror.list_keys()) == []
+
+
 def test_mask_named_outside_the_folder_is_refused(cache: Path) -> None:
     class Files:
         def read(self, name: str) -> str:
             text = (cache / "mappings" / "jwst" / name).read_text()
-            text = text.replace("jwst_nircam_mask_9002.fits", "../../precious.fits")
-            unsigned = re.sub(r".*'sha1sum'.*\n", "", text)
-            signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
-            return unsigned.replace("}\n\nselector", signature)
+            return signed(text.replace("jwst_nircam_mask_9002.fits", "../../precious.fits"))
 
     with pytest.raises(ReferenceUnavailable, match="expected the name of a CRDS reference file"):
         read_context(CONTEXT, Files())
