@@ -34,6 +34,7 @@ ATTRIBUTES = {
     "Reprocessing.Arn": ARNS.format("lambda", "function:reprocessing"),
     "FreshenLog.Arn": ARNS.format("logs", "log-group:/aws/lambda/crds-mirror:*"),
     "BackfillQueue.Arn": ARNS.format("sqs", "backfills"),
+    "UndeliveredQueue.Arn": ARNS.format("sqs", "undelivered"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
     "UndeliveredQueue.Arn": ARNS.format("sqs", "undelivered"),
     "UnfinishedQueue.Arn": UNFINISHED,

@@ -56,7 +56,7 @@ def working(function: Harness, queue: str) -> Iterator[list[str]]:
     thread.join()
 
 
-def backfill(*words: str, capsys: pytest.CaptureFixture[str], exit_code: int = 0) -> str:
+def backfill(*words: str, capsys: pytest.CaptureFixture[str], exit_code: int | str = 0) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(["backfill", *words, "--stack", NAME, "--yes", "--pause", "0.2"])
@@ -142,11 +142,7 @@ def test_it_is_left_and_gone_on_with(
         original(lines, *arguments)
 
     monkeypatch.setattr(sending, "_send", interrupted)
-    backfill(
-        FOLDER,
-        capsys=capsys,
-        exit_code="stopped; what was done stays done, and the same command goes on",
-    )  # type: ignore[arg-type]
+    backfill(FOLDER, capsys=capsys, exit_code="interrupted; run the same command again to resume")
     function.upload(exposure, "2023/jw99_uncal.fits")
     with working(function, queues["BackfillQueue"]) as given:
         said = backfill(FOLDER, capsys=capsys)
