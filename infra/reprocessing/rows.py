@@ -2,12 +2,13 @@
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from handler.event import ProcessingEvent
 from handler.ledger import CatalogueRow, Entry
+from handler.references.lean_crds import InvalidDatetimeError, timestamp
+from handler.references.parameters import UNDEFINED
 
 __all__ = ["COLUMNS", "EXPRESSLY", "check_row", "row_of"]
 
@@ -53,7 +54,6 @@ COLUMNS: Mapping[str, str] = {
 EXPRESSLY = ("mask", "userSuppliedDq", "versionId")
 """Fields of a request that name what would be chosen otherwise: such products are left alone."""
 _DATE, _TIME = "META.OBSERVATION.DATE", "META.OBSERVATION.TIME"
-_PLAIN_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
 def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
@@ -132,12 +132,20 @@ def of_planes(catalogue: CatalogueRow) -> dict[str, Any]:
     same parameters.
     """
     parameters = dict(catalogue.parameters)
-    date, time = (str(parameters.pop(name, "")) for name in (_DATE, _TIME))
+    date, time = (str(parameters.pop(name, UNDEFINED)) for name in (_DATE, _TIME))
     return {
-        "observed": f"{date} {time}".strip() if _PLAIN_DATE.fullmatch(date) else "",
+        "observed": _moment(f"{date} {time}"),
         "parameters": json.dumps(parameters, sort_keys=True),
         "planes_sha256": catalogue.planes_sha256,
     }
+
+
+def _moment(text: str) -> str:
+    """Return date and time as CRDS compares them; empty text if CRDS cannot read them."""
+    try:
+        return str(timestamp.reformat_date(text))
+    except (InvalidDatetimeError, ValueError, LookupError):
+        return ""
 
 
 def _of_result(result: ProcessingEvent) -> dict[str, Any]:

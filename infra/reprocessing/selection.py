@@ -286,8 +286,8 @@ class Selection:
         return Decision(group, Change.PIXELS, *masks, found.gained, found.lost)
 
 
-_FIRST, _LAST = "", "9999"
-"""Before and after every date, as texts are compared."""
+_FIRST, _LAST = "0", "~"
+"""Before and after every date, as texts are compared; a row without a date is in no interval."""
 _OF_ROW = (
     "parameters", "mask", "mask_sha1", "planes_sha256", "expressly", "kind", "rows", "columns",
 )  # fmt: skip
