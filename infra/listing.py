@@ -3,16 +3,24 @@
 from collections.abc import Iterator
 from typing import Any
 
+from handler.s3.errors import failures_of
 from handler.s3.locations import S3Location
 
 __all__ = ["listed", "listed_entries"]
 
 
 def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Yield what S3 says of every object (Key, Size, ETag, LastModified), page by page."""
+    """Yield what S3 says of every object (Key, Size, ETag, LastModified), page by page.
+
+    Raises
+    ------
+    TransientFailure
+        If the bucket may not be listed, or not now.
+    """
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    for page in pages:
-        yield from page.get("Contents", [])
+    with failures_of(f"s3://{bucket}/{prefix}: listing it"):
+        for page in pages:
+            yield from page.get("Contents", [])
 
 
 def listed_entries(

@@ -69,6 +69,7 @@ NETWORK = (
 _ACTIONS = {
     "HeadObject": "s3:GetObject",
     "GetObject": "s3:GetObject",
+    "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
     "CreateMultipartUpload": "s3:PutObject",
     "UploadPart": "s3:PutObject",

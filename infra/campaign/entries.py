@@ -5,10 +5,9 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from handler.ledger import Entry
-from handler.s3.errors import is_missing
+from handler.s3.errors import failures_of, is_missing
 from handler.s3.locations import S3Location, version_of
 from handler.s3.objects import StoredObject
-from infra.terminal import Mistake
 
 __all__ = ["read_entry"]
 
@@ -18,19 +17,17 @@ def read_entry(s3: Any, ledger: S3Location, product: S3Location) -> Entry:
 
     Raises
     ------
-    Mistake
-        If the ledger may not be read.
+    TransientFailure
+        If the ledger may not be read, or not now.
     """
     location = ledger.below(f"{product.key}.json")
-    try:
-        answer = s3.get_object(**location.address)
-    except ClientError as exc:
-        if is_missing(exc):
-            return Entry()
-        raise Mistake(
-            f"{location}: s3:GetObject was refused, expected a readable ledger entry; allow "
-            f"s3:GetObject (and kms:Decrypt) on it: {exc}"
-        ) from exc
+    with failures_of(f"{location}: reading it"):
+        try:
+            answer = s3.get_object(**location.address)
+        except ClientError as exc:
+            if is_missing(exc):
+                return Entry()
+            raise
     modified = answer["LastModified"].strftime("%Y-%m-%dT%H:%M:%SZ")
     stored = StoredObject(
         location, answer["ETag"], answer["ContentLength"], {}, version_of(answer), modified

@@ -24,12 +24,11 @@ from handler.event import Status
 from handler.ledger import Entry
 from handler.provenance import Provenance, shortened
 from handler.requests import ExposureRequest, OnExisting
-from handler.s3.errors import is_missing
+from handler.s3.errors import failures_of, is_missing
 from handler.s3.locations import S3Location, version_of
 from infra.campaign.entries import read_entry
 from infra.listing import listed_entries
 from infra.queues.messages import depth
-from infra.terminal import Mistake
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -252,11 +251,10 @@ def _told_by(entry: Entry, request: ExposureRequest) -> Outcome | None:
 
 
 def _head(s3: Any, location: S3Location) -> Any:
-    try:
-        return s3.head_object(**location.address)
-    except ClientError as exc:
-        if is_missing(exc):
-            return None
-        raise Mistake(
-            f"{location}: s3:GetObject was refused, expected a readable object: {exc}"
-        ) from exc
+    with failures_of(f"{location}: looking it up"):
+        try:
+            return s3.head_object(**location.address)
+        except ClientError as exc:
+            if is_missing(exc):
+                return None
+            raise

@@ -5,12 +5,15 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
 
 from handler.s3.locations import S3Location
 from infra.__main__ import main
@@ -20,8 +23,10 @@ from infra.campaign import follow
 from infra.campaign import submit as sending
 from infra.campaign.job import Job, JobChanged, JobFile, join
 from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
+from infra.queues.messages import depth
 from infra.terminal import Mistake
 from tests.conftest import Harness
+from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 
 NAME = "filling"
@@ -323,8 +328,6 @@ def test_product_of_another_context_is_not_skipped(
 def test_denied_ledger_is_an_error_that_names_it(
     function: Harness, queues: dict[str, str], exposure: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
     original = command.boto3.client
 
     def client(service: str, *words: Any, **more: Any) -> Any:
@@ -416,3 +419,126 @@ def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
     file.s3.put_object(**file.location.address, Body=gzip.compress(b"[]"))
     with pytest.raises(Mistake, match="not a job"):
         file.read()
+
+
+class Worker:
+    """Delivers what waits in the queue whenever the command looks at it."""
+
+    def __init__(self, function: Harness, queue: str, kills: Kills) -> None:
+        self.function, self.queue, self.kills = function, queue, kills
+        self.causes: dict[str, set[str]] = {}
+
+    def depth(self, sqs: Any, address: str) -> Any:
+        with self.kills.paused():
+            self.deliver()
+        return depth(sqs, address)
+
+    def deliver(self) -> None:
+        for message in self.function.aws.receive(self.queue):
+            request = json.loads(message["Body"])
+            self.causes.setdefault(request["key"], set()).add(request["cause"])
+            self.function.run_batch(message["Body"], identifier=message["MessageId"])
+
+    def complete(self) -> dict[str, list[str]]:
+        """The ids that were announced, by product."""
+        found: dict[str, list[str]] = {}
+        for event in self.function.announcements():
+            if event["status"] == "Complete":
+                found.setdefault(event["output"]["key"], []).append(event["id"])
+        return found
+
+
+def test_backfill_killed_at_any_call_is_resumed(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "_STRETCH", 1)
+    kills = Kills(monkeypatch)
+    worker = Worker(function, queues["BackfillQueue"], kills)
+    monkeypatch.setattr(follow, "depth", worker.depth)
+    function.announcements()
+    for number in range(40):
+        folder = f"killed/{number}/"
+        for name in "ab":
+            function.upload(exposure, f"{folder}{name}_uncal.fits")
+        words = ["backfill", f"s3://{RAW}/{folder}", "--stack", NAME, "--yes", "--pause", "0.01"]
+        try:
+            with kills.before(number), pytest.raises(SystemExit):
+                main(words)
+        except Killed:
+            with pytest.raises(SystemExit) as ended:
+                main(words)
+            assert ended.value.code == 0, number
+            was_killed = True
+        else:
+            was_killed = False
+        worker.deliver()
+        ids = worker.complete()
+        assert set(ids) == {f"dq_init/{folder}{name}_dq_init.fits" for name in "ab"}
+        assert all(len(set(some)) == 1 for some in ids.values()), (number, ids)
+        assert all(len(causes) == 1 for causes in worker.causes.values()), (number, worker.causes)
+        if not was_killed:
+            break
+    else:
+        pytest.fail("it is killed for ever")
+    assert number >= 8, "too few calls: what is counted?"
+
+
+def test_two_backfills_at_once_share_the_job(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(3):
+        function.upload(exposure, f"2023/jw{number}_uncal.fits")
+    both, original = threading.Barrier(2), JobFile.read
+    looks = iter([True, True])
+
+    def read(file: JobFile) -> Any:
+        found = original(file)
+        if next(looks, False):
+            both.wait(20)  # neither has written the job
+        return found
+
+    def run() -> Any:
+        try:
+            main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0.2"])
+        except SystemExit as ended:
+            return ended.code
+
+    monkeypatch.setattr(JobFile, "read", read)
+    function.announcements()
+    with working(function, queues["BackfillQueue"]) as given, ThreadPoolExecutor(2) as people:
+        codes = [person.result() for person in [people.submit(run) for _ in range(2)]]
+    assert codes == [0, 0]
+    requests = set(given)
+    assert sorted(json.loads(body)["key"] for body in requests) == [
+        f"2023/jw{number}_uncal.fits" for number in range(3)
+    ]
+    events = [e for e in function.announcements() if e["status"] == "Complete"]
+    assert len({event["id"] for event in events}) == 3
+
+
+@pytest.mark.parametrize("denied", [RAW, PRODUCTS])
+def test_denied_listing_names_action_and_bucket(
+    denied: str,
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    original = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def call(client: Any, operation: str, given: dict[str, Any]) -> Any:
+        if operation == "ListObjectsV2" and given["Bucket"] == denied:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, operation)
+        return original(client, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    with pytest.raises(SystemExit, match=rf"s3://{denied}/.*: s3:ListBucket is denied") as ended:
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0.2"])
+    assert isinstance(ended.value.code, str), "printed, exit code 1"
