@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
         "--by", choices=["content", "pixels"], default="pixels", help="how far to compare"
     )
     commands.choices["select"].add_argument(
-        "--out", type=Path, help="write the requests: x.jsonl, or x.json or x.csv for BACKFILL"
+        "--out",
+        type=_manifest,
+        help="write the requests: x.jsonl, or x.json for the state machine Backfill",
     )
     commands.choices["audit"].add_argument(
         "--rebuild", action="store_true", help="write ledger entries that are missing again"
@@ -85,6 +87,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["submit"].add_argument("--yes", action="store_true", help="do not ask")
     commands.choices["submit"].add_argument("--pause", type=float, default=5.0, help="seconds")
     return parser
+
+
+def _manifest(text: str) -> Path:
+    """Read the name of a file of requests."""
+    path = Path(text)
+    if path.suffix not in {".json", ".jsonl"}:
+        raise argparse.ArgumentTypeError(f"{text}: expected a name that ends in .jsonl or .json")
+    return path
 
 
 def _print_rejected(catalogue: Catalogue, console: Console) -> None:
