@@ -8,6 +8,8 @@ OPTIONAL = {
     "duckdb": "duckdb>=1.4",
     "flask": "flask>=3.0",
     "flask_cors": "flask-cors>=5.0",
+    "jinja2": "jinja2>=3.1",
+    "matplotlib": "matplotlib>=3.10",
     "moto": "moto[events,s3,sqs]>=5.1",
     "rich": "rich>=14.0",
 }
