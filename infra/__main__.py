@@ -12,6 +12,8 @@ status    a stack at a glance; enable events of an existing bucket
 import logging
 import sys
 import traceback
+import warnings
+from getpass import GetPassWarning
 from importlib import import_module
 from typing import NoReturn
 
@@ -37,6 +39,16 @@ _EXPECTED = (Mistake, ReferenceUnavailable, TransientFailure, OSError, ClientErr
 """What a person can fix: names, addresses, credentials, files. Everything else is a bug."""
 
 _SETTINGS = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the AWS profile"
+_FAILED, _WRONG_INPUT = 1, 2
+"""Exit codes; argparse, too, ends with 2."""
+
+
+class _Ended(SystemExit):
+    """The end of a command by an error; its text is on standard error already."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 def main(words: list[str]) -> None:
@@ -69,44 +81,63 @@ def _run(command: str, words: list[str]) -> None:
     step = logging.getLogger("core")
     before = step.level
     step.setLevel(logging.ERROR)
+    # botocore reads MFA codes by getpass; without a terminal that would print three lines first.
+    warnings.filterwarnings("error", category=GetPassWarning)
     try:
         import_module(f"infra.{COMMANDS[command]}.__main__").main(words)
     except KeyboardInterrupt:
-        sys.exit("interrupted; run the same command again to resume")
+        _end(command, "interrupted; run the same command again to resume", _FAILED)
     except ModuleNotFoundError as exc:
-        _fail(command, how_to_install(exc))
-    except EOFError:
-        # botocore reads MFA codes from the terminal, and has no error of its own for this.
-        _fail(command, "AWS asks for an MFA code: run it at a terminal, or with a session token")
+        _end(command, how_to_install(exc), _FAILED)
+    except (EOFError, GetPassWarning):
+        _end(
+            command,
+            "AWS asks for an MFA code: run it at a terminal, or with a session token",
+            _FAILED,
+        )
     except ValueError as exc:
         if not _is_raised_by_botocore(exc):
             raise
-        _fail(command, f"AWS configuration: {exc}; check {_SETTINGS}")
+        _end(command, f"AWS configuration: {_joined(exc)}; check {_SETTINGS}", _FAILED)
     except _EXPECTED as exc:
-        _fail(command, _described(exc))
+        _end(command, *_described(exc))
     except SystemExit as exc:
         if isinstance(exc.code, str):
-            raise SystemExit(printable(exc.code, keep="\n")) from exc
+            raise SystemExit(printable(exc.code)) from exc
         raise
     finally:
         step.setLevel(before)
 
 
-def _fail(command: str, text: str) -> NoReturn:
-    sys.exit(f"{command}: {printable(' '.join(text.split()))}")
+def _end(command: str, text: str, code: int) -> NoReturn:
+    line = f"{command}: {printable(text)}"
+    print(line, file=sys.stderr)
+    raise _Ended(line, code)
 
 
-def _described(exc: BaseException) -> str:
-    """Add what AWS leaves out of its messages."""
+def _described(exc: BaseException) -> tuple[str, int]:
+    """Add what AWS leaves out of its messages; return the exit code, too."""
     if isinstance(exc, NoRegionError):
-        return "no AWS region: set AWS_DEFAULT_REGION, or region in the AWS profile"
+        return "no AWS region: set AWS_DEFAULT_REGION, or region in the AWS profile", _FAILED
     if isinstance(exc, NoCredentialsError):
-        return "no AWS credentials: set AWS_PROFILE, or run `aws configure`"
-    if isinstance(exc, ClientError):
-        error: dict[str, str] = {**exc.response.get("Error", {})}  # type: ignore[dict-item]
-        if error.get("Code") == "NoSuchBucket" and "BucketName" in error:
-            return f"s3://{error['BucketName']}: no such bucket"
-    return str(exc)
+        return "no AWS credentials: set AWS_PROFILE, or run `aws configure`", _FAILED
+    if isinstance(exc, FileNotFoundError) and exc.filename is not None:
+        return f"{exc.filename}: no such file", _WRONG_INPUT
+    if isinstance(exc, Mistake):
+        return str(exc), _WRONG_INPUT
+    if isinstance(exc, ClientError) and _is_missing_bucket(exc):
+        bucket = exc.response["Error"].get("BucketName")
+        return f"s3://{bucket}: no such bucket" if bucket else _joined(exc), _WRONG_INPUT
+    return _joined(exc), _WRONG_INPUT if _is_missing_bucket(exc.__cause__) else _FAILED
+
+
+def _is_missing_bucket(exc: BaseException | None) -> bool:
+    return isinstance(exc, ClientError) and exc.response["Error"]["Code"] == "NoSuchBucket"
+
+
+def _joined(exc: BaseException) -> str:
+    """Join the lines of a library's message."""
+    return " ".join(str(exc).splitlines())
 
 
 def _is_raised_by_botocore(exc: ValueError) -> bool:

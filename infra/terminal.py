@@ -9,7 +9,7 @@ import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 from handler.s3.locations import S3Location
 
@@ -29,12 +29,19 @@ class Mistake(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that says what an S3 URI must look like; its subparsers are of this class, too."""
+    """A parser that says what an S3 URI must look like, and describes a mistake in one line.
+
+    Its subparsers are of this class, too.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         for parse in (S3Location.parse, S3Location.parse_prefix):
             self.register("type", parse, _argument(parse))
+
+    def error(self, message: str) -> NoReturn:
+        """Leave the usage, which argparse prints first, to --help."""
+        self.exit(2, f"{self.prog}: {printable(message)}; {self.prog} --help shows how to use it\n")
 
 
 def _argument(parse: Callable[[str], S3Location]) -> Callable[[str], S3Location]:

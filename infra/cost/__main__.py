@@ -47,7 +47,7 @@ def main(words: list[str]) -> None:
     for name, (least, most) in _RANGES.items():
         value = getattr(arguments, name)
         if value is not None and not least <= value <= most:
-            raise Mistake(f"--{name} {value:g}: expected {least:g} to {most:g}")
+            raise Mistake(f"--{name} {value}: expected {least} to {most}")
     settings, size = _settings(arguments), int(arguments.size * 1e6)
     one = measured().of_size(size, settings.encoding).with_memory(settings.memory)
     if one.seconds > _TIMEOUT:

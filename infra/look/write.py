@@ -8,6 +8,7 @@ from infra.look.flags import Look
 from infra.look.history import chapters, history_look, history_table
 from infra.look.page import Link, page_name, picture_page, write_index
 from infra.mirror.bucket import Mirror
+from infra.terminal import Mistake
 
 __all__ = ["write_history", "write_looks"]
 
@@ -27,8 +28,17 @@ def write_looks(looks: list[Look], folder: Path) -> Path:
 
 
 def write_history(mirror: str, detector: str, folder: Path, s3: Any) -> Path:
-    """Write the page of a detector's masks; returns it."""
-    place = S3Location.parse_prefix(mirror)
+    """Write the page of a detector's masks; returns it.
+
+    Raises
+    ------
+    Mistake
+        If the mirror's URI is malformed, or no rule names the detector.
+    """
+    try:
+        place = S3Location.parse_prefix(mirror)
+    except ValueError as exc:
+        raise Mistake(str(exc)) from exc
     told = chapters(Mirror(s3, place), detector)
     look = history_look(detector, told, str(place))
     folder.mkdir(parents=True, exist_ok=True)

@@ -17,12 +17,12 @@ from core import EQUALS_JWST
 from handler.s3.locations import S3Location
 from infra.console import Console
 from infra.look.changes import write_changes
-from infra.mirror.bucket import Mirror
+from infra.mirror.bucket import Mirror, check_contexts
 from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, publish, use
 from infra.mirror.verify import Report, verify
-from infra.terminal import is_agreed, parser_of
+from infra.terminal import Mistake, is_agreed, parser_of
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
@@ -108,6 +108,8 @@ def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         source: Source
         if arguments.cache:
+            if not arguments.cache.is_dir():
+                raise Mistake(f"--from {arguments.cache}: no such folder, expected a CRDS cache")
             source = Cache(arguments.cache, arguments.build or "")
         else:
             source = Server(arguments.server, Path(folder))
@@ -214,6 +216,7 @@ def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: A
 
 
 def _use(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    check_contexts(mirror, arguments.context)
     before, after = use(arguments.context, mirror)
     name = after.operational_context
     if name == before.operational_context:
@@ -228,6 +231,7 @@ def _use(mirror: Mirror, arguments: argparse.Namespace) -> None:
 
 
 def _diff(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    check_contexts(mirror, arguments.before, arguments.after)
     before, after = (mirror.context(name) for name in (arguments.before, arguments.after))
     table = Table(title=f"{before.name} -> {after.name}", box=SIMPLE, collapse_padding=True)
     for heading in ("For", "Observed from", "until", "Before", "After"):
@@ -250,6 +254,7 @@ def _short(mask: str) -> str:
 
 
 def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
+    check_contexts(mirror, *arguments.keep)
     config = mirror.operational()
     names = {config.operational_context, *config.builds.values(), *arguments.keep}
     if not arguments.forget_previous:

@@ -11,14 +11,15 @@ from botocore.exceptions import ClientError
 from core.errors import ReferenceUnavailable, TransientFailure
 from handler.references.keys import CONFIG, MAPPINGS, REFERENCES, STATE, mapping_key
 from handler.references.mappings import LARGEST_MAPPING
-from handler.references.rules import read_text
+from handler.references.rules import BUILD, LATEST, read_text
 from handler.references.server import FileDigest, ServerConfig
 from handler.s3.errors import CONFLICTS, code_of, is_missing
 from handler.s3.locations import S3Location
 from infra.listing import listed
 from infra.mirror.contexts import Context, read_context
+from infra.terminal import Mistake
 
-__all__ = ["Mirror"]
+__all__ = ["Mirror", "check_contexts"]
 
 _ATTEMPTS = 20
 
@@ -241,6 +242,22 @@ class Mirror:
 
     def _address(self, key: str) -> dict[str, str]:
         return self.location.below(key).address
+
+
+def check_contexts(mirror: Mirror, *names: str) -> None:
+    """Refuse names that are neither ``latest``, ``build`` nor contexts of a mirror.
+
+    Raises
+    ------
+    Mistake
+        If the mirror does not hold one of them.
+    """
+    there = mirror.contexts()
+    for name in names:
+        # CRDS also knows jwst-latest, jwst-operational and jwst-build.
+        if name not in {LATEST, BUILD, *there} and not name.startswith("jwst-"):
+            held = ", ".join(there[-3:]) or "no context; run mirror sync"
+            raise Mistake(f"{name}: not in {mirror.location}, which holds {held}")
 
 
 def _base64(digest: FileDigest) -> str:

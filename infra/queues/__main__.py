@@ -49,6 +49,8 @@ def main(words: list[str]) -> None:
     arguments = parser.parse_args(words)
     if arguments.stack is None and not arguments.queue.startswith("http"):
         parser.error("--stack NAME says where the queues are; or give --queue URL")
+    if arguments.older_than is not None and not arguments.older_than >= 0:
+        raise Mistake(f"--older-than {arguments.older_than:g}: expected 0 or more seconds")
     stack = find_stack(arguments.stack) if arguments.stack else None
     sqs = boto3.client("sqs", config=Config(max_pool_connections=WORKERS))
     queue = _url(arguments.queue, stack)

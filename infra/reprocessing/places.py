@@ -13,7 +13,7 @@ from handler.s3.locations import S3Location
 from handler.s3.requester_pays import agree_to_pay
 from infra.campaign.prefixes import catalogue_in, ledger_in
 from infra.console import Console
-from infra.mirror.bucket import Mirror
+from infra.mirror.bucket import Mirror, check_contexts
 from infra.reprocessing.affected import Affected, Question, affected
 from infra.reprocessing.catalogue import Catalogue
 from infra.reprocessing.selection import Group
@@ -70,6 +70,8 @@ def asked(places: Places, question: Question) -> Iterator[Affected]:
     """What a context affects, with a bar for whoever waits."""
     if places.mirror is None:
         raise Mistake("--stack NAME says where the mirror is; or give --mirror s3://bucket")
+    mirror = Mirror(places.s3, places.mirror)
+    check_contexts(mirror, *filter(None, [question.to, question.compared]))
 
     def watched(groups: list[Group]) -> Iterator[Group]:
         with Progress(console=Console(stderr=True)) as bar:
@@ -77,6 +79,6 @@ def asked(places: Places, question: Question) -> Iterator[Affected]:
 
     with (
         Catalogue.open(places.s3, places.catalogue) as catalogue,
-        affected(catalogue, Mirror(places.s3, places.mirror), question, watched) as answer,
+        affected(catalogue, mirror, question, watched) as answer,
     ):
         yield answer

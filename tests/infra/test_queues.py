@@ -129,7 +129,7 @@ def test_nothing_is_discarded_unasked(aws: LocalAws) -> None:
     done = subprocess.run(
         command, cwd=PROJECT, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "a terminal or --yes is needed" in done.stderr
     assert "s3://raw/jw01_uncal.fits" in done.stdout, "it is shown before the question"
     assert len(aws.receive(queue)) == 3

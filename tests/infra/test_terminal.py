@@ -4,6 +4,8 @@ import ast
 import io
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,14 +18,16 @@ from rich.table import Table
 from rich.text import Text
 
 from handler.s3.locations import S3Location
-from infra.__main__ import main
+from infra.__main__ import COMMANDS, main
 from infra.console import Console
 from infra.demo.local_aws import LocalAws
+from infra.status.__main__ import QUEUES
 from infra.terminal import Mistake, is_agreed, parser_of, printable, safe_output
 from tests.conftest import PROJECT
 from tests.infra.stacks import stack_of_outputs
 
 HOSTILE = "a\x1b[2J\x9b1m\x07\r\u202e\ud800\u2028[/b][red]x"
+NAMED = "named"
 SEEN = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
 
 
@@ -133,8 +137,128 @@ def test_mfa_profile_without_a_terminal_is_explained(tmp_path: Path) -> None:
         "[profile base]\naws_access_key_id = x\naws_secret_access_key = s\n"
     )
     done = infra("status", "--stack", "x", AWS_CONFIG_FILE=str(config), AWS_PROFILE="mfa")
-    assert "Traceback" not in done.stderr
-    assert "MFA" in done.stderr.splitlines()[-1]
+    (line,) = done.stderr.splitlines()
+    assert "MFA" in line
+
+
+WITH_STACK = {
+    "backfill": ["s3://raw-exposures/"],
+    "cost": [],
+    "look": ["x.fits", "--out", "build/nowhere"],
+    "queues": ["show"],
+    "reprocess": ["select"],
+    "status": [],
+}
+
+
+def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Return the exit code and the only line of standard error."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    return end.value.code, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_option_is_one_line_and_exit_code_2(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = ["verify", "s3://m"] if command == "mirror" else WITH_STACK[command]
+    stack = [] if command == "mirror" else ["--stack", "x"]
+    code, line = ended([command, *needed, *stack, "--nonsense", "a\nb"], capsys)
+    assert code == 2
+    assert "--nonsense a\\nb" in line
+    assert "--help" in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_mistyped_name_is_one_line_and_exit_code_2(
+    command: str, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command == "mirror":
+        code, line = ended(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
+        assert "s3://no-such-bucket-x: no such bucket" in line
+    else:
+        code, line = ended([command, *WITH_STACK[command], "--stack", "nope"], capsys)
+        assert "no stack named nope" in line
+    assert code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unreachable_aws_is_one_line_and_exit_code_1(
+    command: str,
+    aws: LocalAws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    words = (
+        ["mirror", "contexts", "s3://m"]
+        if command == "mirror"
+        else [command, *WITH_STACK[command], "--stack", "x"]
+    )
+    code, line = ended(words, capsys)
+    assert code == 1
+    assert "127.0.0.1:1" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["backfill", "missing.txt", "--stack", NAMED], "missing.txt: no such file"),
+        (["backfill", "s3://raw-exposures/none/", "--stack", NAMED], "no *_uncal.fits there"),
+        (["cost", "--exposures", "0"], "--exposures 0: expected 1 to 100000000"),
+        (["cost", "--exposures", "many"], "'many'"),
+        (["look", "missing.fits", "--out", "build/nowhere"], "missing.fits: no such file"),
+        (["look", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
+        (["look", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
+        (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "--from nowhere"),
+        (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
+        (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
+        (["mirror", "diff", "s3://crds-mirror", "jwst_1.pmap", "jwst_9999.pmap"], "jwst_1.pmap"),
+        (["queues", "show", "--queue", "Failed", "--stack", NAMED], "FailedQueue"),
+        (["queues", "show"], "--stack NAME"),
+        (["queues", "redrive", "--stack", NAMED, "--older-than", "-1"], "--older-than -1"),
+        (["reprocess", "select"], "--stack NAME"),
+        (["reprocess", "select", "--stack", NAMED, "--to", "1321"], "1321"),
+        (["status", "--stack", NAMED, "--entries", "-1"], "--entries -1"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_argument_is_one_line_and_exit_code_2(
+    words: list[str],
+    part: str,
+    aws: LocalAws,
+    mirrors: set[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with stack_of_outputs(aws, NAMED, QUEUES):
+        code, line = ended(words, capsys)
+    assert part in line
+    assert code == 2
+
+
+def test_interrupt_is_one_line_and_exit_code_1() -> None:
+    """Ctrl-C while AWS does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen(
+            [sys.executable, "-m", "infra", "queues", "show", "--queue", f"{endpoint}/1/q"],
+            cwd=PROJECT,
+            env=os.environ | KEYS | {"AWS_ENDPOINT_URL": endpoint},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate(timeout=30)
+            connection.close()
+    assert (process.returncode, out) == (1, "")
+    assert said.splitlines() == ["queues: interrupted; run the same command again to resume"]
 
 
 def test_unknown_command_is_named_and_version_is_printed() -> None:
