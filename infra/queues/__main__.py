@@ -75,7 +75,12 @@ def main(words: list[str]) -> None:
         undelivered = stack is not None and queue == stack.outputs.get("UndeliveredQueue")
         to = _url(arguments.to, stack)
         targets = Targets(to, bus, boto3.client("events"), undelivered)
-        _report(redrive(sqs, queue, targets, chosen), "sent again", name)
+        _report(
+            redrive(sqs, queue, targets, chosen),
+            "sent again",
+            name,
+            "" if undelivered else f" to {arguments.to}",
+        )
     else:
         if not arguments.yes:
             found = look(sqs, queue, chosen)
@@ -150,39 +155,53 @@ def _url(name: str, stack: Stack | None) -> str:
 
 
 def show(name: str, found: Look, total: int, *, as_json: bool) -> None:
-    """Print the chosen messages: three lines each, because reasons are long."""
+    """Print the chosen messages by exposure: three lines or more, because reasons are long."""
     if as_json:
         fields = [asdict(message) for message in found.chosen]
         print(
             json.dumps([{k: v for k, v in one.items() if k != "event"} for one in fields], indent=2)
         )
         return
-    for message in found.chosen:
-        _show_message(message)
+    groups = _by_exposure(found.chosen)
+    for group in groups:
+        _show_exposure(group)
     if not found.labels:
         print(f"{name} is empty" if not total else f"{name}: all {total:,} are in flight")
     else:
-        exposures = len({message.exposure for message in found.chosen})
         print(
-            f"{plural(len(found.chosen), 'message')} of {plural(exposures, 'exposure')}; "
+            f"{plural(len(found.chosen), 'message')} of {plural(len(groups), 'exposure')}; "
             f"{name} holds {total:,} (approximate count of SQS)"
         )
         _hint(len(found.chosen), found.labels)
 
 
-def _show_message(message: QueuedMessage) -> None:
-    sent = datetime.fromtimestamp(message.sent, UTC).strftime("%Y-%m-%d %H:%M")
-    print(printable(message.exposure))
-    reason = f": {printable(message.reason)}" if message.reason else ""
-    print(f"  {printable(message.label)}{reason}")
-    print(f"  sent {sent} UTC, id {message.identifier}")
+def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
+    """Group messages by exposure, oldest first; a message that names none is one of its own."""
+    groups: dict[str, list[QueuedMessage]] = {}
+    for message in sorted(chosen, key=lambda message: message.sent):
+        name = message.identifier if message.key == "?" else message.exposure
+        groups.setdefault(name, []).append(message)
+    return list(groups.values())
+
+
+def _show_exposure(group: list[QueuedMessage]) -> None:
+    """Print an exposure, each of its failures once, and the time and id of the last message."""
+    last = group[-1]
+    sent = datetime.fromtimestamp(last.sent, UTC).strftime("%Y-%m-%d %H:%M")
+    print(printable(last.exposure))
+    for label, reason in dict.fromkeys((one.label, one.reason) for one in group):
+        print(f"  {printable(label)}{': ' if reason else ''}{printable(reason)}")
+    several = f"{len(group):,} messages, last " if len(group) > 1 else ""
+    print(f"  {several}sent {sent} UTC, id {last.identifier}")
 
 
 def _show_sample(chosen: list[QueuedMessage]) -> None:
-    for message in chosen[:_SHOWN]:
-        _show_message(message)
-    if len(chosen) > _SHOWN:
-        print(f"... and {len(chosen) - _SHOWN:,} more (--dry-run shows all):")
+    groups = _by_exposure(chosen)
+    for group in groups[:_SHOWN]:
+        _show_exposure(group)
+    if len(groups) > _SHOWN:
+        left = plural(len(groups) - _SHOWN, "more exposure")
+        print(f"... and {left} (--dry-run shows all). Messages by error:")
         for label, number in Counter(message.label for message in chosen).most_common():
             print(f"  {number:,} {printable(label)}")
 
@@ -198,9 +217,11 @@ def _show_counts(name: str, counts: dict[str, int], *, as_json: bool) -> None:
     )
 
 
-def _report(moved: Moved, done: str, name: str) -> None:
+def _report(moved: Moved, done: str, name: str, to: str = "") -> None:
     """Print how it ended; exit with 1 if a message was refused."""
-    print(f"{plural(moved.done, 'message')} {done} from {name}")
+    left = moved.labels.total() - moved.done
+    rest = f"; {left:,} left in {name}" if left else ""
+    print(f"{plural(moved.done, 'message')} {done} from {name}{to}{rest}")
     if moved.untried:
         print(f"{plural(moved.untried, 'message')} stayed there: without a request to repeat")
     _hint(moved.done + moved.untried, moved.labels)

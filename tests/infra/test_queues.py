@@ -115,6 +115,20 @@ def test_what_asks_for_nothing_is_not_tried_again(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 1
 
 
+def test_exposure_that_failed_thrice_is_shown_once(aws: LocalAws) -> None:
+    bodies = [failed("a_uncal.fits")] * 2 + [failed("a_uncal.fits", error="TransientFailure")]
+    queue = fill(aws, "thrice", [*bodies, failed("b_uncal.fits"), "{", "{"])
+    for words in (["show"], ["discard", "--dry-run"]):
+        said = run(*words, "--queue", queue)
+        assert said.count("s3://raw/a_uncal.fits\n") == 1
+        assert "  InputRejected: r\n  TransientFailure: r\n  3 messages, last sent" in said
+        assert said.count("s3://?/?\n") == 2, "they may be of different exposures"
+        assert "6 messages of 4 exposures" in said
+    said = run("redrive", "--queue", queue, "--to", queue, "--key", "b_uncal.fits")
+    assert "1 message sent again" in said
+    assert "; 5 left in" in said
+
+
 def test_an_upload_that_waits_has_no_reason_to_have_failed(aws: LocalAws) -> None:
     queue = aws.client("sqs").create_queue(QueueName="waiting")["QueueUrl"]
     event = {**CREATED, "detail": {**CREATED["detail"], "reason": "PutObject"}}
