@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.parsers import ResponseParserError
 
 from core import SOFTWARE, __version__
 from core.errors import ReferenceUnavailable, TransientFailure
@@ -35,7 +36,15 @@ COMMANDS = {
 }
 """Commands, and the packages that they are in."""
 
-_EXPECTED = (Mistake, ReferenceUnavailable, TransientFailure, OSError, ClientError, BotoCoreError)
+_EXPECTED = (
+    Mistake,
+    ReferenceUnavailable,
+    TransientFailure,
+    OSError,
+    ClientError,
+    BotoCoreError,
+    ResponseParserError,  # a proxy, or another server than AWS, answered
+)
 """What a person can fix: names, addresses, credentials, files. Everything else is a bug."""
 
 _SETTINGS = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the AWS profile"

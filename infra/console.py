@@ -10,18 +10,27 @@ from rich.text import Text
 
 from infra.terminal import printable
 
-__all__ = ["Console"]
+__all__ = ["Console", "lines"]
+
+
+def lines(*texts: str) -> Text:
+    """Return texts as lines of one cell or message; line ends within a text are escaped."""
+    return Text("\n".join(map(printable, texts)))
 
 
 class Console(RichConsole):
-    """A rich console that takes no markup from text, and escapes it as `printable` does."""
+    """A rich console that takes no markup from text, and escapes it as `printable` does.
+
+    Line ends in strings are escaped, too, so that a key cannot look like a line of output; `lines`
+    makes texts of several lines.
+    """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Escape text before its width is measured."""
-        return super().render_str(printable(text, keep="\n\t"), **options)
+        return super().render_str(printable(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

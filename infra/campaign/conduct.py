@@ -25,7 +25,7 @@ from infra.campaign.follow import Outcomes, Queues, Watch
 from infra.campaign.job import Job, JobFile
 from infra.campaign.prefixes import ledger_in
 from infra.campaign.submit import submit
-from infra.console import Console
+from infra.console import Console, lines
 from infra.stacks import Stack
 from infra.terminal import Mistake
 
@@ -163,7 +163,7 @@ class Conduct:
             table.add_row(str(number), f"  {error}")
         self.console.print(table)
         for product, reason in list(ended.reasons.items())[:_SHOWN]:
-            self.console.print(f"{product}:\n  {reason}", soft_wrap=True, markup=False)
+            self.console.print(lines(f"{product}:", f"  {reason}"), soft_wrap=True)
         for product in ended.missing[:_SHOWN]:
             self.console.print(f"{product}: missing", soft_wrap=True, markup=False)
         if len(ended.missing) > _SHOWN:

@@ -19,14 +19,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from astropy.io import fits
 from rich.box import SIMPLE
-from rich.console import Console
 from rich.json import JSON
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from handler.references.resolution import References
 from handler.s3.locations import S3Location
 from handler.s3.objects import ObjectStore
+from infra.console import Console, lines
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
@@ -271,10 +272,16 @@ def show(announcements: list[dict[str, Any]], masks: list[int]) -> None:
     table = Table(
         title="dq_init by jwst-dq-init-lambda", box=SIMPLE, collapse_padding=True, pad_edge=False
     )
-    for heading, width in (("Exposure,\nmask", 24), ("Kind,\nshape", 14)):
-        table.add_column(heading, overflow="fold", min_width=width)
-    for heading in ("Do not\nuse", "Product\nMB", "MB in,\n+ mask", "MB out", "s"):
-        table.add_column(heading, justify="right")
+    for heading, width in ((("Exposure,", "mask"), 24), (("Kind,", "shape"), 14)):
+        table.add_column(lines(*heading), overflow="fold", min_width=width)
+    for heading in (
+        ("Do not", "use"),
+        ("Product", "MB"),
+        ("MB in,", "+ mask"),
+        ("MB out", ""),
+        ("s", ""),
+    ):
+        table.add_column(lines(*heading), justify="right")
     if console.width >= _WIDE:
         table.add_column("Flagged pixels")
     for name, detail, mask in zip(names, announcements, masks, strict=True):
@@ -285,15 +292,15 @@ def show(announcements: list[dict[str, Any]], masks: list[int]) -> None:
     console.print(table)
     for name, detail in zip(names, announcements, strict=True):
         if detail["status"] != "Complete":
-            console.print(f"{name}: {detail['status']}: {detail['reason']}\n", soft_wrap=True)
+            console.print(f"{name}: {detail['status']}: {detail['reason']}", soft_wrap=True)
     _show_totals(announcements, masks)
     if announcements:
-        console.print("\nOf the first processing event:")
+        console.print(lines("", "Of the first processing event:"))
         console.print(JSON(json.dumps(_shortened(announcements[0]))))
-    console.print(f"\nAll events, whole: {OUTPUT / 'events.json'}")
+    console.print(lines("", f"All events, whole: {OUTPUT / 'events.json'}"))
     console.print(f"The products: {(OUTPUT / 'products').resolve()}", soft_wrap=True)
     console.print(
-        "Next: open one, go on with jwst (docs/using.md); your own exposure\n"
+        "Next: open one, go on with jwst (docs/using.md); your own exposure "
         "(make demo FILE=... CRDS_PATH=...); deploy it (docs/operating.md)"
     )
 
@@ -308,9 +315,8 @@ def _show_totals(announcements: list[dict[str, Any]], masks: list[int]) -> None:
         f"Out: {sent / 1e6:.0f} MB."
     )
     console.print(
-        "An exposure of less than some 10 MB passes through the function whole. Of a larger one\n"
-        "the headers do, and 5 MiB of pixels where S3's parts meet: S3 copies the rest itself.",
-        soft_wrap=True,
+        "An exposure of less than some 10 MB passes through the function whole. Of a larger one "
+        "the headers do, and 5 MiB of pixels where S3's parts meet: S3 copies the rest itself."
     )
 
 
@@ -339,22 +345,22 @@ def _common(names: list[str]) -> str:
     return shared[: shared.rfind("_") + 1]
 
 
-def _cells(name: str, detail: dict[str, Any], mask_bytes: int) -> list[str]:
+def _cells(name: str, detail: dict[str, Any], mask_bytes: int) -> list[str | Text]:
     moved, output = detail["function"], detail["output"]
     received = f"{(moved['bytesReceived'] - mask_bytes) / 1e6:.1f}"
-    numbers = [
+    numbers: list[str | Text] = [
         f"{output['bytes'] / 1e6:.1f}" if output else "",
-        f"{received}\n+ {mask_bytes / 1e6:.1f}" if mask_bytes else received,
+        lines(received, f"+ {mask_bytes / 1e6:.1f}") if mask_bytes else received,
         f"{moved['bytesSent'] / 1e6:.1f}",
         f"{moved['durationSeconds']:.2f}",
     ]
     if detail["status"] != "Complete":
-        return [name, f"{detail['status']}\n{detail['error'] or ''}", "", *numbers, ""]
+        return [name, lines(detail["status"], detail["error"] or ""), "", *numbers, ""]
     exposure, flags = detail["exposure"], detail["flags"]
     mask = (detail["reference"]["mask"] or "no mask").removeprefix("crds://").removesuffix(".fits")
     return [
-        f"{name}\n{mask}",
-        f"{exposure['kind']}\n{'x'.join(map(str, exposure['shape']))}",
+        lines(name, mask),
+        lines(exposure["kind"], "x".join(map(str, exposure["shape"]))),
         f"{flags['doNotUseFraction']:.2%}",
         *numbers,
         ", ".join(f"{name} {n['pixels']}" for name, n in flags["byMnemonic"].items()),

@@ -25,6 +25,7 @@ from infra.reprocessing.audit import audit
 from infra.reprocessing.catalogue import Catalogue, database
 from infra.reprocessing.manifests import write_manifest
 from infra.reprocessing.places import Places, asked, places_of
+from infra.reprocessing.rows import quoted
 from infra.reprocessing.show import show, show_findings
 from infra.terminal import parser_of
 
@@ -110,7 +111,7 @@ def _catalogue(places: Places, arguments: argparse.Namespace, console: Console) 
                 bar.update(task, completed=read, total=total)
         with database(catalogue.path.parent) as connection:
             (rows,) = connection.execute(
-                f"SELECT count(*) FROM read_parquet('{catalogue.path}')"
+                f"SELECT count(*) FROM read_parquet({quoted(catalogue.path)})"
             ).fetchone() or (0,)
         _print_rejected(catalogue, console)
     told = {

@@ -8,6 +8,7 @@ from typing import Any
 
 from infra.listing import listed
 from infra.reprocessing.catalogue import Catalogue, database
+from infra.reprocessing.rows import quoted
 
 __all__ = ["Finding", "audit"]
 
@@ -53,7 +54,9 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
     with database(catalogue.path.parent) as connection:
         there = catalogue.path.with_name("products.jsonl")
         _list(s3, bucket, prefix, there)
-        rows = f"(SELECT * FROM read_parquet('{catalogue.path}') WHERE product_etag IS NOT NULL)"
+        rows = (
+            f"(SELECT * FROM read_parquet({quoted(catalogue.path)}) WHERE product_etag IS NOT NULL)"
+        )
         for key, known, found in connection.execute(
             f"SELECT coalesce(c.product_key, t.key), trim(c.product_etag, '\"'), t.etag "
             f"FROM {rows} AS c FULL OUTER JOIN {_listed(there)} AS t ON c.product_key = t.key "
@@ -97,4 +100,4 @@ def _list(s3: Any, bucket: str, prefix: str, path: Path) -> None:
 
 
 def _listed(path: Path) -> str:
-    return f"read_json('{path}', columns = {{key: 'VARCHAR', etag: 'VARCHAR'}})"
+    return f"read_json({quoted(path)}, columns = {{key: 'VARCHAR', etag: 'VARCHAR'}})"

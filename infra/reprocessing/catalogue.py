@@ -24,7 +24,7 @@ from handler.s3.errors import CONFLICTS, code_of, is_missing
 from handler.s3.locations import S3Location
 from infra.campaign.entries import read_entry
 from infra.listing import listed_entries
-from infra.reprocessing.rows import COLUMNS, check_row, row_of
+from infra.reprocessing.rows import COLUMNS, check_row, quoted, row_of
 
 __all__ = ["Catalogue", "database"]
 
@@ -39,7 +39,7 @@ def database(folder: Path, memory: str = "128MB") -> Iterator[duckdb.DuckDBPyCon
     """Open a DuckDB that keeps to its memory, and what is too much in a folder."""
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{memory}'")
-        connection.execute(f"SET temp_directory = '{folder / 'spilled'}'")
+        connection.execute(f"SET temp_directory = {quoted(folder / 'spilled')}")
         connection.execute("SET threads = 2")
         connection.execute("SET preserve_insertion_order = false")
         yield connection
@@ -114,7 +114,7 @@ class Catalogue:
     def _write_empty(self) -> None:
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         with database(self.path.parent) as connection:
-            connection.execute(f"COPY (SELECT {columns} WHERE false) TO '{self.path}'")
+            connection.execute(f"COPY (SELECT {columns} WHERE false) TO {quoted(self.path)}")
 
     def _new_entries(
         self, connection: duckdb.DuckDBPyConnection, ledger: Ledger
@@ -126,7 +126,7 @@ class Catalogue:
         _write_lines(self._listing, lines)
         return connection.execute(
             f"SELECT key, etag FROM {self._entries} AS l WHERE NOT EXISTS "
-            f"(SELECT 1 FROM read_parquet('{self.path}') AS c "
+            f"(SELECT 1 FROM read_parquet({quoted(self.path)}) AS c "
             "WHERE c.product_key = l.key AND c.entry_etag = l.etag) ORDER BY key"
         ).fetchall()
 
@@ -163,7 +163,7 @@ class Catalogue:
         """Whether a row's entry is not in the ledger any more."""
         return bool(
             connection.execute(
-                f"SELECT 1 FROM read_parquet('{self.path}') AS c WHERE NOT EXISTS "
+                f"SELECT 1 FROM read_parquet({quoted(self.path)}) AS c WHERE NOT EXISTS "
                 f"(SELECT 1 FROM {self._entries} AS l WHERE l.key = c.product_key) LIMIT 1"
             ).fetchall()
         )
@@ -173,13 +173,13 @@ class Catalogue:
         merged = self.path.with_name("merged.parquet")
         kinds = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())
         names = ", ".join(COLUMNS)
-        fresh = f"read_json('{self._new_rows}', columns = {{{kinds}}})"
+        fresh = f"read_json({quoted(self._new_rows)}, columns = {{{kinds}}})"
         connection.execute(
-            f"COPY (SELECT {names} FROM read_parquet('{self.path}') AS c WHERE NOT EXISTS "
+            f"COPY (SELECT {names} FROM read_parquet({quoted(self.path)}) AS c WHERE NOT EXISTS "
             f"(SELECT 1 FROM {fresh} AS f WHERE f.product_key = c.product_key) AND EXISTS "
             f"(SELECT 1 FROM {self._entries} AS l WHERE l.key = c.product_key) "
             f"UNION ALL SELECT {names} FROM {fresh} ORDER BY instrument, detector, parameters) "
-            f"TO '{merged}' (FORMAT parquet, COMPRESSION zstd)"
+            f"TO {quoted(merged)} (FORMAT parquet, COMPRESSION zstd)"
         )
         merged.replace(self.path)
         self._store()
@@ -209,7 +209,7 @@ class Catalogue:
 
     @property
     def _entries(self) -> str:
-        return f"read_json('{self._listing}', columns = {{key: 'VARCHAR', etag: 'VARCHAR'}})"
+        return f"read_json({quoted(self._listing)}, columns = {{key: 'VARCHAR', etag: 'VARCHAR'}})"
 
 
 def _write_lines(path: Path, items: Iterable[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from handler.event import ProcessingEvent
@@ -10,7 +11,7 @@ from handler.ledger import CatalogueRow, Entry
 from handler.references.lean_crds import InvalidDatetimeError, timestamp
 from handler.references.parameters import UNDEFINED
 
-__all__ = ["COLUMNS", "EXPRESSLY", "check_row", "row_of"]
+__all__ = ["COLUMNS", "EXPRESSLY", "check_row", "quoted", "row_of"]
 
 COLUMNS: Mapping[str, str] = {
     "product_bucket": "VARCHAR",
@@ -187,3 +188,9 @@ def _of_result(result: ProcessingEvent) -> dict[str, Any]:
             "flags": json.dumps(counts, sort_keys=True),
         }
     return row
+
+
+def quoted(path: Path) -> str:
+    """Return a path as a string of SQL: TMPDIR may hold a quote."""
+    text = str(path).replace("'", "''")
+    return f"'{text}'"

@@ -16,6 +16,7 @@ import duckdb
 
 from infra.reprocessing.choices import Choice, Choices
 from infra.reprocessing.differences import Differences, Readout
+from infra.reprocessing.rows import quoted
 
 __all__ = ["Change", "Decision", "Group", "Selection", "Tally"]
 
@@ -236,7 +237,7 @@ class Selection:
         )
         return (
             f"(SELECT r.*, coalesce(i.start, '') AS interval FROM (SELECT {columns} "
-            f"FROM read_parquet('{self.path}') WHERE parameters IS NOT NULL) AS r "
+            f"FROM read_parquet({quoted(self.path)}) WHERE parameters IS NOT NULL) AS r "
             "LEFT JOIN intervals AS i ON r.instrument = i.instrument "
             "AND r.observed >= i.start AND r.observed < i.stop)"
         )

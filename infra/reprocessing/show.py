@@ -5,7 +5,7 @@ import json
 from rich.box import SIMPLE
 from rich.table import Table
 
-from infra.console import Console
+from infra.console import Console, lines
 from infra.cost.estimate import exposure_usd
 from infra.reprocessing.affected import Affected
 from infra.reprocessing.audit import Finding
@@ -36,10 +36,10 @@ def show(answer: Affected, console: Console, *, as_json: bool) -> None:
 def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally], console: Console) -> None:
     title = f"Products that {to} would make otherwise"
     table = Table(box=SIMPLE, title=title, pad_edge=False, collapse_padding=True)
-    table.add_column("Detector,\nwindow", no_wrap=True)
-    for heading in ("Expo-\nsures", "by\nname", "by\ncontent", "by\npixels"):
-        table.add_column(heading, justify="right")
-    table.add_column("Flags that its\npixels gain and lose", overflow="fold")
+    table.add_column(lines("Detector,", "window"), no_wrap=True)
+    for heading in (("Expo-", "sures"), ("by", "name"), ("by", "content"), ("by", "pixels")):
+        table.add_column(lines(*heading), justify="right")
+    table.add_column(lines("Flags that its", "pixels gain and lose"), overflow="fold")
     total, usd = Tally(), 0.0
     for (instrument, detector, window), tally in tallies.items():
         total.merge(tally)
@@ -47,7 +47,7 @@ def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally], console: 
         usd += exposure_usd(tally.size // max(tally.exposures, 1)) * counts[2]
         if sum(counts):
             cells = (str(n) for n in (tally.exposures, *counts))
-            table.add_row(f"{instrument} {detector}\n{window}", *cells, _flags(tally))
+            table.add_row(lines(f"{instrument} {detector}", window), *cells, _flags(tally))
     table.add_section()
     table.add_row("all", *(str(n) for n in (total.exposures, *_counts(total))), "")
     console.print(table)

@@ -4,6 +4,7 @@ import json
 import random
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache as cache_calls
@@ -338,6 +339,31 @@ def test_a_diff_can_be_looked_at(archive: Archive, tmp_path: Path) -> None:
     name = "jwst_nircam_mask_9002-to-jwst_nircam_mask_9003.html"
     assert f'href="./{name}"' in (tmp_path / "pages" / "index.html").read_text()
     assert (tmp_path / "pages" / name).stat().st_size > 10_000
+
+
+def test_hostile_key_and_folder_break_no_line_or_query(
+    archive: Archive,
+    tmp_path: Path,
+    aws: LocalAws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "it's [a] folder"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    archive.add("o'a\u2028FAKE/inside_uncal.fits", INSIDE, tmp_path)
+    aws.client("s3").put_object(
+        Bucket=PRODUCTS, Key="dq_ledger/dq_init/x\u2028FAKE.json", Body=b"{"
+    )
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key="dq_init/y\u2028FAKE_dq_init.fits", Body=b"x")
+    capsys.readouterr()
+    archive.run("catalogue")
+    archive.run("select", "--to", NEWER, "--out", str(tmp_path / "out.jsonl"))
+    archive.run("audit", exit_code=1)
+    said = capsys.readouterr().out
+    assert "x\\u2028FAKE" in said
+    assert "y\\u2028FAKE" in said
+    assert not [line for line in said.splitlines() if line.startswith("FAKE")]
 
 
 def test_submit_selects_anew_instead_of_resuming_or_trusting_a_list(

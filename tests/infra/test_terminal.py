@@ -1,18 +1,22 @@
 """Text from outside at the operator's terminal, and mistakes described in one line."""
 
+import argparse
 import ast
 import io
 import json
 import os
+import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from rich.table import Table
 from rich.text import Text
@@ -20,7 +24,7 @@ from rich.text import Text
 from handler.s3.locations import S3Location
 from infra.__main__ import COMMANDS, main
 from infra.console import Console
-from infra.demo.local_aws import LocalAws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.status.__main__ import QUEUES
 from infra.terminal import Mistake, is_agreed, parser_of, printable, safe_output
 from tests.conftest import PROJECT
@@ -80,8 +84,8 @@ def test_commands_use_no_other_console() -> None:
     """So that a new command cannot forget to escape."""
     for path in (PROJECT / "infra").rglob("*.py"):
         name = path.relative_to(PROJECT / "infra").as_posix()
-        if name == "console.py" or name.startswith(("demo/", "bundle/", "probe/")):
-            continue  # the others print nothing from outside
+        if name == "console.py" or name.startswith("bundle/"):
+            continue  # bundle prints nothing from outside
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
                 assert "Console" not in {alias.name for alias in node.names}, name
@@ -323,3 +327,98 @@ def test_wrong_queue_is_refused_with_the_queues_of_the_stack(aws: LocalAws) -> N
     assert "'Failed'" in str(ended.value)
     assert "expected FailedQueue or UploadedQueue" in str(ended.value)
     assert "RawBucket" not in str(ended.value)
+
+
+class Parsed(BaseException):
+    """The arguments were accepted."""
+
+
+DOCUMENTED = sorted(
+    {
+        command.split("|")[0].strip()
+        for path in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
+        for command in re.findall(
+            r"python -m infra ((?:[^`\\\n]|\\\n)+)", path.read_text(encoding="utf-8")
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[0] in COMMANDS
+    if len(words) == 1:
+        return  # only named
+    parse = argparse.ArgumentParser.parse_args
+
+    def parsed(parser: argparse.ArgumentParser, *words: Any) -> None:
+        parse(parser, *words)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    with pytest.raises(Parsed):
+        main(words)
+
+
+def test_line_ends_in_keys_break_no_output(
+    aws: LocalAws, mirrors: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What looks like a line of output would be believed."""
+    s3, odd, stored = aws.client("s3"), "x\nFAKE\r\x1b[2J\u2028", "x-LF-FAKE-ESC-[2J\u2028"
+
+    def with_line_ends(parsed: dict[str, Any], **_: Any) -> None:
+        """moto's server takes no such keys; S3 does."""
+        for item in parsed.get("Contents", []):
+            item["Key"] = item["Key"].replace("-LF-", "\n").replace("-ESC-", "\x1b")
+
+    boto3.setup_default_session()
+    events = boto3.DEFAULT_SESSION.events  # type: ignore[union-attr]
+    events.register("after-call.s3.ListObjectsV2", with_line_ends)
+    keys = {
+        RAW: [f"odd/{stored}/{n}_uncal.fits" for n in range(2)],
+        PRODUCTS: [f"dq_ledger/dq_init/{stored}_dq_init.fits.json"],
+        MIRROR: [f"references/jwst/nircam/{stored}.fits"],
+    }
+    listed = tmp_path / "list.txt"
+    listed.write_text("s3://raw-exposures/none\r\x1b_uncal.fits\n", newline="")
+    asked = {"bucket": f"b{odd}", "key": odd}
+    detail = {"input": asked, "request": asked, "error": odd, "reason": odd}
+    body = json.dumps({"source": "jwst.dq_init", "detail": detail})
+    try:
+        with stack_of_outputs(aws, NAMED, QUEUES) as queues:
+            aws.client("sqs").send_message(QueueUrl=queues["FailedQueue"], MessageBody=body)
+            for bucket, some in keys.items():
+                for key in some:
+                    s3.put_object(Bucket=bucket, Key=key, Body=b"{")
+            for words in (
+                ["queues", "show", "--stack", NAMED],
+                ["queues", "redrive", "--stack", NAMED, "--error", odd + "x"],
+                ["queues", "discard", "--stack", NAMED, "--key", odd],
+                ["status", "--stack", NAMED],
+                ["backfill", "s3://raw-exposures/odd/", "--stack", NAMED, "--dry-run"],
+                ["backfill", str(listed), "--stack", NAMED, "--dry-run"],
+                ["backfill", f"s3://raw-exposures/{odd}", "--stack", NAMED, "--dry-run"],
+                ["mirror", "verify", "s3://crds-mirror"],
+                ["mirror", "prune", "s3://crds-mirror", "--dry-run"],
+                ["mirror", "use", "s3://crds-mirror", odd],
+                ["look", f"s3://raw-exposures/{keys[RAW][0]}", "--out", str(tmp_path / "pages")],
+                ["look", "s3://crds-mirror", "--detector", odd, "--out", str(tmp_path / "pages")],
+                ["look", odd, "--out", str(tmp_path / "pages")],
+                ["cost", "--exposures", odd],
+                ["reprocess", "select", "--stack", NAMED, "--to", odd],
+                ["status", "--stack", odd],
+                [odd],
+            ):
+                capsys.readouterr()
+                with suppress(SystemExit):
+                    main(words)
+                said = "".join(capsys.readouterr())
+                assert said, words
+                assert not [one for one in said.splitlines() if one.startswith("FAKE")], words
+                assert not {"\x1b", "\r", "\u2028"} & set(said), words
+    finally:
+        boto3.setup_default_session()
+        for bucket, some in keys.items():
+            for key in some:
+                s3.delete_object(Bucket=bucket, Key=key)
