@@ -36,7 +36,6 @@ ATTRIBUTES = {
     "BackfillQueue.Arn": ARNS.format("sqs", "backfills"),
     "UndeliveredQueue.Arn": ARNS.format("sqs", "undelivered"),
     "UploadedQueue.Arn": ARNS.format("sqs", "uploads"),
-    "UndeliveredQueue.Arn": ARNS.format("sqs", "undelivered"),
     "UnfinishedQueue.Arn": UNFINISHED,
     "FunctionRole.Arn": "arn:aws:iam::123456789012:role/dq-init",
     "Function.Arn": ARNS.format("lambda", "function:dq-init"),
