@@ -127,7 +127,7 @@ lock: .venv-tools/done
 	$(TOOLS)/uv pip compile pyproject.toml --quiet --python-version 3.13 --generate-hashes --no-header \
 	  $(if $(UPGRADE),--upgrade) --output-file infra/bundle/requirements.lock
 	$(TOOLS)/uv pip compile pyproject.toml --quiet --python-version 3.13 --generate-hashes --no-header \
-	  --extra reprocess --constraint infra/bundle/requirements.lock --no-emit-package jwst-dq-init-lambda \
+	  --group reprocessing-function --constraint infra/bundle/requirements.lock --no-emit-package jwst-dq-init-lambda \
 	  $(if $(UPGRADE),--upgrade) --output-file infra/bundle/reprocess.lock
 
 bundle-report: build
@@ -155,7 +155,7 @@ $(ON_TARGET:%=.venv-%/done): .venv-%/done: pyproject.toml .venv/dev
 	@touch $@
 
 bundle-test: .venv-runtime/done .venv-tools/done
-	$(MAKE) build ARCHITECTURE=x86_64
+	$(MAKE) build build-mirror ARCHITECTURE=x86_64
 	$(BIN)/python -m pytest -n 0 tests/bundle
 
 soak: .venv-ministack/done

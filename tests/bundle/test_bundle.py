@@ -1,5 +1,6 @@
 """Every kind of event, put through the bundle that is deployed, on the Python that runs it."""
 
+import ast
 import json
 import socket
 import subprocess
@@ -15,12 +16,19 @@ from infra.bundle.report import measure
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime
 from tests.conftest import PROJECT, empty_buckets
+from tests.infra.template import load
 
 KEY = "2023/03/jw01234001001_02101_00001_nrca1_uncal.fits"
 ODD_KEY = "2023/a b+c %d_uncal.fits"
 VERSION, ETAG = "096fKKXTRTtl3on89fVO.nfljtsv6qko", "d41d8cd98f00b204e9800998ecf8427e"
 """What the sample events say of the object."""
 EVENTS = PROJECT / "tests" / "events"
+MIRROR_BUNDLES = PROJECT / ".aws-sam" / "mirror"
+MIRROR_HANDLERS = {
+    logical: resource["Properties"]["Handler"]
+    for logical, resource in load("infra/mirror.yaml")["Resources"].items()
+    if resource["Type"] == "AWS::Serverless::Function"
+}
 
 
 @pytest.fixture(scope="module")
@@ -144,12 +152,12 @@ def test_nothing_of_the_checkout_is_loaded(function: Runtime) -> None:
     )
 
 
-def run_alone(code: str, environment: dict[str, str], folder: Path) -> str:
+def run_alone(code: str, environment: dict[str, str], folder: Path, bundle: Path = BUNDLE) -> str:
     """Run code with the bundle and nothing else on its path; returns what it prints."""
     command = [str(PYTHON), "-c", code]
     settings = alone(environment, folder)
     done = subprocess.run(
-        command, cwd=BUNDLE, env=settings, stdout=subprocess.PIPE, text=True, check=True
+        command, cwd=bundle, env=settings, stdout=subprocess.PIPE, text=True, check=True
     )
     return done.stdout
 
@@ -180,6 +188,28 @@ def test_init_imports_what_the_path_needs_and_nothing_else(
     assert not tools & (init | later)
     assert {name for name in later if "." not in name} == {"!"}
     assert len(later) < 10, later
+
+
+@pytest.mark.parametrize("logical", MIRROR_HANDLERS)
+def test_mirror_bundle_holds_what_its_handler_imports(logical: str, tmp_path: Path) -> None:
+    bundle = MIRROR_BUNDLES / logical
+    module, _, name = MIRROR_HANDLERS[logical].rpartition(".")
+    code = f"import sys; from {module} import {name}; print(*sys.modules)"
+    loaded = run_alone(code, {}, tmp_path, bundle).split()
+    assert module in loaded
+    assert not {"jinja2", "matplotlib", "rich"} & set(loaded)
+    for own in (bundle / "infra").rglob("*.py"):
+        if ".".join(own.relative_to(bundle).with_suffix("").parts) in loaded:
+            for imported in imports_of(own):  # within functions, too
+                path = bundle.joinpath(*imported.split("."))
+                assert path.is_dir() or path.with_suffix(".py").is_file(), f"{own}: {imported}"
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the modules of infra/ that a module names in an import statement."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    named = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    return {name for name in named if name.startswith("infra.")}
 
 
 def test_the_bundle_is_within_its_budget_and_holds_nothing_that_is_left_out() -> None:
