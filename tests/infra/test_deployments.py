@@ -281,6 +281,15 @@ def test_only_the_rule_may_write_the_event_log(bus: str) -> None:
     )
 
 
+def test_missing_keys_are_told_from_forbidden_ones() -> None:
+    """S3 answers 404 only to a role that may list the bucket, whatever the key."""
+    statements = Deployment(MAIN, LEAST[MAIN]).statements("FunctionRole")
+    (lists,) = (s for s in statements if "s3:ListBucket" in listed(s["Action"]))
+    assert "arn:aws:s3:::crds" in lists["Resource"]
+    assert len(lists["Resource"]) == 3
+    assert "Condition" not in lists
+
+
 def test_keys_of_read_buckets_may_be_used_to_decrypt() -> None:
     keys = [
         f"arn:aws:kms:us-east-1:{account}:key/1" for account in ("111122223333", "222233334444")
