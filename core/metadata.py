@@ -53,6 +53,8 @@ _LONGEST_PATH = 3
 _QUALITY = frozenset({"PIXELDQ", "GROUPDQ", "ERR", "DQ"})
 _NUMBERED = re.compile(rb"(?<![\w.])fits:(\d+)(?![\d,])")
 """An HDU that the document names by its number: ``source: fits:2``."""
+_NAMED = re.compile(rb"(?<![\w.])source: *['\"]?fits:([ -~]{1,68}?),(\d{1,9})")
+"""An HDU that the document names by EXTNAME and EXTVER: ``source: fits:SCI,1``."""
 _LARGEST_DOCUMENT = 4 * 1024 * 1024
 _ASDF = b"#ASDF "
 _END_OF_YAML = re.compile(rb"\r?\n\.\.\.(?:\r?\n|$)")
@@ -77,7 +79,8 @@ def check_metadata(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
     ------
     InputRejected
         If the document is damaged, kind, mask or geometry depend on a keyword that it has and the
-        header lacks, or it names an HDU by a number that the product changes.
+        header lacks, or it names an HDU that the file lacks, or by a number that the product
+        changes.
     """
     warning = without_metadata(hdus)
     if warning:
@@ -85,6 +88,7 @@ def check_metadata(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
         return
     document = _document(find_all(hdus, "ASDF")[0], read, name)
     _check_numbers(hdus, document, name)
+    _check_names(hdus, document, name)
     lacking = {keyword for keyword in _DECIDING if keyword not in hdus[0].header}
     _check_nothing_is_said_there_only(lacking, document, name)
 
@@ -123,6 +127,18 @@ def _check_numbers(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
             f"{name}, ASDF: names HDU {moved[0]} by its number, which the product's new HDUs "
             "change; expected the number of an HDU before them, or a name"
         )
+
+
+def _check_names(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
+    """Check that the file has every HDU that the document names; the data models need them all."""
+    present = {(hdu.name, hdu.header.get("EXTVER", 1)) for hdu in hdus}
+    for extension, version in _NAMED.findall(document):
+        named = extension.decode().strip().upper(), int(version)
+        if named not in present and named[0] != "PRIMARY":  # astropy: the primary HDU of any EXTVER
+            raise InputRejected(
+                f"{name}, ASDF: names {named[0]} with EXTVER {named[1]}, which the file lacks, "
+                "expected an HDU of the file"
+            )
 
 
 def _check_nothing_is_said_there_only(lacking: set[str], document: bytes, name: str) -> None:

@@ -130,4 +130,13 @@ def test_document_that_numbers_a_moved_hdu_is_rejected() -> None:
     with pytest.raises(InputRejected, match=r"x\.fits, ASDF: names HDU 2 by its number"):
         checked(document)
     checked(document.replace(b"fits:2", b"fits:0"))
-    checked(document.replace(b"fits:2", b"fits:SCI,1"))
+    checked(document.replace(b"fits:2", b"fits:ASDF,1"))
+
+
+def test_document_that_names_a_missing_hdu_is_rejected() -> None:
+    """jwst 3.0.0: KeyError, Extension ('SCI', 1) not found."""
+    document = WHOLE.replace(b"meta:", b"a: !core/ndarray-1.0.0 {source: 'fits:SCI,1'}\nmeta:")
+    with pytest.raises(InputRejected, match="names SCI with EXTVER 1, which the file lacks"):
+        checked(document)
+    checked(document.replace(b"SCI,1", b"ASDF,1"))
+    checked(document.replace(b"SCI,1", b"PRIMARY,1"))
