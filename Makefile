@@ -184,7 +184,7 @@ sam-local: .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(BIN)/python -m tests.sam_local --runtime .venv-runtime/bin/python
 
 conformance: .venv-jwst/done
-	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),200)
+	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),300)
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
