@@ -16,8 +16,10 @@ from handler.references.lean_crds import rmap
 
 __all__ = ["LARGEST_MAPPING", "Mappings", "NoRules", "RuleFiles", "is_applicable"]
 
-LARGEST_MAPPING = 1_000_000
-"""Bytes of a mapping; the largest of CRDS have 25,000."""
+LARGEST_MAPPING = 250_000
+"""Bytes of a mapping; the largest of CRDS have 25,000. `crds` takes 3 s for so many rules."""
+_MOST_ALTERNATIVES = 2_000
+"""Values separated by | in a mapping; the time that `crds` takes grows with their square."""
 _CLASSES = {
     ".pmap": rmap.PipelineContext,
     ".imap": rmap.InstrumentContext,
@@ -69,6 +71,11 @@ class Mappings:
             if len(text) > LARGEST_MAPPING:
                 raise ReferenceUnavailable(
                     f"{name}: {len(text):,} characters, expected at most {LARGEST_MAPPING:,}"
+                )
+            if text.count("|") > _MOST_ALTERNATIVES:
+                raise ReferenceUnavailable(
+                    f"{name}: {text.count('|'):,} alternatives (|), expected at most "
+                    f"{_MOST_ALTERNATIVES:,}"
                 )
             try:
                 self._loaded[name] = _parsed(text, name)

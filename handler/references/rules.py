@@ -251,8 +251,8 @@ class Rules:
             raise ReferenceUnavailable(f"{name}: {str(exc) or type(exc).__name__}") from exc
         if best is None or best == "NOT FOUND n/a":
             return None
-        # Two masks that tie come as a tuple.
-        if not isinstance(best, str):
+        # Two masks that tie come as a tuple; "NOT FOUND No match found." as text.
+        if not isinstance(best, str) or best.startswith("NOT FOUND"):
             raise ReferenceUnavailable(
                 f"{name}: no mask for {keywords.name} ({conditioned}): {best}"
             )

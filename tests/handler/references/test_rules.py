@@ -244,6 +244,46 @@ def damaged(text: str, chance: random.Random) -> str:
     return text[:at] + chance.choice(new) + text[at + length :]
 
 
+@pytest.mark.parametrize(
+    ("alternatives", "rows", "message"),
+    [(30_000, 1, "alternatives"), (1, 9_000, "characters"), (1_500, 1, ""), (1, 900, "")],
+)
+def test_rules_that_take_long_are_refused_at_once(
+    alternatives: int, rows: int, message: str, sample_cache: Path
+) -> None:
+    name = "jwst_nircam_mask_9001.rmap"
+    text = (sample_cache / "mappings" / "jwst" / name).read_text()
+    values = "|".join(f"A{number}" for number in range(alternatives))
+    rule = (
+        "    ('{}', 'S{}') : UseAfter({{'1999-01-01 00:00:00' : 'jwst_nircam_mask_9001.fits'}}),\n"
+    )
+    more = "".join(rule.format(values, number) for number in range(rows))
+    unsigned = re.sub(r".*'sha1sum'.*\n", "", text).replace("Match({", f"Match({{\n{more}")
+    signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+    mappings = Mappings(Text({name: unsigned.replace("}\n\nselector", signature)}))
+    if not message:
+        mappings.load(name)
+        return
+    with pytest.raises(ReferenceUnavailable, match=message):
+        mappings.load(name)
+
+
+def test_subarray_without_a_rule_names_the_exposure(sample_cache: Path) -> None:
+    files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    files["jwst_nircam_mask_9001.rmap"] = re.sub(
+        r".*'(sha1sum|substitutions)'.*\n", "", files["jwst_nircam_mask_9001.rmap"]
+    )
+    unsigned = files["jwst_nircam_mask_9001.rmap"]
+    signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+    files["jwst_nircam_mask_9001.rmap"] = unsigned.replace("}\n\nselector", signature)
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    rules._server_config = ServerConfig(CONTEXT, frozenset(), {}, {})
+    rules._read_at = rules.clock()
+    header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", SUBARRAY="SUB64P")
+    with pytest.raises(ReferenceUnavailable, match=r"no mask for x\.fits"):
+        rules.best_reference(header, CONTEXT)
+
+
 @pytest.mark.parametrize("name", ["..", "../x", "jwst_nircam_mask_0001.fits\n", "a/b.fits", ".", "/x", "jwst_nircam_mask_\u0661\u0661\u0661\u0661.fits"])  # fmt: skip
 def test_name_that_crds_does_not_give_is_not_a_key(name: str) -> None:
     for key in (lambda: reference_keys(name, "NIRCAM"), lambda: key_of(name, "nircam")):
