@@ -28,13 +28,16 @@ def show(answer: Affected, console: Console, *, as_json: bool) -> None:
         rows = [{"of": key, **tally.to_plain()} for key, tally in tallies.items()]
         print(json.dumps({"to": answer.to, "windows": rows}))
         return
-    _show_tallies(answer.to, tallies, console)
+    _show_tallies(answer, tallies, console)
     for problem, number in answer.problems().items():
         console.print(f"{number} cannot be decided: {problem}", soft_wrap=True, style="bold red")
 
 
-def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally], console: Console) -> None:
-    title = f"Products that {to} would make otherwise"
+def _show_tallies(
+    answer: Affected, tallies: dict[tuple[str, str, str], Tally], console: Console
+) -> None:
+    by_pixels = answer.selection.differences is not None
+    title = f"Products that change with {answer.to}"
     table = Table(box=SIMPLE, title=title, pad_edge=False, collapse_padding=True)
     table.add_column(lines("Detector,", "window"), no_wrap=True)
     for heading in (("Expo-", "sures"), ("by", "name"), ("by", "content"), ("by", "pixels")):
@@ -44,20 +47,25 @@ def _show_tallies(to: str, tallies: dict[tuple[str, str, str], Tally], console: 
     for (instrument, detector, window), tally in tallies.items():
         total.merge(tally)
         counts = _counts(tally)
-        usd += exposure_usd(tally.size // max(tally.exposures, 1)) * counts[2]
+        usd += exposure_usd(tally.size // max(tally.exposures, 1)) * counts[1 + by_pixels]
         if sum(counts):
-            cells = (str(n) for n in (tally.exposures, *counts))
+            cells = _cells(tally, by_pixels=by_pixels)
             table.add_row(lines(f"{instrument} {detector}", window), *cells, _flags(tally))
     table.add_section()
-    table.add_row("all", *(str(n) for n in (total.exposures, *_counts(total))), "")
+    table.add_row("all", *_cells(total, by_pixels=by_pixels), "")
     console.print(table)
-    pixels = _counts(total)[2]
-    console.print(
-        f"{pixels} products have other pixels; to make them anew costs some {usd:.2f} USD."
-    )
+    number = _counts(total)[1 + by_pixels]
+    has = f"{number} product{' has' if number == 1 else 's have'}"
+    found = "other pixels" if by_pixels else "a mask of other content; pixels were not compared"
+    console.print(f"{has} {found}; rebuilding costs about {usd:.2f} USD.")
     left = total.by_change[Change.EXPRESSLY.value]
     if left:
         console.print(f"{left} whose mask, user DQ or version was named expressly are left alone.")
+
+
+def _cells(tally: Tally, *, by_pixels: bool) -> list[str]:
+    name, content, pixels = _counts(tally)
+    return [str(n) for n in (tally.exposures, name, content, pixels if by_pixels else "-")]
 
 
 def _counts(tally: Tally) -> tuple[int, int, int]:

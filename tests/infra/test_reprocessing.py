@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import timedelta
 from functools import cache as cache_calls
 from io import BytesIO
 from pathlib import Path
@@ -18,10 +19,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from core.errors import TransientFailure
+from core.errors import ReferenceUnavailable, TransientFailure
 from handler.ledger import Ledger
 from handler.s3.locations import S3Location
 from infra.__main__ import main
+from infra.campaign import follow
 from infra.campaign.job import JobFile
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.demo.samples.exposures import write_exposure
@@ -34,9 +36,10 @@ from infra.reprocessing.catalogue import Catalogue
 from infra.reprocessing.rows import COLUMNS, check_row
 from infra.reprocessing.scheduled import Loop
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
+from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 from tests.infra.template import load, permissions
-from tests.infra.test_backfill import working
+from tests.infra.test_backfill import Worker, working
 
 NAME, PREFIX = "archive", "reprocessing"
 QUEUES = ("BackfillQueue", "UnfinishedQueue")
@@ -143,7 +146,7 @@ def test_exactly_the_products_with_other_pixels_are_made_anew(
     assert relabelled == {"a/inside_uncal.fits", "a/outside_uncal.fits", "b/striped_uncal.fits"}
     said = " ".join(capsys.readouterr().out.split())
     assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
-    assert "1 products have other pixels" in said
+    assert "1 product has other pixels; rebuilding costs about" in said
     assert "1 whose mask, user DQ or version was named expressly" in said
     archive.run("select", "--to", NEWER, "--json")
     windows = json.loads(capsys.readouterr().out)["windows"]
@@ -168,6 +171,23 @@ def test_two_contexts_are_compared_whatever_the_products_were_made_with(
     assert archive.selected(tmp_path, "--from", "jwst_9001.pmap") == {"a/inside_uncal.fits"}
     by_content = archive.selected(tmp_path, "--from", "jwst_9001.pmap", "--by", "content")
     assert by_content == {"a/inside_uncal.fits"}
+
+
+def test_selection_by_content_says_what_was_compared(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    archive.run("catalogue")
+    assert len(archive.selected(tmp_path, "--by", "content")) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 products have a mask of other content; pixels were not compared" in said
+    assert "2 requests in" in said
+    assert "all 2 2 2 -" in said
+    with pytest.raises(SystemExit) as ended:
+        main(["reprocess", "select", "--out", "x.csv", "--stack", NAME])
+    assert ended.value.code == 2
+    assert "x.csv: expected a name that ends in .jsonl or .json" in capsys.readouterr().err
 
 
 def test_products_without_a_mask_are_selected_where_one_appears_with_flags(
@@ -444,10 +464,6 @@ def test_rebuilt_ledger_keeps_pinned_products(
     assert archive.selected(tmp_path) == {"a/usual_uncal.fits"}
 
 
-class Killed(BaseException):
-    """The process ends between two calls."""
-
-
 class World:
     """Containers, events and the closed loop, in the order that a seed gives."""
 
@@ -545,3 +561,119 @@ def make_fresh(function: Harness) -> Harness:
     """Let a container forget what the mirror said."""
     function.function.references.rules._read_at = 0.0
     return function
+
+
+def test_rebuilt_ledger_keeps_a_named_version(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    write_exposure(INSIDE, tmp_path / "x.fits")
+    version = archive.function.upload(tmp_path / "x.fits", "a/old_uncal.fits")
+    archive.add("a/usual_uncal.fits", INSIDE, tmp_path)
+    archive.function.upload(tmp_path / "x.fits", "a/old_uncal.fits")
+    archive.function.run("a/old_uncal.fits", versionId=version)
+    s3 = aws.client("s3")
+    for item in s3.list_objects_v2(Bucket=PRODUCTS, Prefix="dq_ledger/")["Contents"]:
+        s3.delete_object(Bucket=PRODUCTS, Key=item["Key"])
+    archive.run("audit", "--rebuild", exit_code=1)
+    for message in aws.receive(archive.queues["BackfillQueue"]):
+        assert archive.function.run_batch(message["Body"]) == []
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == {"a/usual_uncal.fits"}
+
+
+def test_submit_killed_at_any_call_is_resumed(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = Kills(monkeypatch)
+    worker = Worker(archive.function, archive.queues["BackfillQueue"], kills)
+    monkeypatch.setattr(follow, "depth", worker.depth)
+    words = ["submit", "--to", NEWER, "--yes", "--pause", "0.01"]
+    for number in range(40):
+        key = f"a/{number}_uncal.fits"
+        archive.add(key, INSIDE, tmp_path)
+        archive.run("catalogue")
+        archive.function.announcements()
+        try:
+            with kills.before(number), pytest.raises(SystemExit):
+                archive.run(*words)
+        except Killed:
+            archive.run(*words, exit_code=0)
+            was_killed = True
+        else:
+            was_killed = False
+        worker.deliver()
+        product = f"dq_init/{key.replace('_uncal', '_dq_init')}"
+        assert {p: len(set(ids)) for p, ids in worker.complete().items()} == {product: 1}, number
+        assert len(worker.causes[key]) == 1, number
+        if not was_killed:
+            break
+    else:
+        pytest.fail("it is killed for ever")
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set()
+    assert number >= 5, "too few calls: what is counted?"
+
+
+def test_closed_loop_killed_at_any_call_is_resumed(
+    archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    use(NEWER, mirror)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue)
+    kills = Kills(monkeypatch, start="/exposures.parquet")
+    worker = Worker(archive.function.with_settings(context=NEWER), queue, kills)
+    for number in range(40):
+        key = f"a/{number}_uncal.fits"
+        archive.add(key, INSIDE, tmp_path)
+        archive.function.announcements()
+        was_killed = False
+        try:
+            with kills.before(number):
+                loop.run()
+        except (Killed, FileNotFoundError):  # a killed download leaves no file
+            was_killed = True
+            loop.run()
+        worker.deliver()
+        product = f"dq_init/{key.replace('_uncal', '_dq_init')}"
+        assert {p: len(set(ids)) for p, ids in worker.complete().items()} == {product: 1}, number
+        assert len(worker.causes[key]) == 1, number
+        if not was_killed:
+            break
+    else:
+        pytest.fail("it is killed for ever")
+    assert loop.run(is_tick=True)["selected"] == 0
+    assert number >= 8, "too few calls: what is counted?"
+
+
+def test_closed_loop_fails_if_five_selections_change_nothing(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    use(NEWER, mirror)
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue)
+    file = JobFile(mirror.client, S3Location(PRODUCTS, "dq_backfills/closed-loop/job.jsonl.gz"))
+    for _ in range(5):
+        loop.run(is_tick=True)
+        for message in aws.receive(queue):  # by a stack whose CrdsContext is not latest
+            archive.function.run_batch(message["Body"], identifier=message["MessageId"])
+        job, _ = file.read()
+        assert job is not None
+        file.write(replace(job, began=job.began - timedelta(hours=1)))
+    with pytest.raises(ReferenceUnavailable, match="set CrdsContext of their stack to latest"):
+        loop.run(is_tick=True)
+    assert aws.receive(queue) == []
+
+
+def test_closed_loop_reads_the_prefix_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    template = load("infra/mirror.yaml")["Resources"]["Reprocessing"]["Properties"]
+    variables = template["Environment"]["Variables"]
+    assert variables["OUTPUT_PREFIX"] == {"Ref": "OutputPrefix"}
+    given = {"CRDS_MIRROR": "s3://m", "REPROCESS": "select", "PRODUCT_BUCKET": PRODUCTS}
+    loop = Loop.from_environment(given | {"OUTPUT_PREFIX": "level1b/"})
+    assert loop.product_of({"bucket": RAW, "key": "a/x_uncal.fits"}) == S3Location(
+        PRODUCTS, "level1b/a/x_dq_init.fits"
+    )
