@@ -27,7 +27,7 @@ from infra.console import Console
 from infra.cost.estimate import exposures_seconds, exposures_usd
 from infra.cost.limits import AWS, DROPPED
 from infra.stacks import Stack, find_stack
-from infra.terminal import Mistake, is_agreed, parser_of, span
+from infra.terminal import Mistake, is_agreed, parser_of, plural, span
 
 __all__ = ["main"]
 
@@ -100,9 +100,12 @@ def _print_estimate(found: list[Found], stack: Stack, console: Console) -> None:
     usd = exposures_usd(sizes, encoding=stack.science_encoding)
     at_once = int(stack.parameters.get("BackfillConcurrency", "20"))
     seconds = exposures_seconds(sizes, at_once, stack.science_encoding)
+    size = sum(sizes) / 1e6
+    amount = f"{size / 1e3:,.1f} GB" if size >= 1e3 else f"{size:,.1f} MB"
+    cost = f"about {usd:.2f} USD" if usd >= 0.01 else "less than 0.01 USD"
     console.print(
-        f"{len(found):,} exposures, {sum(sizes) / 1e9:,.2f} GB{guessed}; some {usd:.2f} USD "
-        f"without storage; some {span(seconds)}, at most {at_once} at a time"
+        f"{plural(len(found), 'exposure')}, {amount}{guessed}; {cost} without storage; about "
+        f"{span(seconds)}, at most {at_once} at a time"
     )
     if seconds > AWS.kept:
         console.print(DROPPED, style="bold red")

@@ -18,7 +18,7 @@ from infra.cost.estimate import exposures_seconds
 from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
 from infra.cost.limits import AWS, DROPPED, PER_DAY
 from infra.stacks import find_stack
-from infra.terminal import Mistake, parser_of, span
+from infra.terminal import Mistake, parser_of, plural, span
 
 __all__ = ["main"]
 
@@ -94,11 +94,11 @@ def _settings(arguments: argparse.Namespace) -> _Settings:
 
 def _show(one: Invocation, settings: _Settings, exposures: int, seconds: float) -> None:
     console = Console()
-    title = (
-        f"{exposures:,} exposures of {one.exposure}, {one.encoding}, with {settings.memory} MB "
-        f"of memory on arm64, at most {settings.concurrency} at a time"
+    console.print(
+        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.encoding}, with "
+        f"{settings.memory} MB of memory on arm64, at most {settings.concurrency} at a time"
     )
-    table = Table("Service", "USD", box=SIMPLE, title=title, title_justify="left")
+    table = Table("Service", "USD", box=SIMPLE)
     table.columns[1].justify = "right"
     for name, usd in one.parts().items():
         table.add_row(name, f"{usd * exposures:,.4f}")

@@ -22,7 +22,7 @@ from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, publish, use
 from infra.mirror.verify import Report, verify
-from infra.terminal import Mistake, is_agreed, parser_of
+from infra.terminal import Mistake, is_agreed, parser_of, plural
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000
@@ -168,7 +168,15 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
     table = Table(
         title=f"{mirror.location}, operational: {report.operational}", header_style="bold"
     )
-    for heading in ("Instrument", "Detector", "Rules", "Masks", "MB", "Whole", "Unknown flags"):
+    for heading in (
+        "Instrument",
+        "Detector",
+        "Rules",
+        "Masks",
+        "MB",
+        "Whole",
+        "Flags that jwst ignores",
+    ):
         table.add_column(heading)
     for instrument, detector, rules in report.rows():
         masks = {rule.mask for rule in rules if rule.mask.upper() != "N/A"}
@@ -195,7 +203,9 @@ def _verify(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG
         console.print(f"FAULT {fault}", highlight=False, markup=False, soft_wrap=True)
     if report.faults:
         sys.exit(1)
-    console.print(f"{len(report.contexts)} contexts and {len(report.masks)} masks are whole.")
+    console.print(
+        f"Complete: {plural(len(report.contexts), 'context')}, {plural(len(report.masks), 'mask')}."
+    )
 
 
 def _contexts(mirror: Mirror, arguments: argparse.Namespace) -> None:  # noqa: ARG001
@@ -264,16 +274,19 @@ def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     keys = superfluous(mirror, contexts)
     for key in keys:
         console.print(f"to delete: {key}", soft_wrap=True, markup=False)
-    console.print(f"{len(keys)} files; kept: {', '.join(sorted(names))}", soft_wrap=True)
+    console.print(
+        f"{plural(len(keys), 'file')} to delete; kept: {', '.join(sorted(names))}", soft_wrap=True
+    )
     interrupted = config.prunes % 2 == 1
     if interrupted:
         console.print("Another prune is running or was interrupted; this one completes it.")
     if arguments.dry_run or not (keys or interrupted):
         return
-    if keys and not arguments.yes and not is_agreed(f"Delete {len(keys)} files for ever?"):
+    question = f"Delete {plural(len(keys), 'file')} permanently?"
+    if keys and not arguments.yes and not is_agreed(question):
         sys.exit("nothing was deleted")
     keep_only(mirror, contexts, keys, config)
-    console.print(f"deleted {len(keys)} files")
+    console.print(f"deleted {plural(len(keys), 'file')}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from infra.cost.estimate import exposure_usd
 from infra.reprocessing.affected import Affected
 from infra.reprocessing.audit import Finding
 from infra.reprocessing.selection import Change, Tally
+from infra.terminal import plural
 
 __all__ = ["show", "show_findings"]
 
@@ -55,9 +56,11 @@ def _show_tallies(
     table.add_row("all", *_cells(total, by_pixels=by_pixels), "")
     console.print(table)
     number = _counts(total)[1 + by_pixels]
-    has = f"{number} product{' has' if number == 1 else 's have'}"
     found = "other pixels" if by_pixels else "a mask of other content; pixels were not compared"
-    console.print(f"{has} {found}; rebuilding costs about {usd:.2f} USD.")
+    console.print(
+        f"{plural(number, 'product')} with {found}; rebuilding costs "
+        f"{'less than 0.01' if number and usd < 0.01 else f'about {usd:.2f}'} USD."
+    )
     left = total.by_change[Change.EXPRESSLY.value]
     if left:
         console.print(f"{left} whose mask, user DQ or version was named expressly are left alone.")

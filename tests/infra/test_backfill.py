@@ -100,7 +100,7 @@ def test_it_says_how_many_how_large_and_what_it_costs_and_asks(
 ) -> None:
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--dry-run"])
-    assert "1 exposures, 0.00 GB; some 0.00 USD" in capsys.readouterr().out
+    assert " MB; less than 0.01 USD" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="a terminal or --yes is needed"):
         main(["backfill", FOLDER, "--stack", NAME])
     sqs = function.aws.client("sqs")
