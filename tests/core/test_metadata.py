@@ -84,11 +84,29 @@ def test_a_document_that_would_have_to_be_read_and_cannot_be_is_refused() -> Non
         checked(HEAD + b"meta: {exposure: {type: A}\n...\n", EXP_TYPE=None)
 
 
-DECIDING = (
-    "EXP_TYPE READPATT INSTRUME DETECTOR DATE-OBS TIME-OBS SUBARRAY SUBSTRT1 SUBSTRT2 SUBSIZE1 "
-    "SUBSIZE2 FASTAXIS SLOWAXIS MSTR_RD1 MSTR_SK1 MSTR_RD2 MSTR_SK2 MSTR_RPT MSTR_ILV SSTR_STP "
-    "SSTR_NST"
-).split()
+DECIDING = [
+    "EXP_TYPE",
+    "READPATT",
+    "INSTRUME",
+    "DETECTOR",
+    "DATE-OBS",
+    "TIME-OBS",
+    "SUBARRAY",
+    "SUBSTRT1",
+    "SUBSTRT2",
+    "SUBSIZE1",
+    "SUBSIZE2",
+    "FASTAXIS",
+    "SLOWAXIS",
+    "MSTR_RD1",
+    "MSTR_SK1",
+    "MSTR_RD2",
+    "MSTR_SK2",
+    "MSTR_RPT",
+    "MSTR_ILV",
+    "SSTR_STP",
+    "SSTR_NST",
+]
 
 
 def test_deciding_keywords_are_those_of_the_design() -> None:
