@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import boto3
 import jsonschema
 import numpy as np
 import pytest
@@ -46,6 +47,7 @@ from infra.demo.samples.mirror import (
 )
 from infra.demo.samples.modes import MODES
 from infra.mirror import contexts, scheduled
+from infra.mirror.__main__ import main
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import keep_only, superfluous
 from infra.mirror.contexts import read_context
@@ -861,6 +863,26 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
     assert (config.catalogue, config.other["mirror_serial"]) == (state.catalogue, state.serial)
     assert config.operational_context == state.operational_context
     assert state.builds.items() >= recorded.items()
+
+
+def test_interrupted_prune_is_completed_by_the_next(
+    small_caches: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    mirror = Mirror(Store(lambda: None), S3Location("mirror", ""))
+    synced(small_caches[CONTEXT], mirror, NEWER)
+    synced(small_caches[CONTEXT], mirror, CONTEXT)
+    arguments = ["prune", "s3://mirror", "--forget-previous", "--yes"]
+    monkeypatch.setattr(boto3, "client", lambda _: mirror.client)
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "delete", failing)
+        with pytest.raises(RuntimeError):
+            main(arguments)
+    with pytest.raises(ReferenceUnavailable, match="run mirror prune again"):
+        synced(small_caches[CONTEXT], mirror, CONTEXT)
+    main(arguments)
+    assert "this one completes it" in capsys.readouterr().out
+    synced(small_caches[CONTEXT], mirror, CONTEXT)
+    assert mirror.contexts() == [CONTEXT]
 
 
 def cached_mappings() -> type[Mappings]:
