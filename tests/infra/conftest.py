@@ -48,6 +48,11 @@ def needed(operation: str, parameters: dict[str, Any]) -> Iterator[tuple[str, st
         yield f"s3:GetObject{version}", f"arn:aws:s3:::{source['Bucket']}/{source['Key']}"
     if operation in {"SendMessageBatch", "SendMessage"}:
         yield "sqs:SendMessage", ARNS.format("sqs", parameters["QueueUrl"].rpartition("/")[2])
+    if operation == "GetQueueAttributes":
+        yield (
+            "sqs:GetQueueAttributes",
+            ARNS.format("sqs", parameters["QueueUrl"].rpartition("/")[2]),
+        )
     if operation == "Publish":
         yield "sns:Publish", parameters["TopicArn"]
     if operation == "PutEvents":
