@@ -99,3 +99,16 @@ def test_rejected_exposure_logs_no_traceback(
         function.run("x_uncal.fits")
     (failed,) = [line for line in lines.getvalue().splitlines() if "initialization failed" in line]
     assert "exception" not in json.loads(failed)
+
+
+def test_line_ends_stay_within_one_log_line(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """CloudWatch Logs takes what follows a line end for a line of its own."""
+    stream = StringIO()
+    monkeypatch.setattr(logger.registered_handler, "stream", stream)
+    odd = 'a\nFAKE\r\u2028\x1b[2J"x'
+    logger.error("failed: %s", odd, extra={"exposure": odd})
+    (line,) = stream.getvalue().rstrip("\n").split("\n")
+    assert json.loads(line)["exposure"] == odd
+    assert "\x1b" not in line
