@@ -344,9 +344,7 @@ def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, top
     conditions = {"Submits": submits, "HasAlarmTopic": True}
     granted = permissions(load("infra/mirror.yaml"), "ReprocessingRole", named, **conditions)
     own = f"arn:aws:s3:::{MIRROR}/{PREFIX}/"
-    made = {
-        (action, resource.replace(own, f"arn:aws:s3:::{MIRROR}/")) for action, resource in made
-    }
+    made = {(action, resource.replace(own, f"arn:aws:s3:::{MIRROR}/")) for action, resource in made}
     allowed = [p for p in granted if p.sid not in {"Log", "Trace", "KeepFailedInvocations"}]
     for action, resource in sorted(made):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
