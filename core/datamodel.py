@@ -120,9 +120,8 @@ def _check_axes(hdu: Hdu, axes: int, name: str) -> None:
 
 
 def _check_columns(hdu: Hdu, expected: frozenset[str], name: str) -> None:
-    extension = str(hdu.header["XTENSION"]).strip()
-    if extension != "BINTABLE":
-        raise InputRejected(f"{name}: {hdu.name} has XTENSION {extension!r}, expected 'BINTABLE'")
+    if hdu.is_image:
+        raise InputRejected(f"{name}: {hdu.name} is an image, expected a table")
     found = {str(value).strip().upper() for value in hdu.header["TTYPE*"].values()}
     for columns, fault in ((expected - found, "lacks"), (found - expected, "also has")):
         if columns:

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.datamodel import check_opens
+from core.datamodel import OPENED, check_opens
 from core.errors import InputRejected
 from core.hdus import Hdu, Reader, find, find_all
 from core.images import decode
@@ -22,6 +22,8 @@ __all__ = ["Exposure"]
 
 log = logging.getLogger(__name__)
 
+_EXTENSIONS = frozenset({"SCI", "PIXELDQ", "GROUPDQ", "DQ", "ERR", "ASDF"}.union(*OPENED.values()))
+"""Names by which the data models look extensions up."""
 _LONGEST_AXIS = 8192
 """Rows or columns; the longest axis that a detector of JWST is read out with has 3200."""
 _MOST_PIXELS = 16 * 1024 * 1024
@@ -71,7 +73,7 @@ class Exposure:
             the `jwst` data models cannot open what the step passes on.
         """
         keywords = Keywords(hdus[0].header, name)
-        if hdus[0].name != "PRIMARY":  # astropy, and so jwst, finds it before the extension
+        if hdus[0].name in _EXTENSIONS:  # astropy, and so jwst, finds it before the extension
             raise InputRejected(
                 f"{name}: EXTNAME of the primary header is {hdus[0].name!r}, expected none"
             )

@@ -242,25 +242,14 @@ def _parse(cards: list[bytes], name: str) -> fits.Header:
 
 
 def _repaired(card: bytes, name: str) -> bytes:
-    """Replace what is not printable ASCII, if it lies in a text that nothing depends on."""
+    """Replace by ? what is not printable ASCII in a value or comment, as astropy does."""
     repaired = card.translate(_REPAIRED)
-    if repaired == card or card.startswith(_COMMENTARY):
-        return repaired
-    if repaired[:10] != card[:10] or not _same_value(card, repaired):
+    if repaired[:10] != card[:10] and not card.startswith(_COMMENTARY):
         raise InputRejected(
             f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which only "
-            "comments may hold"
+            "values and comments may hold"
         )
     return repaired
-
-
-def _same_value(card: bytes, repaired: bytes) -> bool:
-    """Return whether the bytes to repair lie in the card's comment."""
-    other = bytes(b if 0x20 <= b < 0x7F else ord("!") for b in card)
-    try:
-        return bool(fits.Card.fromstring(other).value == fits.Card.fromstring(repaired).value)
-    except (VerifyError, ValueError):
-        return False
 
 
 def _check_unique(header: fits.Header, cards: list[bytes], name: str) -> None:

@@ -477,7 +477,7 @@ _ON_PURPOSE = {
     'two HDUs named SCI': 'which one is meant is not known',
     **{f'SCI with EXTVER {version}': 'the first SCI of a raw exposure is 1' for version in ('2 only', '-1')},
     **dict.fromkeys(('MSA_TARG_ACQ', 'INT_TIMES_STRIPE'), 'tables pass through unchanged'),
-    **{f'{name} as ASCII table': 'raw exposures have binary tables; no value is read from text'
+    **{f'{name} as ASCII table': 'tables pass through unchanged; jwst writes binary ones'
        for name in ('MSA_TARG_ACQ', 'INT_TIMES_STRIPE')},
     **{f'{keyword} = {value!r}': 'keywords pass through unchanged; jwst drops it'
        for keyword, value in (('NGROUPS', '3'), ('NGROUPS', 3.0), ('NINTS', '2'), ('TSOVISIT', 'true'))},

@@ -335,3 +335,4 @@ def test_plane_of_too_many_pixels_is_rejected() -> None:
 def test_name_of_the_primary_hdu_is_rejected() -> None:
     with pytest.raises(InputRejected, match="EXTNAME of the primary header is 'PIXELDQ'"):
         read(raw(EXTNAME="PIXELDQ"))
+    read(raw(EXTNAME="RAW"))  # names no extension that jwst looks up
