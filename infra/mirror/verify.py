@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from botocore.exceptions import ClientError
 
 from core.errors import ReferenceUnavailable
 from core.flags import PIXEL_FLAGS
@@ -114,6 +115,8 @@ def _config(mirror: Mirror, report: Report) -> ServerConfig | None:
     try:
         config = mirror.operational()
     except ReferenceUnavailable as exc:
+        if isinstance(exc.__cause__, ClientError):  # a mistyped bucket is no fault of a mirror
+            raise
         report.faults.append(str(exc))
         return None
     report.operational = config.operational_context

@@ -31,7 +31,9 @@ def rules_for(folder: Path, parameters: tuple[str, ...], choices: dict[Any, int]
 def rules(tmp_path: Path) -> Rules:
     """Return rules that match on NGROUPS, NFRAMES and TSOVISIT."""
     return rules_for(
-        tmp_path, MATCHED, {("3", "1", "T"): 1, ("3", "1", "F"): 2, ("N/A", "N/A", "N/A"): 3}
+        tmp_path,
+        MATCHED,
+        {("3", "1", "T"): 9001, ("3", "1", "F"): 9002, ("N/A", "N/A", "N/A"): 9003},
     )
 
 
@@ -43,11 +45,11 @@ def keywords(**header: Any) -> Keywords:
 @pytest.mark.parametrize(
     ("header", "number"),
     [
-        ({"NGROUPS": 3, "NFRAMES": 1, "TSOVISIT": True}, 1),
-        ({"NGROUPS": 3, "NFRAMES": 1, "TSOVISIT": False}, 2),
-        ({"NGROUPS": 3, "NFRAMES": 1, "TSOVISIT": None}, 3),
-        ({"NGROUPS": 4, "NFRAMES": 1, "TSOVISIT": True}, 3),
-        ({}, 3),
+        ({"NGROUPS": 3, "NFRAMES": 1, "TSOVISIT": True}, 9001),
+        ({"NGROUPS": 3, "NFRAMES": 1, "TSOVISIT": False}, 9002),
+        ({"NGROUPS": 3, "NFRAMES": 1, "TSOVISIT": None}, 9003),
+        ({"NGROUPS": 4, "NFRAMES": 1, "TSOVISIT": True}, 9003),
+        ({}, 9003),
     ],
 )
 def test_rules_match_on_numbers_and_logicals(
@@ -97,18 +99,18 @@ def test_infinite_value_is_no_known_parameter() -> None:
 
 
 def test_subarray_unknown_to_jwst_gives_a_warning(tmp_path: Path) -> None:
-    rules = rules_for(tmp_path, ("META.SUBARRAY.NAME",), {("SUB7NEW",): 1, ("N/A",): 2})
+    rules = rules_for(tmp_path, ("META.SUBARRAY.NAME",), {("SUB7NEW",): 9001, ("N/A",): 9002})
     new, old = keywords(SUBARRAY="SUB7NEW"), keywords(SUBARRAY="SUB64P")
-    assert rules._evaluate(RULE, new) == "jwst_nircam_mask_1.fits"
-    warning = rules._warning(RULE, new, "jwst_nircam_mask_1.fits")
+    assert rules._evaluate(RULE, new) == "jwst_nircam_mask_9001.fits"
+    warning = rules._warning(RULE, new, "jwst_nircam_mask_9001.fits")
     assert warning is not None
     assert "x_uncal.fits: SUBARRAY is 'SUB7NEW', which jwst 3.0.0 does not know" in warning
-    assert "jwst would choose jwst_nircam_mask_2.fits" in warning
-    assert rules._warning(RULE, old, "jwst_nircam_mask_2.fits") is None
+    assert "jwst would choose jwst_nircam_mask_9002.fits" in warning
+    assert rules._warning(RULE, old, "jwst_nircam_mask_9002.fits") is None
 
 
 def test_unknown_subarray_of_equal_mask_gives_no_warning(tmp_path: Path) -> None:
-    rules = rules_for(tmp_path, ("META.SUBARRAY.NAME",), {("SUB64P",): 1, ("N/A",): 2})
+    rules = rules_for(tmp_path, ("META.SUBARRAY.NAME",), {("SUB64P",): 9001, ("N/A",): 9002})
     unknown = keywords(SUBARRAY="SUB7NEW")
     assert rules._warning(RULE, unknown, rules._evaluate(RULE, unknown)) is None
 
