@@ -27,7 +27,7 @@ from infra.reprocessing.manifests import write_manifest
 from infra.reprocessing.places import Places, asked, places_of
 from infra.reprocessing.rows import quoted
 from infra.reprocessing.show import show, show_findings
-from infra.terminal import parser_of
+from infra.terminal import parser_of, plural
 
 __all__ = ["main"]
 
@@ -123,7 +123,7 @@ def _catalogue(places: Places, arguments: argparse.Namespace, console: Console) 
     print(
         json.dumps(told)
         if arguments.json
-        else f"{rows} products in {places.catalogue}, {read} read"
+        else f"{plural(rows, 'product')} in {places.catalogue}; ledger entries read: {read}"
     )
 
 
@@ -152,4 +152,4 @@ def _select(places: Places, arguments: argparse.Namespace, console: Console) -> 
         if arguments.out:
             requests = answer.requests(question.wanted(relabel=arguments.relabel), arguments.to)
             count = write_manifest(arguments.out, requests)
-            console.print(f"{count} requests in {arguments.out}", soft_wrap=True)
+            console.print(f"{plural(count, 'request')} in {arguments.out}", soft_wrap=True)

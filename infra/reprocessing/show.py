@@ -63,7 +63,10 @@ def _show_tallies(
     )
     left = total.by_change[Change.EXPRESSLY.value]
     if left:
-        console.print(f"{left} whose mask, user DQ or version was named expressly are left alone.")
+        console.print(
+            f"Left alone, because a request named the mask, user DQ or version: "
+            f"{plural(left, 'product')}."
+        )
 
 
 def _cells(tally: Tally, *, by_pixels: bool) -> list[str]:

@@ -147,7 +147,7 @@ def test_exactly_the_products_with_other_pixels_are_made_anew(
     said = " ".join(capsys.readouterr().out.split())
     assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
     assert "1 product with other pixels; rebuilding costs" in said
-    assert "1 whose mask, user DQ or version was named expressly" in said
+    assert "Left alone, because a request named the mask, user DQ or version: 1 product." in said
     archive.run("select", "--to", NEWER, "--json")
     windows = json.loads(capsys.readouterr().out)["windows"]
     assert sum(window["by_change"].get("pixels", 0) for window in windows) == 1
