@@ -77,7 +77,9 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CRDS cache with the real rules of jwst_0541 and one real mask."""
     source = SHARED / "crds-mirror"
     if not source.is_dir():
-        pytest.skip("no ../shared/data: the project's own material stands in, see test_modes")
+        pytest.skip(
+            "the real CRDS rules are not here: the project's own material stands in, see test_modes"
+        )
     root = tmp_path_factory.mktemp("real_cache")
     for packed in source.rglob("*.gz"):
         unpacked = root / packed.relative_to(source).with_suffix("")

@@ -46,7 +46,7 @@ def parameters_of(context: Any) -> set[str]:
 
 def test_the_parameters_of_every_real_rule_are_known() -> None:
     if not SHARED.is_dir():
-        pytest.skip("no ../shared/data: the samples' rules stand in, above")
+        pytest.skip("the real CRDS rules are not here: the samples' rules stand in, above")
     parameters = set()
     for path in (SHARED / "crds-mirror" / "mappings" / "jwst").glob("*.rmap"):
         parameters |= set(rmap.Mapping.from_string(path.read_text(), path.name).parkey[0])

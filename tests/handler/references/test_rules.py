@@ -49,7 +49,7 @@ def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
     """The rules of eleven real contexts, in an embedded AWS."""
     folder = SHARED / "crds-contexts" / "mappings" / "jwst"
     if not folder.is_dir():
-        pytest.skip("no ../shared/data: a tie of our own stands in, below")
+        pytest.skip("the real CRDS rules are not here: a tie of our own stands in, below")
     s3 = aws.client("s3")
     for path in folder.iterdir():
         s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
