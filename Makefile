@@ -85,7 +85,7 @@ mutation: .venv/dev
 
 # The tests again, with the lines and branches that none of them runs.
 coverage: .venv/dev
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
 
 # Damaged headers of every kind of file, compared with astropy.
 fuzz: .venv/dev
