@@ -11,11 +11,10 @@ import boto3
 import pytest
 from astropy.io import fits
 
-from infra.demo import demo as program
 from infra.demo.local_aws import local_aws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
-from tests.conftest import PROJECT, forget
+from tests.conftest import PROJECT
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -133,42 +132,43 @@ def test_demo_never_deletes_the_users_exposure(tmp_path: Path, sample_cache: Pat
     assert mine.read_bytes() == before
 
 
-def small_demo(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """The demo without an exposure of the user's, with one small and one large exposure."""
-    small = next(mode for mode in MODES if mode.name == "nircam-sub64p")
-    large = replace(
-        next(mode for mode in MODES if mode.name == "niriss-ami"), shape=(80, 10, 80, 80)
+_SMALL_DEMO = """
+from dataclasses import replace
+from infra.demo import demo
+from infra.demo.samples.modes import MODES
+modes = {mode.name: mode for mode in MODES}
+large = replace(modes["niriss-ami"], shape=(80, 10, 80, 80))
+demo._EXPOSURES = (modes["nircam-sub64p"], large)
+demo.main()
+"""
+
+
+def small_demo(folder: Path) -> str:
+    """Run the demo with one small and one large exposure; return what it prints."""
+    # In a process of its own: moto keeps one AWS for a process, with what other tests left in it.
+    done = subprocess.run(
+        [sys.executable, "-c", _SMALL_DEMO],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(program, "_EXPOSURES", (small, large))
-    monkeypatch.setattr(sys, "argv", ["infra.demo"])
-    with monkeypatch.context() as environment:
-        for name in ("OUTPUT_BUCKET", "LEDGER_URI", "CRDS_MIRROR", "UNFINISHED_QUEUE"):
-            environment.setenv(name, "")
-        for name in ("POWERTOOLS_LOG_LEVEL", "POWERTOOLS_METRICS_DISABLED"):
-            environment.setenv(name, os.environ.get(name, "true"))
-        forget()
-        try:
-            program.main()
-        finally:
-            forget()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
-def test_demo_replaces_no_file_that_it_finds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    small_demo(monkeypatch, tmp_path)
-    assert "1 of 2 in" in capsys.readouterr().out
+def test_demo_replaces_no_file_that_it_finds(tmp_path: Path) -> None:
+    assert "1 of 2 in" in small_demo(tmp_path)
     output = tmp_path / "demo-output"
     (exposure,) = (output / "inputs").iterdir()
     rules = next((output / "crds_cache" / "mappings" / "jwst").glob("*.pmap"))
     mine = output / "inputs" / "mine_uncal.fits"
     for path in (exposure, rules, mine):
         path.write_bytes(b"changed by the user")
-    small_demo(monkeypatch, tmp_path)
+    told = small_demo(tmp_path)
     for path in (exposure, rules, mine):
         assert path.read_bytes() == b"changed by the user"
-    told = capsys.readouterr().out
     assert "pmap: kept as it was" in told
     assert told.count("kept as it was") == 2, told
     assert not list(output.glob(".run-*"))
