@@ -109,10 +109,7 @@ class ServerConfig:
         ReferenceUnavailable
             If it is damaged.
         """
-        if len(text) > LARGEST_CONFIG:
-            raise ReferenceUnavailable(
-                f"{name}: {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
-            )
+        _check_size(text, name)
         try:
             info = ast.literal_eval(text)
         except Exception as exc:  # also MemoryError and RecursionError: all of them say "damaged"
@@ -152,10 +149,7 @@ class ServerConfig:
         ReferenceUnavailable
             If it is damaged.
         """
-        if len(text) > LARGEST_CONFIG:
-            raise ReferenceUnavailable(
-                f"{name}: {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
-            )
+        _check_size(text, name)
         try:
             state = json.loads(text)
 
@@ -206,6 +200,13 @@ class ServerConfig:
         }
         # Two files of equal content have one ETag; the serial number tells two writes apart.
         return pprint.pformat(info | {"mirror_serial": self.serial})
+
+
+def _check_size(text: str, name: str) -> None:
+    if len(text) > LARGEST_CONFIG:
+        raise ReferenceUnavailable(
+            f"{name}: {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
+        )
 
 
 def _decoded(encoded: Any) -> Any:

@@ -27,6 +27,7 @@ __all__ = [
     "code_of",
     "denial_of",
     "failures_of",
+    "is_conflict",
     "is_denied",
     "is_missing",
     "is_transient",
@@ -141,6 +142,16 @@ def _caller(said: str) -> str:
     if function := os.environ.get("AWS_LAMBDA_FUNCTION_NAME"):
         return f"the role of the Lambda function {function}"
     return f"the credentials of profile {os.environ.get('AWS_PROFILE', 'default')}"
+
+
+def is_conflict(error: ClientError) -> bool:
+    """Say whether a conditional PUT was refused, because its object was replaced or deleted.
+
+    S3 answers NoSuchKey to If-Match on a deleted key:
+    docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    """
+    code = code_of(error)
+    return code in CONFLICTS or (is_missing(error) and code != "NoSuchBucket")
 
 
 @contextmanager

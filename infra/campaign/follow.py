@@ -234,7 +234,7 @@ class Watch:
         state = (source["ETag"].strip('"'), version_of(source) or "")
         if state != (made.input_etag, made.input_version):
             return False
-        if getattr(made, "pinned", False) in (True, "true"):
+        if made.pinned:
             return True
         entry = read_entry(self.s3, self.ledger, product)
         return self.chooses(entry, request.context) == (made.mask, made.mask_sha1)

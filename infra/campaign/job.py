@@ -17,8 +17,9 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from handler.s3.errors import CONFLICTS, code_of, is_missing
+from handler.s3.errors import is_conflict, is_missing
 from handler.s3.locations import S3Location
+from handler.s3.upload import unchanged
 from infra.terminal import Mistake
 
 __all__ = ["Job", "JobChanged", "JobFile", "Request", "join", "request_key"]
@@ -127,14 +128,14 @@ class JobFile:
             "repeats": job.repeats,
         }
         text = "".join(f"{json.dumps(line)}\n" for line in (head, *job.requests))
-        condition = {"IfMatch": job.etag} if job.etag else {"IfNoneMatch": "*"}
         try:
             answer = self.s3.put_object(
-                **self.location.address, Body=gzip.compress(text.encode(), mtime=0), **condition
+                **self.location.address,
+                Body=gzip.compress(text.encode(), mtime=0),
+                **unchanged(job.etag),
             )
         except ClientError as exc:
-            # S3 answers NoSuchKey to If-Match on a key that was deleted meanwhile.
-            if code_of(exc) in CONFLICTS or (is_missing(exc) and code_of(exc) != "NoSuchBucket"):
+            if is_conflict(exc):
                 raise JobChanged(str(self.location)) from exc
             raise
         return replace(job, etag=answer["ETag"])

@@ -13,8 +13,9 @@ from handler.references.keys import CONFIG, MAPPINGS, REFERENCES, STATE, mapping
 from handler.references.mappings import LARGEST_MAPPING
 from handler.references.rules import BUILD, LATEST, read_text
 from handler.references.server import FileDigest, ServerConfig
-from handler.s3.errors import CONFLICTS, code_of, is_missing
+from handler.s3.errors import code_of, is_conflict, is_missing
 from handler.s3.locations import S3Location
+from handler.s3.upload import unchanged
 from infra.listing import listed
 from infra.mirror.contexts import Context, read_context
 from infra.terminal import Mistake
@@ -219,13 +220,10 @@ class Mirror:
 
     def _put_if_unchanged(self, key: str, text: str, etag: str | None) -> bool:
         """Write a file if it still has this ETag, or does not exist if that is None."""
-        condition = {"IfNoneMatch": "*"} if etag is None else {"IfMatch": etag}
         try:
-            self.client.put_object(**self._address(key), Body=text.encode(), **condition)
+            self.client.put_object(**self._address(key), Body=text.encode(), **unchanged(etag))
         except ClientError as exc:
-            # S3 answers NoSuchKey to If-Match on a deleted key:
-            # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-            if code_of(exc) in CONFLICTS or code_of(exc) == "NoSuchKey":
+            if is_conflict(exc):
                 return False
             raise
         return True

@@ -20,8 +20,9 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.ledger import Ledger
-from handler.s3.errors import CONFLICTS, code_of, is_missing
+from handler.s3.errors import is_conflict, is_missing
 from handler.s3.locations import S3Location
+from handler.s3.upload import unchanged
 from infra.campaign.entries import read_entry
 from infra.listing import listed_entries
 from infra.reprocessing.rows import COLUMNS, check_row, quoted, row_of
@@ -185,14 +186,13 @@ class Catalogue:
         self._store()
 
     def _store(self) -> None:
-        condition = {"IfNoneMatch": "*"} if self.etag is None else {"IfMatch": self.etag}
         with self.path.open("rb") as file:
             try:
                 answer = self.s3.put_object(
-                    **self.place.below(FILE).address, Body=file, **condition
+                    **self.place.below(FILE).address, Body=file, **unchanged(self.etag)
                 )
             except ClientError as exc:
-                if code_of(exc) in CONFLICTS:
+                if is_conflict(exc):
                     raise TransientFailure(
                         f"{self.place}: somebody else has written it meanwhile; try again"
                     ) from exc

@@ -118,10 +118,7 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 def _expressly(requested: str, catalogue: CatalogueRow) -> str:
     """Return the fields that the request named, corrected by whether the product is pinned."""
-    pinned = getattr(catalogue, "pinned", None)
-    if pinned is None:  # an entry of an earlier release
-        return requested
-    if pinned:
+    if catalogue.pinned:
         return requested or "pinned"
     return " ".join(name for name in requested.split() if name == "versionId")
 
