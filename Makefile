@@ -116,11 +116,11 @@ build-mirror: .venv/dev .venv-tools/done
 	$(OFFLINE) ARCHITECTURE=$(ARCHITECTURE) $(TOOLS)/sam build --build-in-source --template infra/mirror.yaml --build-dir .aws-sam/mirror --parameter-overrides Architecture=$(ARCHITECTURE)
 
 build-Freshen:
-	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --with infra/mirror infra/listing.py infra/terminal.py
+	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --with infra/mirror infra/aws.py infra/cli.py
 
 build-Reprocessing:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --reprocess \
-	  --with infra/mirror infra/reprocessing infra/campaign infra/queues infra/listing.py infra/terminal.py
+	  --with infra/mirror infra/reprocess infra/jobs infra/operate infra/aws.py infra/cli.py
 
 # Lock the newest versions that pyproject.toml allows; what is locked already stays without UPGRADE.
 lock: .venv-tools/done

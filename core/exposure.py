@@ -8,13 +8,10 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.datamodel import OPENED, check_opens
+from core.compat import ENTAILS, OPENED, Entailment, Kind, check_opens, kind_of
 from core.errors import InputRejected
-from core.hdus import Hdu, Reader, find, find_all
-from core.images import decode
-from core.keywords import Keywords
-from core.kinds import ENTAILS, Entailment, Kind, kind_of
-from core.pixels import format_of
+from core.fits.hdus import Hdu, Keywords, Reader, find, find_all
+from core.fits.pixels import decode, format_of
 from core.stripes import StripeReadout
 from core.subarray import Subarray
 
@@ -38,9 +35,9 @@ class Exposure:
     ----------
     name : str
         Where it lies; used in messages.
-    hdus : tuple of `~core.hdus.Hdu`
+    hdus : tuple of `~core.fits.hdus.Hdu`
         Every HDU of the file and its place in it.
-    kind : `~core.kinds.Kind`
+    kind : `~core.compat.Kind`
         Ramp, superstripe or guider.
     shape : tuple of int
         Of SCI: (nints, ngroups, ny, nx).
@@ -60,8 +57,8 @@ class Exposure:
 
         Parameters
         ----------
-        hdus : tuple of `~core.hdus.Hdu`
-            As `core.hdus.locate` returns them.
+        hdus : tuple of `~core.fits.hdus.Hdu`
+            As `core.fits.hdus.locate` returns them.
         name : str
             Where the exposure lies, for messages.
 
@@ -154,7 +151,7 @@ class Exposure:
         Raises
         ------
         InputRejected
-            As `existing_array` and `core.images.decode` do.
+            As `existing_array` and `core.fits.pixels.decode` do.
         """
         hdu = self.existing_array(self.entails.image, self.plane_shape)
         if hdu is None:
@@ -174,7 +171,7 @@ class Exposure:
 
         Returns
         -------
-        `~core.hdus.Hdu` or None
+        `~core.fits.hdus.Hdu` or None
             The array's HDU; None where zeros take its place, or it has no data.
 
         Raises

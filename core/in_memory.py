@@ -5,11 +5,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from core.compat import check_metadata
 from core.exposure import Exposure
-from core.hdus import locate, reader_of
+from core.fits.hdus import locate, reader_of
 from core.layout import Layout
 from core.mask import Mask
-from core.metadata import check_metadata
 from core.product import Encoding, HeaderValues, compose
 from core.readout import detector_mismatch
 from core.step import initialize

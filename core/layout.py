@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.pixels import FLOAT32, PixelFormat, as_float32
+from core.fits.pixels import FLOAT32, PixelFormat, as_float32
 
 __all__ = [
     "ByteRange",
@@ -157,7 +157,7 @@ class Merged:
     ----------
     start : int
         Where the input's array lies.
-    pixel_format : `~core.pixels.PixelFormat`
+    pixel_format : `~core.fits.pixels.PixelFormat`
         How its pixels are stored.
     planes : `Repeated`
         One byte per pixel, as many as the array has.
@@ -193,7 +193,7 @@ class Converted:
         Where the input's array lies.
     pixels : int
         How many pixels it has.
-    pixel_format : `~core.pixels.PixelFormat`
+    pixel_format : `~core.fits.pixels.PixelFormat`
         How they are stored.
     """
 

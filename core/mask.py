@@ -8,12 +8,11 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.cards import header_bytes
 from core.errors import InputRejected, ReferenceUnavailable
+from core.fits.cards import header_bytes
+from core.fits.hdus import Hdu, Keywords, find
+from core.fits.pixels import data_of, decode, locate_in, whole_numbers
 from core.flags import FlagDefinition, translate
-from core.hdus import Hdu, find
-from core.images import data_of, decode, locate_in, whole_numbers
-from core.keywords import Keywords
 from core.subarray import Subarray
 
 __all__ = ["Mask", "definitions", "full_frame", "own_flags"]
@@ -125,7 +124,7 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
 
     Parameters
     ----------
-    hdus : tuple of `~core.hdus.Hdu`
+    hdus : tuple of `~core.fits.hdus.Hdu`
         The file's HDUs.
     content : bytes
         The file.
@@ -154,7 +153,7 @@ def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDe
 
     Parameters
     ----------
-    hdus : tuple of `~core.hdus.Hdu`
+    hdus : tuple of `~core.fits.hdus.Hdu`
         The file's HDUs.
     content : bytes
         The file.

@@ -7,12 +7,12 @@ import numpy as np
 from astropy.io import fits
 
 from core import SOFTWARE, __version__
-from core.cards import CHECKSUMS, HeaderCard, header_bytes, image_header, set_card, set_section
+from core.compat import Kind
 from core.exposure import Exposure
-from core.hdus import Hdu, find, padding
-from core.kinds import Kind
+from core.fits.cards import CHECKSUMS, HeaderCard, header_bytes, image_header, set_card, set_section
+from core.fits.hdus import Hdu, find, padding
+from core.fits.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
 from core.layout import Converted, Copied, Layout, Literal, Merged, Repeated, Segment
-from core.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
 from core.step import DataQuality
 
 __all__ = ["NO_MASK", "SUFFIXES", "Encoding", "HeaderValues", "compose", "product_name"]

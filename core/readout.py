@@ -5,9 +5,9 @@ import logging
 import numpy as np
 from numpy.typing import NDArray
 
+from core.compat import Kind
 from core.errors import InputRejected
 from core.exposure import Exposure
-from core.kinds import Kind
 from core.mask import Mask
 from core.stripes import StripeReadout
 from core.subarray import Subarray

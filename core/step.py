@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.exposure import Exposure
+from core.fits.pixels import whole_numbers
 from core.flags import DO_NOT_USE
-from core.images import whole_numbers
 from core.mask import Mask
 from core.readout import cut
 

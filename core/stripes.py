@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
-from core.keywords import Keywords
+from core.fits.hdus import Keywords
 from core.subarray import Subarray
 
 __all__ = ["DETECTOR_SIZE", "StripeReadout"]

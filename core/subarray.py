@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from core.keywords import Keywords
+from core.fits.hdus import Keywords
 
 __all__ = ["Subarray"]
 
@@ -30,7 +30,7 @@ class Subarray:
 
         Parameters
         ----------
-        keywords : `~core.keywords.Keywords`
+        keywords : `~core.fits.hdus.Keywords`
             Of the primary header of an exposure or of a mask.
 
         Raises

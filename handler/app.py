@@ -20,14 +20,13 @@ from typing import Any
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
 from core.errors import InputRejected
-from handler.announcements import Draft
-from handler.batches import Message, handle_batch
 from handler.event import Findings, ProcessingEvent
-from handler.function import Function
+from handler.events import Attempt, decode, read_request, split, undelivered
 from handler.observability import adopt_other_loggers, logger
-from handler.process import process
-from handler.requests import Attempt, decode, read_request, split, undelivered
-from handler.unfinished import look
+from handler.process import look, process
+from handler.publish import Draft
+from handler.services import Function
+from handler.sqs import Message, handle_batch
 
 __all__ = ["lambda_handler"]
 
@@ -92,9 +91,9 @@ def answer(
     ----------
     event : object
         One of the ways in.
-    function : `~handler.function.Function`
+    function : `~handler.services.Function`
         What to work with.
-    attempt : `~handler.requests.Attempt`
+    attempt : `~handler.events.Attempt`
         Who asks.
     is_unfinished : bool
         Whether nothing is to be made any more, only looked for.

@@ -23,9 +23,8 @@ from botocore.exceptions import ClientError
 from core.errors import TransientFailure
 from handler.event import ProcessingEvent
 from handler.s3.errors import NETWORK
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore, StoredObject
-from handler.s3.upload import Target, WriteConflict, put, unchanged
+from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.write import Target, WriteConflict, put, unchanged
 
 __all__ = ["CatalogueRow", "Entry", "Failure", "Ledger", "is_usable"]
 
@@ -160,7 +159,7 @@ class Ledger:
 
     Attributes
     ----------
-    prefix : `~handler.s3.locations.S3Location` or None
+    prefix : `~handler.s3.objects.S3Location` or None
         Where they are kept; None to keep none.
     """
 

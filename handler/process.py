@@ -6,25 +6,35 @@ last: a bus that is down does not make the exposure fail.
 
 from dataclasses import dataclass, replace
 
-from handler.announcements import Announcer, Draft
-from handler.descriptions import exposure_summary, object_summary, planes_summary
-from handler.event import ProcessingEvent, ReferenceSummary
-from handler.existing import Action, action_for, target_for
-from handler.function import Function
-from handler.inputs import (
+from core.errors import InputRejected, TransientFailure
+from core.product import NO_MASK
+from handler.build import (
+    Recipe,
     describe_source,
     describe_user_dq,
     is_asked_for,
     is_current,
+    make,
     read_exposure,
+    read_product,
 )
-from handler.keeping import keep
-from handler.making import Recipe, make
-from handler.provenance import Provenance
-from handler.requests import Attempt, ExposureRequest
+from handler.decision import Action, action_for, target_for
+from handler.event import ObjectSummary, ProcessingEvent, ReferenceSummary
+from handler.events import Attempt, ExposureRequest
+from handler.provenance import Provenance, shortened
+from handler.publish import Announcer, Draft
+from handler.s3.errors import is_denied
 from handler.s3.objects import StoredObject
+from handler.services import Function
+from handler.summaries import exposure_summary, object_summary, planes_summary
 
-__all__ = ["Job", "plan", "process"]
+__all__ = [
+    "Job",
+    "keep",
+    "look",
+    "plan",
+    "process",
+]
 
 
 @dataclass
@@ -33,15 +43,15 @@ class Job:
 
     Attributes
     ----------
-    request : `~handler.requests.ExposureRequest`
+    request : `~handler.events.ExposureRequest`
         The request.
-    announcer : `~handler.announcements.Announcer`
+    announcer : `~handler.publish.Announcer`
         Publishes the result.
-    draft : `~handler.announcements.Draft`
+    draft : `~handler.publish.Draft`
         Everything known so far.
     existing : `~handler.s3.objects.StoredObject` or None
         The object at the product's key.
-    recipe : `~handler.making.Recipe` or None
+    recipe : `~handler.build.Recipe` or None
         The product to build; None if nothing is to be built.
     """
 
@@ -62,11 +72,11 @@ def process(request: ExposureRequest, function: Function, attempt: Attempt) -> P
 
     Parameters
     ----------
-    request : `~handler.requests.ExposureRequest`
+    request : `~handler.events.ExposureRequest`
         The request.
-    function : `~handler.function.Function`
+    function : `~handler.services.Function`
         Settings and services.
-    attempt : `~handler.requests.Attempt`
+    attempt : `~handler.events.Attempt`
         The caller.
 
     Returns
@@ -99,7 +109,7 @@ def plan(job: Job, function: Function) -> None:
     ----------
     job : `Job`
         The exposure; its recipe is set if a product is to be built.
-    function : `~handler.function.Function`
+    function : `~handler.services.Function`
         Settings and services.
 
     Raises
@@ -165,3 +175,112 @@ def _build(job: Job, recipe: Recipe, function: Function) -> None:
     flags, row = planes_summary(recipe.exposure, image, recipe.provenance.pinned)
     draft = job.draft.know(output=object_summary(product), flags=flags)
     job.know(replace(draft, row=row))
+
+
+def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str) -> Draft:
+    """Find out whether a product was announced; if not, read what is to be said of it.
+
+    Parameters
+    ----------
+    draft : `~handler.publish.Draft`
+        What is known so far, the ledger's entry among it.
+    product : `~handler.s3.objects.StoredObject`
+        The product.
+    announcer : `~handler.publish.Announcer`
+        Knows who asks, and how to reach S3.
+    mirror : str
+        The CRDS mirror in use.
+
+    Returns
+    -------
+    `~handler.publish.Draft`
+        What is to be announced: as if the product had been made just now.
+    """
+    draft = draft.know(output=object_summary(product), reference=_reference(product, mirror))
+    draft = draft.know(input=_input(draft.findings.input, product))
+    previous = announcer.announced_before(draft)
+    if previous is not None:
+        return replace(draft, previous=previous)
+    exposure, image = read_product(product, announcer.store)
+    provenance = Provenance.from_metadata(product.metadata)
+    flags, row = planes_summary(exposure, image, pinned=bool(provenance and provenance.pinned))
+    return replace(draft.know(exposure=exposure_summary(exposure), flags=flags), row=row)
+
+
+def _input(asked: ObjectSummary | None, product: StoredObject) -> ObjectSummary | None:
+    """The exposure: as it was found, or else as the product says that it was made from it."""
+    provenance = Provenance.from_metadata(product.metadata)
+    if asked is None or asked.etag is not None or provenance is None:
+        return asked
+    version, etag = provenance.input_version or None, f'"{provenance.input_etag}"'
+    return replace(asked, version_id=asked.version_id or version, etag=etag)
+
+
+def _reference(product: StoredObject, mirror: str) -> ReferenceSummary | None:
+    """The mask that the product was made with, and the context that chose it then."""
+    provenance = Provenance.from_metadata(product.metadata)
+    if provenance is None:
+        return None
+    mask = None if provenance.mask == NO_MASK else provenance.mask
+    return ReferenceSummary(mask, provenance.mask_sha1 or None, provenance.crds_context, mirror)
+
+
+def look(request: ExposureRequest, function: Function, attempt: Attempt) -> ProcessingEvent:
+    """Publish the result of a request whose attempts are over.
+
+    Parameters are those of `handler.process.process`.
+
+    Returns
+    -------
+    `~handler.event.ProcessingEvent`
+        The result.
+
+    Raises
+    ------
+    TransientFailure
+        If S3 or EventBridge cannot be reached: report again later.
+    """
+    announcer = function.announcer(replace(attempt, is_retried=False))
+    job = Job(request, announcer, Draft.of(request))
+    try:
+        if not _is_own_product(job, function):
+            plan(job, function)
+    except TransientFailure as exc:
+        # A denied permission lasts until an operator has read of it, so it is published.
+        if not is_denied(exc):
+            raise
+        return _failed(job, exc)
+    except Exception as exc:
+        return _failed(job, exc)
+    if job.draft.is_settled:
+        return announcer.conclude(job.draft)
+    return _failed(job)
+
+
+def _is_own_product(job: Job, function: Function) -> bool:
+    """Keep the product that an attempt of the same cause has written."""
+    settings, store = function.settings, job.announcer.store
+    product = job.request.target(settings.output_bucket, settings.output_prefix)
+    entry = function.ledger.read(product, store)
+    job.know(replace(job.draft, product=product, entry=entry))
+    existing = store.find(product)
+    found = Provenance.from_metadata(existing.metadata) if existing else None
+    if not existing or not found or found.cause != shortened(job.announcer.attempt.cause):
+        return False
+    job.know(keep(job.draft, existing, job.announcer, str(settings.mirror)))
+    return True
+
+
+def _failed(job: Job, error: Exception | None = None) -> ProcessingEvent:
+    """Publish the last reason: of the request itself, of this report, or of another request.
+
+    The ledger has room for one reason: two requests for one exposure replace each other's. Another
+    request may be rejected for a fault of its own, such as onExisting=error.
+    """
+    failure = job.draft.entry.failure
+    is_own = failure is not None and job.announcer.is_own(failure)
+    is_shared = failure is not None and error is None and failure.error != InputRejected.__name__
+    if failure is not None and (is_own or is_shared):
+        return job.announcer.failed_before(job.draft, failure)
+    reason = f"{job.draft.product}: no attempt ended or left a reason (timeout, memory)"
+    return job.announcer.failed(job.draft, error or TransientFailure(reason))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from core.product import Encoding
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 
 __all__ = ["CATALOGUE", "JOBS", "Settings"]
 
@@ -21,7 +21,7 @@ class Settings:
     ----------
     output_bucket, output_prefix : str
         Where products go.
-    mirror : `~handler.s3.locations.S3Location`
+    mirror : `~handler.s3.objects.S3Location`
         The CRDS mirror; its key is the prefix, without a slash at the end.
     context : str
         ``latest``, ``build`` or the name of a context.
@@ -29,9 +29,9 @@ class Settings:
         EventBridge bus for processing events.
     encoding : `~core.product.Encoding`
         How science pixels are written.
-    blocks : `~handler.s3.locations.S3Location` or None
+    blocks : `~handler.s3.objects.S3Location` or None
         Where repeated planes may be kept; None to keep none.
-    ledger : `~handler.s3.locations.S3Location` or None
+    ledger : `~handler.s3.objects.S3Location` or None
         Where the result for every product is kept; None to keep none.
     uploaded_queue, backfill_queue : str or None
         Addresses of the SQS queues whose messages are attempted: as they arrive, and those of

@@ -2,11 +2,11 @@
 
 backfill  process exposures that are in S3 already
 cost      what exposures cost, and how long they take
-look      pages that show flags and masks
 mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
 queues    exposures that failed or wait: show, redrive, discard
 reprocess find and reprocess products that a new context affects
 status    a stack at a glance; enable events of an existing bucket
+view      pages that show flags and masks
 """
 
 import logging
@@ -22,19 +22,18 @@ from botocore.parsers import ResponseParserError
 
 from core import SOFTWARE, __version__
 from core.errors import ReferenceUnavailable, TransientFailure
-from infra.packages import how_to_install
-from infra.terminal import Mistake, printable, safe_output
+from infra.cli import Mistake, how_to_install, printable, safe_output
 
 COMMANDS = {
-    "backfill": "backfill",
-    "cost": "cost",
-    "look": "look",
-    "mirror": "mirror",
-    "queues": "queues",
-    "reprocess": "reprocessing",
-    "status": "status",
+    "backfill": "infra.jobs.__main__",
+    "cost": "infra.cost.__main__",
+    "mirror": "infra.mirror.__main__",
+    "queues": "infra.operate.queues",
+    "reprocess": "infra.reprocess.__main__",
+    "status": "infra.operate.status",
+    "view": "infra.view.__main__",
 }
-"""Commands, and the packages that they are in."""
+"""Commands, and the modules with their `main`."""
 
 _EXPECTED = (
     Mistake,
@@ -93,7 +92,7 @@ def _run(command: str, words: list[str]) -> None:
     # botocore reads MFA codes by getpass; without a terminal that would print three lines first.
     warnings.filterwarnings("error", category=GetPassWarning)
     try:
-        import_module(f"infra.{COMMANDS[command]}.__main__").main(words)
+        import_module(COMMANDS[command]).main(words)
     except KeyboardInterrupt:
         _end(command, "interrupted; run the same command again to resume", _FAILED)
     except ModuleNotFoundError as exc:

@@ -1,4 +1,4 @@
-"""The rich console of all commands. Apart from `infra.terminal`, which works without rich."""
+"""The rich console of all commands. Apart from `infra.cli`, which works without rich."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -8,7 +8,7 @@ from rich.console import ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
 
-from infra.terminal import printable
+from infra.cli import printable
 
 __all__ = ["Console", "lines"]
 

@@ -21,12 +21,12 @@ from astropy.io import fits
 from hypothesis import settings as hypothesis_settings
 
 from handler import app
-from handler.announcements import Bus
-from handler.function import Function, client
+from handler.crds.masks import References
 from handler.ledger import Ledger
-from handler.references.resolution import References
+from handler.publish import Bus
 from handler.s3.blocks import Blocks
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
+from handler.services import Function, client
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws, nobodys_shell
 from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure

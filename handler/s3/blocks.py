@@ -18,11 +18,10 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from core.layout import Repeated, Segment
+from handler.s3.assembly import Extent
 from handler.s3.errors import NETWORK
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore, StoredObject
-from handler.s3.parts import Extent
-from handler.s3.upload import Target, WriteConflict, crc32_of, multipart, unchanged
+from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.write import Target, WriteConflict, crc32_of, multipart, unchanged
 
 __all__ = ["Blocks"]
 
@@ -41,7 +40,7 @@ class Blocks:
 
     Attributes
     ----------
-    prefix : `~handler.s3.locations.S3Location` or None
+    prefix : `~handler.s3.objects.S3Location` or None
         Where they are kept; None to keep none.
     block_bytes : int
         A block has at least so many: a product of several GB then takes a few dozen copies.
@@ -66,7 +65,7 @@ class Blocks:
 
         Returns
         -------
-        tuple of `~handler.s3.parts.Extent` and `~handler.s3.objects.StoredObject`, or None
+        tuple of `~handler.s3.assembly.Extent` and `~handler.s3.objects.StoredObject`, or None
             The extent, and the block that it speaks of; None if the bytes must be uploaded.
         """
         if self.prefix is None or not isinstance(segment, Repeated) or not self._gains(segment):

@@ -1,7 +1,7 @@
 """What an object is, and reads of it, in ranges or as a whole."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC
@@ -11,13 +11,120 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.s3.errors import failures_of, is_missing
-from handler.s3.locations import S3Location, version_of
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["ObjectBody", "ObjectStore", "StoredObject", "Window"]
+__all__ = [
+    "ObjectBody",
+    "ObjectStore",
+    "S3Location",
+    "StoredObject",
+    "Window",
+    "agree_to_pay",
+    "version_of",
+]
+
+_SCHEME = "s3://"
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """A bucket and a key, or a bucket and a key prefix.
+
+    Attributes
+    ----------
+    bucket, key : str
+        As S3 takes them: the key is not URL-encoded.
+    version_id : str or None
+        A version of the object; None for the current one.
+    """
+
+    bucket: str
+    key: str
+    version_id: str | None = None
+
+    @classmethod
+    def parse(cls, uri: str) -> "S3Location":
+        """Parse ``s3://bucket/key``; the key is everything after the first slash, verbatim.
+
+        Raises
+        ------
+        ValueError
+            If the scheme, the bucket or the key is missing.
+        """
+        bucket, key = _split(uri)
+        if not bucket or not key:
+            raise ValueError(f"{uri!r}: expected s3://bucket/key")
+        return cls(bucket, key)
+
+    @classmethod
+    def parse_prefix(cls, uri: str) -> "S3Location":
+        """Parse ``s3://bucket[/prefix]``; one slash at the end does not matter.
+
+        Raises
+        ------
+        ValueError
+            If the scheme or the bucket is missing, or the prefix is nothing but slashes.
+        """
+        bucket, prefix = _split(uri)
+        if not bucket or (prefix and not prefix.strip("/")):
+            raise ValueError(f"{uri!r}: expected s3://bucket[/prefix]")
+        return cls(bucket, prefix.removesuffix("/"))
+
+    def below(self, *parts: str) -> "S3Location":
+        """The location of something below this prefix."""
+        return S3Location(self.bucket, "/".join(part for part in (self.key, *parts) if part))
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """An object's address as the S3 client takes it."""
+        parts = {"Bucket": self.bucket, "Key": self.key}
+        if self.version_id is not None:
+            parts["VersionId"] = self.version_id
+        return parts
+
+    def __str__(self) -> str:
+        version = f"?versionId={self.version_id}" if self.version_id else ""
+        return f"{_SCHEME}{self.bucket}{'/' * bool(self.key)}{self.key}{version}"
+
+
+def _split(uri: str) -> tuple[str, str]:
+    """Split at the first slash: a URL parser would end a key at `#` or `?`."""
+    scheme, found, rest = uri.partition(_SCHEME)
+    bucket, _, key = rest.partition("/")
+    return (bucket, key) if found and not scheme else ("", "")
+
+
+def version_of(answer: Any) -> str | None:
+    """Return the version that an answer of S3 names; unversioned buckets have none."""
+    version: str | None = answer.get("VersionId")
+    return None if version == "null" else version
+
+
+_READS = ("HeadObject", "GetObject", "UploadPartCopy", "ListObjectsV2")
+
+
+def agree_to_pay(s3: "S3Client", buckets: Collection[str]) -> None:
+    """Have a client say with every read of these buckets that the requester pays.
+
+    Parameters
+    ----------
+    s3 : boto3 S3 client
+        The client; nothing else of it changes.
+    buckets : collection of str
+        Names.
+    """
+
+    def agree(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        source = params.get("CopySource")
+        read = source["Bucket"] if isinstance(source, dict) else params.get("Bucket")
+        return {**params, "RequestPayer": "requester"} if read in buckets else params
+
+    for operation in _READS if buckets else ():
+        s3.meta.events.register(f"provide-client-params.s3.{operation}", agree)  # type: ignore[arg-type]
+
 
 _WINDOW = 128 * 1024
 """Bytes fetched for a header: most primary headers and the next one fit into one request."""
@@ -31,7 +138,7 @@ class StoredObject:
 
     Attributes
     ----------
-    location : `~handler.s3.locations.S3Location`
+    location : `~handler.s3.objects.S3Location`
         Where it lies; with a version only where the request for it named one.
     etag : str
         Its entity tag, in quotes. Not a checksum of the content.

@@ -3,15 +3,81 @@
 import argparse
 import os
 import sys
+import zipfile
+from collections import Counter
+from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from core import __version__
-from infra.bundle.build import ARCHITECTURES, LOCK, REPROCESS_LOCK, build, digest
-from infra.bundle.python import PYTHON, target_python
-from infra.bundle.report import BUDGET, MB, ZIPPED_BUDGET, measure
+from infra.bundle.build import (
+    ARCHITECTURES,
+    LOCK,
+    PYTHON,
+    REPROCESS_LOCK,
+    build,
+    digest,
+    target_python,
+)
+
+__all__ = [
+    "BUDGET",
+    "ZIPPED_BUDGET",
+    "Sizes",
+    "measure",
+]
+
+MB = 1_000_000
+BUDGET, ZIPPED_BUDGET = 200 * MB, 60 * MB
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of a bundle.
+
+    Attributes
+    ----------
+    packages : `collections.Counter`
+        Bytes of each directory or file at the top.
+    zipped : int
+        Bytes of the archive that is uploaded.
+    """
+
+    packages: Counter[str]
+    zipped: int
+
+    @property
+    def unzipped(self) -> int:
+        """Bytes of all files."""
+        return self.packages.total()
+
+    @property
+    def is_within_budget(self) -> bool:
+        """Whether Lambda would take it, with room left."""
+        return self.unzipped <= BUDGET and self.zipped <= ZIPPED_BUDGET
+
+
+def measure(bundle: Path) -> Sizes:
+    """Add up a bundle.
+
+    Parameters
+    ----------
+    bundle : `pathlib.Path`
+        Its directory.
+    """
+    packages: Counter[str] = Counter()
+    archive = BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(bundle.rglob("*")):
+            if path.is_file():
+                name = path.relative_to(bundle)
+                packages[name.parts[0]] += path.stat().st_size
+                packed.write(path, name)
+    return Sizes(packages, archive.tell())
+
 
 _NO_PYTHON = f"There is no Python {PYTHON} on this machine (TARGET_PYTHON can name one)."
 
@@ -31,9 +97,7 @@ def _run() -> None:
     making.add_argument("--architecture", choices=ARCHITECTURES, required=True)
     making.add_argument("--into", type=Path, default=os.environ.get("ARTIFACTS_DIR"))
     making.add_argument("--with", dest="packages", nargs="*", default=[], help="more packages")
-    making.add_argument(
-        "--reprocess", action="store_true", help="with what infra/reprocessing needs"
-    )
+    making.add_argument("--reprocess", action="store_true", help="with what infra/reprocess needs")
     commands.add_parser("python", help="print where the Python that Lambda runs lies here")
     showing = commands.add_parser("report", help="print its size by package")
     showing.add_argument("bundle", type=Path)

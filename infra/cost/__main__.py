@@ -13,12 +13,11 @@ from itertools import repeat
 from rich.box import SIMPLE
 from rich.table import Table
 
+from infra.aws import find_stack
+from infra.cli import Mistake, parser_of, plural, span
 from infra.console import Console
-from infra.cost.estimate import exposures_seconds
-from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
-from infra.cost.limits import AWS, DROPPED, PER_DAY
-from infra.stacks import find_stack
-from infra.terminal import Mistake, parser_of, plural, span
+from infra.cost.estimate import AWS, DROPPED, PER_DAY, exposures_seconds
+from infra.cost.prices import DEFAULT_MEMORY, Invocation, measured
 
 __all__ = ["main"]
 

@@ -2,13 +2,96 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from math import inf
 
-from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
-from infra.cost.limits import AWS, Limits
+from infra.cost.prices import DEFAULT_MEMORY, PRICES, Invocation, Prices, measured
 
-__all__ = ["exposure_usd", "exposures_seconds", "exposures_usd"]
+__all__ = [
+    "AWS",
+    "DROPPED",
+    "MONTHLY",
+    "PER_DAY",
+    "Limits",
+    "Monthly",
+    "exposure_usd",
+    "exposures_seconds",
+    "exposures_usd",
+]
+
+PER_DAY = 500
+"""Exposures of 92 MB that the observatory takes: 46 GB, four fifths of what two contacts a day
+bring down, each at least 28.6 GB (JWST User Documentation, "JWST Solid State Recorder")."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The rates that AWS allows.
+
+    Attributes
+    ----------
+    first_pollers : int
+        Messages that Lambda's poller has in work as soon as a queue is not empty.
+    more_pollers : float
+        By how many more a second, while messages wait ("Configuring scaling behavior for SQS
+        event source mappings", AWS Lambda Developer Guide: five at first, 300 more a minute).
+    account : int
+        Invocations at the same time in an account's region, all functions together ("Lambda
+        quotas"; 1,000 unless more was asked for).
+    puts : int
+        PUT-class requests a second that S3 takes of one partition of a bucket ("Best practices
+        design patterns: optimizing Amazon S3 performance", Amazon S3 User Guide).
+    split_after : float
+        Seconds after which S3 has doubled that for a busy bucket: 15 to 30 minutes according to
+        errorreference.com/errors/aws/SlowDown; AWS says "gradually".
+    kept : float
+        Seconds after which SQS drops a message: the longest retention, as the template sets it.
+    """
+
+    first_pollers: int = 5
+    more_pollers: float = 300 / 60
+    account: int = 1000
+    puts: int = 3500
+    split_after: float = 20 * 60
+    kept: float = 14 * 86_400
+
+
+AWS = Limits()
+DROPPED = "SQS drops what waits for 14 days: send them in parts."
+"""What to say of exposures whose last would wait for longer than that."""
+
+_LONG_POLLS = 5 * 3 * 60 * 24 * 30.4
+"""Of a queue that is empty: five pollers, each asking for 20 seconds ("Configuring scaling behavior
+for SQS event source mappings", AWS Lambda Developer Guide)."""
+
+
+@dataclass(frozen=True)
+class Monthly:
+    """How many there are in a stack (tests compare them with the template and with the code).
+
+    Attributes
+    ----------
+    metrics, alarms, dashboards, polled_queues : int
+        Of CloudWatch, and queues that drive the function.
+    """
+
+    metrics: int = 10
+    alarms: int = 11
+    dashboards: int = 1
+    polled_queues: int = 3
+
+    def parts(self, prices: Prices = PRICES) -> dict[str, float]:
+        """USD a month, by what is paid for."""
+        return {
+            "metrics": self.metrics * prices.metric,
+            "alarms": self.alarms * prices.alarm,
+            "dashboard": self.dashboards * prices.dashboard,
+            "polling of empty queues": self.polled_queues * _LONG_POLLS * prices.message,
+        }
+
+
+MONTHLY = Monthly()
 
 
 @lru_cache(maxsize=100_000)  # exposures come by the million, and in few sizes
@@ -56,7 +139,7 @@ def exposures_seconds(
         How many are processed at the same time.
     encoding : str
         Of the science pixels, ``native`` or ``float32``.
-    limits : `~infra.cost.limits.Limits`
+    limits : `~infra.cost.estimate.Limits`
         The limits of AWS.
 
     Returns

@@ -2,7 +2,7 @@
 
 import sys
 
-from infra.packages import how_to_install
+from infra.cli import how_to_install
 
 if __name__ == "__main__":
     try:

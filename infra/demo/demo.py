@@ -24,18 +24,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from handler.references.resolution import References
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore
+from handler.crds.masks import References
+from handler.s3.objects import ObjectStore, S3Location
 from infra.console import Console, lines
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, LocalContext, local_aws
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
-from infra.look.files import opened
-from infra.look.flags import product_look
-from infra.look.write import write_looks
 from infra.mirror.cache import upload_cache
+from infra.view.files import opened
+from infra.view.flags import product_look
+from infra.view.pages import write_looks
 
 if TYPE_CHECKING:
     from aws_lambda_powertools.utilities.typing import LambdaContext

@@ -14,15 +14,15 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from core import EQUALS_JWST
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
+from infra.cli import Mistake, is_agreed, parser_of, plural
 from infra.console import Console
-from infra.look.changes import write_changes
 from infra.mirror.bucket import Mirror, check_contexts
 from infra.mirror.changes import changes, keep_only, superfluous
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import Plan, copy, make_plan, publish, use
 from infra.mirror.verify import Report, verify
-from infra.terminal import Mistake, is_agreed, parser_of, plural
+from infra.view.pages import write_changes
 
 SERVER = "https://jwst-crds.stsci.edu"
 MB = 1_000_000

@@ -9,16 +9,22 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from handler.references.keys import CONFIG, MAPPINGS, REFERENCES, STATE, mapping_key
-from handler.references.mappings import LARGEST_MAPPING
-from handler.references.rules import BUILD, LATEST, read_text
-from handler.references.server import FileDigest, ServerConfig
+from handler.crds.mirror import (
+    CONFIG,
+    MAPPINGS,
+    REFERENCES,
+    STATE,
+    FileDigest,
+    ServerConfig,
+    mapping_key,
+)
+from handler.crds.rules import BUILD, LARGEST_MAPPING, LATEST, read_text
 from handler.s3.errors import code_of, is_conflict, is_missing
-from handler.s3.locations import S3Location
-from handler.s3.upload import unchanged
-from infra.listing import listed
+from handler.s3.objects import S3Location
+from handler.s3.write import unchanged
+from infra.aws import listed
+from infra.cli import Mistake
 from infra.mirror.contexts import Context, read_context
-from infra.terminal import Mistake
 
 __all__ = ["Mirror", "check_contexts"]
 
@@ -41,7 +47,7 @@ class Mirror:
     ----------
     client : boto3 S3 client
         How to reach it.
-    location : `~handler.s3.locations.S3Location`
+    location : `~handler.s3.objects.S3Location`
         Bucket and prefix.
     """
 
@@ -235,7 +241,7 @@ class Mirror:
         return exc
 
     def read(self, name: str) -> str:
-        """Return a mapping, as `handler.references.mappings.Mappings` asks for it."""
+        """Return a mapping, as `handler.crds.rules.Mappings` asks for it."""
         return read_text(self.location.below(mapping_key(name)), self.client, LARGEST_MAPPING)
 
     def _address(self, key: str) -> dict[str, str]:

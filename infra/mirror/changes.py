@@ -1,16 +1,34 @@
 """Which masks change between two contexts; and what no context needs any more."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import Any
 
 from core.errors import ReferenceUnavailable
-from handler.references.server import ServerConfig
+from handler.crds.mirror import ServerConfig
+from handler.s3.objects import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context
 
-__all__ = ["Change", "changes", "keep_only", "superfluous"]
+__all__ = [
+    "CHANGED",
+    "SOURCE",
+    "Change",
+    "announce",
+    "changes",
+    "detail_of",
+    "keep_only",
+    "superfluous",
+]
+
+SOURCE = "jwst.crds_mirror"
+CHANGED = "CRDS Context Changed"
+_SCHEMA_VERSION = "1.0"
+_MOST = 500
+"""Changes that are told one by one: an event has room for 256 KB."""
 
 
 Match = tuple[str, tuple[tuple[str, str], ...]]
@@ -101,7 +119,7 @@ def keep_only(
         What is kept.
     keys : list of str
         Keys to delete, as `superfluous` returns them.
-    before : `~handler.references.server.ServerConfig`
+    before : `~handler.crds.mirror.ServerConfig`
         The configuration when the keys were listed.
 
     Raises
@@ -135,3 +153,56 @@ def keep_only(
         return replace(config, prunes=begun + 1) if config.prunes == begun else config
 
     mirror.update(ended)
+
+
+def detail_of(
+    mirror: S3Location, before: str | None, after: str, changed: list[Change]
+) -> dict[str, Any]:
+    """Return the event's detail.
+
+    Parameters
+    ----------
+    mirror : `~handler.s3.objects.S3Location`
+        The mirror.
+    before, after : str
+        Names of the contexts; None where there was none before.
+    changed : list of `~infra.mirror.changes.Change`
+        For which dates of observation another mask is chosen.
+    """
+    return {
+        "schemaVersion": _SCHEMA_VERSION,
+        "mirror": str(mirror),
+        "before": before,
+        "after": after,
+        "changes": len(changed),
+        "changedMasks": [
+            {
+                "instrument": change.instrument.upper(),
+                "parameters": dict(change.parameters),
+                "from": change.start or None,
+                "until": change.stop or None,
+                "before": change.before or None,
+                "after": change.after or None,
+            }
+            for change in changed[:_MOST]
+        ],
+    }
+
+
+def announce(events: Any, bus: str, kind: str, detail: dict[str, Any]) -> None:
+    """Put an event on a bus.
+
+    Raises
+    ------
+    RuntimeError
+        If EventBridge does not take it.
+    """
+    entry = {
+        "EventBusName": bus,
+        "Source": SOURCE,
+        "DetailType": kind,
+        "Detail": json.dumps(detail),
+    }
+    answer = events.put_events(Entries=[entry])
+    if answer["FailedEntryCount"]:
+        raise RuntimeError(f"{bus}: the event was not taken: {answer['Entries'][0]}")

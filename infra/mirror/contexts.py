@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.errors import ReferenceUnavailable
-from handler.references.keys import check_reference, key_of
-from handler.references.mappings import Mappings, NoRules, RuleFiles, is_applicable
+from handler.crds.mirror import check_reference, key_of
+from handler.crds.rules import Mappings, NoRules, RuleFiles, is_applicable
 
 __all__ = ["Context", "Rule", "read_context"]
 
@@ -74,7 +74,7 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
     ----------
     name : str
         Of the context.
-    files : `~handler.references.mappings.RuleFiles`
+    files : `~handler.crds.rules.RuleFiles`
         Where rule files come from.
     instruments : frozenset of str
         Those to follow it for, in upper case; all by default.

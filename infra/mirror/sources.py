@@ -12,8 +12,15 @@ from crds.core.exceptions import CrdsError
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
-from handler.references.keys import CONFIG, check_context, key_of, mapping_key, reference_keys
-from handler.references.server import FileDigest, ServerConfig
+from handler.crds.mirror import (
+    CONFIG,
+    FileDigest,
+    ServerConfig,
+    check_context,
+    key_of,
+    mapping_key,
+    reference_keys,
+)
 
 __all__ = ["Cache", "Server", "Source", "SourceRules", "digest_of"]
 
@@ -32,7 +39,7 @@ class Source(Protocol):
 
     Attributes
     ----------
-    config : `~handler.references.server.ServerConfig`
+    config : `~handler.crds.mirror.ServerConfig`
         The server's configuration.
     """
 
@@ -62,7 +69,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class SourceRules:
-    """The rule files of a source, as `handler.references.mappings.Mappings` reads them."""
+    """The rule files of a source, as `handler.crds.rules.Mappings` reads them."""
 
     source: Source
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
-from handler.references.rules import BUILD, LATEST
-from handler.references.server import FileDigest, ServerConfig
+from handler.crds.mirror import FileDigest, ServerConfig
+from handler.crds.rules import BUILD, LATEST
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.mirror.sources import Source, SourceRules
@@ -22,7 +22,7 @@ class Item:
     ----------
     name, instrument, key : str
         Its file name, its instrument (empty for rule files), its key in the mirror.
-    digest : `~handler.references.server.FileDigest`
+    digest : `~handler.crds.mirror.FileDigest`
         What it should be.
     state : str
         ``there``, ``missing`` or ``wrong``.
@@ -182,7 +182,7 @@ def use(context: str, mirror: Mirror) -> tuple[ServerConfig, ServerConfig]:
 
     Returns
     -------
-    tuple of `~handler.references.server.ServerConfig`
+    tuple of `~handler.crds.mirror.ServerConfig`
         The configuration before and after.
 
     Raises

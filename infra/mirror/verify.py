@@ -10,12 +10,11 @@ import numpy as np
 from botocore.exceptions import ClientError
 
 from core.errors import ReferenceUnavailable
+from core.fits.hdus import Keywords
+from core.fits.pixels import locate_in
 from core.flags import PIXEL_FLAGS
-from core.images import locate_in
-from core.keywords import Keywords
 from core.mask import Mask, definitions, full_frame, own_flags
-from handler.references.keys import key_of
-from handler.references.server import FileDigest, ServerConfig
+from handler.crds.mirror import FileDigest, ServerConfig, key_of
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule, read_context
 

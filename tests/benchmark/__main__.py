@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra.bundle.python import PYTHON
+from infra.bundle.build import PYTHON
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES

@@ -19,19 +19,17 @@ from typing import Any
 
 import boto3
 
-from handler.references.lean_crds import utils
-from handler.references.parameters import FITS_KEYWORDS
-from handler.references.rules import Rules
-from handler.references.server import FileDigest, ServerConfig
-from handler.s3.locations import S3Location
+from handler.crds.lean_import import utils
+from handler.crds.mirror import FileDigest, ServerConfig
+from handler.crds.parameters import FITS_KEYWORDS
+from handler.crds.rules import Rules
+from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, local_aws
 from infra.demo.samples.mirror import RULES, write_rules, write_server_config
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
-from infra.reprocessing.catalogue import database
-from infra.reprocessing.choices import Choices
-from infra.reprocessing.rows import COLUMNS
-from infra.reprocessing.selection import Change, Selection
+from infra.reprocess.catalogue import COLUMNS, database
+from infra.reprocess.select import Change, Choices, Selection
 from tests.benchmark.bench import Row
 from tests.conftest import PROJECT, SHARED
 from tests.jwst import Jwst

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import boto3
 
-from infra.bundle.python import target_python
+from infra.bundle.build import target_python
 from infra.mirror.cache import upload_cache
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, discarding

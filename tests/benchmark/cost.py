@@ -21,8 +21,8 @@ from statistics import median
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-from infra.bundle.python import target_python
-from infra.cost.invocation import Invocation, Measured
+from infra.bundle.build import target_python
+from infra.cost.prices import Invocation, Measured
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 
-from infra.cost.invocation import DEFAULT_MEMORY, Invocation, Measured
-from infra.cost.limits import PER_DAY
-from infra.cost.monthly import MONTHLY
-from infra.cost.prices import DATE, PRICES
+from infra.cost.estimate import MONTHLY, PER_DAY
+from infra.cost.prices import DATE, DEFAULT_MEMORY, PRICES, Invocation, Measured
 
 __all__ = ["page"]
 

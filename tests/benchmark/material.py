@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from astropy.io import fits
 
-from core.hdus import padding
+from core.fits.hdus import padding
 from infra.demo.samples.exposures import asdf_hdu, primary_header
 from infra.demo.samples.modes import MODES
 

@@ -16,7 +16,7 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from infra.queues.messages import WORKERS, Targets, redrive
+from infra.operate.messages import WORKERS, Targets, redrive
 
 MESSAGES = 100_000
 LATENCY = 0.025

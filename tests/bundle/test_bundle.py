@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from core import __version__
+from infra.bundle.__main__ import measure
 from infra.bundle.build import build, digest, is_left_out
-from infra.bundle.report import measure
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from tests.bundle.lambda_runtime import BUNDLE, PYTHON, Runtime, alone, runtime
 from tests.conftest import PROJECT, empty_buckets

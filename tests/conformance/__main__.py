@@ -21,16 +21,14 @@ from typing import Any
 from astropy.io import fits
 
 from core import EQUALS_JWST
-from core.datamodel import OPENED
+from core.compat import OPENED, Kind
 from core.errors import ReferenceUnavailable
-from core.keywords import Keywords
-from core.kinds import Kind
+from core.fits.hdus import Keywords
 from core.product import SUFFIXES, Encoding
+from handler.crds.parameters import FITS_KEYWORDS, INTEGERS, LOGICALS, NUMBERS, WORDS
+from handler.crds.rules import Rules
 from handler.observability import logger
-from handler.references.parameters import FITS_KEYWORDS
-from handler.references.rules import Rules
-from handler.references.schema import INTEGERS, LOGICALS, NUMBERS, WORDS
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 from infra.__main__ import main as infra
 from infra.demo.local_aws import MIRROR, LocalAws, local_aws
 from infra.demo.samples.masks import write_mask
@@ -222,7 +220,7 @@ def compare_tables(row: Row, jwst: Jwst) -> None:
         "WORDS of schema.py": dict(WORDS),
     }
     for kind, model in _MODELS.items():
-        what = f"OPENED of core/datamodel.py, {model}"
+        what = f"OPENED of core/compat.py, {model}"
         ours[what] = dict(OPENED[kind])
         theirs[what] = {
             name: asked if isinstance(asked, int) else frozenset(asked)

@@ -17,8 +17,7 @@ import yaml
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.datamodel import OPENED
-from core.kinds import Kind
+from core.compat import OPENED, Kind
 from tests.conformance.cases import MODE, Case, write_case
 
 __all__ = ["ODD", "Odd", "write_inputs", "write_odd"]

@@ -114,7 +114,7 @@ def _page(outcomes: list[Outcome], jwst: Jwst) -> str:
         "",
         "Rules of CRDS are odd, too: two masks that tie, a context that has a bad rule file of another",
         "type for the instrument: both are `ReferenceUnavailable` here, and refused by `crds`",
-        "(tests/handler/references/test_rules.py).",
+        "(tests/handler/crds/test_rules.py).",
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.product import NO_MASK, Encoding
-from handler.announcements import Bus
-from handler.function import Function
+from handler.crds.masks import References
+from handler.events import Attempt, ExposureRequest, OnExisting
 from handler.ledger import Ledger
 from handler.process import process
-from handler.references.resolution import References
-from handler.requests import Attempt, ExposureRequest, OnExisting
+from handler.publish import Bus
 from handler.s3.blocks import Blocks
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
+from handler.services import Function
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.demo.samples.mirror import CONTEXT

@@ -19,8 +19,8 @@ import pytest
 from astropy.io import fits
 
 from core.errors import EXPECTED
+from core.fits.pixels import first_image
 from core.flags import PIXEL_FLAGS
-from core.images import first_image
 from core.in_memory import dq_init
 from core.mask import Mask
 from core.product import Encoding, HeaderValues

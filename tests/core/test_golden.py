@@ -1,6 +1,6 @@
 """The step makes of every golden case what `jwst` 3.0.0 made of it; jwst is not needed.
 
-tests/handler/references/test_golden.py replays the cases whose mask the CRDS rules choose.
+tests/handler/crds/test_golden.py replays the cases whose mask the CRDS rules choose.
 """
 
 import json
@@ -14,7 +14,7 @@ import pytest
 from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
-from core.images import first_image
+from core.fits.pixels import first_image
 from core.in_memory import dq_init
 from core.mask import Mask
 from core.product import Encoding, HeaderValues

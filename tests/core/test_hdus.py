@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 from core.errors import InputRejected
-from core.hdus import Hdu, locate
+from core.fits.hdus import Hdu, locate
 
 
 def fits_bytes() -> bytes:

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.fits.pixels import PixelFormat
 from core.layout import ByteRange, Converted, Copied, Layout, Literal, Merged, Repeated, Segment
-from core.pixels import PixelFormat
 
 SOURCE = np.random.default_rng(7).integers(0, 256, 4096, dtype=np.uint8).tobytes()
 UINT16 = PixelFormat(16, offset=True)

@@ -9,11 +9,10 @@ from astropy.io import fits
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from core.compat import Kind
 from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
-from core.hdus import Hdu
-from core.keywords import Keywords
-from core.kinds import Kind
+from core.fits.hdus import Hdu, Keywords
 from core.mask import Mask
 from core.readout import cut
 from core.stripes import StripeReadout

@@ -7,11 +7,11 @@ import pytest
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from core.compat import Kind
 from core.errors import InputRejected
 from core.exposure import Exposure
-from core.hdus import locate
+from core.fits.hdus import locate
 from core.in_memory import render
-from core.kinds import Kind
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose, product_name
 from core.step import DataQuality, initialize

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
-from infra.mirror.announcement import CHANGED, SOURCE, detail_of
 from infra.mirror.bucket import Mirror
 from infra.mirror.cache import upload_cache
+from infra.mirror.changes import CHANGED, SOURCE, detail_of
 from infra.mirror.sync import use
 from tests.conftest import PROJECT
 from tests.e2e.archive import KINDS, NEWER, publish_newer, tags

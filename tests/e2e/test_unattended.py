@@ -10,7 +10,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from infra.queues.messages import Moved, Targets, look, redrive
+from infra.operate.messages import Moved, Targets, look, redrive
 from tests.conftest import PROJECT
 from tests.e2e.alarms import Point, firing, measured, queued
 from tests.e2e.stack import MIRROR, NAME, Stack

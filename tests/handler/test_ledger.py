@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 from core.exposure import Exposure
-from core.hdus import locate
-from handler.descriptions import planes_sha256, planes_summary
+from core.fits.hdus import locate
 from handler.ledger import CatalogueRow, Entry, is_usable
-from handler.s3.locations import S3Location
-from handler.s3.objects import StoredObject
+from handler.s3.objects import S3Location, StoredObject
+from handler.summaries import planes_sha256, planes_summary
 
 STORED = StoredObject(S3Location("b", "k"), '"e"', 1, {})
 UNUSABLE = [

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from core.product import Encoding
 from handler.provenance import Provenance, shortened
-from handler.s3.locations import S3Location
-from handler.s3.objects import StoredObject
+from handler.s3.objects import S3Location, StoredObject
 
 SOURCE = StoredObject(
     S3Location("raw", "2023/a_uncal.fits"), '"e1"', 5, {}, "v1", "2026-01-01T00:00:00Z"

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from core.product import Encoding
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 from handler.settings import CATALOGUE, JOBS, Settings
-from infra.campaign.prefixes import catalogue_in, job_in
+from infra.aws import catalogue_in, job_in
 
 LEAST = {"OUTPUT_BUCKET": "products", "CRDS_MIRROR": "s3://mirror"}
 
@@ -138,7 +138,7 @@ def test_the_table_of_the_readme_names_the_variables_that_are_read() -> None:
 
 def test_crds_is_imported_without_its_tools_and_they_can_be_had_afterwards() -> None:
     code = (
-        "import sys, handler.references.rules, crds; assert 'asdf' not in sys.modules; "
+        "import sys, handler.crds.rules, crds; assert 'asdf' not in sys.modules; "
         "assert not [m for m in sys.modules if m.startswith(('crds.bestrefs', 'crds.certify'))]; "
         "from urllib import request; assert request.urlopen.__module__ == 'urllib.request'; "
         "assert request._opener is None; "

@@ -9,9 +9,9 @@ import pytest
 from crds.core import rmap
 
 from core.flags import PIXEL_FLAGS
+from handler.crds.parameters import FITS_KEYWORDS
 from handler.event import SCHEMA_VERSION, ProcessingEvent
-from handler.references.parameters import FITS_KEYWORDS
-from handler.requests import read_request
+from handler.events import read_request
 from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
 

@@ -14,10 +14,8 @@ from hypothesis import strategies as st
 from handler.event import Status
 from handler.observability import measure
 from infra.__main__ import main
-from infra.cost.estimate import exposure_usd, exposures_seconds, exposures_usd
-from infra.cost.invocation import DEFAULT_MEMORY, Invocation, measured
-from infra.cost.limits import AWS, Limits
-from infra.cost.monthly import MONTHLY
+from infra.cost.estimate import AWS, MONTHLY, Limits, exposure_usd, exposures_seconds, exposures_usd
+from infra.cost.prices import DEFAULT_MEMORY, Invocation, measured
 from infra.demo.local_aws import LocalAws
 from tests.benchmark.cost_page import page
 from tests.conftest import PROJECT

@@ -28,13 +28,11 @@ from botocore.response import StreamingBody
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable, TransientFailure
-from core.keywords import Keywords
-from handler.references.keys import CONFIG, STATE
-from handler.references.lean_crds import utils
-from handler.references.mappings import Mappings, is_applicable
-from handler.references.rules import Rules
-from handler.references.server import FileDigest, ServerConfig
-from handler.s3.locations import S3Location
+from core.fits.hdus import Keywords
+from handler.crds.lean_import import utils
+from handler.crds.mirror import CONFIG, STATE, FileDigest, ServerConfig
+from handler.crds.rules import Mappings, Rules, is_applicable
+from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.masks import SampleMask, write_mask
@@ -46,12 +44,13 @@ from infra.demo.samples.mirror import (
     write_server_config,
 )
 from infra.demo.samples.modes import MODES
-from infra.mirror import contexts, scheduled
+from infra.mirror import contexts
+from infra.mirror import freshen as scheduled
 from infra.mirror.__main__ import main
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import keep_only, superfluous
 from infra.mirror.contexts import read_context
-from infra.mirror.scheduled import keep_fresh
+from infra.mirror.freshen import keep_fresh
 from infra.mirror.sources import Cache, Server, Source
 from infra.mirror.sync import copy, make_plan, publish, use
 from infra.mirror.verify import verify

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from infra.demo.local_aws import LocalAws
-from infra.queues import messages
-from infra.queues.messages import Chosen, Targets, look, redrive
+from infra.operate import messages
+from infra.operate.messages import Chosen, Targets, look, redrive
 from tests.conftest import PROJECT
 
 FAILED = {

@@ -10,8 +10,7 @@ import pytest
 
 from infra.__main__ import main
 from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
-from infra.status.__main__ import QUEUES
-from infra.status.notifications import sends_events
+from infra.operate.status import QUEUES, sends_events
 from tests.conftest import Harness
 from tests.infra.stacks import stack_of_outputs
 
@@ -124,7 +123,7 @@ def test_denied_ledger_is_an_error_and_no_empty_table(
         return made
 
     aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{}")
-    monkeypatch.setattr("infra.status.__main__.boto3.client", operator)
+    monkeypatch.setattr("infra.operate.status.boto3.client", operator)
     try:
         with pytest.raises(SystemExit, match=r"denied|authorized"):
             main(["status", "--stack", NAME])
@@ -157,7 +156,7 @@ def test_events_are_enabled_beside_a_dead_destination(
         )
         return made
 
-    monkeypatch.setattr("infra.status.__main__.boto3.client", operator)
+    monkeypatch.setattr("infra.operate.status.boto3.client", operator)
     try:
         main(["status", "--stack", NAME, "--enable-events", "--yes"])
         assert "sends events to EventBridge now" in capsys.readouterr().out

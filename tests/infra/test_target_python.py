@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.bundle import __main__ as program
-from infra.bundle.python import PYTHON, target_python
+from infra.bundle.build import PYTHON, target_python
 
 
 def interpreter(folder: Path, version: str) -> Path:

@@ -12,10 +12,10 @@ from botocore.exceptions import ClientError
 from core import __version__
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import product_name
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 from handler.settings import Settings
-from infra.bundle.python import PYTHON
-from infra.campaign.prefixes import job_in, ledger_in
+from infra.aws import job_in, ledger_in
+from infra.bundle.build import PYTHON
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES

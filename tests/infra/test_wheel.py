@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from infra.__main__ import COMMANDS
-from infra.packages import OPTIONAL
+from infra.cli import OPTIONAL
 from tests.conftest import PROJECT
 
 PYTHON = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]

@@ -17,10 +17,9 @@ from urllib.parse import quote
 from botocore.exceptions import ClientError
 
 from handler.s3.errors import CONFLICTS, code_of
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore, StoredObject
-from handler.s3.upload import ABSENT, Target, crc32_of, multipart, unchanged
-from handler.s3.upload import put as put_object
+from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.write import ABSENT, Target, crc32_of, multipart, unchanged
+from handler.s3.write import put as put_object
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -42,7 +41,7 @@ class Scratch:
 
     Attributes
     ----------
-    prefix : `~handler.s3.locations.S3Location`
+    prefix : `~handler.s3.objects.S3Location`
         Where.
     client : boto3 S3 client
         How to reach it.

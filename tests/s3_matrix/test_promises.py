@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 from infra.demo.local_aws import PRODUCTS, LocalAws
 from tests.s3_matrix.promises import PROMISES, Promise, Scratch
 

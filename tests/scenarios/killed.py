@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from handler import app
-from handler.function import Function
 from handler.s3.blocks import Blocks
+from handler.services import Function
 
 MIB = 1024 * 1024
 KILLED, AGAIN = 9, 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.exposure import Exposure
-from core.hdus import locate
+from core.fits.hdus import locate
 from core.product import Encoding, HeaderValues, compose
 from core.step import initialize
 from infra.demo.local_aws import MIRROR, RAW

@@ -14,11 +14,9 @@ import pytest
 from botocore.config import Config
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from handler.function import read_ahead
-from handler.references.masks import Masks
-from handler.references.resolution import References
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore
+from handler.crds.masks import Masks, References
+from handler.s3.objects import ObjectStore, S3Location
+from handler.services import read_ahead
 from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from handler.announcements import Bus
+from handler.publish import Bus
 from handler.s3.blocks import Blocks
-from handler.s3.locations import S3Location
+from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from tests.conftest import Harness, created
 

@@ -13,8 +13,8 @@ from botocore import endpoint
 
 from core.errors import TransientFailure
 from handler.app import answer
-from handler.function import Function, client
-from handler.requests import Attempt
+from handler.events import Attempt
+from handler.services import Function, client
 from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
 from tests.conftest import UNFINISHED, Harness, created, empty_bucket, empty_buckets
 from tests.model_of_s3.faults import Fault, Kind, Rate

@@ -8,8 +8,8 @@ import boto3
 import pytest
 
 from core.errors import TransientFailure
-from handler.function import PATIENT
-from handler.s3.requester_pays import agree_to_pay
+from handler.s3.objects import agree_to_pay
+from handler.services import PATIENT
 from infra.demo.local_aws import LocalAws
 from tests.conftest import Harness, empty_bucket
 from tests.model_of_s3.foreign import ForeignBucket

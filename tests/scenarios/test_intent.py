@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from core.errors import TransientFailure
-from handler.announcements import Bus
+from handler.publish import Bus
 from infra.demo.local_aws import PRODUCTS, RAW
 from tests.conftest import Harness, created
 

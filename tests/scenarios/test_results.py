@@ -9,8 +9,7 @@ from botocore.exceptions import ClientError
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
 from handler.ledger import Entry
-from handler.s3.locations import S3Location
-from handler.s3.objects import StoredObject
+from handler.s3.objects import S3Location, StoredObject
 from infra.demo.local_aws import PRODUCTS, RAW
 from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import UNFINISHED, Harness, created

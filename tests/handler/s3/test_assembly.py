@@ -15,8 +15,7 @@ from core.layout import Repeated
 from core.product import Encoding
 from handler.s3.assembly import Assembly
 from handler.s3.blocks import Blocks
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore
+from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples.exposures import asdf_hdu, primary_header
 from infra.demo.samples.modes import MODES

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from core.layout import Copied, Layout, Literal
-from handler.function import PATIENT
 from handler.s3.assembly import Assembly
 from handler.s3.blocks import Blocks
-from handler.s3.locations import S3Location
-from handler.s3.objects import ObjectStore, StoredObject
-from handler.s3.upload import ABSENT, Target
+from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.write import ABSENT, Target
+from handler.services import PATIENT
 from tests.model_of_s3.server import Handler
 
 SIZE = 20 * 1024**3

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.s3.parts import CopiedPart, Extent, Figures, UploadedPart, plan
+from handler.s3.assembly import CopiedPart, Extent, Figures, UploadedPart, plan
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB

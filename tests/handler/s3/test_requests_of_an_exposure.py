@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from handler.s3.assembly import plan
 from handler.s3.blocks import Blocks
-from handler.s3.locations import S3Location
-from handler.s3.parts import plan
+from handler.s3.objects import S3Location
 from infra.demo.local_aws import PRODUCTS
 from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
 from infra.demo.samples.modes import MODES

@@ -1,0 +1,1 @@
+"""FITS files as the standard defines them: HDUs, pixel formats, header cards."""

@@ -1,0 +1,1 @@
+"""The CRDS mirror: rules, masks and configuration."""

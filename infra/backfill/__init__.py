@@ -1,1 +1,0 @@
-"""Processing exposures that are there already, wherever they lie."""

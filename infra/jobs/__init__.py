@@ -1,0 +1,1 @@
+"""Jobs: long lists of requests that are submitted, followed and resumed."""

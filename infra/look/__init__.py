@@ -1,1 +1,0 @@
-"""Pages to look at: flags of products, masks, and their history; static and self-contained."""

@@ -1,0 +1,1 @@
+"""The state of a stack: queues, failures, alarms."""

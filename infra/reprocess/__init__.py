@@ -1,0 +1,1 @@
+"""Find and reprocess the products that a new CRDS context affects."""

@@ -1,1 +1,0 @@
-"""A stack at a glance."""

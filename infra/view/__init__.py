@@ -1,0 +1,1 @@
+"""Pages that show the flags of products and masks."""

@@ -1,0 +1,325 @@
+"""What the rules say, and what is refused: ties, odd names, a directory that is full."""
+
+import os
+import random
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from astropy.io import fits
+from botocore.exceptions import ClientError
+
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
+from core.fits.hdus import Keywords
+from handler.crds.lean_import import utils
+from handler.crds.masks import Masks, References
+from handler.crds.mirror import FileDigest, ServerConfig, key_of, mapping_key, reference_keys
+from handler.crds.rules import Mappings, MirroredRules, Rules, read_config
+from handler.s3.objects import S3Location
+from infra.demo.local_aws import MIRROR, LocalAws
+from infra.demo.samples.mirror import CONTEXT
+from tests.conftest import SHARED, Harness
+
+
+class Text:
+    """Rule files at hand."""
+
+    def __init__(self, files: dict[str, str]) -> None:
+        self.files = files
+
+    def read(self, name: str) -> str:
+        return self.files[name]
+
+
+def keywords(**changes: Any) -> Keywords:
+    header = {"INSTRUME": "NIRSPEC", "DETECTOR": "NRS1", "SUBARRAY": "N/A", "DATE-OBS": "2010-06-01", "TIME-OBS": "00:00:00"}  # fmt: skip
+    return Keywords(fits.Header(header | changes), "x.fits")
+
+
+@pytest.fixture
+def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
+    """The rules of eleven real contexts, in an embedded AWS."""
+    folder = SHARED / "crds-contexts" / "mappings" / "jwst"
+    if not folder.is_dir():
+        pytest.skip("the real CRDS rules are not here: a tie of our own stands in, below")
+    s3 = aws.client("s3")
+    for path in folder.iterdir():
+        s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
+    digests = {path.name: FileDigest.of(path.read_bytes()) for path in folder.iterdir()}
+    config = ServerConfig("jwst_0152.pmap", frozenset(), digests, {})
+    s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_text())
+    return Rules.of(S3Location(MIRROR, "contexts"), tmp_path, s3)
+
+
+def test_two_real_masks_that_tie_are_none(real_rules: Rules) -> None:
+    with pytest.raises(ReferenceUnavailable, match=r"mask_0004.*mask_0002|mask_0002.*mask_0004"):
+        real_rules.best_reference(keywords(), "jwst_0152.pmap")
+
+
+def test_an_instrument_that_a_real_context_lacks(real_rules: Rules) -> None:
+    """NIRSPEC has no rules for MASK in 0363."""
+    with pytest.raises(ReferenceUnavailable, match=r"NIRSPEC|MASK"):
+        real_rules.best_reference(keywords(), "jwst_0363.pmap")
+
+
+def test_two_masks_that_tie_are_none() -> None:
+    """`crds` returns both of them."""
+    tied = SimpleNamespace(
+        get_required_parkeys=lambda: ["META.INSTRUMENT.DETECTOR"],
+        get_best_ref=lambda _: ("jwst_nirspec_mask_0001.fits", "jwst_nirspec_mask_0002.fits"),
+    )
+    mappings = Mappings(Text({}))
+    mappings._loaded["jwst_nirspec_mask_0001.rmap"] = tied
+    rules = Rules(S3Location(MIRROR, ""), mappings, None)  # type: ignore[arg-type]
+    with pytest.raises(ReferenceUnavailable, match=r"jwst_nirspec_mask_0001\.fits"):
+        rules._evaluate("jwst_nirspec_mask_0001.rmap", keywords())
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "x.txt", "", "jwst 1.pmap", "a/b.rmap"])
+def test_what_is_no_name_of_a_rule_file_is_not_read(name: str) -> None:
+    with pytest.raises(ReferenceUnavailable, match="expected the name of a CRDS mapping"):
+        Mappings(Text({})).load(name)
+
+
+def test_damaged_mapping_is_rejected() -> None:
+    with pytest.raises(ReferenceUnavailable, match="is not a CRDS mapping"):
+        Mappings(Text({"jwst_0001.pmap": "nonsense"})).load("jwst_0001.pmap")
+
+
+def test_a_directory_that_cannot_be_written_to_costs_reading_again(
+    function: Harness, tmp_path: Path
+) -> None:
+    """/tmp is full, or something else lies there."""
+    blocked = tmp_path / "blocked"
+    blocked.write_bytes(b"no directory")
+    s3 = function.function.s3
+    references = References.of(S3Location(MIRROR, ""), blocked, s3)
+    best = references.rules.best_reference(
+        keywords(
+            INSTRUME="NIRCAM", DETECTOR="NRCB1", SUBARRAY="SUB64P", **{"DATE-OBS": "2023-01-01"}
+        ),
+        CONTEXT,
+    )
+    assert best.mask is not None
+    assert best.digest is not None
+    store = function.function.announcer(None).store  # type: ignore[arg-type]
+    assert references.masks.load(best.mask, best.digest, "NIRCAM", store).dq.any()
+
+
+def test_a_configuration_can_be_written_and_read_again() -> None:
+    config = ServerConfig(
+        "jwst_0002.pmap",
+        frozenset({"bad.fits"}),
+        {"jwst_0002.pmap": FileDigest(5, "a" * 40)},
+        {"observatory": "jwst", "operational_context": "jwst_0001.pmap", "latest_context": "old"},
+    )
+    again = ServerConfig.parse(config.to_text(), "server_config")
+    assert (again.operational_context, again.bad_files) == ("jwst_0002.pmap", config.bad_files)
+    assert again.catalogue == config.catalogue
+    assert again.other["observatory"] == "jwst"
+
+
+def test_keys_are_those_of_a_crds_cache() -> None:
+    assert mapping_key("jwst_0001.pmap") == "mappings/jwst/jwst_0001.pmap"
+    name = "jwst_nircam_mask_0001.fits"
+    nested, flat = reference_keys(name, "NIRCAM")
+    assert (nested, flat) == (f"references/jwst/nircam/{name}", f"references/jwst/{name}")
+    assert key_of("jwst_0001.pmap", "") == mapping_key("jwst_0001.pmap")
+    assert key_of(name, "nircam") == nested
+
+
+@pytest.mark.parametrize("bad", ["jwst_nircam_dark_0001.rmap", "jwst_nircam_9001.imap", CONTEXT])
+def test_a_bad_rule_file_of_any_type_makes_the_context_bad_for_its_instrument(
+    bad: str, sample_cache: Path
+) -> None:
+    """As in `crds.core.heavy_client.get_bad_mappings_in_context`."""
+    files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    imap = files["jwst_nircam_9001.imap"].replace("'DARK': 'N/A'", "'DARK': 'jwst_nircam_dark_0001.rmap'")  # fmt: skip
+    unsigned = re.sub(r".*'sha1sum'.*\n", "", imap)
+    signature = utils.str_checksum(unsigned)
+    files["jwst_nircam_9001.imap"] = re.sub(r"('sha1sum' : )'\w+'", rf"\1'{signature}'", imap)
+    digests = dict.fromkeys(("jwst_nircam_mask_9001.fits", "jwst_niriss_mask_9001.fits"), FileDigest(1, "0"))  # fmt: skip
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", **{"DATE-OBS": "2023-01-01"})
+    rules._server_config = ServerConfig(CONTEXT, frozenset(), digests, {})
+    rules._read_at = rules.clock()
+    assert rules.best_reference(header, CONTEXT).mask == "jwst_nircam_mask_9001.fits"
+    rules._server_config = ServerConfig(CONTEXT, frozenset({bad}), digests, {})
+    with pytest.raises(ReferenceUnavailable, match=f"{bad}: on the server's list of bad files"):
+        rules.best_reference(header, CONTEXT)
+    if bad != CONTEXT:  # other instruments go on
+        niriss = keywords(
+            INSTRUME="NIRISS", DETECTOR="NIS", SUBARRAY="FULL", **{"DATE-OBS": "2023-01-01"}
+        )
+        assert rules.best_reference(niriss, CONTEXT).mask == "jwst_niriss_mask_9001.fits"
+
+
+def test_a_word_that_jwst_knows_in_capitals_only_is_refused(sample_cache: Path) -> None:
+    files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    rules._server_config = ServerConfig(CONTEXT, frozenset(), {}, {})
+    rules._read_at = rules.clock()
+    for changes in ({"DETECTOR": "nrca1"}, {"SUBARRAY": " FULL"}, {"INSTRUME": " NIRCAM"}):
+        header = {"INSTRUME": "NIRCAM", "DETECTOR": "NRCA1", "DATE-OBS": "2023-01-01"} | changes
+        with pytest.raises(InputRejected, match="knows it in capitals only"):
+            rules.best_reference(keywords(**header), CONTEXT)
+
+
+def test_masks_beyond_two_are_dropped_from_memory(tmp_path: Path) -> None:
+    masks = Masks(S3Location(MIRROR, ""), tmp_path)
+    for number in range(5):
+        masks._remember(str(number), None)  # type: ignore[arg-type]
+    assert list(masks._in_memory) == ["3", "4"]
+
+
+def test_oldest_masks_are_dropped_from_a_full_directory(tmp_path: Path) -> None:
+    masks = Masks(S3Location(MIRROR, ""), tmp_path)
+    for number in range(15):
+        path = tmp_path / f"{number:02}.fits"
+        masks._keep_on_disk(b"mask", path)
+        os.utime(path, (number, number))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        f"{n:02}.fits" for n in range(3, 15)
+    ]
+
+
+def test_operational_context_is_read_again_after_three_minutes() -> None:
+    now, configs = [0.0], ["jwst_0001.pmap", "jwst_0002.pmap"]
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text({})), None, lambda: now[0])  # type: ignore[arg-type]
+    rules._server_config = ServerConfig(configs[0], frozenset(), {})
+    with pytest.MonkeyPatch.context() as patch:
+        later = ServerConfig(configs[1], frozenset(), {})
+        patch.setattr("handler.crds.rules.read_config", lambda *_: later)
+        now[0] = 179
+        assert rules.context_name("latest") == configs[0]
+        now[0] = 181
+        assert rules.context_name("latest") == configs[1]
+        assert {rules.context_name(f"jwst-{n}") for n in ("latest", "operational")} == {configs[1]}
+
+
+@pytest.mark.parametrize("where", ["mirror", "directory"])
+def test_mapping_with_wrong_sha1_is_not_used(where: str, aws: LocalAws, tmp_path: Path) -> None:
+    content, other, name = b"one", b"two", "jwst_0001.pmap"
+    s3, prefix = aws.client("s3"), f"sha1-{where}"
+    stored = other if where == "mirror" else content
+    s3.put_object(Bucket=MIRROR, Key=f"{prefix}/mappings/jwst/{name}", Body=stored)
+    (tmp_path / name).write_bytes(other)
+    place = S3Location(MIRROR, prefix)
+    files = MirroredRules(place, tmp_path, s3, lambda _: FileDigest.of(content))
+    if where == "directory":
+        assert files.read(name) == "one"
+        return
+    with pytest.raises(ReferenceUnavailable, match="SHA-1"):
+        files.read(name)
+
+
+def test_damaged_mappings_and_configs_raise_only_reference_errors(sample_cache: Path) -> None:
+    chance = random.Random(7)
+    texts = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    config = ServerConfig(CONTEXT, frozenset({"a"}), {"b": FileDigest(1, "a" * 40)})
+    for _ in range(3000):
+        name = chance.choice(sorted(texts))
+        text = damaged(texts[name], chance)
+        unsigned = re.sub(r".*'sha1sum'.*\n", "", text)
+        signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+        with suppress(ReferenceUnavailable):
+            Mappings(Text({name: unsigned.replace("}\n\nselector", signature)})).load(name)
+        with suppress(ReferenceUnavailable):
+            ServerConfig.parse(damaged(config.to_text(), chance), "server_config")
+        with suppress(ReferenceUnavailable):
+            ServerConfig.parse_state(damaged(config.to_state(), chance), "mirror.json")
+
+
+def damaged(text: str, chance: random.Random) -> str:
+    at, length = chance.randrange(len(text)), chance.choice((0, 1, 1, 5, 40))
+    new = ["", "None", "5", "(", "'", "x", "[]", "{1: 2}", "()", "-" * 5000, "[" * 300, "\0", "N/A"]
+    return text[:at] + chance.choice(new) + text[at + length :]
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "rows", "message"),
+    [(30_000, 1, "alternatives"), (1, 9_000, "characters"), (1_500, 1, ""), (1, 900, "")],
+)
+def test_rules_that_take_long_are_refused_at_once(
+    alternatives: int, rows: int, message: str, sample_cache: Path
+) -> None:
+    name = "jwst_nircam_mask_9001.rmap"
+    text = (sample_cache / "mappings" / "jwst" / name).read_text()
+    values = "|".join(f"A{number}" for number in range(alternatives))
+    rule = (
+        "    ('{}', 'S{}') : UseAfter({{'1999-01-01 00:00:00' : 'jwst_nircam_mask_9001.fits'}}),\n"
+    )
+    more = "".join(rule.format(values, number) for number in range(rows))
+    unsigned = re.sub(r".*'sha1sum'.*\n", "", text).replace("Match({", f"Match({{\n{more}")
+    signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+    mappings = Mappings(Text({name: unsigned.replace("}\n\nselector", signature)}))
+    if not message:
+        mappings.load(name)
+        return
+    with pytest.raises(ReferenceUnavailable, match=message):
+        mappings.load(name)
+
+
+def test_subarray_without_a_rule_names_the_exposure(sample_cache: Path) -> None:
+    files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
+    files["jwst_nircam_mask_9001.rmap"] = re.sub(
+        r".*'(sha1sum|substitutions)'.*\n", "", files["jwst_nircam_mask_9001.rmap"]
+    )
+    unsigned = files["jwst_nircam_mask_9001.rmap"]
+    signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+    files["jwst_nircam_mask_9001.rmap"] = unsigned.replace("}\n\nselector", signature)
+    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    rules._server_config = ServerConfig(CONTEXT, frozenset(), {}, {})
+    rules._read_at = rules.clock()
+    header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", SUBARRAY="SUB64P")
+    with pytest.raises(ReferenceUnavailable, match=r"no mask for x\.fits"):
+        rules.best_reference(header, CONTEXT)
+
+
+@pytest.mark.parametrize("name", ["..", "../x", "jwst_nircam_mask_0001.fits\n", "a/b.fits", ".", "/x", "jwst_nircam_mask_\u0661\u0661\u0661\u0661.fits"])  # fmt: skip
+def test_name_that_crds_does_not_give_is_not_a_key(name: str) -> None:
+    for key in (lambda: reference_keys(name, "NIRCAM"), lambda: key_of(name, "nircam")):
+        with pytest.raises(ReferenceUnavailable):
+            key()
+    with pytest.raises(ReferenceUnavailable):
+        reference_keys("jwst_nircam_mask_0001.fits", "NIRCAM/../..")
+
+
+class Refusing:
+    """A mirror whose ``mirror.json`` S3 refuses to return; ``server_config`` can be read."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
+        if Key.endswith("mirror.json"):
+            raise ClientError({"Error": {"Code": self.code, "Message": ""}}, "GetObject")
+        content = ServerConfig("jwst_0001.pmap", frozenset(), {}).to_text().encode()
+        return {"Body": BytesIO(content), "ContentLength": len(content)}
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        ("AccessDenied", TransientFailure),
+        ("KMS.DisabledException", TransientFailure),
+        ("SlowDown", TransientFailure),
+        ("InvalidObjectState", ReferenceUnavailable),
+        ("PermanentRedirect", ReferenceUnavailable),
+    ],
+)
+def test_unreadable_state_is_not_replaced_by_server_config(
+    code: str, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=r"mirror\.json"):
+        read_config(S3Location(MIRROR, ""), Refusing(code))  # type: ignore[arg-type]
+
+
+def test_missing_state_is_replaced_by_server_config() -> None:
+    config = read_config(S3Location(MIRROR, ""), Refusing("NoSuchKey"))  # type: ignore[arg-type]
+    assert config.operational_context == "jwst_0001.pmap"

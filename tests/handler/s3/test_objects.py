@@ -1,0 +1,73 @@
+"""S3 URIs: the bucket up to the first slash, the rest is the key, verbatim."""
+
+import ast
+
+import pytest
+
+from handler.s3.objects import S3Location
+from tests.conftest import PROJECT
+
+KEYS = [
+    "a",
+    "/2023/a",
+    "x//b",
+    "//",
+    "a/",
+    "run#3/a?b=c&d",
+    "a%2Fb+c",
+    "s3://b/c",
+    " a ",
+    "日本",
+    "a\nb",
+]
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_key_of_a_uri_is_taken_verbatim(key: str) -> None:
+    uri = f"s3://bucket/{key}"
+    assert S3Location.parse(uri) == S3Location("bucket", key)
+    assert str(S3Location.parse(uri)) == uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "prefix", "below"),
+    [
+        ("s3://bucket", "", "x"),
+        ("s3://bucket/", "", "x"),
+        ("s3://bucket/a/b/", "a/b", "a/b/x"),
+        ("s3://bucket//a", "/a", "/a/x"),
+        ("s3://bucket/a//", "a/", "a//x"),
+        ("s3://bucket/a#b?c", "a#b?c", "a#b?c/x"),
+    ],
+)
+def test_prefix_keeps_all_but_one_slash_at_its_end(uri: str, prefix: str, below: str) -> None:
+    place = S3Location.parse_prefix(uri)
+    assert (place.key, place.below("x").key) == (prefix, below)
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "bucket/key", "s3:/bucket/key", "s3:///key", "xs3://b/k", "S3://b/k"]
+)
+def test_text_that_is_not_a_uri_is_refused(uri: str) -> None:
+    for parse in (S3Location.parse, S3Location.parse_prefix):
+        with pytest.raises(ValueError, match=r"expected s3://bucket"):
+            parse(uri)
+
+
+def test_missing_key_or_prefix_of_slashes_is_refused() -> None:
+    for parse, uri in ((S3Location.parse, "s3://b/"), (S3Location.parse_prefix, "s3://b//")):
+        with pytest.raises(ValueError, match=r"expected s3://bucket"):
+            parse(uri)
+
+
+def test_no_url_parser_reads_addresses() -> None:
+    """`urlsplit` would end a key at `#` or `?`."""
+    for package in ("core", "handler", "infra"):
+        for path in (PROJECT / package).rglob("*.py"):
+            names = {
+                alias.name
+                for node in ast.walk(ast.parse(path.read_text()))
+                if isinstance(node, ast.ImportFrom) and node.module == "urllib.parse"
+                for alias in node.names
+            }
+            assert not names & {"urlparse", "urlsplit"}, path

@@ -1,0 +1,85 @@
+"""The table of what is done about what lies at the product's key."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from core.errors import InputRejected
+from core.product import Encoding
+from handler.decision import Action, action_for, target_for
+from handler.events import OnExisting
+from handler.provenance import Provenance
+from handler.s3.objects import S3Location, StoredObject
+
+PLACE = S3Location("products", "dq_init/a_dq_init.fits")
+SOURCE = StoredObject(S3Location("raw", "a"), '"e"', 5, {}, "v2", "2026-01-02T00:00:00Z")
+WANTED = Provenance.of(
+    SOURCE, ("crds://m.fits", "0" * 40, "jwst_1.pmap"), None, Encoding.NATIVE, "cause"
+)
+OTHER_CAUSE = replace(WANTED, cause="another")
+OTHER_MASK = replace(OTHER_CAUSE, mask="crds://n.fits")
+OLDER = replace(OTHER_CAUSE, input_version="v1", input_modified="2026-01-01T00:00:00Z")
+NEWER = replace(OTHER_CAUSE, input_version="v3", input_modified="2026-01-03T00:00:00Z")
+OTHER_INPUT = replace(OTHER_CAUSE, input_key="b")
+PINNED = replace(OTHER_MASK, pinned=True)
+PINNED_OLDER = replace(OLDER, mask="crds://n.fits", pinned=True)
+REJECTED = None
+
+
+def stored(provenance: Provenance | None) -> StoredObject:
+    metadata = provenance.to_metadata() if provenance else {"a": "person's"}
+    return StoredObject(PLACE, '"p"', 9, metadata, "p1")
+
+
+def decide(there: Any, wanted: Provenance, on_existing: OnExisting) -> Action:
+    return action_for(stored(there), wanted, on_existing, lambda: pytest.fail("times differ"))
+
+
+@pytest.mark.parametrize(
+    ("there", "skip", "replaced", "error"),
+    [
+        pytest.param(WANTED, Action.KEEP, Action.KEEP, Action.KEEP, id="our own work"),
+        pytest.param(OTHER_CAUSE, Action.KEEP, Action.BUILD, REJECTED, id="the same"),
+        pytest.param(OTHER_MASK, Action.BUILD, Action.BUILD, REJECTED, id="another mask"),
+        pytest.param(OLDER, Action.BUILD, Action.BUILD, REJECTED, id="an older version"),
+        pytest.param(NEWER, Action.SUPERSEDED, Action.BUILD, REJECTED, id="a newer version"),
+        pytest.param(PINNED, Action.PINNED, Action.BUILD, REJECTED, id="pinned"),
+        pytest.param(PINNED_OLDER, Action.BUILD, Action.BUILD, REJECTED, id="pinned, older"),
+        pytest.param(OTHER_INPUT, REJECTED, Action.BUILD, REJECTED, id="another input"),
+        pytest.param(None, REJECTED, Action.BUILD, REJECTED, id="no product"),
+    ],
+)
+def test_the_table(there: Any, skip: Any, replaced: Any, error: Any) -> None:
+    expected = {OnExisting.SKIP: skip, OnExisting.REPLACE: replaced, OnExisting.ERROR: error}
+    for on_existing, action in expected.items():
+        if action is REJECTED:
+            with pytest.raises(InputRejected, match=r"s3://products/dq_init/a_dq_init\.fits"):
+                decide(there, WANTED, on_existing)
+        else:
+            assert decide(there, WANTED, on_existing) is action
+
+
+@pytest.mark.parametrize("on_existing", OnExisting)
+def test_where_nothing_is_it_is_made(on_existing: OnExisting) -> None:
+    assert action_for(None, WANTED, on_existing, lambda: True) is Action.BUILD
+
+
+def test_request_that_pins_rebuilds_an_unpinned_product() -> None:
+    """The rules may choose what the request names: N/A. Its intent is kept nevertheless."""
+    wanted = replace(WANTED, pinned=True)
+    assert decide(OTHER_CAUSE, wanted, OnExisting.SKIP) is Action.BUILD
+    assert decide(replace(OTHER_CAUSE, pinned=True), wanted, OnExisting.SKIP) is Action.KEEP
+
+
+@pytest.mark.parametrize(
+    ("is_current", "action"), [(True, Action.BUILD), (False, Action.SUPERSEDED)]
+)
+def test_current_version_is_newer_within_one_second(is_current: bool, action: Action) -> None:
+    there = replace(NEWER, input_modified=WANTED.input_modified)
+    assert action_for(stored(there), WANTED, OnExisting.SKIP, lambda: is_current) is action
+
+
+def test_only_what_was_found_is_replaced() -> None:
+    assert target_for(PLACE, None, WANTED).condition == {"IfNoneMatch": "*"}
+    assert target_for(PLACE, stored(WANTED), WANTED).condition == {"IfMatch": '"p"'}

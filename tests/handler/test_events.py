@@ -1,0 +1,201 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from core.errors import InputRejected
+from core.product import NO_MASK
+from handler.events import ExposureRequest, OnExisting, decode, read_request, split
+from handler.s3.objects import S3Location
+
+EVENTS = Path(__file__).parents[1] / "events"
+VERSION = "096fKKXTRTtl3on89fVO.nfljtsv6qko"
+
+
+def requests_in(event: Any) -> list[ExposureRequest]:
+    return [read_request(part) for part in split(event)]
+
+
+def event(name: str) -> dict[str, Any]:
+    return json.loads((EVENTS / f"{name}.json").read_text())
+
+
+def test_keys_of_s3_notifications_are_decoded_as_forms_are() -> None:
+    (request,) = requests_in(event("s3-notification"))
+    assert request.source == S3Location("raw-exposures", "2023/a b+c %d_uncal.fits", VERSION)
+
+
+def test_keys_of_eventbridge_events_are_taken_as_they_are() -> None:
+    (request,) = requests_in(event("eventbridge-object-created"))
+    assert request.source == S3Location("raw-exposures", "2023/a b+c %d_uncal.fits", VERSION)
+
+
+def test_buckets_without_versions() -> None:
+    created = event("eventbridge-object-created")
+    del created["detail"]["object"]["version-id"]
+    assert requests_in(created)[0].source.version_id is None
+
+
+def test_a_notification_may_tell_of_several_exposures() -> None:
+    notification = event("s3-notification")
+    notification["Records"] *= 3
+    assert len(requests_in(decode(json.dumps(notification)))) == 3
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        event("s3-test-event"),
+        {"Records": [{"eventSource": "aws:s3", "eventName": "ObjectRemoved:Delete"}]},
+        {"source": "aws.s3", "detail-type": "Object Deleted"},
+    ],
+)
+def test_events_that_tell_of_no_new_object_ask_for_nothing(nothing: dict[str, Any]) -> None:
+    assert requests_in(nothing) == []
+
+
+def test_a_direct_request_may_say_everything() -> None:
+    (request,) = requests_in(
+        {
+            "bucket": "raw",
+            "key": "a b_uncal.fits",
+            "versionId": "v1",
+            "context": "jwst_1321.pmap",
+            "mask": "s3://masks/my mask.fits",
+            "userSuppliedDq": "s3://masks/user.fits",
+            "onExisting": "error",
+            "outputKey": "elsewhere/out.fits",
+            "cause": "execution-1",
+            "retried": True,
+            "look": True,
+        }
+    )
+    assert request == ExposureRequest(
+        S3Location("raw", "a b_uncal.fits", "v1"),
+        "jwst_1321.pmap",
+        S3Location("masks", "my mask.fits"),
+        S3Location("masks", "user.fits"),
+        OnExisting.ERROR,
+        "elsewhere/out.fits",
+        cause="execution-1",
+        is_retried=True,
+        is_look=True,
+    )
+
+
+def test_a_direct_request_may_ask_for_no_mask() -> None:
+    assert requests_in({"bucket": "b", "key": "k", "mask": "N/A"})[0].mask == NO_MASK
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({}, "bucket is missing"),
+        ({"bucket": "b"}, "key is missing"),
+        ({"bucket": "b", "key": ""}, "key is ''"),
+        ({"bucket": "b", "key": 5}, "key is '5', expected text"),
+        ({"bucket": "b", "key": "k\ud800"}, "key is no text"),
+        ({"bucket": "b", "key": "k" * 1025}, "key has 1025 bytes .*expected at most 1024"),
+        ({"bucket": "b", "key": "k", "outputKey": "é" * 600}, "outputKey has 1200 bytes"),
+        (
+            {"bucket": "b", "key": "k", "mask": "s3://masks/mäsk.fits"},
+            "expected ASCII: R_MASK names it",
+        ),
+        ({"bucket": "b", "key": "k", "retried": "yes"}, "retried is 'yes', expected true or false"),
+        (None, "event is NoneType, expected an object"),
+        ([], "event is list, expected an object"),
+        ({"Records": [1]}, "S3 notification: TypeError"),
+        (
+            {"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": 5}}}]},
+            "S3 notification: ",
+        ),
+        (
+            {
+                "source": "aws.s3",
+                "detail-type": "Object Created",
+                "detail": {"bucket": {"name": "b"}, "object": {"key": 5}},
+            },
+            "key is '5', expected text",
+        ),
+        (
+            {"source": "jwst.dq_init", "detail": {"status": "Complete"}},
+            "expected one that says Failed",
+        ),
+        ({"bucket": "b", "key": "k", "msak": "N/A"}, "unknown fields \\['msak'\\]"),
+        (
+            {"bucket": "b", "key": "k", "mask": "/etc/passwd"},
+            "mask: '/etc/passwd': expected s3://bucket/key",
+        ),
+        ({"bucket": "b", "key": "k", "context": "../x.pmap"}, "context is '../x.pmap'"),
+        (
+            {"bucket": "b", "key": "k", "onExisting": "ask"},
+            "onExisting is 'ask', expected one of skip",
+        ),
+        ({"Records": [{"eventName": "ObjectCreated:Put", "s3": {}}]}, "S3 notification: KeyError"),
+        (
+            {"source": "aws.s3", "detail-type": "Object Created", "detail": {"bucket": {}}},
+            "EventBridge event: KeyError",
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_rejected(bad: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputRejected, match=message):
+        requests_in(bad)
+
+
+@pytest.mark.parametrize("body", ["", "not JSON", "[" * 100_000])
+def test_bodies_that_are_no_json_are_rejected(body: str) -> None:
+    with pytest.raises(InputRejected, match="message body is not JSON"):
+        decode(body)
+
+
+def target(key: str, **fields: Any) -> S3Location:
+    return ExposureRequest(S3Location("raw", key, "v1"), **fields).target("products", "dq_init/")
+
+
+def test_products_keep_the_folders_of_their_inputs() -> None:
+    assert target("2023/03/jw01_nrca1_uncal.fits").key == "dq_init/2023/03/jw01_nrca1_dq_init.fits"
+    assert target("jw01_uncal.fits").key == "dq_init/jw01_dq_init.fits"
+    assert target("a/jw01_uncal.fits") != target("b/jw01_uncal.fits")
+    assert target("jw01.fits", output_key="dq_init/x.fits") == S3Location(
+        "products", "dq_init/x.fits"
+    )
+
+
+@pytest.mark.parametrize("key", ["dq_init/a_uncal.fits", "dq_init/_uncal.fits"])
+def test_a_product_that_would_set_the_function_off_again_is_refused(key: str) -> None:
+    with pytest.raises(InputRejected, match="which is an input's key"):
+        target("jw01_uncal.fits", output_key=key)
+
+
+@pytest.mark.parametrize("key", ["x.fits", "dq_ledger/x.json", "dq_blocks/1/x", "dq_init/"])
+def test_a_product_elsewhere_than_below_the_prefix_is_refused(key: str) -> None:
+    with pytest.raises(InputRejected, match="expected a key below 'dq_init/'"):
+        target("jw01_uncal.fits", output_key=key)
+
+
+def test_a_product_in_place_of_its_input_is_refused() -> None:
+    request = ExposureRequest(S3Location("raw", "jw01.fits", "v1"), output_key="jw01.fits")
+    with pytest.raises(InputRejected, match="which is an input's key"):
+        request.target("raw", "")
+
+
+def test_a_product_whose_key_would_be_too_long_is_refused() -> None:
+    with pytest.raises(InputRejected, match="would have 1026 bytes, expected at most 1024"):
+        target("é" * 500 + "/jw01_uncal.fits")
+
+
+def test_a_failure_that_comes_back_asks_for_the_same() -> None:
+    request = ExposureRequest(S3Location("raw", "k_uncal.fits"), mask=NO_MASK)
+    failed = {
+        "source": "jwst.dq_init",
+        "detail": {"status": "Failed", "request": request.to_direct()},
+    }
+    assert requests_in(failed) == [request]
+
+
+@pytest.mark.parametrize("context", ["latest", "jwst-latest", "jwst-operational", "jwst-build"])
+def test_request_takes_the_contexts_that_crds_takes(context: str) -> None:
+    request = read_request({"bucket": "b", "key": "k", "context": context})
+    assert request.context == context

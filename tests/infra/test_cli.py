@@ -1,0 +1,424 @@
+"""Text from outside at the operator's terminal, and mistakes described in one line."""
+
+import argparse
+import ast
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from handler.s3.objects import S3Location
+from infra.__main__ import COMMANDS, main
+from infra.cli import Mistake, is_agreed, parser_of, printable, safe_output
+from infra.console import Console
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.operate.status import QUEUES
+from tests.conftest import PROJECT
+from tests.infra.stacks import stack_of_outputs
+
+HOSTILE = "a\x1b[2J\x9b1m\x07\r\u202e\ud800\u2028[/b][red]x"
+NAMED = "named"
+SEEN = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
+
+
+@contextmanager
+def output_to(encoding: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.BytesIO]:
+    """Standard output and error of a terminal of some encoding."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with safe_output():
+        yield raw
+
+
+def test_hostile_text_is_escaped_character_by_character() -> None:
+    assert printable(HOSTILE) == SEEN
+    assert printable("日本 é\n") == "日本 é\\n"
+    assert printable("1\n2\t", keep="\n\t") == "1\n2\t"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_every_way_to_print_escapes_in_any_encoding(
+    encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = Table(title=HOSTILE)
+    table.add_column(HOSTILE, overflow="fold")
+    table.add_row(HOSTILE)
+    monkeypatch.setenv("COLUMNS", "200")
+    with output_to(encoding, monkeypatch) as raw:
+        print(HOSTILE, "日本")
+        print(HOSTILE, file=sys.stderr)
+        for thing in (HOSTILE, Text(HOSTILE), table):
+            Console().print(thing)
+            Console(stderr=True).print(thing)
+    said = raw.getvalue().decode(encoding)
+    assert not {"\x1b", "\x9b", "\x07", "\u202e", "\u2028"} & set(said)
+    assert said.count("[/b][red]x") == 12
+    assert ("日本" in said) == (encoding == "utf-8")
+
+
+def test_rich_keeps_colours_of_its_own_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with output_to("utf-8", monkeypatch) as raw:
+        Console().print("x\x1b[2J", style="bold")
+    assert raw.getvalue() == b"\x1b[1mx\\x1b[2J\x1b[0m\n"
+
+
+def test_commands_use_no_other_console() -> None:
+    """So that a new command cannot forget to escape."""
+    for path in (PROJECT / "infra").rglob("*.py"):
+        name = path.relative_to(PROJECT / "infra").as_posix()
+        if name == "console.py" or name.startswith("bundle/"):
+            continue  # bundle prints nothing from outside
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
+                assert "Console" not in {alias.name for alias in node.names}, name
+
+
+def infra(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    nowhere = {
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "infra", *words],
+        cwd=PROJECT,
+        env=clean | nowhere | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+
+
+KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REGION": "us-east-1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "part"),
+    [
+        (KEYS | {"AWS_ENDPOINT_URL": "localhost:4566"}, "AWS_ENDPOINT_URL"),
+        (KEYS | {"AWS_ENDPOINT_URL": "http://localhost:port"}, "AWS_ENDPOINT_URL"),
+        (KEYS | {"AWS_ENDPOINT_URL_CLOUDFORMATION": "http://[::1"}, "AWS_ENDPOINT_URL"),
+        (KEYS | {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_MAX_ATTEMPTS": "1"}, "127.0.0.1:1"),
+        (KEYS | {"AWS_DEFAULT_REGION": "us_east_1"}, "us_east_1"),
+        (KEYS | {"AWS_DEFAULT_REGION": ""}, "AWS_DEFAULT_REGION"),
+        (KEYS | {"AWS_ACCESS_KEY_ID": ""}, "AWS_PROFILE"),
+        (KEYS | {"AWS_PROFILE": "nobodys"}, "nobodys"),
+    ],
+    ids=str,
+)
+def test_wrong_environment_is_one_line(environment: dict[str, str], part: str) -> None:
+    done = infra("status", "--stack", "dq-init", **environment)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert part in line
+
+
+def test_mfa_profile_without_a_terminal_is_explained(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile mfa]\nrole_arn = arn:aws:iam::123456789012:role/x\nsource_profile = base\n"
+        "mfa_serial = arn:aws:iam::123456789012:mfa/x\nregion = us-east-1\n"
+        "[profile base]\naws_access_key_id = x\naws_secret_access_key = s\n"
+    )
+    done = infra("status", "--stack", "x", AWS_CONFIG_FILE=str(config), AWS_PROFILE="mfa")
+    (line,) = done.stderr.splitlines()
+    assert "MFA" in line
+
+
+WITH_STACK = {
+    "backfill": ["s3://raw-exposures/"],
+    "cost": [],
+    "look": ["x.fits", "--out", "build/nowhere"],
+    "queues": ["show"],
+    "reprocess": ["select"],
+    "status": [],
+}
+
+
+def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+    """Return the exit code and the only line of standard error."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    (line,) = capsys.readouterr().err.splitlines()
+    return end.value.code, line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unknown_option_is_one_line_and_exit_code_2(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needed = ["verify", "s3://m"] if command == "mirror" else WITH_STACK[command]
+    stack = [] if command == "mirror" else ["--stack", "x"]
+    code, line = ended([command, *needed, *stack, "--nonsense", "a\nb"], capsys)
+    assert code == 2
+    assert "--nonsense a\\nb" in line
+    assert "--help" in line
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_mistyped_name_is_one_line_and_exit_code_2(
+    command: str, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if command == "mirror":
+        code, line = ended(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
+        assert "s3://no-such-bucket-x: no such bucket" in line
+    else:
+        code, line = ended([command, *WITH_STACK[command], "--stack", "nope"], capsys)
+        assert "no stack named nope" in line
+    assert code == 2
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_unreachable_aws_is_one_line_and_exit_code_1(
+    command: str,
+    aws: LocalAws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    words = (
+        ["mirror", "contexts", "s3://m"]
+        if command == "mirror"
+        else [command, *WITH_STACK[command], "--stack", "x"]
+    )
+    code, line = ended(words, capsys)
+    assert code == 1
+    assert "127.0.0.1:1" in line
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["backfill", "missing.txt", "--stack", NAMED], "missing.txt: no such file"),
+        (["backfill", "s3://raw-exposures/none/", "--stack", NAMED], "no *_uncal.fits there"),
+        (["cost", "--exposures", "0"], "--exposures 0: expected 1 to 100000000"),
+        (["cost", "--exposures", "many"], "'many'"),
+        (["look", "missing.fits", "--out", "build/nowhere"], "missing.fits: no such file"),
+        (["look", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
+        (["look", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
+        (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "--from nowhere"),
+        (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
+        (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
+        (["mirror", "diff", "s3://crds-mirror", "jwst_1.pmap", "jwst_9999.pmap"], "jwst_1.pmap"),
+        (["queues", "show", "--queue", "Failed", "--stack", NAMED], "FailedQueue"),
+        (["queues", "show"], "--stack NAME"),
+        (["queues", "redrive", "--stack", NAMED, "--older-than", "-1"], "--older-than -1"),
+        (["reprocess", "select"], "--stack NAME"),
+        (["reprocess", "select", "--stack", NAMED, "--to", "1321"], "1321"),
+        (["status", "--stack", NAMED, "--entries", "-1"], "--entries -1"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_argument_is_one_line_and_exit_code_2(
+    words: list[str],
+    part: str,
+    aws: LocalAws,
+    mirrors: set[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with stack_of_outputs(aws, NAMED, QUEUES):
+        code, line = ended(words, capsys)
+    assert part in line
+    assert code == 2
+
+
+def test_interrupt_is_one_line_and_exit_code_1() -> None:
+    """Ctrl-C while AWS does not answer."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(30)
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with subprocess.Popen(
+            [sys.executable, "-m", "infra", "queues", "show", "--queue", f"{endpoint}/1/q"],
+            cwd=PROJECT,
+            env=os.environ | KEYS | {"AWS_ENDPOINT_URL": endpoint},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            connection, _ = silent.accept()
+            process.send_signal(signal.SIGINT)
+            out, said = process.communicate(timeout=30)
+            connection.close()
+    assert (process.returncode, out) == (1, "")
+    assert said.splitlines() == ["queues: interrupted; run the same command again to resume"]
+
+
+def test_unknown_command_is_named_and_version_is_printed() -> None:
+    done = infra("nonsense\x1b[2J")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[0] == "no such command: nonsense\\x1b[2J"
+    assert infra("--version").stdout.startswith("jwst-dq-init-lambda ")
+
+
+def test_address_without_scheme_says_what_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = parser_of("x", "Does ``this``.")
+    commands = parser.add_subparsers()
+    command = commands.add_parser("y")
+    command.add_argument("--mirror", type=S3Location.parse_prefix)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["y", "--mirror", "my-mirror"])
+    assert "'my-mirror': expected s3://bucket[/prefix]" in capsys.readouterr().err
+    assert "``" not in parser.format_help()
+
+
+def test_end_of_input_at_a_prompt_means_no(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        sys, "stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})()
+    )
+    assert not is_agreed("Delete?")
+
+
+def test_question_without_a_terminal_asks_for_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(Mistake, match="a terminal or --yes is needed"):
+        is_agreed("Delete?")
+
+
+def test_missing_stack_is_named_with_its_region(aws: LocalAws) -> None:
+    with pytest.raises(SystemExit, match=r"no stack named nope in us-east-1"):
+        main(["status", "--stack", "nope"])
+
+
+def test_stack_without_outputs_is_one_line(aws: LocalAws) -> None:
+    template: dict[str, Any] = {"Resources": {"Topic": {"Type": "AWS::SNS::Topic"}}}
+    stacks = aws.client("cloudformation")
+    stacks.create_stack(StackName="bare", TemplateBody=json.dumps(template))
+    try:
+        for command in (["status"], ["queues", "show"], ["look", "x", "--out", "/nowhere"]):
+            with pytest.raises(SystemExit, match="stack bare"):
+                main([*command, "--stack", "bare"])
+    finally:
+        stacks.delete_stack(StackName="bare")
+
+
+def test_missing_bucket_is_named(aws: LocalAws) -> None:
+    with pytest.raises(SystemExit, match="s3://no-such-bucket-x: no such bucket"):
+        main(["mirror", "contexts", "s3://no-such-bucket-x"])
+
+
+def test_wrong_queue_is_refused_with_the_queues_of_the_stack(aws: LocalAws) -> None:
+    names = ("FailedQueue", "UploadedQueue")
+    with stack_of_outputs(aws, "twoqueues", names), pytest.raises(SystemExit) as ended:
+        main(["queues", "show", "--stack", "twoqueues", "--queue", "Failed"])
+    assert "'Failed'" in str(ended.value)
+    assert "expected FailedQueue or UploadedQueue" in str(ended.value)
+    assert "RawBucket" not in str(ended.value)
+
+
+class Parsed(BaseException):
+    """The arguments were accepted."""
+
+
+DOCUMENTED = sorted(
+    {
+        command.split("|")[0].strip()
+        for path in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
+        for command in re.findall(
+            r"python -m infra ((?:[^`\\\n]|\\\n)+)", path.read_text(encoding="utf-8")
+        )
+    }
+)
+
+
+@pytest.mark.parametrize("command", DOCUMENTED)
+def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = shlex.split(command.replace("\\\n", " "))
+    assert words[0] in COMMANDS
+    if len(words) == 1:
+        return  # only named
+    parse = argparse.ArgumentParser.parse_args
+
+    def parsed(parser: argparse.ArgumentParser, *words: Any) -> None:
+        parse(parser, *words)
+        raise Parsed
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    with pytest.raises(Parsed):
+        main(words)
+
+
+def test_line_ends_in_keys_break_no_output(
+    aws: LocalAws, mirrors: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What looks like a line of output would be believed."""
+    s3, odd, stored = aws.client("s3"), "x\nFAKE\r\x1b[2J\u2028", "x-LF-FAKE-ESC-[2J\u2028"
+
+    def with_line_ends(parsed: dict[str, Any], **_: Any) -> None:
+        """moto's server takes no such keys; S3 does."""
+        for item in parsed.get("Contents", []):
+            item["Key"] = item["Key"].replace("-LF-", "\n").replace("-ESC-", "\x1b")
+
+    boto3.setup_default_session()
+    events = boto3.DEFAULT_SESSION.events  # type: ignore[union-attr]
+    events.register("after-call.s3.ListObjectsV2", with_line_ends)
+    keys = {
+        RAW: [f"odd/{stored}/{n}_uncal.fits" for n in range(2)],
+        PRODUCTS: [f"dq_ledger/dq_init/{stored}_dq_init.fits.json"],
+        MIRROR: [f"references/jwst/nircam/{stored}.fits"],
+    }
+    listed = tmp_path / "list.txt"
+    listed.write_text("s3://raw-exposures/none\r\x1b_uncal.fits\n", newline="")
+    asked = {"bucket": f"b{odd}", "key": odd}
+    detail = {"input": asked, "request": asked, "error": odd, "reason": odd}
+    body = json.dumps({"source": "jwst.dq_init", "detail": detail})
+    try:
+        with stack_of_outputs(aws, NAMED, QUEUES) as queues:
+            aws.client("sqs").send_message(QueueUrl=queues["FailedQueue"], MessageBody=body)
+            for bucket, some in keys.items():
+                for key in some:
+                    s3.put_object(Bucket=bucket, Key=key, Body=b"{")
+            for words in (
+                ["queues", "show", "--stack", NAMED],
+                ["queues", "redrive", "--stack", NAMED, "--error", odd + "x"],
+                ["queues", "discard", "--stack", NAMED, "--key", odd],
+                ["status", "--stack", NAMED],
+                ["backfill", "s3://raw-exposures/odd/", "--stack", NAMED, "--dry-run"],
+                ["backfill", str(listed), "--stack", NAMED, "--dry-run"],
+                ["backfill", f"s3://raw-exposures/{odd}", "--stack", NAMED, "--dry-run"],
+                ["mirror", "verify", "s3://crds-mirror"],
+                ["mirror", "prune", "s3://crds-mirror", "--dry-run"],
+                ["mirror", "use", "s3://crds-mirror", odd],
+                ["look", f"s3://raw-exposures/{keys[RAW][0]}", "--out", str(tmp_path / "pages")],
+                ["look", "s3://crds-mirror", "--detector", odd, "--out", str(tmp_path / "pages")],
+                ["look", odd, "--out", str(tmp_path / "pages")],
+                ["cost", "--exposures", odd],
+                ["reprocess", "select", "--stack", NAMED, "--to", odd],
+                ["status", "--stack", odd],
+                [odd],
+            ):
+                capsys.readouterr()
+                with suppress(SystemExit):
+                    main(words)
+                said = "".join(capsys.readouterr())
+                assert said, words
+                assert not [one for one in said.splitlines() if one.startswith("FAKE")], words
+                assert not {"\x1b", "\r", "\u2028"} & set(said), words
+    finally:
+        boto3.setup_default_session()
+        for bucket, some in keys.items():
+            for key in some:
+                s3.delete_object(Bucket=bucket, Key=key)

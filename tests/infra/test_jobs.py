@@ -1,0 +1,544 @@
+"""Backfills, as a person types them: told, sent, followed, left and gone on with."""
+
+import gzip
+import json
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+from handler.s3.objects import S3Location
+from infra.__main__ import main
+from infra.cli import Mistake
+from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
+from infra.jobs import __main__ as command
+from infra.jobs import follow
+from infra.jobs import job as sending
+from infra.jobs.job import Job, JobChanged, JobFile, join
+from infra.jobs.targets import archive_location, digest_of_list, find
+from infra.operate.messages import depth
+from tests.conftest import Harness
+from tests.infra.kills import Killed, Kills
+from tests.infra.stacks import stack_of_outputs
+
+NAME = "filling"
+QUEUES = ("BackfillQueue", "UnfinishedQueue")
+FOLDER = f"s3://{RAW}/2023/"
+ARCHIVED = "jw02733001001_02101_00001_nrca1_uncal.fits"
+
+
+@pytest.fixture
+def queues(aws: LocalAws) -> Iterator[dict[str, str]]:
+    with stack_of_outputs(aws, NAME, QUEUES) as urls:
+        yield urls
+
+
+@contextmanager
+def working(function: Harness, queue: str) -> Iterator[list[str]]:
+    """Let the function be driven by a queue, as Lambda's poller does; yields what it was given."""
+    sqs, stop, given = function.aws.client("sqs"), threading.Event(), []
+
+    def poll() -> None:
+        while not stop.is_set():
+            found = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=1, WaitTimeSeconds=1)
+            for message in found.get("Messages", []):
+                given.append(message["Body"])
+                if not function.run_batch(message["Body"], identifier=message["MessageId"]):
+                    sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    yield given
+    stop.set()
+    thread.join()
+
+
+def backfill(*words: str, capsys: pytest.CaptureFixture[str], exit_code: int = 0) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["backfill", *words, "--stack", NAME, "--yes", "--pause", "0.2"])
+    assert ended.value.code == exit_code
+    return capsys.readouterr().out
+
+
+def words(said: str) -> str:
+    return " ".join(said.split())
+
+
+def test_good_bad_and_done_exposures_are_told_apart(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(5):
+        function.upload(exposure, f"2023/jw{number}_uncal.fits")
+    function.upload(b"nothing", "2023/jw5_uncal.fits")
+    function.upload(b"", "2023/notes.txt")
+    function.run("2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        said = backfill(FOLDER, "--json", capsys=capsys, exit_code=1)
+    told = json.loads(said[said.index("{\n") :])
+    assert (told["complete"], told["skipped"], told["failed"]) == (4, 1, 1)
+    assert told["errors"] == {"InputRejected": 1}
+    ((product, reason),) = told["reasons"].items()
+    assert product.endswith("2023/jw5_dq_init.fits")
+    assert "SIMPLE" in reason
+    assert len(function.products()) == 5
+
+
+def test_it_says_how_many_how_large_and_what_it_costs_and_asks(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    main(["backfill", FOLDER, "--stack", NAME, "--dry-run"])
+    assert " MB; less than 0.01 USD" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="a terminal or --yes is needed"):
+        main(["backfill", FOLDER, "--stack", NAME])
+    sqs = function.aws.client("sqs")
+    assert "Messages" not in sqs.receive_message(QueueUrl=queues["BackfillQueue"])
+
+
+def test_it_says_when_a_queue_would_drop_what_waits_too_long(
+    aws: LocalAws,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(command, "_USUAL_SIZE", 10**12)  # for want of a list of millions
+    name, said = tmp_path / "names.txt", {}
+    parameters = {"ScienceEncoding": "float32", "BackfillConcurrency": "2"}
+    with stack_of_outputs(aws, NAME, QUEUES, **parameters):
+        for number in (1, 99):
+            listed = (ARCHIVED.replace("_00001_", f"_{n:05}_") for n in range(1, number + 1))
+            name.write_text("\n".join(listed))
+            main(["backfill", str(name), "--stack", NAME, "--dry-run"])
+            said[number] = words(capsys.readouterr().out)
+    assert "h, at most 2 at a time" in said[1]
+    assert "SQS drops" not in said[1]
+    assert "SQS drops what waits for 14 days: send them in parts." in said[99]
+
+
+def test_it_is_left_and_gone_on_with(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "_STRETCH", 10)
+    for number in range(25):
+        function.upload(exposure, f"2023/jw{number:02}_uncal.fits")
+    original, sent = sending._send, []
+
+    def interrupted(lines: Any, *arguments: Any) -> None:
+        if len(sent) == 1:
+            sent.append("stop")
+            raise KeyboardInterrupt
+        sent.append(lines)
+        original(lines, *arguments)
+
+    monkeypatch.setattr(sending, "_send", interrupted)
+    backfill(FOLDER, capsys=capsys, exit_code=1)
+    function.upload(exposure, "2023/jw99_uncal.fits")
+    with working(function, queues["BackfillQueue"]) as given:
+        said = backfill(FOLDER, capsys=capsys)
+    assert "10 of 26 requests were sent" in words(said)
+    assert "26 complete: the product was built" in words(said)
+    keys = [json.loads(body)["key"] for body in given]
+    assert len(keys) == len(set(keys)) == 26, "what was sent is not sent again"
+    with working(function, queues["BackfillQueue"]) as given:
+        said = backfill(FOLDER, capsys=capsys)
+    assert "0 complete: the product was built 26 skipped" in words(said)
+
+
+def test_another_context_is_another_backfill(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]) as given:
+        backfill(FOLDER, "--context", "jwst_9001.pmap", "--replace", capsys=capsys)
+    assert json.loads(given[0])["context"] == "jwst_9001.pmap"
+    assert json.loads(given[0])["onExisting"] == "replace"
+
+
+def test_messages_that_sqs_does_not_take_are_sent_again() -> None:
+    taken: list[str] = []
+
+    class Sqs:
+        def send_message_batch(self, **batch: Any) -> dict[str, Any]:
+            first, *others = batch["Entries"]
+            done = others or [first]  # the first one of several is not taken
+            taken.extend(entry["MessageBody"] for entry in done)
+            return {"Failed": [{"Id": first["Id"]}] if others else []}
+
+    sending._send(["a", "b", "c"], Sqs(), "queue")  # type: ignore[arg-type]
+    assert sorted(taken) == ["a", "b", "c"]
+
+
+def test_names_of_the_archive_are_found_in_it(tmp_path: Path, aws: LocalAws) -> None:
+    folder = "s3://stpubdata/jwst/public/jw02733/jw02733001001"
+    assert str(archive_location(ARCHIVED)) == f"{folder}/{ARCHIVED}"
+    assert str(archive_location(f"mast:JWST/product/{ARCHIVED}")) == f"{folder}/{ARCHIVED}"
+    listed = tmp_path / "mine.txt"
+    listed.write_text(
+        f"# of July\n{ARCHIVED}\n\n{folder}/{ARCHIVED}  # again\ns3://b/x_uncal.fits\n"
+    )
+    found = [str(item.location) for item in find([str(listed)], aws.client("s3"))]
+    assert found == [f"{folder}/{ARCHIVED}", "s3://b/x_uncal.fits"]
+
+
+@pytest.mark.parametrize("word", ["nowhere", "jw02733001001_nrca1_cal.fits", "s3://"])
+def test_words_that_mean_nothing_are_one_line(
+    word: str, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["backfill", word, "--stack", NAME])
+    assert len(str(ended.value.code).splitlines()) == 1
+
+
+def test_what_was_left_for_good_is_followed_by_the_next_one(
+    function: Harness, queues: dict[str, str], exposure: bytes
+) -> None:
+    for night in range(2):
+        function.upload(exposure, f"2023/jw{night}_uncal.fits")
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+        bodies = [m["Body"] for m in function.aws.receive(queues["BackfillQueue"])]
+        assert {json.loads(body)["key"] for body in bodies} == {
+            f"2023/jw{number}_uncal.fits" for number in range(night + 1)
+        }
+
+
+def test_a_context_of_no_such_name_sends_nothing(
+    function: Harness, queues: dict[str, str], exposure: bytes
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with pytest.raises(SystemExit, match=r"expected latest, build or jwst_N\.pmap"):
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--context", "jwst_1321"])
+    assert function.aws.receive(queues["BackfillQueue"]) == []
+
+
+def test_lost_request_is_missing(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+    function.aws.receive(queues["BackfillQueue"])  # lost, to whatever queue
+    said = backfill(FOLDER, capsys=capsys, exit_code=1)
+    assert "1 missing" in words(said)
+
+
+def test_a_list_is_known_by_its_content_and_an_exposure_is_no_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: LocalAws
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ARCHIVED).write_bytes(b"\xff\xfe")
+    (found,) = find([ARCHIVED], aws.client("s3"))
+    assert found.location == archive_location(ARCHIVED)
+    (tmp_path / "list").write_text("s3://b/x_uncal.fits")
+    first = digest_of_list("list")
+    (tmp_path / "list").write_text("s3://b/y_uncal.fits")
+    assert None is not first != digest_of_list("list")
+    (tmp_path / "list").write_bytes(b"\xff")
+    with pytest.raises(Mistake, match="one exposure per line"):
+        list(find(["list"], aws.client("s3")))
+
+
+def test_lost_replacement_is_missing_not_skipped(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
+    for number in range(2):
+        function.upload(exposure, f"2023/jw{number}_uncal.fits")
+        function.run(f"2023/jw{number}_uncal.fits")
+    original = sending._send
+
+    def losing(lines: Any, sqs: Any, queue: str) -> None:
+        original(lines, sqs, queue)
+        function.aws.receive(queue)
+
+    monkeypatch.setattr(sending, "_send", losing)
+    said = backfill(FOLDER, "--replace", "--json", capsys=capsys, exit_code=1)
+    told = json.loads(said[said.index("{\n") :])
+    assert (told["complete"], told["skipped"], len(told["missing"])) == (0, 0, 2)
+
+
+def test_failure_without_ledger_is_missing(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    function.run("2023/jw0_uncal.fits")
+    function.upload(b"damaged", "2023/jw0_uncal.fits")
+    blind = function.with_services(ledger=type(function.function.ledger)(None))
+    with working(blind, queues["BackfillQueue"]):
+        said = backfill(FOLDER, "--json", capsys=capsys, exit_code=1)
+    assert json.loads(said[said.index("{\n") :])["skipped"] == 0
+
+
+def test_repeated_backfill_is_skipped_without_delay(
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
+        assert "0 complete: the product was built 1 skipped" in words(
+            backfill(FOLDER, capsys=capsys)
+        )
+
+
+def test_product_of_another_context_is_not_skipped(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    mask = f"s3://{RAW}/mask.fits"
+    function.run("2023/jw0_uncal.fits", mask="N/A")
+    product = "dq_init/2023/jw0_dq_init.fits"
+    s3 = function.aws.client("s3")
+    head = s3.head_object(Bucket=PRODUCTS, Key=product)["Metadata"] | {"pinned": "false"}
+    body = s3.get_object(Bucket=PRODUCTS, Key=product)["Body"].read()
+    s3.put_object(Bucket=PRODUCTS, Key=product, Body=body, Metadata=head)
+    time.sleep(1.1)
+    main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+    function.aws.receive(queues["BackfillQueue"])
+    assert "1 missing" in words(backfill(FOLDER, capsys=capsys, exit_code=1)), mask
+
+
+def test_denied_ledger_is_an_error_that_names_it(
+    function: Harness, queues: dict[str, str], exposure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = command.boto3.client
+
+    def client(service: str, *words: Any, **more: Any) -> Any:
+        made = original(service, *words, **more)
+
+        def deny(params: Any, **_: Any) -> None:
+            if params.get("Key", "").startswith("dq_ledger/"):
+                denied = {"Error": {"Code": "AccessDenied", "Message": "no policy allows it"}}
+                raise ClientError(denied, "GetObject")  # type: ignore[arg-type]
+
+        if service == "s3":
+            made.meta.events.register("before-parameter-build.s3.GetObject", deny)
+        return made
+
+    function.upload(b"no FITS", "2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        monkeypatch.setattr(command.boto3, "client", client)
+        with pytest.raises(SystemExit, match=r"dq_ledger/.*s3:GetObject"):
+            main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0.2"])
+
+
+def test_context_not_in_the_mirror_is_refused(
+    function: Harness, queues: dict[str, str], exposure: bytes
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    with pytest.raises(SystemExit, match=r"jwst_1\.pmap: not in the mirror"):
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--context", "jwst_1.pmap"])
+    assert function.aws.receive(queues["BackfillQueue"]) == []
+
+
+def test_dry_run_warns_of_what_will_fail(
+    function: Harness, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    targets = [f"s3://{RAW}/none_uncal.fits", ARCHIVED]
+    main(["backfill", *targets, "--stack", NAME, "--dry-run"])
+    said = words(capsys.readouterr().out)
+    assert f"s3://{RAW}/none_uncal.fits: no such object" in said
+    assert "s3://stpubdata: not a bucket that the stack reads; add it to ReadBuckets" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("s3://raw/folder", r"line 2: s3://raw/folder: expected \*_uncal\.fits"),
+        ("s3://", "line 2: "),
+        ("nonsense", "line 2: nonsense"),
+    ],
+)
+def test_bad_line_names_file_and_number(
+    line: str, reason: str, tmp_path: Path, aws: LocalAws
+) -> None:
+    (tmp_path / "list").write_text(f"# July\n{line}\n")
+    with pytest.raises(Mistake, match=reason):
+        list(find([str(tmp_path / "list")], aws.client("s3")))
+    with pytest.raises(Mistake, match=r"^missing\.txt: no such file$"):
+        list(find(["missing.txt"], aws.client("s3")))
+
+
+def test_hash_in_a_key_is_part_of_it(tmp_path: Path, aws: LocalAws) -> None:
+    uri = f"s3://{RAW}/2023/run#3/jw1_uncal.fits"
+    (tmp_path / "list").write_text(f"{uri}\n")
+    assert [str(f.location) for f in find([str(tmp_path / "list")], aws.client("s3"))] == [uri]
+
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REQUESTS = [{"bucket": "b", "key": f"{n}_uncal.fits"} for n in range(3)]
+
+
+def test_job_keeps_causes_and_drops_what_is_not_wanted() -> None:
+    first = join(None, REQUESTS, NOW)
+    planted = {"bucket": "b", "key": "0_uncal.fits", "mask": "N/A", "cause": "evil"}
+    found = Job(NOW, (planted, *first.requests[:2]), sent=2)
+    job = join(found, REQUESTS, NOW)
+    assert job.requests[:2] == first.requests[:2]
+    assert job.sent == 1
+    assert len({request["cause"] for request in job.requests}) == 3
+    assert planted not in job.requests
+
+
+def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
+    file = JobFile(aws.client("s3"), S3Location(PRODUCTS, "dq_backfills/two/job.jsonl.gz"))
+    mine = file.start(REQUESTS)
+    theirs = file.start(REQUESTS)
+    assert [r["cause"] for r in mine.requests] == [r["cause"] for r in theirs.requests]
+    file.save(theirs)
+    file.write(file.start([*REQUESTS, {"bucket": "b", "key": "9_uncal.fits"}]))
+    with pytest.raises(JobChanged):
+        file.write(mine)
+    file.s3.put_object(**file.location.address, Body=gzip.compress(b"[]"))
+    with pytest.raises(Mistake, match="not a job"):
+        file.read()
+
+
+class Worker:
+    """Delivers what waits in the queue whenever the command looks at it."""
+
+    def __init__(self, function: Harness, queue: str, kills: Kills) -> None:
+        self.function, self.queue, self.kills = function, queue, kills
+        self.causes: dict[str, set[str]] = {}
+
+    def depth(self, sqs: Any, address: str) -> Any:
+        with self.kills.paused():
+            self.deliver()
+        return depth(sqs, address)
+
+    def deliver(self) -> None:
+        for message in self.function.aws.receive(self.queue):
+            request = json.loads(message["Body"])
+            self.causes.setdefault(request["key"], set()).add(request["cause"])
+            self.function.run_batch(message["Body"], identifier=message["MessageId"])
+
+    def complete(self) -> dict[str, list[str]]:
+        """The ids that were announced, by product."""
+        found: dict[str, list[str]] = {}
+        for event in self.function.announcements():
+            if event["status"] == "Complete":
+                found.setdefault(event["output"]["key"], []).append(event["id"])
+        return found
+
+
+def test_backfill_killed_at_any_call_is_resumed(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sending, "_STRETCH", 1)
+    kills = Kills(monkeypatch)
+    worker = Worker(function, queues["BackfillQueue"], kills)
+    monkeypatch.setattr(follow, "depth", worker.depth)
+    function.announcements()
+    for number in range(40):
+        folder = f"killed/{number}/"
+        for name in "ab":
+            function.upload(exposure, f"{folder}{name}_uncal.fits")
+        words = ["backfill", f"s3://{RAW}/{folder}", "--stack", NAME, "--yes", "--pause", "0.01"]
+        try:
+            with kills.before(number), pytest.raises(SystemExit):
+                main(words)
+        except Killed:
+            with pytest.raises(SystemExit) as ended:
+                main(words)
+            assert ended.value.code == 0, number
+            was_killed = True
+        else:
+            was_killed = False
+        worker.deliver()
+        ids = worker.complete()
+        assert set(ids) == {f"dq_init/{folder}{name}_dq_init.fits" for name in "ab"}
+        assert all(len(set(some)) == 1 for some in ids.values()), (number, ids)
+        assert all(len(causes) == 1 for causes in worker.causes.values()), (number, worker.causes)
+        if not was_killed:
+            break
+    else:
+        pytest.fail("it is killed for ever")
+    assert number >= 8, "too few calls: what is counted?"
+
+
+def test_two_backfills_at_once_share_the_job(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(3):
+        function.upload(exposure, f"2023/jw{number}_uncal.fits")
+    both, original = threading.Barrier(2), JobFile.read
+    looks = iter([True, True])
+
+    def read(file: JobFile) -> Any:
+        found = original(file)
+        if next(looks, False):
+            both.wait(20)  # neither has written the job
+        return found
+
+    def run() -> Any:
+        try:
+            main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0.2"])
+        except SystemExit as ended:
+            return ended.code
+
+    monkeypatch.setattr(JobFile, "read", read)
+    function.announcements()
+    with working(function, queues["BackfillQueue"]) as given, ThreadPoolExecutor(2) as people:
+        codes = [person.result() for person in [people.submit(run) for _ in range(2)]]
+    assert codes == [0, 0]
+    requests = set(given)
+    assert sorted(json.loads(body)["key"] for body in requests) == [
+        f"2023/jw{number}_uncal.fits" for number in range(3)
+    ]
+    events = [e for e in function.announcements() if e["status"] == "Complete"]
+    assert len({event["id"] for event in events}) == 3
+
+
+@pytest.mark.parametrize("denied", [RAW, PRODUCTS])
+def test_denied_listing_names_action_and_bucket(
+    denied: str,
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    original = BaseClient._make_api_call  # type: ignore[attr-defined]
+
+    def call(client: Any, operation: str, given: dict[str, Any]) -> Any:
+        if operation == "ListObjectsV2" and given["Bucket"] == denied:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, operation)
+        return original(client, operation, given)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", call)
+    with pytest.raises(SystemExit, match=rf"s3://{denied}/.*: s3:ListBucket is denied") as ended:
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0.2"])
+    assert ended.value.code == 1

@@ -1,0 +1,680 @@
+"""What a new context changes of an archive: neither more nor less is made anew."""
+
+import json
+import random
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from functools import cache as cache_calls
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import boto3
+import duckdb
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import ReferenceUnavailable, TransientFailure
+from handler.ledger import Ledger
+from handler.s3.objects import S3Location
+from infra.__main__ import main
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
+from infra.demo.samples.modes import MODES
+from infra.jobs import follow
+from infra.jobs.job import JobFile
+from infra.mirror.bucket import Mirror
+from infra.mirror.cache import upload_cache
+from infra.mirror.sync import use
+from infra.reprocess.catalogue import COLUMNS, Catalogue, check_row
+from infra.reprocess.freshen import Loop
+from tests.conftest import PROJECT, SMALL_MASKS, Harness
+from tests.infra.kills import Killed, Kills
+from tests.infra.stacks import stack_of_outputs
+from tests.infra.template import load, permissions
+from tests.infra.test_jobs import Worker, working
+
+NAME, PREFIX = "archive", "reprocessing"
+QUEUES = ("BackfillQueue", "UnfinishedQueue")
+NEWER, NEWEST = "jwst_9002.pmap", "jwst_9003.pmap"
+MODE = {mode.name: mode for mode in MODES}
+SMALL = MODE["nircam-sub64p"]
+INSIDE = replace(SMALL, corner=(101, 201), size=(64, 64))
+"""A window in which the newer mask of NRCB1 has other pixels."""
+STRIPED = MODE["nircam-superstripe"]
+FEW = {"nircam": RULES["nircam"]}
+FOLDER = "references/jwst/nircam"
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CRDS cache; in its second context NRCB1 has a mask with other pixels in one corner.
+
+    The third context chooses what the first one does.
+    """
+    root = tmp_path_factory.mktemp("cache")
+    masks = [mask for mask in SMALL_MASKS if mask.instrument == "NIRCAM"]
+    write_sample_mirror(root, masks)
+    write_rules(root, rules=FEW)
+    folder = root / FOLDER
+    shutil.copy(folder / "jwst_nircam_mask_9002.fits", folder / "jwst_nircam_mask_9003.fits")
+    with fits.open(folder / "jwst_nircam_mask_9003.fits", mode="update") as hdus:
+        hdus["DQ"].data[210, 110:120] ^= 4  # HOT
+    parameters, choices = FEW["nircam"]
+    newer = {match: 9003 if match[0][0] == "NRCB1" else n for match, n in choices.items()}
+    write_rules(root, context=NEWER, rules={"nircam": (parameters, newer)})
+    write_rules(root, context=NEWEST, rules=FEW)
+    write_server_config(root)
+    return root
+
+
+def fill_mirror(cache: Path, aws: LocalAws, mirrors: set[str]) -> None:
+    """Upload the cache once; put its configuration back before every test."""
+    s3, config = aws.client("s3"), "config/jwst/server_config"
+    if PREFIX not in mirrors:
+        list(upload_cache(cache, s3, MIRROR, f"{PREFIX}/"))
+        mirrors.add(PREFIX)
+    s3.upload_file(str(cache / config), MIRROR, f"{PREFIX}/{config}")
+    s3.delete_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/mirror.json")
+
+
+@pytest.fixture
+def archive(
+    aws: LocalAws, cache: Path, make_function: Any, mirrors: set[str]
+) -> Iterator["Archive"]:
+    fill_mirror(cache, aws, mirrors)
+    function = make_function(prefix=PREFIX, context="jwst_9001.pmap")
+    with stack_of_outputs(aws, NAME, QUEUES, MirrorPrefix=PREFIX) as queues:
+        yield Archive(function, queues)
+
+
+class Archive:
+    """Products of some windows, and the commands that an operator has for them."""
+
+    def __init__(self, function: Harness, queues: dict[str, str]) -> None:
+        self.function, self.queues = function, queues
+
+    def add(self, key: str, mode: Any, tmp_path: Path, **request: Any) -> dict[str, Any]:
+        write_exposure(mode, tmp_path / "x.fits")
+        self.function.upload(tmp_path / "x.fits", key)
+        return self.function.run(key, **request)
+
+    def run(self, *words: str, exit_code: int | None = None) -> None:
+        command = ["reprocess", *words, "--stack", NAME]
+        if exit_code is None:
+            main(command)
+            return
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+        assert ended.value.code == exit_code
+
+    def selected(self, tmp_path: Path, *words: str) -> set[str]:
+        out = tmp_path / "selected.jsonl"
+        self.run("select", "--to", NEWER, "--out", str(out), *words)
+        return {json.loads(line)["key"] for line in out.read_text().splitlines()}
+
+    def pixels(self, key: str) -> Any:
+        s3 = self.function.aws.client("s3")
+        body = s3.get_object(Bucket=PRODUCTS, Key=f"dq_init/{key.replace('_uncal', '_dq_init')}")
+        return fits.getdata(BytesIO(body["Body"].read()), "PIXELDQ")
+
+
+def filled(archive: Archive, tmp_path: Path) -> None:
+    """Exposures that the newer context affects, and such as it does not."""
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    archive.add("b/striped_uncal.fits", STRIPED, tmp_path)
+    archive.add("b/other_uncal.fits", replace(INSIDE, detector="NRCA1"), tmp_path)
+    mask = f"s3://{MIRROR}/{PREFIX}/{FOLDER}/jwst_nircam_mask_9002.fits"
+    archive.add("b/named_uncal.fits", INSIDE, tmp_path, mask=mask)
+    archive.run("catalogue")
+
+
+def test_exactly_the_products_with_other_pixels_are_made_anew(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+    relabelled = archive.selected(tmp_path, "--relabel")
+    assert relabelled == {"a/inside_uncal.fits", "a/outside_uncal.fits", "b/striped_uncal.fits"}
+    said = " ".join(capsys.readouterr().out.split())
+    assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
+    assert "1 product with other pixels; rebuilding costs" in said
+    assert "Left alone, because a request named the mask, user DQ or version: 1 product." in said
+    archive.run("select", "--to", NEWER, "--json")
+    windows = json.loads(capsys.readouterr().out)["windows"]
+    assert sum(window["by_change"].get("pixels", 0) for window in windows) == 1
+    before = archive.pixels("a/inside_uncal.fits")
+    with working(archive.function, archive.queues["BackfillQueue"]) as given:
+        archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.2", exit_code=0)
+    assert [json.loads(body)["key"] for body in given] == ["a/inside_uncal.fits"]
+    assert np.count_nonzero(archive.pixels("a/inside_uncal.fits") != before) == 10
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set(), "a second selection selects nothing"
+    archive.run("submit", "--to", NEWER, "--yes")
+    assert "No product needs to be rebuilt" in capsys.readouterr().out
+
+
+def test_two_contexts_are_compared_whatever_the_products_were_made_with(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path, context=NEWER)
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set()
+    assert archive.selected(tmp_path, "--from", "jwst_9001.pmap") == {"a/inside_uncal.fits"}
+    by_content = archive.selected(tmp_path, "--from", "jwst_9001.pmap", "--by", "content")
+    assert by_content == {"a/inside_uncal.fits"}
+
+
+def test_selection_by_content_says_what_was_compared(
+    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    archive.run("catalogue")
+    assert len(archive.selected(tmp_path, "--by", "content")) == 2
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 products with a mask of other content; pixels were not compared" in said
+    assert "2 requests in" in said
+    assert "all 2 2 2 -" in said
+    with pytest.raises(SystemExit) as ended:
+        main(["reprocess", "select", "--out", "x.csv", "--stack", NAME])
+    assert ended.value.code == 2
+    assert "x.csv: expected a name that ends in .jsonl or .json" in capsys.readouterr().err
+
+
+def test_products_without_a_mask_are_selected_where_one_appears_with_flags(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    ledger = Ledger(S3Location(PRODUCTS, "dq_ledger"))
+    s3 = aws.client("s3")
+    key = "dq_ledger/dq_init/a/inside_dq_init.fits.json"
+    entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read())
+    entry["result"]["reference"] |= {"mask": None, "sha1": None}
+    entry["catalogue"]["planes_sha256"] = "0" * 64
+    s3.put_object(Bucket=PRODUCTS, Key=key, Body=json.dumps(entry).encode())
+    assert ledger.prefix is not None
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+
+
+def test_a_mask_that_became_bad_is_told_and_selects_nothing(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    s3, address = aws.client("s3"), {"Bucket": MIRROR, "Key": f"{PREFIX}/config/jwst/server_config"}
+    text = s3.get_object(**address)["Body"].read().decode()
+    bad = text.replace("'bad_files_list': []", "'bad_files_list': ['jwst_nircam_mask_9003.fits']")
+    assert bad != text
+    s3.put_object(**address, Body=bad.encode())
+    assert archive.selected(tmp_path) == set()
+    said = " ".join(capsys.readouterr().out.split())
+    assert "cannot be decided" in said
+    assert "bad files" in said
+
+
+def test_a_catalogue_reads_only_what_is_new_and_is_never_overwritten(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    archive.add("c/new_uncal.fits", SMALL, tmp_path)
+    capsys.readouterr()
+    archive.run("catalogue", "--json")
+    told = json.loads(capsys.readouterr().out)
+    assert (told["products"], told["read"]) == (6, 1)
+    place = S3Location(PRODUCTS, "dq_catalogue")
+    with Catalogue.open(aws.client("s3"), place) as mine:
+        archive.add("c/newer_uncal.fits", SMALL, tmp_path)
+        archive.run("catalogue")
+        with pytest.raises(TransientFailure, match="somebody else"):
+            list(mine.update(Ledger(S3Location(PRODUCTS, "dq_ledger"))))
+
+
+def test_a_failure_is_a_row_too(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.function.upload(b"nothing", "bad_uncal.fits")
+    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
+    archive.run("catalogue")
+    with Catalogue.open(aws.client("s3"), S3Location(PRODUCTS, "dq_catalogue")) as catalogue:
+        rows = duckdb.read_parquet(str(catalogue.path)).select("failure_error").fetchall()
+    assert rows == [("InputRejected",)]
+
+
+def test_the_audit_finds_what_is_not_as_the_catalogue_says(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filled(archive, tmp_path)
+    archive.run("audit", exit_code=0)
+    striped = next(d for d in archive.function.announcements() if "striped" in d["input"]["key"])
+    s3 = aws.client("s3")
+    s3.delete_object(Bucket=PRODUCTS, Key="dq_init/a/outside_dq_init.fits")
+    s3.delete_object(Bucket=PRODUCTS, Key="dq_ledger/dq_init/b/striped_dq_init.fits.json")
+    write_exposure(SMALL, tmp_path / "y.fits")
+    archive.function.upload(tmp_path / "y.fits", "a/inside_uncal.fits")
+    archive.run("catalogue")
+    capsys.readouterr()
+    archive.run("audit", "--json", exit_code=1)
+    found = {
+        row["product"].rpartition("/")[2]: row["what"]
+        for row in json.loads(capsys.readouterr().out)
+    }
+    assert "is gone" in found["outside_dq_init.fits"]
+    assert "entry of the ledger is gone" in found["striped_dq_init.fits"]
+    assert "its exposure was replaced" in found["inside_dq_init.fits"]
+    assert len(found) == 3
+    archive.run("audit", "--rebuild", exit_code=1)
+    (message,) = aws.receive(archive.queues["BackfillQueue"])
+    archive.function.announcements()
+    assert archive.function.run_batch(message["Body"]) == []
+    (event,) = archive.function.announcements()
+    assert (event["status"], event["id"]) == ("Complete", striped["id"]), "it has the id it had"
+    archive.run("catalogue")
+    capsys.readouterr()
+    archive.run("audit", "--json", exit_code=1)
+    assert "striped" not in capsys.readouterr().out
+
+
+def test_what_the_docs_ask_the_catalogue_is_answered(
+    archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.function.upload(b"nothing", "bad_uncal.fits")
+    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
+    filled(archive, tmp_path)
+    text = (PROJECT / "docs" / "reprocessing.md").read_text()
+    used, by_month, failed = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    with Catalogue.open(aws.client("s3"), S3Location(PRODUCTS, "dq_catalogue")) as catalogue:
+        monkeypatch.chdir(catalogue.path.parent)
+        used = used.replace("jwst_nircam_mask_0033", "jwst_nircam_mask_9002")
+        keys = {key for key, _ in duckdb.sql(used).fetchall()}
+        assert keys == {"a/inside_uncal.fits", "a/outside_uncal.fits", "b/striped_uncal.fits"}
+        ((a, b), _) = (duckdb.sql(by_month).fetchall(), 0)
+        assert [row[:3] for row in (a, b)] == [("NRCA1", "2023-03", 1), ("NRCB1", "2023-03", 4)]
+        assert 0 < a[3] < 0.1
+        ((error, number, reason),) = duckdb.sql(failed).fetchall()
+        assert (error, number) == ("InputRejected", 1)
+        assert "SIMPLE" in reason
+
+
+def test_every_column_is_told_of() -> None:
+    text = (PROJECT / "docs" / "reprocessing.md").read_text()
+    for name in COLUMNS:
+        assert name.removeprefix("product_").removeprefix("input_") in text
+
+
+@pytest.mark.parametrize("submits", [False, True])
+def test_the_closed_loop_tells_and_submits_only_where_it_is_asked_to(
+    submits: bool,
+    archive: Archive,
+    tmp_path: Path,
+    aws: LocalAws,
+    calls: set[tuple[str, str]],
+) -> None:
+    filled(archive, tmp_path)
+    topic = aws.client("sns").create_topic(Name="alarms")["TopicArn"]
+    queue = archive.queues["BackfillQueue"]
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    loop = Loop(mirror, PRODUCTS, queue if submits else None, topic=topic)
+    use(NEWER, mirror)
+    archive.add("c/new_uncal.fits", INSIDE, tmp_path)
+    calls.clear()
+    detail = loop.run()
+    assert (detail["products"], detail["selected"], detail["submitted"]) == (6, 2, submits)
+    assert [window["window"] for window in detail["windows"]] == ["64 x 64 at 101,201"]
+    loop.run()  # the same event once more
+    made = set(calls)
+    waiting = [json.loads(message["Body"])["key"] for message in aws.receive(queue)]
+    expected = {"a/inside_uncal.fits", "c/new_uncal.fits"} if submits else set()
+    assert set(waiting) == expected
+    assert len(waiting) == len(expected), "nothing is sent twice"
+    check_permissions(made, submits, queue, topic)
+
+
+def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, topic: str) -> None:
+    """What was done may be done, and nothing else."""
+    named = {"ProductBucket": PRODUCTS, "BackfillQueue": queue, "AlarmTopic": topic}
+    conditions = {"Submits": submits, "HasAlarmTopic": True}
+    granted = permissions(load("infra/mirror.yaml"), "ReprocessingRole", named, **conditions)
+    own = f"arn:aws:s3:::{MIRROR}/{PREFIX}/"
+    made = {(action, resource.replace(own, f"arn:aws:s3:::{MIRROR}/")) for action, resource in made}
+    allowed = [
+        p
+        for p in granted
+        if p.sid not in {"Log", "Trace", "KeepFailedInvocations", "TellMissingFromForbidden"}
+    ]
+    for action, resource in sorted(made):
+        assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
+    assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
+
+
+def test_a_diff_can_be_looked_at(archive: Archive, tmp_path: Path) -> None:
+    place = f"s3://{MIRROR}/{PREFIX}"
+    main(["mirror", "diff", place, "jwst_9001.pmap", NEWER, "--look", str(tmp_path / "pages")])
+    name = "jwst_nircam_mask_9002-to-jwst_nircam_mask_9003.html"
+    assert f'href="./{name}"' in (tmp_path / "pages" / "index.html").read_text()
+    assert (tmp_path / "pages" / name).stat().st_size > 10_000
+
+
+def test_hostile_key_and_folder_break_no_line_or_query(
+    archive: Archive,
+    tmp_path: Path,
+    aws: LocalAws,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "it's [a] folder"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    archive.add("o'a\u2028FAKE/inside_uncal.fits", INSIDE, tmp_path)
+    aws.client("s3").put_object(
+        Bucket=PRODUCTS, Key="dq_ledger/dq_init/x\u2028FAKE.json", Body=b"{"
+    )
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key="dq_init/y\u2028FAKE_dq_init.fits", Body=b"x")
+    capsys.readouterr()
+    archive.run("catalogue")
+    archive.run("select", "--to", NEWER, "--out", str(tmp_path / "out.jsonl"))
+    archive.run("audit", exit_code=1)
+    said = capsys.readouterr().out
+    assert "x\\u2028FAKE" in said
+    assert "y\\u2028FAKE" in said
+    assert not [line for line in said.splitlines() if line.startswith("FAKE")]
+
+
+def test_submit_selects_anew_instead_of_resuming_or_trusting_a_list(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    place = S3Location(PRODUCTS, f"dq_backfills/reprocess-{NEWER[:-5]}/job.jsonl.gz")
+    request = {"bucket": RAW, "key": "a/inside_uncal.fits"}
+    planted = {**request, "mask": "N/A", "onExisting": "replace"}
+    other = {**request, "key": "a/other_uncal.fits", "context": NEWER}
+    JobFile(aws.client("s3"), place).start([planted, other])
+    archive.run("submit", "--to", NEWER, exit_code=2)  # asks, without a terminal
+    archive.add("b/new_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    with working(archive.function, archive.queues["BackfillQueue"]) as given:
+        archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.2", exit_code=0)
+    sent = [json.loads(body) for body in given]
+    assert {r["key"] for r in sent} == {"a/inside_uncal.fits", "b/new_uncal.fits"}
+    assert all(set(r) == {"bucket", "key", "context", "cause"} for r in sent)
+
+
+def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
+    with pytest.raises(SystemExit, match="run reprocess catalogue first"):
+        main(["reprocess", "select", "--to", NEWER, "--stack", NAME])
+
+
+def test_bad_ledger_entries_are_named_and_skipped(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/evil_uncal.fits", INSIDE, tmp_path)
+    s3, prefix = aws.client("s3"), "dq_ledger/dq_init/a/"
+    key = f"{prefix}evil_dq_init.fits.json"
+    entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read())
+    entry["catalogue"]["parameters"]["EXTRA"] = 1
+    text = json.dumps(entry)
+    for name, value in {
+        "huge": "1" + "0" * 400,
+        "inf": "1E999",
+        "nan": "NaN",
+        "list": "[1]",
+        "surrogate": '"\\ud800"',
+    }.items():
+        bad = text.replace('"EXTRA": 1', f'"EXTRA": {value}').replace("evil_dq", f"{name}_dq")
+        s3.put_object(Bucket=PRODUCTS, Key=f"{prefix}{name}_dq_init.fits.json", Body=bad.encode())
+    entry["result"]["input"]["bytes"] = 2**70
+    s3.put_object(Bucket=PRODUCTS, Key=key, Body=json.dumps(entry).encode())
+    s3.put_object(Bucket=PRODUCTS, Key=f"{prefix}text_dq_init.fits.json", Body=b"{nonsense")
+    archive.run("catalogue")
+    said = " ".join(capsys.readouterr().out.split())
+    for name in ("evil", "text"):
+        assert f"{prefix}{name}_dq_init.fits.json: " in said
+    assert "a/inside_uncal.fits" in archive.selected(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), 2**63, "\ud800", [1]])
+def test_row_with_an_unusable_parameter_is_refused(value: Any) -> None:
+    row = dict.fromkeys(COLUMNS) | {"parameters": json.dumps({"X": value})}
+    with pytest.raises((ValueError, TypeError)):
+        check_row(row)
+
+
+def test_rebuilt_ledger_keeps_pinned_products(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    mask = f"s3://{MIRROR}/{PREFIX}/{FOLDER}/jwst_nircam_mask_9002.fits"
+    archive.add("a/mine_uncal.fits", INSIDE, tmp_path, mask=mask)
+    archive.add("a/none_uncal.fits", INSIDE, tmp_path, mask="N/A")
+    archive.add("a/usual_uncal.fits", INSIDE, tmp_path)
+    s3 = aws.client("s3")
+    for item in s3.list_objects_v2(Bucket=PRODUCTS, Prefix="dq_ledger/")["Contents"]:
+        s3.delete_object(Bucket=PRODUCTS, Key=item["Key"])
+    archive.run("audit", "--rebuild", exit_code=1)
+    for message in aws.receive(archive.queues["BackfillQueue"]):
+        assert archive.function.run_batch(message["Body"]) == []
+    archive.run("audit", exit_code=0)
+    assert archive.selected(tmp_path) == {"a/usual_uncal.fits"}
+
+
+class World:
+    """Containers, events and the closed loop, in the order that a seed gives."""
+
+    def __init__(self, seed: int, archive: Archive, containers: list[Harness]) -> None:
+        self.chance, self.containers = random.Random(seed), containers
+        self.aws, self.queue = archive.function.aws, archive.queues["BackfillQueue"]
+        self.mirror = Mirror(self.aws.client("s3"), S3Location(MIRROR, PREFIX))
+        self.left: int | None = None
+        self.mirror.client.meta.events.register("before-call.s3", self._count)
+        self.loop = Loop(self.mirror, PRODUCTS, self.queue)
+        self.uploaded = 0
+
+    def _count(self, **_: Any) -> None:
+        if self.left is not None:
+            self.left -= 1
+            if self.left < 0:
+                raise Killed
+
+    def change_context(self) -> None:
+        use(self.chance.choice(["jwst_9001.pmap", NEWER, NEWEST]), self.mirror)
+
+    def upload(self) -> None:
+        self.uploaded += 1
+        function = self.chance.choice(self.containers)
+        key = f"w/{self.uploaded}_uncal.fits"
+        function.upload(self.body, key)
+        function.run(key)
+
+    def event(self) -> None:
+        """A change of context, now or late, true or forged: the loop does not believe it."""
+        self.loop.run()
+
+    def event_and_kill(self) -> None:
+        self.left = self.chance.randrange(12)
+        try:
+            self.loop.run()
+        except (Killed, FileNotFoundError):  # a killed download leaves no file
+            pass
+        finally:
+            self.left = None
+
+    def deliver(self, function: Harness | None = None) -> int:
+        """Have a container, which may believe an earlier context, process what waits."""
+        messages = self.aws.receive(self.queue)
+        for message in messages:
+            one = function or self.chance.choice(self.containers)
+            one.run_batch(message["Body"], identifier=message["MessageId"])
+        return len(messages)
+
+    body = b""
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_closed_loop_ends_with_the_operational_context(
+    seed: int,
+    archive: Archive,
+    make_function: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(boto3, "client", cache_calls(boto3.client))  # a client costs 50 ms of CPU
+    containers = [make_function(prefix=PREFIX) for _ in range(2)]
+    world = World(seed, archive, containers)
+    write_exposure(INSIDE, tmp_path / "x.fits")
+    world.body = (tmp_path / "x.fits").read_bytes()
+    use("jwst_9001.pmap", world.mirror)
+    world.upload()
+    pinned = archive.add("p/pinned_uncal.fits", INSIDE, tmp_path, mask="N/A")["output"]
+    steps = [
+        world.change_context,
+        world.upload,
+        world.event,
+        world.event_and_kill,
+        world.deliver,
+    ]
+    for _ in range(6):
+        world.chance.choice(steps)()
+    fresh = make_fresh(containers[0])
+    for _ in range(6):
+        selected = world.loop.run(is_tick=True)["selected"]
+        if not world.deliver(fresh) and not selected:
+            break
+    else:
+        pytest.fail("the loop does not come to rest")
+    context = world.mirror.operational().operational_context
+    expected = f"jwst_nircam_mask_{9003 if context == NEWER else 9002}.fits"
+    s3 = archive.function.aws.client("s3")
+    for key in archive.function.products("dq_init/w/"):
+        made = s3.head_object(Bucket=PRODUCTS, Key=key)["Metadata"]["mask"]
+        assert made.endswith(expected), (key, made, context)
+    assert s3.head_object(Bucket=PRODUCTS, Key=pinned["key"])["ETag"] == pinned["etag"]
+
+
+def make_fresh(function: Harness) -> Harness:
+    """Let a container forget what the mirror said."""
+    function.function.references.rules._read_at = 0.0
+    return function
+
+
+def test_rebuilt_ledger_keeps_a_named_version(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    write_exposure(INSIDE, tmp_path / "x.fits")
+    version = archive.function.upload(tmp_path / "x.fits", "a/old_uncal.fits")
+    archive.add("a/usual_uncal.fits", INSIDE, tmp_path)
+    archive.function.upload(tmp_path / "x.fits", "a/old_uncal.fits")
+    archive.function.run("a/old_uncal.fits", versionId=version)
+    s3 = aws.client("s3")
+    for item in s3.list_objects_v2(Bucket=PRODUCTS, Prefix="dq_ledger/")["Contents"]:
+        s3.delete_object(Bucket=PRODUCTS, Key=item["Key"])
+    archive.run("audit", "--rebuild", exit_code=1)
+    for message in aws.receive(archive.queues["BackfillQueue"]):
+        assert archive.function.run_batch(message["Body"]) == []
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == {"a/usual_uncal.fits"}
+
+
+def test_submit_killed_at_any_call_is_resumed(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = Kills(monkeypatch)
+    worker = Worker(archive.function, archive.queues["BackfillQueue"], kills)
+    monkeypatch.setattr(follow, "depth", worker.depth)
+    words = ["submit", "--to", NEWER, "--yes", "--pause", "0.01"]
+    for number in range(40):
+        key = f"a/{number}_uncal.fits"
+        archive.add(key, INSIDE, tmp_path)
+        archive.run("catalogue")
+        archive.function.announcements()
+        try:
+            with kills.before(number), pytest.raises(SystemExit):
+                archive.run(*words)
+        except Killed:
+            archive.run(*words, exit_code=0)
+            was_killed = True
+        else:
+            was_killed = False
+        worker.deliver()
+        product = f"dq_init/{key.replace('_uncal', '_dq_init')}"
+        assert {p: len(set(ids)) for p, ids in worker.complete().items()} == {product: 1}, number
+        assert len(worker.causes[key]) == 1, number
+        if not was_killed:
+            break
+    else:
+        pytest.fail("it is killed for ever")
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set()
+    assert number >= 5, "too few calls: what is counted?"
+
+
+def test_closed_loop_killed_at_any_call_is_resumed(
+    archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    use(NEWER, mirror)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue)
+    kills = Kills(monkeypatch, start="/exposures.parquet")
+    worker = Worker(archive.function.with_settings(context=NEWER), queue, kills)
+    for number in range(40):
+        key = f"a/{number}_uncal.fits"
+        archive.add(key, INSIDE, tmp_path)
+        archive.function.announcements()
+        was_killed = False
+        try:
+            with kills.before(number):
+                loop.run()
+        except (Killed, FileNotFoundError):  # a killed download leaves no file
+            was_killed = True
+            loop.run()
+        worker.deliver()
+        product = f"dq_init/{key.replace('_uncal', '_dq_init')}"
+        assert {p: len(set(ids)) for p, ids in worker.complete().items()} == {product: 1}, number
+        assert len(worker.causes[key]) == 1, number
+        if not was_killed:
+            break
+    else:
+        pytest.fail("it is killed for ever")
+    assert loop.run(is_tick=True)["selected"] == 0
+    assert number >= 8, "too few calls: what is counted?"
+
+
+def test_closed_loop_fails_if_five_selections_change_nothing(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    use(NEWER, mirror)
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue)
+    file = JobFile(mirror.client, S3Location(PRODUCTS, "dq_backfills/closed-loop/job.jsonl.gz"))
+    for _ in range(5):
+        loop.run(is_tick=True)
+        for message in aws.receive(queue):  # by a stack whose CrdsContext is not latest
+            archive.function.run_batch(message["Body"], identifier=message["MessageId"])
+        job, _ = file.read()
+        assert job is not None
+        file.write(replace(job, began=job.began - timedelta(hours=1)))
+    with pytest.raises(ReferenceUnavailable, match="set CrdsContext of their stack to latest"):
+        loop.run(is_tick=True)
+    assert aws.receive(queue) == []
+
+
+def test_closed_loop_reads_the_prefix_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    template = load("infra/mirror.yaml")["Resources"]["Reprocessing"]["Properties"]
+    variables = template["Environment"]["Variables"]
+    assert variables["OUTPUT_PREFIX"] == {"Ref": "OutputPrefix"}
+    given = {"CRDS_MIRROR": "s3://m", "REPROCESS": "select", "PRODUCT_BUCKET": PRODUCTS}
+    loop = Loop.from_environment(given | {"OUTPUT_PREFIX": "level1b/"})
+    assert loop.product_of({"bucket": RAW, "key": "a/x_uncal.fits"}) == S3Location(
+        PRODUCTS, "level1b/a/x_dq_init.fits"
+    )

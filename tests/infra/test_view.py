@@ -1,0 +1,389 @@
+"""Pages of flags in a real browser: what they say, what they draw, how they are used.
+
+Where there is no chromium with its driver, what the pages hold is tested, and not how they are used.
+"""
+
+import json
+import re
+import shutil
+import zlib
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from core.flags import DO_NOT_USE, PIXEL_FLAGS
+from handler.s3.objects import S3Location
+from infra.__main__ import main
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.masks import MASKS, write_mask
+from infra.demo.samples.modes import MODES
+from infra.mirror.bucket import Mirror
+from infra.view.flags import Look
+from infra.view.pages import page_name, picture_page
+from infra.view.pictures import Picture, plane
+from tests.conftest import PROJECT, SHARED, Harness
+
+MODE = {mode.name: mode for mode in MODES}
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+DRAWN = ["nircam-full", "nircam-sub64p", "nircam-superstripe", "fgs1-acq1", "miri-brightsky"]
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[webdriver.Chrome]:
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("no chromium with its driver (Debian: chromium, chromium-driver)")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-proxy-server"):
+        options.add_argument(word)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+class Page:
+    """A page, open in the browser."""
+
+    def __init__(self, chrome: webdriver.Chrome, path: Path, width: int = 1200) -> None:
+        self.chrome = chrome
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        for kind in ("browser", "performance"):
+            chrome.get_log(kind)
+        chrome.get(path.as_uri())
+        self.wait(lambda: self.run("return document.documentElement.dataset.ready") == "true")
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.chrome.execute_script(script, *arguments)
+
+    def wait(self, condition: Any) -> None:
+        WebDriverWait(self.chrome, 20, 0.05).until(lambda _: condition())
+
+    def table(self) -> dict[str, list[int]]:
+        rows = self.run(
+            "return [...document.querySelectorAll('#flags tr')]"
+            ".map((row) => [...row.cells].map((cell) => cell.textContent))"
+        )
+        return {name: [int(n.replace(",", "")) for n in numbers] for name, *numbers in rows}
+
+    def under(self) -> str:
+        return self.run("return document.getElementById('under').textContent")
+
+    def dots(self) -> str:
+        """A digest of what is drawn."""
+        return self.run("return document.getElementById('picture').toDataURL()")
+
+    def walk(self, *keys: str) -> None:
+        canvas = self.chrome.find_element("id", "picture")
+        self.run("arguments[0].focus()", canvas)
+        ActionChains(self.chrome).send_keys(*keys).perform()
+
+    def requests(self) -> list[str]:
+        """What was asked of the network beside the page itself."""
+        events = [
+            json.loads(entry["message"])["message"] for entry in self.chrome.get_log("performance")
+        ]
+        asked = [
+            e["params"]["request"]["url"]
+            for e in events
+            if e["method"] == "Network.requestWillBeSent"
+        ]
+        return [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
+
+
+def look(*words: str) -> Path:
+    main(["look", *words])
+    return Path(words[words.index("--out") + 1])
+
+
+@pytest.fixture
+def product(function: Harness, tmp_path: Path) -> Any:
+    """Makes the product of a mode; returns its address, its page's path and its flags."""
+
+    def make(name: str) -> tuple[str, Path, Any]:
+        mode = MODE[name]
+        write_exposure(mode, tmp_path / "x.fits")
+        function.upload(tmp_path / "x.fits", f"{name}_uncal.fits")
+        detail = function.run(f"{name}_uncal.fits")
+        local = tmp_path / f"{name}_dq_init.fits"
+        local.write_bytes(function.product(detail))
+        dq = fits.getdata(local, "DQ" if name.startswith("fgs") else "PIXELDQ")
+        return f"s3://{PRODUCTS}/{detail['output']['key']}", tmp_path / "pages", dq
+
+    return make
+
+
+def expected(dq: Any) -> dict[str, list[int]]:
+    """Counts by mnemonic, and of which DO_NOT_USE, by the definition."""
+    unusable = (dq & DO_NOT_USE) != 0
+    found = {
+        n: [int(((dq & b) != 0).sum()), int((((dq & b) != 0) & unusable).sum())]
+        for n, b in PIXEL_FLAGS.items()
+    }
+    return {name: counts for name, counts in found.items() if counts[0]}
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_the_counts_are_those_of_the_file_and_every_pixel_is_told(
+    name: str, product: Any, chrome: webdriver.Chrome
+) -> None:
+    address, folder, dq = product(name)
+    main(["look", address, "--out", str(folder), "--mirror", f"s3://{MIRROR}"])
+    (path,) = folder.iterdir()
+    page = Page(chrome, path)
+    first = dq if dq.ndim == 2 else dq[0]
+    assert page.table() == expected(first)
+    ny, nx = first.shape
+    in_mask = "in the mask" in path.read_text() and name in {
+        "nircam-sub64p",
+        "fgs1-acq1",
+        "miri-brightsky",
+    }
+    for x, y in ((0, 0), (nx - 1, 0), (0, ny - 1), (nx - 1, ny - 1), (nx // 2, ny // 3)):
+        told = at(page, x, y, in_mask)
+        assert told.startswith(f"x {x + 1}, y {y + 1}"), told
+        value = int(first[y, x])
+        names = [flag for flag, bit in PIXEL_FLAGS.items() if value & bit]
+        assert told.endswith(f": {value}, {', '.join(names) or 'no flag'}"), told
+    assert chrome.get_log("browser") == []
+    assert page.requests() == []
+
+
+def at(page: Page, x: int, y: int, in_mask: bool) -> str:
+    """What the page tells of a pixel of the window; the cursor is moved there by a click."""
+    data = "JSON.parse(document.getElementById('data').textContent)"
+    assert page.run(f"return {data}.window !== null") == in_mask
+    where = page.run(
+        "const c = document.getElementById('picture'), b = c.getBoundingClientRect();"
+        "const d = JSON.parse(document.getElementById('data').textContent);"
+        "const w = d.window || {x: 0, y: 0, nx: d.nx, ny: d.ny};"
+        "const s = Math.min(c.width / w.nx, c.height / w.ny, 64) * 0.98;"
+        "const x = (arguments[0] + 0.5 - w.nx / 2) * s, y = (arguments[1] + 0.5 - w.ny / 2) * s;"
+        "return [0.99 * x, -0.99 * y]",
+        x, y,
+    )  # fmt: skip
+    canvas = page.chrome.find_element("id", "picture")
+    ActionChains(page.chrome).move_to_element_with_offset(canvas, *map(round, where)).perform()
+    told = page.under()
+    match = re.match(r"x (\d+), y (\d+)", told)
+    assert match, told
+    # A dot of a large picture stands for some pixels: from there the keys go on.
+    dx, dy = x + 1 - int(match[1]), y + 1 - int(match[2])
+    steps = [Keys.ARROW_RIGHT if dx > 0 else Keys.ARROW_LEFT] * abs(dx)
+    steps += [Keys.ARROW_UP if dy > 0 else Keys.ARROW_DOWN] * abs(dy)
+    if steps:
+        page.walk(*steps)
+    return page.under()
+
+
+def test_flags_are_switched_by_keyboard_and_the_picture_follows(
+    product: Any, chrome: webdriver.Chrome
+) -> None:
+    address, folder, _ = product("nircam-sub64p")
+    look(address, "--out", str(folder))
+    page = Page(chrome, next(folder.iterdir()))
+    before = page.dots()
+    box = chrome.find_element("css selector", "input[data-flag='DEAD']")
+    box.send_keys(Keys.SPACE)
+    without = page.dots()
+    assert without != before
+    assert page.run("return document.getElementById('all').indeterminate")
+    box.send_keys(Keys.SPACE)
+    assert page.dots() == before
+    chrome.find_element("id", "all").send_keys(Keys.SPACE)
+    assert page.dots() not in {before, without}
+    page.walk("+", "+")
+    zoomed = page.dots()
+    page.walk("0")
+    assert page.dots() != zoomed
+
+
+def test_stripes_are_paged_through(product: Any, chrome: webdriver.Chrome) -> None:
+    address, folder, dq = product("nircam-superstripe")
+    look(address, "--out", str(folder))
+    page = Page(chrome, next(folder.iterdir()))
+    label = "return document.getElementById('label').textContent"
+    assert page.run(label) == "stripe 1 of 64"
+    page.walk("n", "n", "n", "p")
+    page.wait(lambda: page.run(label) == "stripe 3 of 64")
+    assert page.table() == expected(dq[2])
+
+
+@pytest.mark.parametrize("width", [360, 700, 1400])
+def test_nothing_sticks_out_of_a_narrow_page(
+    width: int, product: Any, chrome: webdriver.Chrome
+) -> None:
+    address, folder, _ = product("nircam-sub64p")
+    look(address, "--out", str(folder))
+    page = Page(chrome, next(folder.iterdir()), width)
+    assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_two_masks_are_compared(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+    sample = next(mask for mask in MASKS if mask.name == "jwst_nircam_mask_9002.fits")
+    old, new = tmp_path / "old.fits", tmp_path / "new.fits"
+    write_mask(sample, old)
+    shutil.copy(old, new)
+    with fits.open(new, mode="update") as hdus:
+        hdus["DQ"].data[100, 100:110] = 1
+        hdus["DQ"].data[500:600, 500:600] = 0
+    before, after = (fits.getdata(path, "DQ") for path in (old, new))
+    look(str(new), "--against", str(old), "--out", str(tmp_path / "pages"))
+    path = next((tmp_path / "pages").iterdir())
+    narrow = Page(chrome, path, 360)
+    assert narrow.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    page = Page(chrome, path, 1280)
+    assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
+    for flag, bit in (("DO_NOT_USE", 1), ("DEAD", 2)):
+        a, b = (before & bit) != 0, (after & bit) != 0
+        assert page.table()[flag] == [int(n.sum()) for n in (a, b, b & ~a, a & ~b)]
+    assert page.requests() == []
+
+
+def test_a_detectors_history_has_a_row_and_a_plane_for_each_mask(
+    function: Harness, tmp_path: Path, chrome: webdriver.Chrome
+) -> None:
+    look(f"s3://{MIRROR}", "--detector", "NRCB1", "--out", str(tmp_path / "pages"))
+    page = Page(chrome, tmp_path / "pages" / "NRCB1.html")
+    rows = page.run(
+        "return [...document.querySelectorAll('tr[data-plane]')].map((r) => r.textContent)"
+    )
+    names = {
+        rule.mask
+        for rule in Mirror(function.aws.client("s3"), S3Location(MIRROR, ""))
+        .context("jwst_9001.pmap")
+        .rules
+        if rule.value("DETECTOR") == "NRCB1"
+    }
+    assert len(rows) == len(names)
+    chrome.find_element("css selector", "tr[data-plane='0']").send_keys(Keys.ENTER)
+    page.wait(lambda: page.run("return document.getElementById('plane').value") == "0")
+    assert page.requests() == []
+
+
+def test_the_real_mask_is_a_page_of_few_bytes_that_repaints_fast(
+    real_cache: Path, tmp_path: Path, chrome: webdriver.Chrome
+) -> None:
+    mask = real_cache / "references" / "jwst" / "nircam" / "jwst_nircam_mask_0033.fits"
+    look(str(mask), "--out", str(tmp_path / "pages"))
+    path = tmp_path / "pages" / "jwst_nircam_mask_0033.html"
+    assert path.stat().st_size <= 250_000
+    page = Page(chrome, path)
+    assert page.table()["DO_NOT_USE"][0] > 1000
+    assert SHARED.is_dir()
+
+
+def test_a_page_without_a_browser_is_the_file_without_loss(product: Any) -> None:
+    address, folder, dq = product("miri-brightsky")
+    look(address, "--out", str(folder))
+    text = next(folder.iterdir()).read_text()
+    found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
+    assert found
+    (one,) = json.loads(found[1])["planes"]
+    index = np.frombuffer(zlib.decompress(b64decode(one["data"])), "u1").reshape(dq.shape)
+    np.testing.assert_array_equal(np.array(one["values"], np.uint32)[index], dq)
+    assert "http" not in re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL)
+
+
+def test_a_raw_exposure_is_shown_with_the_flags_it_would_get(
+    function: Harness, tmp_path: Path
+) -> None:
+    write_exposure(MODE["nircam-sub64p"], tmp_path / "x_uncal.fits")
+    function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")
+    words = ["look", f"s3://{RAW}/x_uncal.fits", "--out", str(tmp_path / "pages")]
+    main([*words, "--mirror", f"s3://{MIRROR}"])
+    assert "as it would be applied" in (tmp_path / "pages" / "x_uncal.html").read_text()
+    with pytest.raises(SystemExit, match="--mirror"):
+        main(words)
+
+
+@pytest.mark.parametrize("target", ["nowhere.fits", "s3://nowhere/x.fits"])
+def test_what_is_not_there_is_one_line(target: str, function: Harness, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["look", target, "--out", str(tmp_path)])
+    assert len(str(ended.value.code).splitlines()) == 1
+
+
+def test_the_picture_of_the_readme_is_there() -> None:
+    assert (PROJECT / "docs" / "look.png").stat().st_size < 200_000
+
+
+def test_page_names_are_plain_and_differ() -> None:
+    titles = [
+        "a",
+        "a b",
+        "a_b",
+        "a/b",
+        "../a",
+        "javascript:x",
+        "a#b?c%41",
+        "\ud800",
+        "",
+        "x" * 300,
+        ".",
+    ]
+    names = [page_name(title) for title in titles]
+    assert len(set(names)) == len(titles)
+    assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.html", name) for name in names)
+    assert max(map(len, names)) < 150
+
+
+def test_hostile_names_and_headers_stay_text(product: Any, tmp_path: Path) -> None:
+    product("nircam-sub64p")
+    local = tmp_path / "javascript:alert(1)#?_dq_init.fits"
+    shutil.copy(tmp_path / "nircam-sub64p_dq_init.fits", local)
+    other = tmp_path / "other_dq_init.fits"
+    shutil.copy(local, other)
+    with fits.open(other, mode="update") as hdus:
+        hdus[0].header["DETECTOR"] = "<img src=x onerror=alert(1)>"
+        hdus[0].header["SUBARRAY"] = "</script><script>alert(2)</script>"
+    folder = look(str(local), str(other), "--out", str(tmp_path / "hostile"))
+    index = (folder / "index.html").read_text()
+    links = re.findall(r'href="([^"]*)"', index)
+    assert len(links) == 3
+    for link in links[1:]:
+        assert link.startswith("./")
+        assert (folder / link).is_file()
+    for page in folder.iterdir():
+        text = page.read_text()
+        assert "<img" not in text
+        assert "<script>alert" not in text
+
+
+def test_label_cannot_end_the_data_of_a_page() -> None:
+    picture = Picture((plane(np.zeros((2, 2), np.uint32), "<!--<script></script>"),), (2, 2))
+    page = picture_page(Look("x", (), picture))
+    assert "<!--" not in page
+    assert page.count("</script>") == 2
+
+
+def test_stripes_name_no_rows_of_the_detector(product: Any) -> None:
+    address, folder, _ = product("nircam-superstripe")
+    look(address, "--out", str(folder))
+    text = next(folder.iterdir()).read_text()
+    assert "stripes; rows and columns are those of the image" in text
+    assert "rows 2046" not in text
+
+
+def test_mirror_without_detector_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="expected s3://bucket/key; with --detector"):
+        main(["look", "s3://my-crds-mirror", "--out", str(tmp_path)])
+
+
+@pytest.mark.parametrize("values", [255, 256, 65_535, 65_536, 262_144])
+def test_picture_of_many_values_is_lossless(values: int) -> None:
+    dq = (np.arange(512 * 512, dtype=np.uint32) % (values + 1)).reshape(512, 512)
+    one = plane(dq)
+    index = np.frombuffer(zlib.decompress(b64decode(one["data"])), f"<u{one['wide'] or 1}")
+    np.testing.assert_array_equal(np.array(one["values"], np.uint32)[index].reshape(dq.shape), dq)
