@@ -17,12 +17,12 @@ from core.errors import InputRejected
 from core.fits.hdus import Hdu, Keywords, Reader, find_all
 
 __all__ = [
-    "ENTAILS",
+    "KIND_SPECS",
     "OPENED",
-    "Entailment",
     "Kind",
-    "check_metadata",
-    "check_opens",
+    "KindSpec",
+    "check_asdf_agrees",
+    "check_jwst_can_open",
     "kind_of",
     "without_metadata",
 ]
@@ -41,7 +41,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Entailment:
+class KindSpec:
     """What follows from an exposure's kind.
 
     Attributes
@@ -65,11 +65,11 @@ class Entailment:
 _QUALITY = frozenset({"PIXELDQ", "GROUPDQ"})
 _SCIENCE = frozenset({"SCI", "ZEROFRAME", "REFOUT"})
 
-ENTAILS: Mapping[Kind, Entailment] = MappingProxyType(
+KIND_SPECS: Mapping[Kind, KindSpec] = MappingProxyType(
     {
-        Kind.RAMP: Entailment("RampModel", "PIXELDQ", _QUALITY, _SCIENCE),
-        Kind.SUPERSTRIPE: Entailment("SuperstripeRampModel", "PIXELDQ", _QUALITY, _SCIENCE),
-        Kind.GUIDER: Entailment(
+        Kind.RAMP: KindSpec("RampModel", "PIXELDQ", _QUALITY, _SCIENCE),
+        Kind.SUPERSTRIPE: KindSpec("SuperstripeRampModel", "PIXELDQ", _QUALITY, _SCIENCE),
+        Kind.GUIDER: KindSpec(
             "GuiderRawModel", "DQ", frozenset({"ERR", "DQ"}), frozenset({"SCI", "ERR"})
         ),
     }
@@ -169,7 +169,7 @@ SCI and the data-quality arrays are checked where they are read (`core.exposure`
 """
 
 
-def check_opens(hdus: tuple[Hdu, ...], kind: Kind, name: str) -> None:
+def check_jwst_can_open(hdus: tuple[Hdu, ...], kind: Kind, name: str) -> None:
     """Check that the `jwst` data models can open what the step passes on.
 
     Parameters
@@ -260,7 +260,7 @@ _END_OF_YAML = re.compile(rb"\r?\n\.\.\.(?:\r?\n|$)")
 _START_OF_YAML = re.compile(rb"(?:^|\n)---")
 
 
-def check_metadata(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
+def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
     """Check that the document is whole, and says nothing that decides which the header does not.
 
     An exposure without a document is accepted, with a warning in the log.

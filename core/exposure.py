@@ -8,7 +8,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.compat import ENTAILS, OPENED, Entailment, Kind, check_opens, kind_of
+from core.compat import KIND_SPECS, OPENED, Kind, KindSpec, check_jwst_can_open, kind_of
 from core.errors import InputRejected
 from core.fits.hdus import Hdu, Keywords, Reader, find, find_all
 from core.fits.pixels import decode, format_of
@@ -83,7 +83,7 @@ class Exposure:
             superstripes=superstripes,
         )
         exposure._check_size()
-        check_opens(hdus, exposure.kind, name)
+        check_jwst_can_open(hdus, exposure.kind, name)
         return exposure
 
     @property
@@ -119,9 +119,9 @@ class Exposure:
         return StripeReadout.from_keywords(self.keywords)
 
     @property
-    def entails(self) -> Entailment:
+    def spec(self) -> KindSpec:
         """What follows from its kind."""
-        return ENTAILS[self.kind]
+        return KIND_SPECS[self.kind]
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -153,7 +153,7 @@ class Exposure:
         InputRejected
             As `existing_array` and `core.fits.pixels.decode` do.
         """
-        hdu = self.existing_array(self.entails.image, self.plane_shape)
+        hdu = self.existing_array(self.spec.image, self.plane_shape)
         if hdu is None:
             return None
         stored = read(hdu.data_start, hdu.data_length)

@@ -5,7 +5,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.compat import check_metadata
+from core.compat import check_asdf_agrees
 from core.exposure import Exposure
 from core.fits.hdus import locate, reader_of
 from core.layout import Layout
@@ -39,7 +39,7 @@ def read_exposure(content: bytes, name: str) -> Exposure:
     read = reader_of(content)
     hdus = locate(read, len(content), name)
     exposure = Exposure.from_hdus(hdus, name)
-    check_metadata(hdus, read, name)
+    check_asdf_agrees(hdus, read, name)
     return exposure
 
 

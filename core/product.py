@@ -134,7 +134,7 @@ def compose(
         Copied(primary.data_start, primary.end - primary.data_start),
     ]
     for hdu in exposure.hdus[1:]:
-        if hdu.name not in exposure.entails.adds:
+        if hdu.name not in exposure.spec.adds:
             segments += _passed_on(hdu, exposure, encoding)
         if hdu.name == "SCI":
             segments += _quality_hdus(exposure, quality, encoding, values.mask is None)
@@ -149,7 +149,7 @@ def _primary_header(exposure: Exposure, values: HeaderValues) -> fits.Header:
     for card in (
         ("DATE", values.date, "UTC date file created"),
         ("FILENAME", values.filename, "Name of the file"),
-        ("DATAMODL", exposure.entails.data_model, "Type of data model"),
+        ("DATAMODL", exposure.spec.data_model, "Type of data model"),
     ):
         set_card(header, card, exposure.name)
     reference: list[HeaderCard] = [
@@ -167,7 +167,7 @@ def _primary_header(exposure: Exposure, values: HeaderValues) -> fits.Header:
 
 def _passed_on(hdu: Hdu, exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """An HDU of the input, converted where the encoding asks for it."""
-    if encoding is Encoding.FLOAT32 and hdu.name in exposure.entails.converts:
+    if encoding is Encoding.FLOAT32 and hdu.name in exposure.spec.converts:
         return _converted(hdu, exposure)
     return _unchanged(hdu, exposure)
 
@@ -209,7 +209,7 @@ def _quality_hdus(
 
     A step that is skipped leaves an array of another shape as it is.
     """
-    name = exposure.entails.image
+    name = exposure.spec.image
     misfit = _misfit(exposure, name, exposure.plane_shape) if skipped else None
     image = _unchanged(misfit, exposure) if misfit else _image_hdu(exposure, quality)
     if exposure.kind is Kind.GUIDER:
@@ -226,7 +226,7 @@ def _misfit(exposure: Exposure, name: str, shape: tuple[int, ...]) -> Hdu | None
 
 def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     """PIXELDQ or DQ."""
-    name = exposure.entails.image
+    name = exposure.spec.image
     header = image_header(name, _UINT32, quality.image.shape, _existing_header(exposure, name))
     return _hdu(header, Literal(encode_uint32(quality.image)), exposure.name)
 
@@ -234,8 +234,8 @@ def _image_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
 def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
     """GROUPDQ: the step's planes repeated, merged into the input's array where it has one."""
     integrations, groups = exposure.shape[:2]
-    stripes = len(quality.groups)
-    planes = quality.groups.reshape(stripes, -1)
+    stripes = len(quality.groupdq_planes)
+    planes = quality.groupdq_planes.reshape(stripes, -1)
     repeated = Repeated(planes, each=groups, count=integrations // stripes)
     data: Segment = repeated
     header = image_header("GROUPDQ", _UINT8, exposure.shape, _existing_header(exposure, "GROUPDQ"))

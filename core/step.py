@@ -25,14 +25,14 @@ class DataQuality:
     image : ndarray of uint32
         PIXELDQ, or DQ of a guider exposure: (ny, nx), or (SSTR_NST, ny, nx) for superstripes.
         Standard flags, science frame.
-    groups : ndarray of uint8
+    groupdq_planes : ndarray of uint8
         The flags that the step sets in every group: one plane per stripe,
         (1 or SSTR_NST, ny, nx); one plane where no mask applies. A guider exposure has no
         GROUPDQ for them.
     """
 
     image: NDArray[np.uint32]
-    groups: NDArray[np.uint8]
+    groupdq_planes: NDArray[np.uint8]
 
 
 def initialize(
@@ -77,7 +77,7 @@ def initialize(
     # Without a mask one plane of nothing is set in every group, whatever the stripes.
     set_in_groups = flags if mask is not None else np.zeros(exposure.image_shape, np.uint32)
     planes = set_in_groups.astype(np.uint8) & np.uint8(DO_NOT_USE)
-    return DataQuality(image=image, groups=planes.reshape(-1, *exposure.image_shape))
+    return DataQuality(image=image, groupdq_planes=planes.reshape(-1, *exposure.image_shape))
 
 
 def _user_flags(user: NDArray[Any], exposure: Exposure) -> NDArray[np.uint32]:

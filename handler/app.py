@@ -23,9 +23,9 @@ from core.errors import InputRejected
 from handler.event import Findings, ProcessingEvent
 from handler.events import Attempt, decode, read_request, split, undelivered
 from handler.observability import adopt_other_loggers, logger
-from handler.process import look, process
+from handler.process import process, report_exhausted
 from handler.publish import Draft
-from handler.services import Function
+from handler.services import Services
 from handler.sqs import Message, handle_batch
 
 __all__ = ["lambda_handler"]
@@ -35,10 +35,10 @@ _QUOTED = 1000
 
 
 @cache
-def the_function() -> Function:
+def services_from_environment() -> Services:
     """Read the environment and make the clients, once per container."""
     adopt_other_loggers()
-    return Function.from_environment(os.environ)
+    return Services.from_environment(os.environ)
 
 
 @logger.inject_lambda_context(clear_state=True)
@@ -57,16 +57,16 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
     dict
         For an SQS batch, the messages to deliver again; else the processing event's detail.
     """
-    function, request_id = the_function(), context.aws_request_id
+    services, request_id = services_from_environment(), context.aws_request_id
     if _is_batch(event):
         seconds_left = context.get_remaining_time_in_millis() / 1000
-        return answer_batch(event, function, request_id, seconds_left)
-    result = answer(event, function, Attempt(request_id, request_id))
+        return answer_batch(event, services, request_id, seconds_left)
+    result = answer(event, services, Attempt(request_id, request_id))
     return result.to_detail() if result else {}
 
 
 def answer_batch(
-    event: dict[str, Any], function: Function, request_id: str, seconds_left: float
+    event: dict[str, Any], services: Services, request_id: str, seconds_left: float
 ) -> dict[str, Any]:
     """Do what the messages of an SQS batch ask for; what is no JSON is announced, too."""
 
@@ -75,15 +75,15 @@ def answer_batch(
         try:
             decoded = decode(message.body)
         except InputRejected as exc:
-            _reject(exc, message.body, function, attempt)
+            _reject(exc, message.body, services, attempt)
             raise
-        answer(decoded, function, attempt, is_unfinished)
+        answer(decoded, services, attempt, is_unfinished)
 
-    return handle_batch(event, function.settings, function.sqs, seconds_left, answer_message)
+    return handle_batch(event, services.settings, services.sqs, seconds_left, answer_message)
 
 
 def answer(
-    event: object, function: Function, attempt: Attempt, is_unfinished: bool = False
+    event: object, services: Services, attempt: Attempt, is_unfinished: bool = False
 ) -> ProcessingEvent | None:
     """Do what an event asks for.
 
@@ -91,7 +91,7 @@ def answer(
     ----------
     event : object
         One of the ways in.
-    function : `~handler.services.Function`
+    services : `~handler.services.Services`
         What to work with.
     attempt : `~handler.events.Attempt`
         Who asks.
@@ -115,7 +115,7 @@ def answer(
         cause = attempt.cause if len(parts) == 1 else f"{attempt.cause}/{number}"
         try:
             one = replace(attempt, cause=cause)
-            results.append(_answer_one(part, function, one, is_unfinished))
+            results.append(_answer_one(part, services, one, is_unfinished))
         except Exception as exc:  # raised below, when every exposure was tried
             failures.append(exc)
     if failures:
@@ -124,27 +124,27 @@ def answer(
 
 
 def _answer_one(
-    part: object, function: Function, attempt: Attempt, is_unfinished: bool
+    part: object, services: Services, attempt: Attempt, is_unfinished: bool
 ) -> ProcessingEvent:
     try:
         if (event := undelivered(part)) is not None:
-            function.bus.send(event)
+            services.bus.send(event)
             return event
         request = read_request(part)
     except InputRejected as exc:
-        _reject(exc, json.dumps(part), function, attempt)
+        _reject(exc, json.dumps(part), services, attempt)
         raise
     cause = request.cause or attempt.cause
     attempt = replace(attempt, cause=cause, is_retried=attempt.is_retried or request.is_retried)
-    if is_unfinished or request.is_look:
-        return look(request, function, attempt)
-    return process(request, function, attempt)
+    if is_unfinished or request.is_report_only:
+        return report_exhausted(request, services, attempt)
+    return process(request, services, attempt)
 
 
-def _reject(error: InputRejected, quoted: str, function: Function, attempt: Attempt) -> None:
+def _reject(error: InputRejected, quoted: str, services: Services, attempt: Attempt) -> None:
     """Announce an event that cannot be read as a request for any exposure."""
     reason = InputRejected(f"{error}; the event: {quoted[:_QUOTED]}")
-    function.announcer(attempt).failed(Draft(Findings()), reason)
+    services.announcer(attempt).failed(Draft(Findings()), reason)
 
 
 def _is_batch(event: Any) -> bool:
@@ -154,6 +154,6 @@ def _is_batch(event: Any) -> bool:
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
-    the_function()  # in the INIT phase, in which Lambda gives a whole CPU
+    services_from_environment()  # in the INIT phase, in which Lambda gives a whole CPU
 gc.freeze()  # what is there now stays, and need never be looked at again
 gc.enable()

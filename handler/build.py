@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.compat import check_metadata
+from core.compat import check_asdf_agrees
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.hdus import locate
 from core.fits.pixels import first_image
 from core.product import Encoding, HeaderValues, compose
 from core.step import initialize
-from handler.crds.masks import Reference, References
+from handler.crds.masks import MaskChoice, References
 from handler.events import ExposureRequest
 from handler.provenance import Provenance
 from handler.s3.assembly import Assembly
@@ -27,9 +27,9 @@ __all__ = [
     "describe_source",
     "describe_user_dq",
     "existing_image",
-    "is_asked_for",
     "is_current",
     "make",
+    "matches_event",
     "read_exposure",
     "read_product",
     "read_user_dq",
@@ -53,7 +53,7 @@ def describe_source(request: ExposureRequest, store: ObjectStore) -> StoredObjec
     return store.describe(location, InputRejected)
 
 
-def is_asked_for(request: ExposureRequest, source: StoredObject) -> bool:
+def matches_event(request: ExposureRequest, source: StoredObject) -> bool:
     """Say whether what lies there is still what an event speaks of."""
     version = request.source.version_id
     same_version = version is None or version == (source.version_id or _NO_VERSION)
@@ -93,7 +93,7 @@ def read_exposure(source: StoredObject, store: ObjectStore) -> Exposure:
     read = Window(store, source, InputRejected).read
     hdus = locate(read, source.size, name)
     exposure = Exposure.from_hdus(hdus, name)
-    check_metadata(hdus, read, name)  # they lie where the last header was read
+    check_asdf_agrees(hdus, read, name)  # they lie where the last header was read
     return exposure
 
 
@@ -167,7 +167,7 @@ class Recipe:
         What the exposure's headers say.
     source, user_dq : `~handler.s3.objects.StoredObject`
         The exposure and, or None, the user-supplied DQ.
-    reference : `~handler.crds.masks.Reference`
+    reference : `~handler.crds.masks.MaskChoice`
         The mask.
     provenance : `~handler.provenance.Provenance`
         The same in short, for the product's metadata.
@@ -178,7 +178,7 @@ class Recipe:
     exposure: Exposure
     source: StoredObject
     user_dq: StoredObject | None
-    reference: Reference
+    reference: MaskChoice
     provenance: Provenance
     target: Target
 

@@ -199,12 +199,12 @@ class ProcessingEvent:
         source, product = self.findings.input, self.findings.output
         state = product.state if product else None
         asked = [source.bucket, source.key, source.version_id] if source else None
-        spoken_of = {
+        identity = {
             Status.COMPLETE: [state],
             Status.FAILED: [asked[:2] if asked else None, self.error, self.cause],
             Status.SKIPPED: [asked, state, self.cause],
         }
-        text = json.dumps([self.status.value, spoken_of[self.status]])
+        text = json.dumps([self.status.value, identity[self.status]])
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
     def to_detail(self) -> dict[str, Any]:

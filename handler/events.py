@@ -98,7 +98,7 @@ class ExposureRequest:
         What a direct request says of who asks.
     is_retried : bool
         Whether the caller of a direct request tries again.
-    is_look : bool
+    is_report_only : bool
         Whether nothing is to be made any more, only looked for.
     """
 
@@ -112,7 +112,7 @@ class ExposureRequest:
     is_event: bool = False
     cause: str | None = None
     is_retried: bool = False
-    is_look: bool = False
+    is_report_only: bool = False
 
     @classmethod
     def from_direct(cls, event: Event) -> "ExposureRequest":
@@ -138,7 +138,7 @@ class ExposureRequest:
             output_key=_text(event, "outputKey"),
             cause=_text(event, "cause"),
             is_retried=_flag(event, "retried"),
-            is_look=_flag(event, "look"),
+            is_report_only=_flag(event, "reportOnly"),
         )
 
     @property
@@ -198,7 +198,7 @@ class ExposureRequest:
 
 _FIELDS = (
     "bucket", "key", "versionId", "context", "mask", "userSuppliedDq", "onExisting", "outputKey",
-    "cause", "retried", "look",
+    "cause", "retried", "reportOnly",
 )  # fmt: skip
 
 

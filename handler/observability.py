@@ -21,7 +21,7 @@ SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")
 _LEAST_WINDOW = 4096
 """Pixels of a window that is large enough for its share of bad pixels to mean something."""
 
-_COUNTED = {Status.COMPLETE: "Processed", Status.SKIPPED: "Skipped", Status.FAILED: "GivenUp"}
+_COUNTED = {Status.COMPLETE: "Processed", Status.SKIPPED: "Skipped", Status.FAILED: "Failed"}
 
 logger = Logger(service=SERVICE)
 
@@ -51,7 +51,7 @@ def measure(event: ProcessingEvent, is_announced: bool = True) -> None:
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
     metrics.add_metric(_counted_as(event, is_announced), MetricUnit.Count, 1)
     if event.error == "ReferenceUnavailable":
-        metrics.add_metric("MirrorTrouble", MetricUnit.Count, 1)
+        metrics.add_metric("ReferenceUnavailable", MetricUnit.Count, 1)
     metrics.add_metric("Duration", MetricUnit.Seconds, event.function.duration_seconds)
     metrics.add_metric("BytesReceived", MetricUnit.Bytes, event.function.bytes_received)
     metrics.add_metric("BytesSent", MetricUnit.Bytes, event.function.bytes_sent)

@@ -12,9 +12,9 @@ from handler.build import (
     Recipe,
     describe_source,
     describe_user_dq,
-    is_asked_for,
     is_current,
     make,
+    matches_event,
     read_exposure,
     read_product,
 )
@@ -25,15 +25,15 @@ from handler.provenance import Provenance, shortened
 from handler.publish import Announcer, Draft
 from handler.s3.errors import is_denied
 from handler.s3.objects import StoredObject
-from handler.services import Function
+from handler.services import Services
 from handler.summaries import exposure_summary, object_summary, planes_summary
 
 __all__ = [
     "Job",
     "keep",
-    "look",
     "plan",
     "process",
+    "report_exhausted",
 ]
 
 
@@ -67,14 +67,14 @@ class Job:
         self.announcer.note(draft)
 
 
-def process(request: ExposureRequest, function: Function, attempt: Attempt) -> ProcessingEvent:
+def process(request: ExposureRequest, services: Services, attempt: Attempt) -> ProcessingEvent:
     """Run the step on one exposure, write its product and publish the result.
 
     Parameters
     ----------
     request : `~handler.events.ExposureRequest`
         The request.
-    function : `~handler.services.Function`
+    services : `~handler.services.Services`
         Settings and services.
     attempt : `~handler.events.Attempt`
         The caller.
@@ -90,26 +90,26 @@ def process(request: ExposureRequest, function: Function, attempt: Attempt) -> P
         What the caller should do next; whatever else is raised is a bug. A failure is published
         unless the caller retries and a retry may help.
     """
-    announcer = function.announcer(attempt)
+    announcer = services.announcer(attempt)
     job = Job(request, announcer, Draft.of(request))
     try:
-        plan(job, function)
+        plan(job, services)
         if job.recipe is not None:
-            _build(job, job.recipe, function)
+            _build(job, job.recipe, services)
     except Exception as exc:
         announcer.failed(job.draft, exc)
         raise
     return announcer.conclude(job.draft)
 
 
-def plan(job: Job, function: Function) -> None:
+def plan(job: Job, services: Services) -> None:
     """Find out what the request asks for, and what is there already; read only.
 
     Parameters
     ----------
     job : `Job`
         The exposure; its recipe is set if a product is to be built.
-    function : `~handler.services.Function`
+    services : `~handler.services.Services`
         Settings and services.
 
     Raises
@@ -117,7 +117,7 @@ def plan(job: Job, function: Function) -> None:
     InputRejected, ReferenceUnavailable, TransientFailure
         If the product cannot be built, or not now.
     """
-    settings, store, request = function.settings, job.announcer.store, job.request
+    settings, store, request = services.settings, job.announcer.store, job.request
     job.know(job.draft)
     product = request.target(settings.output_bucket, settings.output_prefix)
     # The order matters: if the exposure is replaced after this, so is the product that is found
@@ -126,14 +126,14 @@ def plan(job: Job, function: Function) -> None:
     job.existing = existing = store.find(product)
     source = describe_source(request, store)
     job.know(job.draft.know(input=object_summary(source)))
-    if not is_asked_for(request, source):
+    if not matches_event(request, source):
         job.know(job.draft.skip(f"superseded: {request.source} has been replaced since"))
         return
 
     exposure = read_exposure(source, store)
     job.know(job.draft.know(exposure=exposure_summary(exposure)))
     context = request.context or settings.context
-    reference = function.references.resolve(exposure, context, request.mask, store)
+    reference = services.references.resolve(exposure, context, request.mask, store)
     named = (reference.label, reference.sha1, reference.context)
     summary = ReferenceSummary(*named, str(settings.mirror), reference.warning)
     job.know(job.draft.know(reference=replace(summary, sha1=reference.sha1 or None)))
@@ -145,7 +145,7 @@ def plan(job: Job, function: Function) -> None:
         existing, provenance, request.on_existing, lambda: is_current(source, store)
     )
     if existing is not None:  # so is its entry, most probably
-        job.know(replace(job.draft, entry=function.ledger.read(product, store)))
+        job.know(replace(job.draft, entry=services.ledger.read(product, store)))
     match action:
         case Action.SUPERSEDED:
             job.know(job.draft.skip(f"superseded: {product} is of a newer version"))
@@ -169,9 +169,9 @@ def _pinned(product: object, existing: StoredObject | None) -> str:
     )
 
 
-def _build(job: Job, recipe: Recipe, function: Function) -> None:
+def _build(job: Job, recipe: Recipe, services: Services) -> None:
     """Build and write the product."""
-    product, image = make(recipe, function.references, function.blocks, job.announcer.store)
+    product, image = make(recipe, services.references, services.blocks, job.announcer.store)
     flags, row = planes_summary(recipe.exposure, image, recipe.provenance.pinned)
     draft = job.draft.know(output=object_summary(product), flags=flags)
     job.know(replace(draft, row=row))
@@ -225,7 +225,9 @@ def _reference(product: StoredObject, mirror: str) -> ReferenceSummary | None:
     return ReferenceSummary(mask, provenance.mask_sha1 or None, provenance.crds_context, mirror)
 
 
-def look(request: ExposureRequest, function: Function, attempt: Attempt) -> ProcessingEvent:
+def report_exhausted(
+    request: ExposureRequest, services: Services, attempt: Attempt
+) -> ProcessingEvent:
     """Publish the result of a request whose attempts are over.
 
     Parameters are those of `handler.process.process`.
@@ -240,11 +242,11 @@ def look(request: ExposureRequest, function: Function, attempt: Attempt) -> Proc
     TransientFailure
         If S3 or EventBridge cannot be reached: report again later.
     """
-    announcer = function.announcer(replace(attempt, is_retried=False))
+    announcer = services.announcer(replace(attempt, is_retried=False))
     job = Job(request, announcer, Draft.of(request))
     try:
-        if not _is_own_product(job, function):
-            plan(job, function)
+        if not _is_own_product(job, services):
+            plan(job, services)
     except TransientFailure as exc:
         # A denied permission lasts until an operator has read of it, so it is published.
         if not is_denied(exc):
@@ -257,11 +259,11 @@ def look(request: ExposureRequest, function: Function, attempt: Attempt) -> Proc
     return _failed(job)
 
 
-def _is_own_product(job: Job, function: Function) -> bool:
+def _is_own_product(job: Job, services: Services) -> bool:
     """Keep the product that an attempt of the same cause has written."""
-    settings, store = function.settings, job.announcer.store
+    settings, store = services.settings, job.announcer.store
     product = job.request.target(settings.output_bucket, settings.output_prefix)
-    entry = function.ledger.read(product, store)
+    entry = services.ledger.read(product, store)
     job.know(replace(job.draft, product=product, entry=entry))
     existing = store.find(product)
     found = Provenance.from_metadata(existing.metadata) if existing else None

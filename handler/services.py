@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = ["Function", "client"]
+__all__ = ["Services", "client"]
 
 log = logging.getLogger(__name__)
 
-PATIENT = Config(
+S3_CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 5},
     connect_timeout=5,
     read_timeout=60,
@@ -38,7 +38,7 @@ PATIENT = Config(
     s3={"payload_signing_enabled": False},
 )
 
-PROMPT = Config(
+CONTROL_PLANE_CONFIG = Config(
     # An announcement that is not taken soon is sent by the next attempt.
     retries={"mode": "standard", "max_attempts": 3},
     connect_timeout=3,
@@ -50,7 +50,7 @@ _MIRROR_SECONDS = 4
 
 
 @dataclass(frozen=True)
-class Function:
+class Services:
     """Settings and services.
 
     Attributes
@@ -80,7 +80,7 @@ class Function:
     sqs: "Callable[[], SQSClient]"
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "Function":
+    def from_environment(cls, environment: Mapping[str, str]) -> "Services":
         """Read the environment and make the clients.
 
         While the mirror answers what every exposure needs of it, the next client is made.
@@ -97,11 +97,11 @@ class Function:
         """
         settings = Settings.from_environment(environment)
         scratch = Path(tempfile.gettempdir()) / "crds"
-        s3 = client("s3", PATIENT)
+        s3 = client("s3", S3_CONFIG)
         agree_to_pay(s3, settings.requester_pays)
         references = References.of(settings.mirror, scratch, s3)
         with read_ahead(references, settings.context):
-            events = client("events", PROMPT)
+            events = client("events", CONTROL_PLANE_CONFIG)
         return cls(
             settings,
             s3,
@@ -109,7 +109,7 @@ class Function:
             Blocks(settings.blocks),
             Ledger(settings.ledger),
             Bus(settings.event_bus, events),
-            partial(client, "sqs", PROMPT),
+            partial(client, "sqs", CONTROL_PLANE_CONFIG),
         )
 
     def announcer(self, attempt: Attempt) -> Announcer:

@@ -33,12 +33,12 @@ class Settings:
         Where repeated planes may be kept; None to keep none.
     ledger : `~handler.s3.objects.S3Location` or None
         Where the result for every product is kept; None to keep none.
-    uploaded_queue, backfill_queue : str or None
+    uploaded_queue_url, backfill_queue_url : str or None
         Addresses of the SQS queues whose messages are attempted: as they arrive, and those of
         backfills.
     retry_delay : int
         Seconds before a message whose first attempt failed is delivered again.
-    unfinished_queue : str or None
+    unfinished_queue_arn : str or None
         ARN of the SQS queue of messages whose every attempt failed.
     requester_pays : frozenset of str
         Buckets whose reading is paid by who reads.
@@ -52,10 +52,10 @@ class Settings:
     encoding: Encoding = Encoding.NATIVE
     blocks: S3Location | None = None
     ledger: S3Location | None = None
-    uploaded_queue: str | None = None
-    backfill_queue: str | None = None
+    uploaded_queue_url: str | None = None
+    backfill_queue_url: str | None = None
     retry_delay: int = 30
-    unfinished_queue: str | None = None
+    unfinished_queue_arn: str | None = None
     requester_pays: frozenset[str] = frozenset()
 
     @classmethod
@@ -82,10 +82,10 @@ class Settings:
             encoding=_encoding(environment, "SCIENCE_ENCODING"),
             blocks=_optional_prefix(environment, "DQ_BLOCK_URI"),
             ledger=_optional_prefix(environment, "LEDGER_URI"),
-            uploaded_queue=environment.get("UPLOADED_QUEUE") or None,
-            backfill_queue=environment.get("BACKFILL_QUEUE") or None,
+            uploaded_queue_url=environment.get("UPLOADED_QUEUE_URL") or None,
+            backfill_queue_url=environment.get("BACKFILL_QUEUE_URL") or None,
             retry_delay=_positive(environment, "RETRY_DELAY", 30),
-            unfinished_queue=environment.get("UNFINISHED_QUEUE") or None,
+            unfinished_queue_arn=environment.get("UNFINISHED_QUEUE_ARN") or None,
             requester_pays=frozenset(
                 name for name in environment.get("REQUESTER_PAYS_BUCKETS", "").split(",") if name
             ),
@@ -93,11 +93,13 @@ class Settings:
         _check_prefixes(settings)
         return settings
 
-    def address_of(self, queue: str) -> str | None:
+    def queue_url(self, queue: str) -> str | None:
         """Return the address of one of the queues whose messages are attempted, by its ARN."""
         name = queue.rpartition(":")[2]
-        known = (address for address in (self.uploaded_queue, self.backfill_queue) if address)
-        return next((a for a in known if a.rpartition("/")[2] == name), self.uploaded_queue)
+        known = (
+            address for address in (self.uploaded_queue_url, self.backfill_queue_url) if address
+        )
+        return next((a for a in known if a.rpartition("/")[2] == name), self.uploaded_queue_url)
 
 
 def _check_prefixes(settings: Settings) -> None:

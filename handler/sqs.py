@@ -91,7 +91,7 @@ def handle_batch(
         ``batchItemFailures``: the messages to deliver again.
     """
     messages = [Message.from_record(record) for record in event["Records"]]
-    attempted = [message for message in messages if message.queue != settings.unfinished_queue]
+    attempted = [message for message in messages if message.queue != settings.unfinished_queue_arn]
     for message in attempted:
         _hide(message, seconds_left + GRACE, settings, sqs)
     again = [m for m in messages if not _is_answered(m, m not in attempted, answer)]
@@ -120,7 +120,7 @@ def _hide(
     message: Message, seconds: float, settings: Settings, sqs: "Callable[[], SQSClient]"
 ) -> None:
     """Have a message delivered again after so long; if that fails, after the queue's own time."""
-    address = settings.address_of(message.queue)
+    address = settings.queue_url(message.queue)
     if address is None:
         return
     try:

@@ -22,7 +22,7 @@ from botocore.parsers import ResponseParserError
 
 from core import SOFTWARE, __version__
 from core.errors import ReferenceUnavailable, TransientFailure
-from infra.cli import Mistake, how_to_install, printable, safe_output
+from infra.cli import UserError, how_to_install, printable, safe_output
 
 COMMANDS = {
     "backfill": "infra.jobs.__main__",
@@ -36,7 +36,7 @@ COMMANDS = {
 """Commands, and the modules with their `main`."""
 
 _EXPECTED = (
-    Mistake,
+    UserError,
     ReferenceUnavailable,
     TransientFailure,
     OSError,
@@ -131,7 +131,7 @@ def _described(exc: BaseException) -> tuple[str, int]:
         return "no AWS credentials: set AWS_PROFILE, or run `aws configure`", _FAILED
     if isinstance(exc, FileNotFoundError) and exc.filename is not None:
         return f"{exc.filename}: no such file", _WRONG_INPUT
-    if isinstance(exc, Mistake):
+    if isinstance(exc, UserError):
         return str(exc), _WRONG_INPUT
     if isinstance(exc, ClientError) and _is_missing_bucket(exc):
         bucket = exc.response["Error"].get("BucketName")

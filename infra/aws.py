@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from handler.ledger import Entry
 from handler.s3.errors import failures_of, is_missing
 from handler.s3.objects import S3Location, StoredObject, version_of
-from infra.cli import Mistake
+from infra.cli import UserError
 
 __all__ = [
     "Stack",
@@ -62,7 +62,7 @@ def read_entry(s3: Any, ledger: S3Location, product: S3Location) -> Entry:
     location = ledger.below(f"{product.key}.json")
     with failures_of(f"{location}: reading it"):
         try:
-            answer = s3.get_object(**location.address)
+            answer = s3.get_object(**location.as_kwargs)
         except ClientError as exc:
             if is_missing(exc):
                 return Entry()
@@ -110,14 +110,14 @@ class Stack:
 
         Raises
         ------
-        Mistake
+        UserError
             If the stack has none of that name.
         """
         if not self.outputs:
-            raise Mistake(f"stack {self.name}: has no outputs, expected a deployed dq-init stack")
+            raise UserError(f"stack {self.name}: has no outputs, expected a deployed dq-init stack")
         if name not in self.outputs:
             known = " or ".join(sorted(known for known in self.outputs if known.endswith(kind)))
-            raise Mistake(f"stack {self.name}: has no output {name!r}, expected {known}")
+            raise UserError(f"stack {self.name}: has no output {name!r}, expected {known}")
         return self.outputs[name]
 
     @property
@@ -126,12 +126,14 @@ class Stack:
 
         Raises
         ------
-        Mistake
+        UserError
             If the stack has no parameter MirrorBucket.
         """
         bucket = self.parameters.get("MirrorBucket")
         if bucket is None:
-            raise Mistake(f"stack {self.name}: has no parameter MirrorBucket; not a dq-init stack")
+            raise UserError(
+                f"stack {self.name}: has no parameter MirrorBucket; not a dq-init stack"
+            )
         return S3Location(bucket, self.parameters.get("MirrorPrefix", "").removesuffix("/"))
 
     @property
@@ -155,7 +157,7 @@ def find_stack(name: str) -> Stack:
 
     Raises
     ------
-    Mistake
+    UserError
         If there is none of that name.
     """
     client = boto3.client("cloudformation")
@@ -164,8 +166,8 @@ def find_stack(name: str) -> Stack:
     except ClientError as exc:
         error = exc.response["Error"]
         if error["Code"] == "ValidationError" and "does not exist" in error["Message"]:
-            raise Mistake(f"no stack named {name} in {client.meta.region_name}") from exc
-        raise Mistake(f"stack {name}: {error['Message']}") from exc
+            raise UserError(f"no stack named {name} in {client.meta.region_name}") from exc
+        raise UserError(f"stack {name}: {error['Message']}") from exc
     return Stack(name, _named(found, "Outputs", "Output"), _named(found, "Parameters", "Parameter"))
 
 

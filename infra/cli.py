@@ -15,14 +15,14 @@ from handler.s3.objects import S3Location
 
 __all__ = [
     "OPTIONAL",
-    "Mistake",
+    "UserError",
+    "confirm",
+    "format_duration",
     "how_to_install",
-    "is_agreed",
     "parser_of",
     "plural",
     "printable",
     "safe_output",
-    "span",
 ]
 
 OPTIONAL = {
@@ -65,7 +65,7 @@ def how_to_install(error: ModuleNotFoundError) -> str:
     )
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """A mistake of the operator, described in one line."""
 
 
@@ -106,16 +106,16 @@ def parser_of(command: str, description: str | None) -> argparse.ArgumentParser:
     )
 
 
-def is_agreed(question: str) -> bool:
+def confirm(question: str) -> bool:
     """Ask the operator; the end of input (Ctrl-D) means no.
 
     Raises
     ------
-    Mistake
+    UserError
         If there is no terminal to ask at.
     """
     if not sys.stdin.isatty():
-        raise Mistake(f"{question} Nothing was done: a terminal or --yes is needed to confirm")
+        raise UserError(f"{question} Nothing was done: a terminal or --yes is needed to confirm")
     try:
         answer = input(f"{printable(question)} [y/N] ")
     except EOFError:
@@ -124,7 +124,7 @@ def is_agreed(question: str) -> bool:
     return answer.strip().lower() in {"y", "yes"}
 
 
-def span(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Say how long something takes, in the unit that a person would choose."""
     if seconds < 120:
         return f"{seconds:.0f} s"

@@ -26,9 +26,9 @@ from handler.ledger import Ledger
 from handler.publish import Bus
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
-from handler.services import Function, client
+from handler.services import Services, client
 from handler.settings import Settings
-from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, local_aws, nobodys_shell
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, isolated_environment, local_aws
 from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
 from infra.demo.samples.masks import MASKS
 from infra.demo.samples.mirror import write_sample_mirror
@@ -53,7 +53,7 @@ hypothesis_settings.load_profile("default")
 @pytest.fixture(scope="session", autouse=True)
 def _nobodys_shell() -> Iterator[None]:
     """No test depends on the shell it is run from, nor on a test before it that started an AWS."""
-    with nobodys_shell():
+    with isolated_environment():
         yield
 
 
@@ -129,7 +129,7 @@ class Harness:
     """The function, in the embedded AWS."""
 
     aws: LocalAws
-    function: Function
+    function: Services
     requests: Iterator[int] = field(default_factory=lambda: count(1))
 
     @property
@@ -232,9 +232,9 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
             context,
             blocks=blocks,
             ledger=S3Location(PRODUCTS, "dq_ledger"),
-            unfinished_queue=UNFINISHED,
+            unfinished_queue_arn=UNFINISHED,
         )
-        function = Function(
+        function = Services(
             settings,
             s3,
             References.of(mirror, scratch, s3),
@@ -267,7 +267,7 @@ def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
 def forget() -> None:
     """Let the entry make its services and clients anew."""
-    app.the_function.cache_clear()
+    app.services_from_environment.cache_clear()
     client.cache_clear()
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 __all__ = [
-    "Masks",
-    "Reference",
+    "MaskCache",
+    "MaskChoice",
     "References",
 ]
 
@@ -36,7 +36,7 @@ _ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
 
 
 @dataclass
-class Masks:
+class MaskCache:
     """The mask files of a mirror, as far as this container has needed them.
 
     Attributes
@@ -170,7 +170,7 @@ def _whole(body: ObjectBody) -> bytes:
 
 
 @dataclass(frozen=True)
-class Reference:
+class MaskChoice:
     """The mask that applies to an exposure, not yet read.
 
     Attributes
@@ -211,22 +211,22 @@ class References:
     ----------
     rules : `~handler.crds.rules.Rules`
         The mirror's rules.
-    masks : `~handler.crds.masks.Masks`
+    masks : `~handler.crds.masks.MaskCache`
         The mirror's mask files.
     """
 
     rules: Rules
-    masks: Masks
+    masks: MaskCache
 
     @classmethod
     def of(cls, mirror: S3Location, cache: Path, client: "S3Client") -> "References":
         """Return what a mirror holds; what is read of it is kept in a directory."""
         rules = Rules.of(mirror, cache / "mappings", client)
-        return cls(rules, Masks(mirror, cache / "references"))
+        return cls(rules, MaskCache(mirror, cache / "references"))
 
     def resolve(
         self, exposure: Exposure, context: str, mask: S3Location | str | None, store: ObjectStore
-    ) -> Reference:
+    ) -> MaskChoice:
         """Find out which mask applies to an exposure, without reading it from the mirror.
 
         Parameters
@@ -251,23 +251,23 @@ class References:
             warning = detector_mismatch(requested, exposure)
             if warning:
                 log.warning("%s", warning)
-            return Reference(name, str(mask), sha1, requested=requested, warning=warning)
+            return MaskChoice(name, str(mask), sha1, requested=requested, warning=warning)
         if mask == NO_MASK:
-            return Reference(self._context(context))
+            return MaskChoice(self._context(context))
         best = self.rules.best_reference(exposure.keywords, context)
         if best.warning:
             log.warning("%s", best.warning)
         if best.mask is None or best.digest is None:
-            return Reference(best.context, warning=best.warning)
+            return MaskChoice(best.context, warning=best.warning)
         label, sha1 = f"crds://{best.mask}", best.digest.sha1
-        return Reference(best.context, label, sha1, best.mask, best.digest, warning=best.warning)
+        return MaskChoice(best.context, label, sha1, best.mask, best.digest, warning=best.warning)
 
     def _context(self, context: str) -> str:
         """Return the name of a context that the mirror holds: CRDS_CTX names it."""
         self.rules.prepare(context)
         return self.rules.context_name(context)
 
-    def load(self, reference: Reference, exposure: Exposure, store: ObjectStore) -> Mask | None:
+    def load(self, reference: MaskChoice, exposure: Exposure, store: ObjectStore) -> Mask | None:
         """Return the mask itself; None where none applies.
 
         Raises

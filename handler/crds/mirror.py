@@ -25,7 +25,7 @@ __all__ = [
     "REFERENCES",
     "STATE",
     "FileDigest",
-    "ServerConfig",
+    "MirrorConfig",
     "check_context",
     "check_instrument",
     "check_mapping",
@@ -126,7 +126,7 @@ class FileDigest:
 
 
 @dataclass(frozen=True)
-class ServerConfig:
+class MirrorConfig:
     """The configuration of a CRDS server or of a mirror.
 
     Attributes
@@ -175,7 +175,7 @@ class ServerConfig:
     prunes: int = 0
 
     @classmethod
-    def parse(cls, text: str, name: str) -> "ServerConfig":
+    def parse(cls, text: str, name: str) -> "MirrorConfig":
         """Read ``server_config``.
 
         Parameters
@@ -198,7 +198,7 @@ class ServerConfig:
         return cls.from_info(info, name)
 
     @classmethod
-    def from_info(cls, info: Any, name: str) -> "ServerConfig":
+    def from_info(cls, info: Any, name: str) -> "MirrorConfig":
         """Read the dictionary that a server sends, or that ``server_config`` holds.
 
         Raises
@@ -222,7 +222,7 @@ class ServerConfig:
             raise _damaged(name, exc) from exc
 
     @classmethod
-    def parse_state(cls, text: str, name: str) -> "ServerConfig":
+    def parse_state(cls, text: str, name: str) -> "MirrorConfig":
         """Read ``mirror.json``.
 
         Raises

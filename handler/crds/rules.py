@@ -20,7 +20,7 @@ from handler.crds.mirror import (
     LARGEST_CONFIG,
     STATE,
     FileDigest,
-    ServerConfig,
+    MirrorConfig,
     check_context,
     check_instrument,
     check_mapping,
@@ -280,7 +280,7 @@ class Rules:
     client: "S3Client"
     clock: Callable[[], float] = time.time
     believed_seconds: float = 180
-    _server_config: ServerConfig | None = field(default=None, repr=False)
+    _server_config: MirrorConfig | None = field(default=None, repr=False)
     _read_at: float = field(default=0.0, repr=False)
 
     @classmethod
@@ -383,7 +383,7 @@ class Rules:
             found = self._server().catalogue.get(name)
         return found
 
-    def _server(self) -> ServerConfig:
+    def _server(self) -> MirrorConfig:
         """Return the mirror's configuration; read it again after `believed_seconds`."""
         now = self.clock()
         if self._server_config is None or now - self._read_at > self.believed_seconds:
@@ -433,7 +433,7 @@ class Rules:
         )
 
 
-def read_config(mirror: S3Location, client: "S3Client") -> ServerConfig:
+def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
     """Read ``mirror.json``, or ``server_config`` of a plain copy of a CRDS cache.
 
     Raises
@@ -445,12 +445,12 @@ def read_config(mirror: S3Location, client: "S3Client") -> ServerConfig:
     """
     location = mirror.below(STATE)
     try:
-        return ServerConfig.parse_state(read_text(location, client), str(location))
+        return MirrorConfig.parse_state(read_text(location, client), str(location))
     except ReferenceUnavailable as exc:
         if not isinstance(exc.__cause__, ClientError) or not is_missing(exc.__cause__):
             raise
         location = mirror.below(CONFIG)
-        return ServerConfig.parse(read_text(location, client), str(location))
+        return MirrorConfig.parse(read_text(location, client), str(location))
 
 
 def read_text(location: S3Location, client: "S3Client", most: int = LARGEST_CONFIG) -> str:
@@ -475,7 +475,7 @@ def read_bytes(
         If it does not exist, or has another size.
     """
     with failures_of(f"{location}: reading it", ReferenceUnavailable):
-        answer = client.get_object(**location.address)
+        answer = client.get_object(**location.as_kwargs)
         size = answer["ContentLength"]
         if size > most or expected not in {None, size}:
             answer["Body"].close()
@@ -498,7 +498,7 @@ def _instrument(keywords: Keywords) -> str:
     return instrument
 
 
-def _refuse_bad(name: str, server: ServerConfig, where: str = "") -> None:
+def _refuse_bad(name: str, server: MirrorConfig, where: str = "") -> None:
     if name in server.bad_files:
         raise ReferenceUnavailable(f"{name}: on the server's list of bad files{where}")
 

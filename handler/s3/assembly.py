@@ -30,7 +30,7 @@ __all__ = [
     "Assembly",
     "CopiedPart",
     "Extent",
-    "Figures",
+    "PartLimits",
     "UploadedPart",
     "plan",
 ]
@@ -39,7 +39,7 @@ MIB = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Figures:
+class PartLimits:
     """What a plan is reckoned with.
 
     Attributes
@@ -140,14 +140,14 @@ class _Plan:
     before: "_Plan | None" = field(default=None, repr=False)
 
 
-def plan(extents: Sequence[Extent], figures: Figures = Figures()) -> list[Part]:
+def plan(extents: Sequence[Extent], figures: PartLimits = PartLimits()) -> list[Part]:
     """Plan the parts of an output with the fewest uploaded bytes.
 
     Parameters
     ----------
     extents : sequence of `Extent`
         The output, in order.
-    figures : `Figures`
+    figures : `PartLimits`
         What the plan is reckoned with.
 
     Returns
@@ -166,7 +166,7 @@ def plan(extents: Sequence[Extent], figures: Figures = Figures()) -> list[Part]:
     return _with_uploads(copies, starts[-1], figures)
 
 
-def _cheapest(extents: Sequence[Extent], starts: list[int], figures: Figures) -> _Plan:
+def _cheapest(extents: Sequence[Extent], starts: list[int], figures: PartLimits) -> _Plan:
     """Choose which extents are copied, and how much of each is lent to its neighbours.
 
     What is uploaded between two copies must make a part: where it is too short, the copy before it
@@ -243,7 +243,7 @@ class _Run:
 
 
 def _copies(
-    way: _Plan, extents: Sequence[Extent], starts: list[int], figures: Figures
+    way: _Plan, extents: Sequence[Extent], starts: list[int], figures: PartLimits
 ) -> list[_Run]:
     """What a way copies, in order."""
     runs: list[_Run] = []
@@ -261,7 +261,7 @@ def _copies(
     return runs
 
 
-def _with_uploads(copies: list[CopiedPart], length: int, figures: Figures) -> list[Part]:
+def _with_uploads(copies: list[CopiedPart], length: int, figures: PartLimits) -> list[Part]:
     """Fill the gaps between the copies with uploaded parts."""
     gaps: list[tuple[int, int]] = []
     position = 0

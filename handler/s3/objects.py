@@ -78,7 +78,7 @@ class S3Location:
         return S3Location(self.bucket, "/".join(part for part in (self.key, *parts) if part))
 
     @property
-    def address(self) -> dict[str, Any]:
+    def as_kwargs(self) -> dict[str, Any]:
         """An object's address as the S3 client takes it."""
         parts = {"Bucket": self.bucket, "Key": self.key}
         if self.version_id is not None:
@@ -238,7 +238,7 @@ class ObjectStore:
             return b""
         with failures_of(f"{source.location}: reading bytes {start} to {stop}", unavailable):
             answer = self.client.get_object(
-                **source.location.address,
+                **source.location.as_kwargs,
                 IfMatch=source.etag,
                 Range=f"bytes={start}-{stop - 1}",
             )
@@ -262,7 +262,7 @@ class ObjectStore:
             If S3 cannot be reached or its answer breaks off, also while the pieces are taken.
         """
         with failures_of(f"{location}: reading it", unavailable):
-            answer = self.client.get_object(**location.address)
+            answer = self.client.get_object(**location.as_kwargs)
         with closing(answer["Body"]) as body:
             yield ObjectBody(_described(location, answer), self._pieces(location, body))
 
@@ -273,7 +273,7 @@ class ObjectStore:
             self.sent += sent
 
     def _head(self, location: S3Location) -> StoredObject:
-        answer = self.client.head_object(**location.address, ChecksumMode="ENABLED")
+        answer = self.client.head_object(**location.as_kwargs, ChecksumMode="ENABLED")
         return _described(location, answer)
 
     def _pieces(self, location: S3Location, body: "StreamingBody") -> Iterator[bytes]:

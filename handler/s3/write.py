@@ -111,7 +111,7 @@ def put(content: bytes, target: Target, store: Sender) -> Written:
     """
     with _writing(target.location), _conflicts(target.location):
         answer = store.client.put_object(
-            **target.location.address,
+            **target.location.as_kwargs,
             Body=content,
             Metadata=target.metadata,
             ContentType=target.content_type,
@@ -166,7 +166,7 @@ class MultipartUpload:
             answer = self.store.client.upload_part_copy(
                 **self._address,
                 PartNumber=number,
-                CopySource=source.address,  # type: ignore[arg-type]
+                CopySource=source.as_kwargs,  # type: ignore[arg-type]
                 CopySourceRange=f"bytes={first}-{first + length - 1}",
                 CopySourceIfMatch=etag,
             )
@@ -205,7 +205,7 @@ class MultipartUpload:
 
     @property
     def _address(self) -> dict[str, Any]:
-        return {**self.target.location.address, "UploadId": self.upload_id}
+        return {**self.target.location.as_kwargs, "UploadId": self.upload_id}
 
 
 @contextmanager
@@ -213,7 +213,7 @@ def multipart(target: Target, store: Sender) -> Iterator[MultipartUpload]:
     """Open a multipart upload; it is aborted if anything goes wrong before it is complete."""
     with _writing(target.location):
         answer = store.client.create_multipart_upload(
-            **target.location.address,
+            **target.location.as_kwargs,
             Metadata=target.metadata,
             ContentType=target.content_type,
             ChecksumAlgorithm="CRC32",

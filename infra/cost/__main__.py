@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from infra.aws import find_stack
-from infra.cli import Mistake, parser_of, plural, span
+from infra.cli import UserError, format_duration, parser_of, plural
 from infra.console import Console
 from infra.cost.estimate import AWS, DROPPED, PER_DAY, exposures_seconds
 from infra.cost.prices import DEFAULT_MEMORY, Invocation, measured
@@ -46,11 +46,11 @@ def main(words: list[str]) -> None:
     for name, (least, most) in _RANGES.items():
         value = getattr(arguments, name)
         if value is not None and not least <= value <= most:
-            raise Mistake(f"--{name} {value}: expected {least} to {most}")
+            raise UserError(f"--{name} {value}: expected {least} to {most}")
     settings, size = _settings(arguments), int(arguments.size * 1e6)
     one = measured().of_size(size, settings.encoding).with_memory(settings.memory)
     if one.seconds > _TIMEOUT:
-        raise Mistake(f"{one.exposure} take {one.seconds:.0f} s, Lambda ends it after {_TIMEOUT}")
+        raise UserError(f"{one.exposure} take {one.seconds:.0f} s, Lambda ends it after {_TIMEOUT}")
     limits = replace(AWS, account=arguments.account)
     sizes = repeat(size, arguments.exposures)
     seconds = exposures_seconds(sizes, settings.concurrency, settings.encoding, limits)
@@ -104,6 +104,6 @@ def _show(one: Invocation, settings: _Settings, exposures: int, seconds: float) 
     table.add_section()
     table.add_row("Total without storage", f"{one.usd() * exposures:,.4f}")
     console.print(table)
-    console.print(f"Submitted together, they are done after about {span(seconds)}.")
+    console.print(f"Submitted together, they are done after about {format_duration(seconds)}.")
     if seconds > AWS.kept:
         console.print(DROPPED, style="bold red")

@@ -197,7 +197,7 @@ def run(aws: LocalAws, material: Material, progress: Progress) -> list[dict[str,
         OUTPUT_BUCKET=PRODUCTS,
         LEDGER_URI=f"s3://{PRODUCTS}/dq_ledger",
         CRDS_MIRROR=f"s3://{MIRROR}",
-        UNFINISHED_QUEUE=_UNFINISHED,
+        UNFINISHED_QUEUE_ARN=_UNFINISHED,
         POWERTOOLS_LOG_LEVEL="CRITICAL",
         POWERTOOLS_METRICS_DISABLED="true",
     )

@@ -16,7 +16,15 @@ from typing import Any
 import boto3
 from moto.server import ThreadedMotoServer
 
-__all__ = ["MIRROR", "PRODUCTS", "RAW", "LocalAws", "LocalContext", "local_aws", "nobodys_shell"]
+__all__ = [
+    "MIRROR",
+    "PRODUCTS",
+    "RAW",
+    "LocalAws",
+    "LocalContext",
+    "isolated_environment",
+    "local_aws",
+]
 
 RAW, PRODUCTS, MIRROR = "raw-exposures", "products", "crds-mirror"
 _REGION = "us-east-1"
@@ -80,15 +88,15 @@ def local_aws() -> Iterator[LocalAws]:
     host, port = server.get_host_and_port()
     aws = LocalAws(f"http://{host}:{port}")
     try:
-        with nobodys_shell(aws.endpoint):
-            _furnish(aws)
+        with isolated_environment(aws.endpoint):
+            _create_resources(aws)
             yield aws
     finally:
         server.stop()
 
 
 @contextmanager
-def nobodys_shell(endpoint: str = _NOWHERE) -> Iterator[None]:
+def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
     """Hide what the shell says of its owner's AWS and CRDS; give it back at the end.
 
     Parameters
@@ -123,7 +131,7 @@ def _environment(endpoint: str) -> dict[str, str]:
     }
 
 
-def _furnish(aws: LocalAws) -> None:
+def _create_resources(aws: LocalAws) -> None:
     """Make the buckets, the queues, the notification and the rule."""
     s3, events = aws.client("s3"), aws.client("events")
     for bucket in (RAW, PRODUCTS, MIRROR):

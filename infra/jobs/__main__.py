@@ -20,11 +20,11 @@ import boto3
 
 from handler.s3.objects import agree_to_pay
 from infra.aws import Stack, find_stack, job_in
-from infra.cli import Mistake, is_agreed, parser_of, plural, span
+from infra.cli import UserError, confirm, format_duration, parser_of, plural
 from infra.console import Console
 from infra.cost.estimate import AWS, DROPPED, exposures_seconds, exposures_usd
 from infra.jobs.job import JobFile
-from infra.jobs.runner import Conduct
+from infra.jobs.runner import JobRunner
 from infra.jobs.targets import Found, digest_of_list, find, warnings
 
 __all__ = ["main"]
@@ -45,10 +45,10 @@ def _run(arguments: argparse.Namespace, scratch: Path) -> None:
     agree_to_pay(s3, stack.requester_pays)
     console = Console(stderr=arguments.json)
     file = JobFile(s3, job_in(stack.output("ProductBucket"), _name(arguments)))
-    conduct = Conduct(stack, file, console, scratch, arguments.pause)
+    conduct = JobRunner(stack, file, console, scratch, arguments.pause)
     found = list(find(arguments.target, s3))
     if not found:
-        raise Mistake(f"{' '.join(arguments.target)}: no *_uncal.fits there")
+        raise UserError(f"{' '.join(arguments.target)}: no *_uncal.fits there")
     requests = [_request(item, arguments) for item in found]
     conduct.check(requests)
     _print_estimate(found, stack, console)
@@ -56,7 +56,7 @@ def _run(arguments: argparse.Namespace, scratch: Path) -> None:
         console.print(f"warning: {warning}", style="bold red", markup=False, soft_wrap=True)
     if arguments.dry_run:
         return
-    if not arguments.yes and not is_agreed("Start?"):
+    if not arguments.yes and not confirm("Start?"):
         sys.exit("nothing was started")
     job = conduct.send(conduct.start(requests, is_new=arguments.leave))
     if arguments.leave:
@@ -103,7 +103,7 @@ def _print_estimate(found: list[Found], stack: Stack, console: Console) -> None:
     cost = f"about {usd:.2f} USD" if usd >= 0.01 else "less than 0.01 USD"
     console.print(
         f"{plural(len(found), 'exposure')}, {amount}{guessed}; {cost} without storage; about "
-        f"{span(seconds)}, at most {at_once} at a time"
+        f"{format_duration(seconds)}, at most {at_once} at a time"
     )
     if seconds > AWS.kept:
         console.print(DROPPED, style="bold red")

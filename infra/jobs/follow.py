@@ -252,7 +252,7 @@ def _told_by(entry: Entry, request: ExposureRequest) -> Outcome | None:
 def _head(s3: Any, location: S3Location) -> Any:
     with failures_of(f"{location}: looking it up"):
         try:
-            return s3.head_object(**location.address)
+            return s3.head_object(**location.as_kwargs)
         except ClientError as exc:
             if is_missing(exc):
                 return None

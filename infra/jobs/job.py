@@ -23,7 +23,7 @@ from core.errors import TransientFailure
 from handler.s3.errors import is_conflict, is_missing
 from handler.s3.objects import S3Location
 from handler.s3.write import unchanged
-from infra.cli import Mistake
+from infra.cli import UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -104,11 +104,11 @@ class JobFile:
 
         Raises
         ------
-        Mistake
+        UserError
             If the object is not a job.
         """
         try:
-            answer = self.s3.get_object(**self.location.address)
+            answer = self.s3.get_object(**self.location.as_kwargs)
         except ClientError as exc:
             if is_missing(exc):
                 return None, _clock(exc.response)
@@ -126,7 +126,7 @@ class JobFile:
                 answer["ETag"],
             )
         except (ValueError, KeyError, TypeError, EOFError, OSError, RecursionError) as exc:
-            raise Mistake(
+            raise UserError(
                 f"{self.location}: not a job ({type(exc).__name__}), expected gzipped JSON lines; "
                 "delete the object to start again"
             ) from exc
@@ -150,7 +150,7 @@ class JobFile:
         text = "".join(f"{json.dumps(line)}\n" for line in (head, *job.requests))
         try:
             answer = self.s3.put_object(
-                **self.location.address,
+                **self.location.as_kwargs,
                 Body=gzip.compress(text.encode(), mtime=0),
                 **unchanged(job.etag),
             )
@@ -179,7 +179,7 @@ class JobFile:
 
         Raises
         ------
-        Mistake
+        UserError
             If other commands keep replacing the job.
         """
         for _ in range(_ATTEMPTS):
@@ -192,7 +192,7 @@ class JobFile:
                 return self.write(replace(job, etag=found.etag if found else None))
             except JobChanged:
                 continue
-        raise Mistake(f"{self.location}: other commands keep replacing this job; try again later")
+        raise UserError(f"{self.location}: other commands keep replacing this job; try again later")
 
 
 def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:

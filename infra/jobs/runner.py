@@ -22,19 +22,19 @@ from handler.crds.rules import Rules
 from handler.events import ExposureRequest
 from handler.ledger import Entry
 from infra.aws import Stack, ledger_in
-from infra.cli import Mistake
+from infra.cli import UserError
 from infra.console import Console, lines
 from infra.jobs.follow import Outcomes, Queues, Watch
 from infra.jobs.job import Job, JobFile, submit
 
-__all__ = ["Conduct"]
+__all__ = ["JobRunner"]
 
 _SHOWN = 20
 """Failures and missing products that are printed one by one."""
 
 
 @dataclass
-class Conduct:
+class JobRunner:
     """Sends and follows a job.
 
     Attributes
@@ -62,7 +62,7 @@ class Conduct:
 
         Raises
         ------
-        Mistake
+        UserError
             If a request has a wrong field, or its context is not in the mirror.
         """
         bucket, prefix = self._products_go_to()
@@ -72,14 +72,14 @@ class Conduct:
                 asked = ExposureRequest.from_direct(request)
                 asked.target(bucket, prefix)
             except InputRejected as exc:
-                raise Mistake(str(exc)) from exc
+                raise UserError(str(exc)) from exc
             contexts.add(asked.context)
         for context in sorted(contexts - {None}, key=str):
             try:
                 name = self._rules.context_name(str(context))
                 self._rules.mappings.load(name)
             except ReferenceUnavailable as exc:
-                raise Mistake(
+                raise UserError(
                     f"{context}: not in the mirror {self.stack.mirror}, expected a context that "
                     f"was synced; run mirror sync --context {context} ({exc})"
                 ) from exc

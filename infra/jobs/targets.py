@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from handler.s3.errors import code_of, is_missing
 from handler.s3.objects import S3Location
 from infra.aws import Stack, listed
-from infra.cli import Mistake
+from infra.cli import UserError
 
 __all__ = ["ARCHIVE", "Found", "archive_location", "digest_of_list", "find", "warnings"]
 
@@ -39,14 +39,14 @@ def archive_location(name: str) -> S3Location:
 
     Raises
     ------
-    Mistake
+    UserError
         If it is not such a name.
     """
     match = _NAME.fullmatch(name)
     if match is None:
         if "/" in name or name.endswith((".txt", ".list", ".csv")):
-            raise Mistake(f"{name}: no such file")
-        raise Mistake(
+            raise UserError(f"{name}: no such file")
+        raise UserError(
             f"{name}: no such file, and neither s3://... nor a name such as "
             "jw02733001001_02101_00001_nrca1_uncal.fits"
         )
@@ -67,7 +67,7 @@ def find(words: Iterable[str], s3: Any) -> Iterator[Found]:
 
     Raises
     ------
-    Mistake
+    UserError
         If a word means nothing; it names the line of a file.
     """
     known: set[S3Location] = set()
@@ -87,7 +87,7 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
     problems = []
     for item in [item for item in found if item.size is None][:_CHECKED]:
         try:
-            s3.head_object(**item.location.address)
+            s3.head_object(**item.location.as_kwargs)
         except ClientError as exc:
             reason = "no such object" if is_missing(exc) else f"cannot be checked ({code_of(exc)})"
             problems.append(f"{item.location}: {reason}")
@@ -110,20 +110,20 @@ def _of_list(path: str, s3: Any) -> Iterator[Found]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as exc:
-        raise Mistake(f"{path}: not UTF-8 text, expected one exposure per line") from exc
+        raise UserError(f"{path}: not UTF-8 text, expected one exposure per line") from exc
     # Only line feeds end a line: str.splitlines would split at characters that a key may hold.
     for number, raw in enumerate(text.split("\n"), 1):
         line = _REMARK.sub("", raw).strip()
         if not line:
             continue
         if line.startswith("s3://") and not line.endswith(("/", _SUFFIX)):
-            raise Mistake(
+            raise UserError(
                 f"{path}, line {number}: {line}: expected *{_SUFFIX}, or a prefix that ends in /"
             )
         try:
             yield from _meant(line, s3)
-        except Mistake as exc:
-            raise Mistake(f"{path}, line {number}: {exc}") from exc
+        except UserError as exc:
+            raise UserError(f"{path}, line {number}: {exc}") from exc
 
 
 def _meant(word: str, s3: Any) -> Iterator[Found]:
@@ -137,12 +137,12 @@ def _meant(word: str, s3: Any) -> Iterator[Found]:
         bucket, _, prefix = word.removeprefix("s3://").partition("/")
         S3Location.parse_prefix(f"s3://{bucket}")
     except ValueError as exc:
-        raise Mistake(str(exc)) from exc
+        raise UserError(str(exc)) from exc
     try:
         for item in listed(s3, bucket, prefix):
             if item["Key"].endswith(_SUFFIX):
                 yield Found(S3Location(bucket, item["Key"]), item["Size"])
     except ClientError as exc:
         if code_of(exc) == "NoSuchBucket":
-            raise Mistake(f"s3://{bucket}: no such bucket") from exc
+            raise UserError(f"s3://{bucket}: no such bucket") from exc
         raise

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from core import EQUALS_JWST
 from handler.s3.objects import S3Location
-from infra.cli import Mistake, is_agreed, parser_of, plural
+from infra.cli import UserError, confirm, parser_of, plural
 from infra.console import Console
 from infra.mirror.bucket import Mirror, check_contexts
 from infra.mirror.changes import changes, keep_only, superfluous
@@ -109,7 +109,7 @@ def _sync(mirror: Mirror, arguments: argparse.Namespace) -> None:
         source: Source
         if arguments.cache:
             if not arguments.cache.is_dir():
-                raise Mistake(f"--from {arguments.cache}: no such folder, expected a CRDS cache")
+                raise UserError(f"--from {arguments.cache}: no such folder, expected a CRDS cache")
             source = Cache(arguments.cache, arguments.build or "")
         else:
             source = Server(arguments.server, Path(folder))
@@ -283,7 +283,7 @@ def _prune(mirror: Mirror, arguments: argparse.Namespace) -> None:
     if arguments.dry_run or not (keys or interrupted):
         return
     question = f"Delete {plural(len(keys), 'file')} permanently?"
-    if keys and not arguments.yes and not is_agreed(question):
+    if keys and not arguments.yes and not confirm(question):
         sys.exit("nothing was deleted")
     keep_only(mirror, contexts, keys, config)
     console.print(f"deleted {plural(len(keys), 'file')}")

@@ -15,7 +15,7 @@ from handler.crds.mirror import (
     REFERENCES,
     STATE,
     FileDigest,
-    ServerConfig,
+    MirrorConfig,
     mapping_key,
 )
 from handler.crds.rules import BUILD, LARGEST_MAPPING, LATEST, read_text
@@ -23,7 +23,7 @@ from handler.s3.errors import code_of, is_conflict, is_missing
 from handler.s3.objects import S3Location
 from handler.s3.write import unchanged
 from infra.aws import listed
-from infra.cli import Mistake
+from infra.cli import UserError
 from infra.mirror.contexts import Context, read_context
 
 __all__ = ["Mirror", "check_contexts"]
@@ -34,7 +34,7 @@ _ATTEMPTS = 20
 def _entries(text: str | None, name: str) -> Mapping[str, Any]:
     """Return the entries of ``server_config`` that the mirror does not set."""
     try:
-        return ServerConfig.parse(text or "{}", name).other
+        return MirrorConfig.parse(text or "{}", name).other
     except ReferenceUnavailable:  # replaced as a whole
         return {"observatory": "jwst"}
 
@@ -121,7 +121,7 @@ class Mirror:
         keys = (key for key in self.list_keys() if key.endswith(".pmap"))
         return sorted(key.removeprefix(MAPPINGS) for key in keys)
 
-    def config(self) -> ServerConfig | None:
+    def config(self) -> MirrorConfig | None:
         """Read the configuration; None before the first sync.
 
         Raises
@@ -131,7 +131,7 @@ class Mirror:
         """
         return self._state()[0]
 
-    def operational(self) -> ServerConfig:
+    def operational(self) -> MirrorConfig:
         """Read the configuration, which must exist.
 
         Raises
@@ -153,9 +153,9 @@ class Mirror:
 
     def update(
         self,
-        change: Callable[[ServerConfig | None], ServerConfig],
+        change: Callable[[MirrorConfig | None], MirrorConfig],
         other: Mapping[str, Any] | None = None,
-    ) -> ServerConfig:
+    ) -> MirrorConfig:
         """Change the configuration; readers see the new one from then on.
 
         Each file is written on condition that it is still the one that was read. If another
@@ -197,15 +197,15 @@ class Mirror:
                 return
         raise TransientFailure(f"{self.location.below(CONFIG)}: replaced meanwhile; try again")
 
-    def _state(self) -> tuple[ServerConfig | None, str | None]:
+    def _state(self) -> tuple[MirrorConfig | None, str | None]:
         """Read ``mirror.json`` and its ETag; else describe a plain copy of a CRDS cache."""
         text, etag = self._content(STATE)
         if text is not None:
-            return ServerConfig.parse_state(text, str(self.location.below(STATE))), etag
+            return MirrorConfig.parse_state(text, str(self.location.below(STATE))), etag
         text, _ = self._content(CONFIG)
         if text is None:
             return None, None
-        config = ServerConfig.parse(text, str(self.location.below(CONFIG)))
+        config = MirrorConfig.parse(text, str(self.location.below(CONFIG)))
         # A server's catalogue lists every file that it ever had.
         names = {key.rpartition("/")[2] for key in self.list_keys()}
         files = {name: digest for name, digest in config.catalogue.items() if name in names}
@@ -214,7 +214,7 @@ class Mirror:
     def _content(self, key: str) -> tuple[str | None, str | None]:
         location = self.location.below(key)
         try:
-            answer = self.client.get_object(**location.address)
+            answer = self.client.get_object(**location.as_kwargs)
         except ClientError as exc:
             if is_missing(exc) and code_of(exc) != "NoSuchBucket":
                 return None, None
@@ -245,7 +245,7 @@ class Mirror:
         return read_text(self.location.below(mapping_key(name)), self.client, LARGEST_MAPPING)
 
     def _address(self, key: str) -> dict[str, str]:
-        return self.location.below(key).address
+        return self.location.below(key).as_kwargs
 
 
 def check_contexts(mirror: Mirror, *names: str) -> None:
@@ -253,7 +253,7 @@ def check_contexts(mirror: Mirror, *names: str) -> None:
 
     Raises
     ------
-    Mistake
+    UserError
         If the mirror does not hold one of them.
     """
     there = mirror.contexts()
@@ -261,7 +261,7 @@ def check_contexts(mirror: Mirror, *names: str) -> None:
         # CRDS also knows jwst-latest, jwst-operational and jwst-build.
         if name not in {LATEST, BUILD, *there} and not name.startswith("jwst-"):
             held = ", ".join(there[-3:]) or "no context; run mirror sync"
-            raise Mistake(f"{name}: not in {mirror.location}, which holds {held}")
+            raise UserError(f"{name}: not in {mirror.location}, which holds {held}")
 
 
 def _base64(digest: FileDigest) -> str:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from core.errors import ReferenceUnavailable
-from handler.crds.mirror import ServerConfig
+from handler.crds.mirror import MirrorConfig
 from handler.s3.objects import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context
@@ -107,7 +107,7 @@ def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
 
 
 def keep_only(
-    mirror: Mirror, contexts: list[Context], keys: list[str], before: ServerConfig
+    mirror: Mirror, contexts: list[Context], keys: list[str], before: MirrorConfig
 ) -> None:
     """Delete files that no context needs; the catalogue forgets them first.
 
@@ -119,7 +119,7 @@ def keep_only(
         What is kept.
     keys : list of str
         Keys to delete, as `superfluous` returns them.
-    before : `~handler.crds.mirror.ServerConfig`
+    before : `~handler.crds.mirror.MirrorConfig`
         The configuration when the keys were listed.
 
     Raises
@@ -130,7 +130,7 @@ def keep_only(
     kept = {context.name for context in contexts}
     deleted = {key.rpartition("/")[2] for key in keys}
 
-    def pruned(found: ServerConfig | None) -> ServerConfig:
+    def pruned(found: MirrorConfig | None) -> MirrorConfig:
         config = found or mirror.operational()
         for name in {config.operational_context, *config.builds.values()} - kept:
             raise ReferenceUnavailable(f"{name}: is in use, expected it to be kept")
@@ -147,7 +147,7 @@ def keep_only(
     for key in keys:
         mirror.delete(key)
 
-    def ended(found: ServerConfig | None) -> ServerConfig:
+    def ended(found: MirrorConfig | None) -> MirrorConfig:
         config = found or mirror.operational()
         # Another prune that began meanwhile ends the period in which no sync may publish.
         return replace(config, prunes=begun + 1) if config.prunes == begun else config

@@ -13,7 +13,7 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable
-from handler.crds.mirror import ServerConfig
+from handler.crds.mirror import MirrorConfig
 from handler.s3.objects import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import CHANGED, Change, announce, changes, detail_of
@@ -96,7 +96,7 @@ def _announce(mirror: Mirror, operational: str, bus: str) -> None:
     detail = detail_of(mirror.location, before or None, operational, changed)
     announce(boto3.client("events"), bus, CHANGED, detail)
 
-    def announced(config: ServerConfig | None) -> ServerConfig:
+    def announced(config: MirrorConfig | None) -> MirrorConfig:
         return replace(config or mirror.operational(), announced_context=operational)
 
     mirror.update(announced)

@@ -15,7 +15,7 @@ from core.errors import ReferenceUnavailable
 from handler.crds.mirror import (
     CONFIG,
     FileDigest,
-    ServerConfig,
+    MirrorConfig,
     check_context,
     key_of,
     mapping_key,
@@ -39,11 +39,11 @@ class Source(Protocol):
 
     Attributes
     ----------
-    config : `~handler.crds.mirror.ServerConfig`
+    config : `~handler.crds.mirror.MirrorConfig`
         The server's configuration.
     """
 
-    config: ServerConfig
+    config: MirrorConfig
 
     def build(self) -> str:
         """Return the build context of the `jwst` version whose products ours equal.
@@ -93,7 +93,7 @@ class Cache:
 
     root: Path
     build_context: str = ""
-    config: ServerConfig = field(init=False)
+    config: MirrorConfig = field(init=False)
 
     def __post_init__(self) -> None:
         path = self.root / CONFIG
@@ -103,7 +103,7 @@ class Cache:
             raise ReferenceUnavailable(
                 f"{path}: expected a CRDS cache's configuration: {exc}"
             ) from exc
-        self.config = ServerConfig.parse(text, str(path))
+        self.config = MirrorConfig.parse(text, str(path))
 
     def build(self) -> str:
         """Return the build context that a person has named."""
@@ -163,7 +163,7 @@ class Server:
 
     url: str
     folder: Path
-    config: ServerConfig = field(init=False)
+    config: MirrorConfig = field(init=False)
 
     def __post_init__(self) -> None:
         self._point_crds_here()
@@ -173,7 +173,7 @@ class Server:
         api.get_server_info.cache.clear()
         api.get_download_metadata.cache.clear()
         try:
-            self.config = ServerConfig.from_info(dict(api.get_server_info()), self.url)
+            self.config = MirrorConfig.from_info(dict(api.get_server_info()), self.url)
         except (CrdsError, OSError, ValueError, TypeError) as exc:
             raise ReferenceUnavailable(
                 f"{self.url}: does not answer as a CRDS server: {exc}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
-from handler.crds.mirror import FileDigest, ServerConfig
+from handler.crds.mirror import FileDigest, MirrorConfig
 from handler.crds.rules import BUILD, LATEST
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
@@ -133,8 +133,8 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
         If the mirror was pruned or restricted otherwise since the plan was made.
     """
 
-    def published(before: ServerConfig | None) -> ServerConfig:
-        config = before or ServerConfig(plan.context.name, frozenset(), {})
+    def published(before: MirrorConfig | None) -> MirrorConfig:
+        config = before or MirrorConfig(plan.context.name, frozenset(), {})
         _check_still_valid(plan, config, mirror)
         files = {**config.catalogue, **{item.name: item.digest for item in plan.items}}
         of_source = source.config.operational_context
@@ -159,7 +159,7 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
     return mirror.update(published, source.config.other).operational_context
 
 
-def _check_still_valid(plan: Plan, config: ServerConfig, mirror: Mirror) -> None:
+def _check_still_valid(plan: Plan, config: MirrorConfig, mirror: Mirror) -> None:
     """Reject a plan whose files a prune may have deleted, or whose instruments are too few."""
     if config.prunes != plan.prunes:
         raise ReferenceUnavailable(f"{mirror.location}: was pruned meanwhile; run the sync again")
@@ -170,7 +170,7 @@ def _check_still_valid(plan: Plan, config: ServerConfig, mirror: Mirror) -> None
         )
 
 
-def use(context: str, mirror: Mirror) -> tuple[ServerConfig, ServerConfig]:
+def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
     """Make a context that the mirror holds its operational one, until another is named.
 
     Parameters
@@ -182,7 +182,7 @@ def use(context: str, mirror: Mirror) -> tuple[ServerConfig, ServerConfig]:
 
     Returns
     -------
-    tuple of `~handler.crds.mirror.ServerConfig`
+    tuple of `~handler.crds.mirror.MirrorConfig`
         The configuration before and after.
 
     Raises
@@ -190,9 +190,9 @@ def use(context: str, mirror: Mirror) -> tuple[ServerConfig, ServerConfig]:
     ReferenceUnavailable
         If the mirror lacks a file that the context needs; nothing is changed then.
     """
-    seen: list[ServerConfig] = []
+    seen: list[MirrorConfig] = []
 
-    def used(before: ServerConfig | None) -> ServerConfig:
+    def used(before: MirrorConfig | None) -> MirrorConfig:
         config = before or mirror.operational()
         name = context
         if context == LATEST:
@@ -216,7 +216,7 @@ def use(context: str, mirror: Mirror) -> tuple[ServerConfig, ServerConfig]:
     return seen[-1], after
 
 
-def _previous(before: ServerConfig | None, operational: str) -> str:
+def _previous(before: MirrorConfig | None, operational: str) -> str:
     if before is None:
         return ""
     if before.operational_context != operational:

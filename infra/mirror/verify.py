@@ -14,7 +14,7 @@ from core.fits.hdus import Keywords
 from core.fits.pixels import locate_in
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask, definitions, full_frame, own_flags
-from handler.crds.mirror import FileDigest, ServerConfig, key_of
+from handler.crds.mirror import FileDigest, MirrorConfig, key_of
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule, read_context
 
@@ -109,7 +109,7 @@ def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
     yield "", report
 
 
-def _config(mirror: Mirror, report: Report) -> ServerConfig | None:
+def _config(mirror: Mirror, report: Report) -> MirrorConfig | None:
     """The mirror's configuration."""
     try:
         config = mirror.operational()
@@ -143,7 +143,7 @@ class _CheckedRules:
         return text
 
 
-def _read_context(name: str, rules: _CheckedRules, config: ServerConfig, report: Report) -> None:
+def _read_context(name: str, rules: _CheckedRules, config: MirrorConfig, report: Report) -> None:
     try:
         report.contexts.append(read_context(name, rules, config.instruments))
     except ReferenceUnavailable as exc:

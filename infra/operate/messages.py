@@ -17,7 +17,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from handler.event import SOURCE
-from infra.cli import Mistake
+from infra.cli import UserError
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
@@ -246,7 +246,7 @@ def look(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Look:
 
     Raises
     ------
-    Mistake
+    UserError
         If reading would count as a delivery.
     """
     found, lock = Look(), Lock()
@@ -274,7 +274,7 @@ def redrive(sqs: "SQSClient", queue: str, targets: Targets, chosen: Chosen = Cho
 
     Raises
     ------
-    Mistake
+    UserError
         If reading would count as a delivery, or the bus of an event is unknown.
     """
 
@@ -343,7 +343,7 @@ def _read(
     `read` collects the receipt handles of all that were received, newer ones too.
     """
     if counts_deliveries(sqs, queue):
-        raise Mistake(
+        raise UserError(
             f"{queue}: its messages are processed automatically, and reading one counts as a "
             f"delivery; SQS counts {_text(depth(sqs, queue))}"
         )
@@ -435,7 +435,7 @@ def _send(sqs: "SQSClient", queue: str, part: list[QueuedMessage]) -> dict[int, 
 def _publish(targets: Targets, part: list[QueuedMessage]) -> dict[int, str]:
     """Publish events again, with their detail type and detail; return as `_send` does."""
     if targets.bus is None:
-        raise Mistake("an event was not delivered: --stack NAME says on which bus to publish it")
+        raise UserError("an event was not delivered: --stack NAME says on which bus to publish it")
     entries: Any = [
         {
             "EventBusName": targets.bus,

@@ -22,7 +22,7 @@ import boto3
 from botocore.config import Config
 
 from infra.aws import Stack, find_stack
-from infra.cli import Mistake, is_agreed, parser_of, plural, printable
+from infra.cli import UserError, confirm, parser_of, plural, printable
 from infra.operate.messages import (
     WORKERS,
     Chosen,
@@ -50,7 +50,7 @@ def main(words: list[str]) -> None:
     if arguments.stack is None and not arguments.queue.startswith("http"):
         parser.error("--stack NAME says where the queues are; or give --queue URL")
     if arguments.older_than is not None and not arguments.older_than >= 0:
-        raise Mistake(f"--older-than {arguments.older_than:g}: expected 0 or more seconds")
+        raise UserError(f"--older-than {arguments.older_than:g}: expected 0 or more seconds")
     stack = find_stack(arguments.stack) if arguments.stack else None
     sqs = boto3.client("sqs", config=Config(max_pool_connections=WORKERS))
     queue = _url(arguments.queue, stack)
@@ -88,7 +88,7 @@ def main(words: list[str]) -> None:
             if not found.chosen:
                 _report(Moved(labels=found.labels), "discarded", name)
                 return
-            if not is_agreed(f"Delete {plural(len(found.chosen), 'message')} permanently?"):
+            if not confirm(f"Delete {plural(len(found.chosen), 'message')} permanently?"):
                 sys.exit("nothing was discarded")
             # Only what was shown: more may have come while the operator read it.
             chosen = Chosen(identifiers=frozenset(m.identifier for m in found.chosen))
@@ -150,7 +150,7 @@ def _url(name: str, stack: Stack | None) -> str:
     if name.startswith("http"):
         return name
     if stack is None:
-        raise Mistake(f"{name}: expected a queue URL, or --stack NAME and one of its queues")
+        raise UserError(f"{name}: expected a queue URL, or --stack NAME and one of its queues")
     return stack.output(name, "Queue")
 
 

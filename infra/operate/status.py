@@ -21,7 +21,7 @@ from rich.table import Table
 from handler.ledger import Entry, Ledger
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import Stack, find_stack, ledger_in, listed_entries
-from infra.cli import Mistake, is_agreed, parser_of, plural, printable
+from infra.cli import UserError, confirm, parser_of, plural, printable
 from infra.console import Console
 from infra.mirror.bucket import Mirror
 from infra.operate.messages import depth, look
@@ -88,7 +88,7 @@ def main(words: list[str]) -> None:
     parser.add_argument("--yes", action="store_true", help="of --enable-events: do not ask")
     arguments = parser.parse_args(words)
     if arguments.entries < 0:
-        raise Mistake(f"--entries {arguments.entries}: expected 0 or more")
+        raise UserError(f"--entries {arguments.entries}: expected 0 or more")
     stack = find_stack(arguments.stack)
     if arguments.enable_events:
         _enable(stack.output("RawBucket"), is_confirmed=arguments.yes)
@@ -111,7 +111,7 @@ def _enable(bucket: str, *, is_confirmed: bool) -> None:
     if sends_events(s3, bucket):
         print(f"s3://{bucket} sends events to EventBridge already")
         return
-    if not is_confirmed and not is_agreed(f"Make s3://{bucket} send every event to EventBridge?"):
+    if not is_confirmed and not confirm(f"Make s3://{bucket} send every event to EventBridge?"):
         sys.exit("nothing was changed")
     enable_events(s3, bucket)
     print(f"s3://{bucket} sends events to EventBridge now")

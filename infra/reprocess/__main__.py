@@ -25,10 +25,10 @@ from infra.reprocess.audit import audit
 from infra.reprocess.catalogue import Catalogue, database, quoted
 from infra.reprocess.show import show, show_findings
 from infra.reprocess.submit import (
-    Places,
+    Locations,
     asked,
     check_catalogue,
-    places_of,
+    locations_of,
     rebuild,
     submit,
     write_manifest,
@@ -40,7 +40,7 @@ __all__ = ["main"]
 def main(words: list[str]) -> None:
     """Run one of the commands."""
     arguments = _parser().parse_args(words)
-    places = places_of(arguments)
+    places = locations_of(arguments)
     console = Console(stderr=arguments.json)
     commands = {
         "catalogue": _catalogue,
@@ -108,7 +108,7 @@ def _print_rejected(catalogue: Catalogue, console: Console) -> None:
         console.print(f"{entry}: {reason}; skipped", soft_wrap=True, style="bold red", markup=False)
 
 
-def _catalogue(places: Places, arguments: argparse.Namespace, console: Console) -> None:
+def _catalogue(places: Locations, arguments: argparse.Namespace, console: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         with Progress(console=Console(stderr=True)) as bar:
             task, read = bar.add_task("Reading the ledger", total=None), 0
@@ -132,7 +132,7 @@ def _catalogue(places: Places, arguments: argparse.Namespace, console: Console) 
     )
 
 
-def _audit(places: Places, arguments: argparse.Namespace, console: Console) -> None:
+def _audit(places: Locations, arguments: argparse.Namespace, console: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         # The ledger as it is now, not as the last `catalogue` found it.
         for _ in catalogue.update(Ledger(places.ledger)):
@@ -148,7 +148,7 @@ def _audit(places: Places, arguments: argparse.Namespace, console: Console) -> N
     sys.exit(1 if findings else 0)
 
 
-def _select(places: Places, arguments: argparse.Namespace, console: Console) -> None:
+def _select(places: Locations, arguments: argparse.Namespace, console: Console) -> None:
     to = arguments.to or places.context
     question = Question(to, arguments.compared, arguments.by == "pixels")
     with asked(places, question) as answer:

@@ -9,7 +9,7 @@ from typing import Any
 
 import duckdb
 
-from handler.crds.masks import Masks
+from handler.crds.masks import MaskCache
 from handler.crds.rules import Rules
 from handler.s3.objects import ObjectStore
 from infra.mirror.bucket import Mirror
@@ -139,5 +139,5 @@ def affected(
 
 
 def _differences(mirror: Mirror, folder: Path, s3: Any) -> Differences:
-    masks = Masks(mirror.location, folder / "references")
+    masks = MaskCache(mirror.location, folder / "references")
     return Differences(masks, mirror.operational(), ObjectStore(s3))

@@ -292,7 +292,7 @@ class Catalogue:
 
     def _fetch(self) -> None:
         try:
-            head = self.s3.head_object(**self.place.below(FILE).address)
+            head = self.s3.head_object(**self.place.below(FILE).as_kwargs)
         except ClientError as exc:
             if not is_missing(exc):
                 raise
@@ -379,7 +379,7 @@ class Catalogue:
         with self.path.open("rb") as file:
             try:
                 answer = self.s3.put_object(
-                    **self.place.below(FILE).address, Body=file, **unchanged(self.etag)
+                    **self.place.below(FILE).as_kwargs, Body=file, **unchanged(self.etag)
                 )
             except ClientError as exc:
                 if is_conflict(exc):

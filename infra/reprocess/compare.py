@@ -15,8 +15,8 @@ from core.fits.hdus import Hdu
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask
 from core.readout import cut
-from handler.crds.masks import Masks
-from handler.crds.mirror import ServerConfig
+from handler.crds.masks import MaskCache
+from handler.crds.mirror import MirrorConfig
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.s3.objects import ObjectStore
 from handler.summaries import planes_sha256
@@ -108,16 +108,16 @@ class Differences:
 
     Attributes
     ----------
-    masks : `~handler.crds.masks.Masks`
+    masks : `~handler.crds.masks.MaskCache`
         The mirror's masks.
-    config : `~handler.crds.mirror.ServerConfig`
+    config : `~handler.crds.mirror.MirrorConfig`
         What the mirror says of its files.
     store : `~handler.s3.objects.ObjectStore`
         How to reach S3.
     """
 
-    masks: Masks
-    config: ServerConfig
+    masks: MaskCache
+    config: MirrorConfig
     store: ObjectStore
     _known: dict[tuple[Any, ...], Difference] = field(default_factory=dict, repr=False)
 

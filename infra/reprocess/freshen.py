@@ -79,7 +79,7 @@ class Loop:
         return cls(
             Mirror(boto3.client("s3"), mirror),
             environment["PRODUCT_BUCKET"],
-            environment["BACKFILL_QUEUE"] if submits else None,
+            environment["BACKFILL_QUEUE_URL"] if submits else None,
             environment.get("EVENT_BUS") or "default",
             environment.get("TOPIC") or "",
             environment.get("OUTPUT_PREFIX") or "dq_init/",

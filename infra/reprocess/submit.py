@@ -19,10 +19,10 @@ from handler.provenance import Provenance
 from handler.s3.errors import failures_of, is_missing
 from handler.s3.objects import S3Location, agree_to_pay, version_of
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
-from infra.cli import Mistake, is_agreed
+from infra.cli import UserError, confirm
 from infra.console import Console
 from infra.jobs.job import JobFile
-from infra.jobs.runner import Conduct
+from infra.jobs.runner import JobRunner
 from infra.mirror.bucket import Mirror, check_contexts
 from infra.reprocess.affected import Affected, Question, affected
 from infra.reprocess.audit import Finding
@@ -31,10 +31,10 @@ from infra.reprocess.select import Group
 from infra.reprocess.show import show
 
 __all__ = [
-    "Places",
+    "Locations",
     "asked",
     "check_catalogue",
-    "places_of",
+    "locations_of",
     "rebuild",
     "request_for",
     "submit",
@@ -43,7 +43,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Places:
+class Locations:
     """Where everything lies."""
 
     s3: Any
@@ -63,12 +63,12 @@ class Places:
         return (self.stack and self.stack.parameters.get("CrdsContext")) or "latest"
 
 
-def places_of(arguments: argparse.Namespace) -> Places:
+def locations_of(arguments: argparse.Namespace) -> Locations:
     """Find the places by what a person has typed.
 
     Raises
     ------
-    Mistake
+    UserError
         If neither a stack nor a ledger is named.
     """
     s3, stack = boto3.client("s3"), find_stack(arguments.stack) if arguments.stack else None
@@ -80,15 +80,17 @@ def places_of(arguments: argparse.Namespace) -> Places:
         ledger = ledger or ledger_in(bucket)
         mirror = mirror or stack.mirror
     if ledger is None:
-        raise Mistake("--stack NAME says where the ledger is; or give --ledger s3://.../dq_ledger")
-    return Places(s3, stack, ledger, catalogue or catalogue_in(ledger.bucket), mirror)
+        raise UserError(
+            "--stack NAME says where the ledger is; or give --ledger s3://.../dq_ledger"
+        )
+    return Locations(s3, stack, ledger, catalogue or catalogue_in(ledger.bucket), mirror)
 
 
 @contextmanager
-def asked(places: Places, question: Question) -> Iterator[Affected]:
+def asked(places: Locations, question: Question) -> Iterator[Affected]:
     """What a context affects, with a bar for whoever waits."""
     if places.mirror is None:
-        raise Mistake("--stack NAME says where the mirror is; or give --mirror s3://bucket")
+        raise UserError("--stack NAME says where the mirror is; or give --mirror s3://bucket")
     mirror = Mirror(places.s3, places.mirror)
     check_contexts(mirror, *filter(None, [question.to, question.compared]))
 
@@ -124,11 +126,16 @@ def request_for(product: S3Location, prefix: str, s3: Any) -> dict[str, Any] | N
     dict or None
         None where it is no product of ours, or its exposure's name was too long to be recorded.
     """
-    metadata = s3.head_object(**product.address)["Metadata"]
+    metadata = s3.head_object(**product.as_kwargs)["Metadata"]
     made = Provenance.from_metadata(metadata)
     if made is None or not made.cause or _DIGEST in made.input_key:
         return None
-    asked = {"bucket": made.input_bucket, "key": made.input_key, "cause": made.cause, "look": True}
+    asked = {
+        "bucket": made.input_bucket,
+        "key": made.input_key,
+        "cause": made.cause,
+        "reportOnly": True,
+    }
     source = S3Location(made.input_bucket, made.input_key)
     if made.input_version and made.input_version != _current_version(source, s3):
         asked["versionId"] = made.input_version
@@ -140,7 +147,7 @@ def _current_version(source: S3Location, s3: Any) -> str | None:
     """Return the version that a request without ``versionId`` would read."""
     with failures_of(f"{source}: looking it up"):
         try:
-            return version_of(s3.head_object(**source.address))
+            return version_of(s3.head_object(**source.as_kwargs))
         except ClientError as exc:
             if is_missing(exc):
                 return None
@@ -166,10 +173,10 @@ def write_manifest(path: Path, requests: Iterable[dict[str, str]]) -> int:
     return len(found)
 
 
-def rebuild(places: Places, forgotten: list[Finding], console: Console) -> None:
+def rebuild(places: Locations, forgotten: list[Finding], console: Console) -> None:
     """Request the entries of products that the ledger lacks."""
     if places.stack is None:
-        raise Mistake("--stack NAME is needed: it names the stack that writes them")
+        raise UserError("--stack NAME is needed: it names the stack that writes them")
     sqs, queue = boto3.client("sqs"), places.stack.output("BackfillQueue")
     sent = 0
     for finding in forgotten:
@@ -183,24 +190,24 @@ def rebuild(places: Places, forgotten: list[Finding], console: Console) -> None:
     console.print(f"{sent} ledger entries requested; then run reprocess catalogue and audit again")
 
 
-def check_catalogue(answer: Affected, places: Places) -> None:
+def check_catalogue(answer: Affected, places: Locations) -> None:
     """Refuse to answer from a catalogue that was never written.
 
     Raises
     ------
-    Mistake
+    UserError
         If the catalogue holds no products.
     """
     if not answer.decisions and not answer.problems():
-        raise Mistake(
+        raise UserError(
             f"{places.catalogue}: no products in the catalogue; run reprocess catalogue first"
         )
 
 
-def submit(places: Places, arguments: argparse.Namespace, console: Console) -> None:
+def submit(places: Locations, arguments: argparse.Namespace, console: Console) -> None:
     """Rebuild what a context affects, and follow it; exit with 1 if a product failed."""
     if places.stack is None or places.mirror is None:
-        raise Mistake("--stack NAME is needed: it names the stack that rebuilds them")
+        raise UserError("--stack NAME is needed: it names the stack that rebuilds them")
     name = f"reprocess{'-relabel' * arguments.relabel}-{arguments.to or 'own'}"
     file = JobFile(places.s3, job_in(places.ledger.bucket, name.removesuffix(".pmap")))
     question = Question(arguments.to or places.context)
@@ -213,9 +220,9 @@ def submit(places: Places, arguments: argparse.Namespace, console: Console) -> N
         console.print("No product needs to be rebuilt.")
         return
     with tempfile.TemporaryDirectory() as folder:
-        conduct = Conduct(places.stack, file, console, Path(folder), arguments.pause)
+        conduct = JobRunner(places.stack, file, console, Path(folder), arguments.pause)
         conduct.check(requests)
-        if not arguments.yes and not is_agreed(f"Rebuild {len(requests)} products?"):
+        if not arguments.yes and not confirm(f"Rebuild {len(requests)} products?"):
             sys.exit("nothing was started")
         job = conduct.send(conduct.start(requests))
         code = conduct.finish(job, as_json=arguments.json)

@@ -1,4 +1,4 @@
-"""Pages of flags and masks: ``python -m infra look TARGET... --out FOLDER``.
+"""Pages of flags and masks: ``python -m infra view TARGET... --out FOLDER``.
 
 TARGET is a product, a raw exposure or a MASK file, on this machine or in S3 (``s3://bucket/key``);
 of what lies in S3 only headers and flags are fetched. ``--against OLDER`` compares a mask with an
@@ -19,7 +19,7 @@ from core.mask import Mask
 from handler.crds.masks import References
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import find_stack
-from infra.cli import Mistake, parser_of
+from infra.cli import UserError, parser_of
 from infra.view.files import opened
 from infra.view.flags import Look, mask_look, masks_look, product_look
 from infra.view.pages import write_history, write_looks
@@ -51,7 +51,7 @@ def main(words: list[str]) -> None:
                 for target in arguments.target
             ]
         except InputRejected as exc:
-            raise Mistake(str(exc)) from exc
+            raise UserError(str(exc)) from exc
     print(write_looks(looks, arguments.out))
 
 

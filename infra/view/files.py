@@ -8,7 +8,7 @@ from typing import Any
 
 from core.fits.hdus import Hdu, Keywords, Reader, find, locate
 from handler.s3.objects import ObjectStore, S3Location, Window
-from infra.cli import Mistake
+from infra.cli import UserError
 
 __all__ = ["File", "opened"]
 
@@ -60,7 +60,7 @@ def opened(name: str, s3: Any) -> Iterator[File]:
 
     Raises
     ------
-    Mistake
+    UserError
         If there is none.
     InputRejected
         If it is no FITS file.
@@ -70,14 +70,14 @@ def opened(name: str, s3: Any) -> Iterator[File]:
         try:
             place = S3Location.parse(name)
         except ValueError as exc:
-            raise Mistake(f"{exc}; with --detector a mirror is meant") from exc
-        found = store.describe(place, Mistake)
-        read: Reader = Window(store, found, Mistake).read
+            raise UserError(f"{exc}; with --detector a mirror is meant") from exc
+        found = store.describe(place, UserError)
+        read: Reader = Window(store, found, UserError).read
         yield File(name, found.size, read, locate(read, found.size, name))
         return
     path = Path(name)
     if not path.is_file():
-        raise Mistake(f"{name}: no such file")
+        raise UserError(f"{name}: no such file")
     with path.open("rb") as file:
 
         def ranged(start: int, length: int) -> bytes:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask
 from handler.crds.mirror import key_of
-from infra.cli import Mistake, printable
+from infra.cli import UserError, printable
 from infra.mirror.bucket import Mirror
 from infra.view.flags import Look
 from infra.view.pictures import Picture, plane
@@ -77,7 +77,7 @@ def chapters(mirror: Mirror, detector: str) -> list[Chapter]:
 
     Raises
     ------
-    Mistake
+    UserError
         If no rule names the detector.
     ReferenceUnavailable
         If a file is not there, or is no mask.
@@ -91,7 +91,7 @@ def chapters(mirror: Mirror, detector: str) -> list[Chapter]:
             subarray = rule.value("SUBARRAY.NAME")
             found[rule.mask] = (rule.instrument, rule.after, subarray, first, context)
     if not found:
-        raise Mistake(f"{mirror.location}: no rule chooses a mask for {detector}")
+        raise UserError(f"{mirror.location}: no rule chooses a mask for {detector}")
     read = [
         Chapter(mask_in(mirror, name, instrument), after, subarray, first, last)
         for name, (instrument, after, subarray, first, last) in found.items()

@@ -16,7 +16,7 @@ from core import SOFTWARE, __version__
 from core.errors import InputRejected
 from handler.crds.rules import is_applicable
 from handler.s3.objects import S3Location
-from infra.cli import Mistake
+from infra.cli import UserError
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import Change
 from infra.view.flags import Look, masks_look
@@ -136,13 +136,13 @@ def write_history(mirror: str, detector: str, folder: Path, s3: Any) -> Path:
 
     Raises
     ------
-    Mistake
+    UserError
         If the mirror's URI is malformed, or no rule names the detector.
     """
     try:
         place = S3Location.parse_prefix(mirror)
     except ValueError as exc:
-        raise Mistake(str(exc)) from exc
+        raise UserError(str(exc)) from exc
     told = chapters(Mirror(s3, place), detector)
     look = history_look(detector, told, str(place))
     folder.mkdir(parents=True, exist_ok=True)

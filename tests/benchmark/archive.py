@@ -20,7 +20,7 @@ from typing import Any
 import boto3
 
 from handler.crds.lean_import import utils
-from handler.crds.mirror import FileDigest, ServerConfig
+from handler.crds.mirror import FileDigest, MirrorConfig
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.crds.rules import Rules
 from handler.s3.objects import S3Location
@@ -77,7 +77,7 @@ def write_cache(folder: Path) -> tuple[str, str]:
     digests = {n: FileDigest(1, hashlib.sha1(n.encode()).hexdigest()) for n in masks}  # noqa: S324
     digests |= {path.name: FileDigest.of(path.read_bytes()) for path in mappings.iterdir()}
     write_server_config(folder)
-    (folder / "of_mirror").write_text(ServerConfig(after, frozenset(), digests, {}).to_text())
+    (folder / "of_mirror").write_text(MirrorConfig(after, frozenset(), digests, {}).to_text())
     return before, after
 
 

@@ -80,7 +80,7 @@ def function(port: int, encoding: str, memory: int) -> Iterator[Function]:
         more = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
         environment = os.environ | function_environment(port, encoding) | more
         environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
-        environment["UPLOADED_QUEUE"] = f"http://127.0.0.1:{port}/123456789012/uploads"
+        environment["UPLOADED_QUEUE_URL"] = f"http://127.0.0.1:{port}/123456789012/uploads"
         log = Path(scratch) / "log"
         with log.open("w") as file:
             process = subprocess.Popen(

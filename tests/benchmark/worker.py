@@ -39,7 +39,7 @@ def main() -> None:
 
     app.start()
     if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
-        app.the_function().blocks.least_gain = int(os.environ["BENCH_LEAST_GAIN"])
+        app.services_from_environment().blocks.least_gain = int(os.environ["BENCH_LEAST_GAIN"])
     for line in sys.stdin:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         detail = app.lambda_handler(json.loads(line), context())

@@ -167,7 +167,7 @@ def test_init_imports_what_the_path_needs_and_nothing_else(
 ) -> None:
     code = (
         "import sys; from types import SimpleNamespace; from handler import app; "
-        "app.the_function(); init = set(sys.modules); "
+        "app.services_from_environment(); init = set(sys.modules); "
         "context = SimpleNamespace(aws_request_id='1', function_name='f', memory_limit_in_mb=1, "
         "invoked_function_arn='a', get_remaining_time_in_millis=lambda: 60_000); "
         f"app.lambda_handler({{'bucket': {RAW!r}, 'key': {KEY!r}}}, context); "

@@ -14,7 +14,7 @@ from handler.process import process
 from handler.publish import Bus
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
-from handler.services import Function
+from handler.services import Services
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.demo.samples.mirror import CONTEXT
@@ -28,7 +28,7 @@ class Ours:
     """The function on an embedded AWS, one set of services for both encodings."""
 
     aws: LocalAws
-    function: Function
+    function: Services
 
     @classmethod
     def of(cls, aws: LocalAws, scratch: Path, prefix: str = "") -> "Ours":
@@ -38,7 +38,7 @@ class Ours:
         references = References.of(mirror, scratch, s3)
         settings = Settings(PRODUCTS, "", mirror, CONTEXT)
         sqs = partial(aws.client, "sqs")
-        return cls(aws, Function(settings, s3, references, Blocks(None), Ledger(None), bus, sqs))
+        return cls(aws, Services(settings, s3, references, Blocks(None), Ledger(None), bus, sqs))
 
     def product(self, folder: Path, case: Case, encoding: Encoding) -> bytes | str:
         """Run it on a case; returns the product, or the message with which it refuses."""

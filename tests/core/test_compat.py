@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from core.compat import _DECIDING, OPENED, Kind, check_metadata, check_opens
+from core.compat import _DECIDING, OPENED, Kind, check_asdf_agrees, check_jwst_can_open
 from core.errors import InputRejected
 from core.fits.pixels import locate_in
 from infra.demo.samples.exposures import primary_header
@@ -27,7 +27,7 @@ TABLES = [
 def check(hdu: Any, kind: Kind = Kind.RAMP) -> None:
     buffer = BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(buffer)
-    check_opens(locate_in(buffer.getvalue(), "x.fits"), kind, "x.fits")
+    check_jwst_can_open(locate_in(buffer.getvalue(), "x.fits"), kind, "x.fits")
 
 
 def table(name: str, columns: list[str]) -> fits.BinTableHDU:
@@ -94,7 +94,7 @@ def checked(document: bytes | None, mode: str = "fgs1-acq1", **removed: Any) -> 
     fits.HDUList(hdus).writeto(buffer)
     content = buffer.getvalue()
     located = locate_in(content, "x.fits")
-    check_metadata(located, lambda start, length: content[start : start + length], "x.fits")
+    check_asdf_agrees(located, lambda start, length: content[start : start + length], "x.fits")
 
 
 def test_a_whole_document_is_not_looked_into() -> None:

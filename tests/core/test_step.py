@@ -139,7 +139,7 @@ FLAGS[0, 0], FLAGS[1, 1] = 1 | 1 << 10, 1 << 11
 def test_do_not_use_goes_on_to_the_groups_and_nothing_else_does() -> None:
     quality = step(raw(), FLAGS)
     assert np.array_equal(quality.image, FLAGS)
-    assert quality.groups.sum() == quality.groups[0, 0, 0] == 1
+    assert quality.groupdq_planes.sum() == quality.groupdq_planes[0, 0, 0] == 1
 
 
 def test_user_flags_are_merged_and_reach_the_groups() -> None:
@@ -147,7 +147,7 @@ def test_user_flags_are_merged_and_reach_the_groups() -> None:
     before = FLAGS.copy()
     quality = step(raw(), FLAGS, user=user)
     assert np.array_equal(quality.image, FLAGS | 5)
-    assert quality.groups.all()
+    assert quality.groupdq_planes.all()
     assert np.array_equal(FLAGS, before)
 
 
@@ -172,7 +172,7 @@ def test_user_flags_may_be_floats_that_are_whole_numbers() -> None:
 def test_flags_that_are_there_are_kept_but_do_not_reach_the_groups() -> None:
     quality = step(raw(), FLAGS, existing=np.full((8, 64), 1, np.uint32))
     assert np.array_equal(quality.image, FLAGS | 1)
-    assert quality.groups.sum() == 1
+    assert quality.groupdq_planes.sum() == 1
 
 
 @pytest.mark.parametrize("encoding", Encoding)

@@ -30,7 +30,7 @@ import psutil
 import yaml
 from botocore.config import Config
 
-from infra.demo.local_aws import nobodys_shell
+from infra.demo.local_aws import isolated_environment
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import ministack
@@ -195,7 +195,11 @@ class Stack:
 @contextmanager
 def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
     """Start MiniStack, fill a mirror, deploy the built template."""
-    with nobodys_shell(), ministack(interpreter) as port, tempfile.TemporaryDirectory() as folder:
+    with (
+        isolated_environment(),
+        ministack(interpreter) as port,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         server = psutil.Process(port_owner(port))
         stack = Stack(f"http://127.0.0.1:{port}", server)
         s3 = stack.client("s3")

@@ -68,7 +68,7 @@ def test_a_direct_request_may_say_everything() -> None:
             "outputKey": "elsewhere/out.fits",
             "cause": "execution-1",
             "retried": True,
-            "look": True,
+            "reportOnly": True,
         }
     )
     assert request == ExposureRequest(
@@ -80,7 +80,7 @@ def test_a_direct_request_may_say_everything() -> None:
         "elsewhere/out.fits",
         cause="execution-1",
         is_retried=True,
-        is_look=True,
+        is_report_only=True,
     )
 
 

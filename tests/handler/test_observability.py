@@ -56,7 +56,7 @@ def test_the_fraction_is_measured_where_it_means_something(
         ({}, True, "Processed"),
         ({"status": Status.SKIPPED}, True, "Skipped"),
         ({"status": Status.FAILED, "error": "InputRejected"}, True, "Rejected"),
-        ({"status": Status.FAILED, "error": "TransientFailure"}, True, "GivenUp"),
+        ({"status": Status.FAILED, "error": "TransientFailure"}, True, "Failed"),
         ({"status": Status.FAILED, "error": "TransientFailure"}, False, "Retried"),
     ],
 )

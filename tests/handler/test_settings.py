@@ -25,10 +25,10 @@ def test_defaults() -> None:
         Encoding.NATIVE,
         blocks=None,
         ledger=None,
-        uploaded_queue=None,
-        backfill_queue=None,
+        uploaded_queue_url=None,
+        backfill_queue_url=None,
         retry_delay=30,
-        unfinished_queue=None,
+        unfinished_queue_arn=None,
         requester_pays=frozenset(),
     )
 
@@ -42,10 +42,10 @@ def test_everything_set() -> None:
         "SCIENCE_ENCODING": "float32",
         "DQ_BLOCK_URI": "s3://products/blocks",
         "LEDGER_URI": "s3://Products/Ledger/",
-        "UPLOADED_QUEUE": "https://sqs/uploaded",
+        "UPLOADED_QUEUE_URL": "https://sqs/uploaded",
         "RETRY_DELAY": "5",
-        "UNFINISHED_QUEUE": "arn:aws:sqs:::unfinished",
-        "BACKFILL_QUEUE": "https://sqs/backfill",
+        "UNFINISHED_QUEUE_ARN": "arn:aws:sqs:::unfinished",
+        "BACKFILL_QUEUE_URL": "https://sqs/backfill",
         "REQUESTER_PAYS_BUCKETS": "theirs,another",
     }
     settings = Settings.from_environment(LEAST | more)
@@ -55,19 +55,24 @@ def test_everything_set() -> None:
     assert settings.encoding is Encoding.FLOAT32
     assert settings.blocks == S3Location("products", "blocks")
     assert settings.ledger == S3Location("Products", "Ledger")
-    assert (settings.uploaded_queue, settings.retry_delay) == ("https://sqs/uploaded", 5)
-    assert settings.unfinished_queue == "arn:aws:sqs:::unfinished"
+    assert (settings.uploaded_queue_url, settings.retry_delay) == ("https://sqs/uploaded", 5)
+    assert settings.unfinished_queue_arn == "arn:aws:sqs:::unfinished"
     assert settings.requester_pays == {"theirs", "another"}
 
 
 def test_each_queue_is_found_by_its_arn() -> None:
-    more = {"UPLOADED_QUEUE": "https://sqs/1/uploaded", "BACKFILL_QUEUE": "https://sqs/1/backfill"}
+    more = {
+        "UPLOADED_QUEUE_URL": "https://sqs/1/uploaded",
+        "BACKFILL_QUEUE_URL": "https://sqs/1/backfill",
+    }
     settings = Settings.from_environment(LEAST | more)
-    assert settings.address_of("arn:aws:sqs:::backfill") == "https://sqs/1/backfill"
-    assert settings.address_of("arn:aws:sqs:::uploaded") == "https://sqs/1/uploaded"
-    assert settings.address_of("") == "https://sqs/1/uploaded"
-    renamed = replace(settings, uploaded_queue="https://sqs/1/a", backfill_queue="https://sqs/1/b")
-    assert renamed.address_of("arn:aws:sqs:::b") == "https://sqs/1/b"
+    assert settings.queue_url("arn:aws:sqs:::backfill") == "https://sqs/1/backfill"
+    assert settings.queue_url("arn:aws:sqs:::uploaded") == "https://sqs/1/uploaded"
+    assert settings.queue_url("") == "https://sqs/1/uploaded"
+    renamed = replace(
+        settings, uploaded_queue_url="https://sqs/1/a", backfill_queue_url="https://sqs/1/b"
+    )
+    assert renamed.queue_url("arn:aws:sqs:::b") == "https://sqs/1/b"
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ SETTINGS = Settings(
     "products",
     "",
     S3Location("m", ""),
-    uploaded_queue="https://q",
-    unfinished_queue="arn:unfinished",
+    uploaded_queue_url="https://q",
+    unfinished_queue_arn="arn:unfinished",
 )
 
 

@@ -23,7 +23,7 @@ from rich.text import Text
 
 from handler.s3.objects import S3Location
 from infra.__main__ import COMMANDS, main
-from infra.cli import Mistake, is_agreed, parser_of, printable, safe_output
+from infra.cli import UserError, confirm, parser_of, printable, safe_output
 from infra.console import Console
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.operate.status import QUEUES
@@ -148,7 +148,7 @@ def test_mfa_profile_without_a_terminal_is_explained(tmp_path: Path) -> None:
 WITH_STACK = {
     "backfill": ["s3://raw-exposures/"],
     "cost": [],
-    "look": ["x.fits", "--out", "build/nowhere"],
+    "view": ["x.fits", "--out", "build/nowhere"],
     "queues": ["show"],
     "reprocess": ["select"],
     "status": [],
@@ -215,9 +215,9 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
         (["backfill", "s3://raw-exposures/none/", "--stack", NAMED], "no *_uncal.fits there"),
         (["cost", "--exposures", "0"], "--exposures 0: expected 1 to 100000000"),
         (["cost", "--exposures", "many"], "'many'"),
-        (["look", "missing.fits", "--out", "build/nowhere"], "missing.fits: no such file"),
-        (["look", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
-        (["look", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
+        (["view", "missing.fits", "--out", "build/nowhere"], "missing.fits: no such file"),
+        (["view", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
+        (["view", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
         (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "--from nowhere"),
         (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
         (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
@@ -289,13 +289,13 @@ def test_end_of_input_at_a_prompt_means_no(
     monkeypatch.setattr(
         sys, "stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})()
     )
-    assert not is_agreed("Delete?")
+    assert not confirm("Delete?")
 
 
 def test_question_without_a_terminal_asks_for_yes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
-    with pytest.raises(Mistake, match="a terminal or --yes is needed"):
-        is_agreed("Delete?")
+    with pytest.raises(UserError, match="a terminal or --yes is needed"):
+        confirm("Delete?")
 
 
 def test_missing_stack_is_named_with_its_region(aws: LocalAws) -> None:
@@ -308,7 +308,7 @@ def test_stack_without_outputs_is_one_line(aws: LocalAws) -> None:
     stacks = aws.client("cloudformation")
     stacks.create_stack(StackName="bare", TemplateBody=json.dumps(template))
     try:
-        for command in (["status"], ["queues", "show"], ["look", "x", "--out", "/nowhere"]):
+        for command in (["status"], ["queues", "show"], ["view", "x", "--out", "/nowhere"]):
             with pytest.raises(SystemExit, match="stack bare"):
                 main([*command, "--stack", "bare"])
     finally:
@@ -402,9 +402,9 @@ def test_line_ends_in_keys_break_no_output(
                 ["mirror", "verify", "s3://crds-mirror"],
                 ["mirror", "prune", "s3://crds-mirror", "--dry-run"],
                 ["mirror", "use", "s3://crds-mirror", odd],
-                ["look", f"s3://raw-exposures/{keys[RAW][0]}", "--out", str(tmp_path / "pages")],
-                ["look", "s3://crds-mirror", "--detector", odd, "--out", str(tmp_path / "pages")],
-                ["look", odd, "--out", str(tmp_path / "pages")],
+                ["view", f"s3://raw-exposures/{keys[RAW][0]}", "--out", str(tmp_path / "pages")],
+                ["view", "s3://crds-mirror", "--detector", odd, "--out", str(tmp_path / "pages")],
+                ["view", odd, "--out", str(tmp_path / "pages")],
                 ["cost", "--exposures", odd],
                 ["reprocess", "select", "--stack", NAMED, "--to", odd],
                 ["status", "--stack", odd],

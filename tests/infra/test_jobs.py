@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from handler.s3.objects import S3Location
 from infra.__main__ import main
-from infra.cli import Mistake
+from infra.cli import UserError
 from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
 from infra.jobs import __main__ as command
 from infra.jobs import follow
@@ -248,7 +248,7 @@ def test_a_list_is_known_by_its_content_and_an_exposure_is_no_list(
     (tmp_path / "list").write_text("s3://b/y_uncal.fits")
     assert None is not first != digest_of_list("list")
     (tmp_path / "list").write_bytes(b"\xff")
-    with pytest.raises(Mistake, match="one exposure per line"):
+    with pytest.raises(UserError, match="one exposure per line"):
         list(find(["list"], aws.client("s3")))
 
 
@@ -380,9 +380,9 @@ def test_bad_line_names_file_and_number(
     line: str, reason: str, tmp_path: Path, aws: LocalAws
 ) -> None:
     (tmp_path / "list").write_text(f"# July\n{line}\n")
-    with pytest.raises(Mistake, match=reason):
+    with pytest.raises(UserError, match=reason):
         list(find([str(tmp_path / "list")], aws.client("s3")))
-    with pytest.raises(Mistake, match=r"^missing\.txt: no such file$"):
+    with pytest.raises(UserError, match=r"^missing\.txt: no such file$"):
         list(find(["missing.txt"], aws.client("s3")))
 
 
@@ -416,8 +416,8 @@ def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
     file.write(file.start([*REQUESTS, {"bucket": "b", "key": "9_uncal.fits"}]))
     with pytest.raises(JobChanged):
         file.write(mine)
-    file.s3.put_object(**file.location.address, Body=gzip.compress(b"[]"))
-    with pytest.raises(Mistake, match="not a job"):
+    file.s3.put_object(**file.location.as_kwargs, Body=gzip.compress(b"[]"))
+    with pytest.raises(UserError, match="not a job"):
         file.read()
 
 

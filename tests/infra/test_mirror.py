@@ -30,7 +30,7 @@ from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable, TransientFailure
 from core.fits.hdus import Keywords
 from handler.crds.lean_import import utils
-from handler.crds.mirror import CONFIG, STATE, FileDigest, ServerConfig
+from handler.crds.mirror import CONFIG, STATE, FileDigest, MirrorConfig
 from handler.crds.rules import Mappings, Rules, is_applicable
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
@@ -107,13 +107,13 @@ class Bucket:
         return {"Bucket": MIRROR, "Key": f"{self.prefix}/{key}"}
 
     def get(self, key: str) -> bytes:
-        return self.client.get_object(**self.address(key))["Body"].read()
+        return self.client.get_object(**self.as_kwargs(key))["Body"].read()
 
     def put(self, key: str, body: bytes) -> None:
-        self.client.put_object(**self.address(key), Body=body)
+        self.client.put_object(**self.as_kwargs(key), Body=body)
 
     def delete(self, key: str) -> None:
-        self.client.delete_object(**self.address(key))
+        self.client.delete_object(**self.as_kwargs(key))
 
     def listed(self) -> set[str]:
         found = self.client.list_objects_v2(Bucket=MIRROR, Prefix=f"{self.prefix}/")
@@ -583,8 +583,8 @@ def test_interleaved_writers_lose_no_update(seed: int) -> None:
         name = f"jwst_nircam_mask_{len(intended):04}.fits"
         intended.add(name)
 
-        def added(before: ServerConfig | None) -> ServerConfig:
-            config = before or ServerConfig(CONTEXT, frozenset(), {})
+        def added(before: MirrorConfig | None) -> MirrorConfig:
+            config = before or MirrorConfig(CONTEXT, frozenset(), {})
             return replace(config, bad_files=config.bad_files | {name})
 
         try:
@@ -597,8 +597,8 @@ def test_interleaved_writers_lose_no_update(seed: int) -> None:
         write()
     asleep[0] = True
     write()
-    state = ServerConfig.parse_state(store.objects[STATE].decode(), STATE)
-    config = ServerConfig.parse(store.objects[CONFIG].decode(), CONFIG)
+    state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)
+    config = MirrorConfig.parse(store.objects[CONFIG].decode(), CONFIG)
     assert intended - killed <= state.bad_files
     assert (config.bad_files, config.other["mirror_serial"]) == (state.bad_files, state.serial)
 
@@ -859,8 +859,8 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
     if STATE in store.objects:
         prune()
     sync()
-    state = ServerConfig.parse_state(store.objects[STATE].decode(), STATE)
-    config = ServerConfig.parse(store.objects[CONFIG].decode(), CONFIG)
+    state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)
+    config = MirrorConfig.parse(store.objects[CONFIG].decode(), CONFIG)
     assert (config.catalogue, config.other["mirror_serial"]) == (state.catalogue, state.serial)
     assert config.operational_context == state.operational_context
     assert state.builds.items() >= recorded.items()
@@ -905,7 +905,7 @@ def check_whole(store: Store) -> None:
     """What is operational or a build context can be used at every moment; no file is missing."""
     if STATE not in store.objects:
         return
-    state = ServerConfig.parse_state(store.objects[STATE].decode(), STATE)
+    state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)
     files = {key.rpartition("/")[2]: content for key, content in store.objects.items()}
     for name, digest in state.catalogue.items():
         assert FileDigest.of(files[name]) == digest

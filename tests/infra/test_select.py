@@ -12,7 +12,7 @@ from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.fits.hdus import Keywords
-from handler.crds.mirror import FileDigest, ServerConfig
+from handler.crds.mirror import FileDigest, MirrorConfig
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.crds.rules import Rules
 from handler.ledger import CatalogueRow
@@ -67,7 +67,7 @@ def choices_in(aws: LocalAws, root: Path, *contexts: str) -> list[Choices]:
     digests = {name: FileDigest(1, f"{hash(name) & 0xFFFF:040x}") for name in names}
     for path in (root / "mappings" / "jwst").iterdir():
         digests[path.name] = FileDigest.of(path.read_bytes())
-    config = ServerConfig(contexts[-1], frozenset(), digests, {}).to_text()
+    config = MirrorConfig(contexts[-1], frozenset(), digests, {}).to_text()
     s3.put_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/server_config", Body=config.encode())
     place = S3Location(MIRROR, PREFIX)
     rules = Rules.of(place, root / "cache", s3)

@@ -122,7 +122,7 @@ def test_what_no_retry_helps_is_not_tried_again(machine: Machine) -> None:
 def test_when_the_attempts_are_over_the_function_looks(machine: Machine) -> None:
     done = machine.run(REQUEST, *["TransientFailure"] * 6, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED", "the last attempt was killed after it wrote the product"
-    assert machine.asked[-1] == {**REQUEST, "cause": done["executionArn"], "look": True}
+    assert machine.asked[-1] == {**REQUEST, "cause": done["executionArn"], "reportOnly": True}
 
 
 def test_a_failure_that_the_function_has_announced_is_not_announced_again(machine: Machine) -> None:

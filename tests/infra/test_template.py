@@ -45,7 +45,7 @@ def test_the_function_is_given_an_environment_it_accepts() -> None:
     environment = resolve(variables, names_of(TEMPLATE), MADE)
     assert {type(value) for value in environment.values()} == {str}
     required = {"OUTPUT_BUCKET": PRODUCTS, "CRDS_MIRROR": f"s3://{MIRROR}"}
-    queues = ("UPLOADED_QUEUE", "BACKFILL_QUEUE", "UNFINISHED_QUEUE")
+    queues = ("UPLOADED_QUEUE_URL", "BACKFILL_QUEUE_URL", "UNFINISHED_QUEUE_ARN")
     chosen = ("DQ_BLOCK_URI", "LEDGER_URI", *queues)
     assert Settings.from_environment(environment) == Settings.from_environment(
         required | {name: environment[name] for name in chosen}
@@ -74,7 +74,7 @@ def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
     sources = [mapping["EventSourceArn"] for mapping in MAPPINGS]
     names = ("Uploaded", "Backfill", "Unfinished")
     assert sources == [{"Fn::GetAtt": f"{name}Queue.Arn"} for name in names]
-    assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE"] == sources[2]
+    assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE_ARN"] == sources[2]
 
 
 def test_no_parameter_waits_for_a_version() -> None:
@@ -196,7 +196,9 @@ def exercise(function: Harness, keys: list[str]) -> None:
     with pytest.raises(ReferenceUnavailable):
         function.run(first, mask=f"s3://{MIRROR}/absent.fits")
     function.run_unfinished(created(second))
-    function = function.with_settings(uploaded_queue=function.aws.uploads, backfill_queue=BACKFILLS)
+    function = function.with_settings(
+        uploaded_queue_url=function.aws.uploads, backfill_queue_url=BACKFILLS
+    )
     for queue in ("arn:aws:sqs:us-east-1:123456789012:uploads", BACKFILLS.replace("/", ":")):
         assert function.run_batch(created(second), queue=queue) == []
 

@@ -103,7 +103,7 @@ class Page:
 
 
 def look(*words: str) -> Path:
-    main(["look", *words])
+    main(["view", *words])
     return Path(words[words.index("--out") + 1])
 
 
@@ -139,7 +139,7 @@ def test_the_counts_are_those_of_the_file_and_every_pixel_is_told(
     name: str, product: Any, chrome: webdriver.Chrome
 ) -> None:
     address, folder, dq = product(name)
-    main(["look", address, "--out", str(folder), "--mirror", f"s3://{MIRROR}"])
+    main(["view", address, "--out", str(folder), "--mirror", f"s3://{MIRROR}"])
     (path,) = folder.iterdir()
     page = Page(chrome, path)
     first = dq if dq.ndim == 2 else dq[0]
@@ -301,7 +301,7 @@ def test_a_raw_exposure_is_shown_with_the_flags_it_would_get(
 ) -> None:
     write_exposure(MODE["nircam-sub64p"], tmp_path / "x_uncal.fits")
     function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")
-    words = ["look", f"s3://{RAW}/x_uncal.fits", "--out", str(tmp_path / "pages")]
+    words = ["view", f"s3://{RAW}/x_uncal.fits", "--out", str(tmp_path / "pages")]
     main([*words, "--mirror", f"s3://{MIRROR}"])
     assert "as it would be applied" in (tmp_path / "pages" / "x_uncal.html").read_text()
     with pytest.raises(SystemExit, match="--mirror"):
@@ -311,7 +311,7 @@ def test_a_raw_exposure_is_shown_with_the_flags_it_would_get(
 @pytest.mark.parametrize("target", ["nowhere.fits", "s3://nowhere/x.fits"])
 def test_what_is_not_there_is_one_line(target: str, function: Harness, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["look", target, "--out", str(tmp_path)])
+        main(["view", target, "--out", str(tmp_path)])
     assert len(str(ended.value.code).splitlines()) == 1
 
 
@@ -378,7 +378,7 @@ def test_stripes_name_no_rows_of_the_detector(product: Any) -> None:
 
 def test_mirror_without_detector_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="expected s3://bucket/key; with --detector"):
-        main(["look", "s3://my-crds-mirror", "--out", str(tmp_path)])
+        main(["view", "s3://my-crds-mirror", "--out", str(tmp_path)])
 
 
 @pytest.mark.parametrize("values", [255, 256, 65_535, 65_536, 262_144])

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from infra.demo.local_aws import nobodys_shell
+from infra.demo.local_aws import isolated_environment
 from tests.benchmark.servers import absolute, free_port
 from tests.s3_matrix.ceph import CannotRun, ceph, install
 from tests.s3_matrix.server import Server, localstack
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--localstack", type=absolute, required=True, help="its interpreter")
     parser.add_argument("--ceph", type=absolute, required=True, help="where its packages go")
     arguments = parser.parse_args()
-    with nobodys_shell():
+    with isolated_environment():
         failed = on_both(arguments.localstack, arguments.ceph)
     sys.exit(failed)
 

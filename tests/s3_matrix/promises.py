@@ -65,7 +65,7 @@ class Scratch:
     def put(self, content: bytes = b"first", name: str = "", **more: Any) -> StoredObject:
         """Write an object; describe it."""
         location = self.new(name)
-        self.client.put_object(**location.address, Body=content, **more)
+        self.client.put_object(**location.as_kwargs, Body=content, **more)
         return self.describe(location)
 
     def describe(self, location: S3Location) -> StoredObject:
@@ -74,7 +74,7 @@ class Scratch:
 
     def read(self, location: S3Location) -> bytes:
         """Read an object."""
-        return self.client.get_object(**location.address)["Body"].read()
+        return self.client.get_object(**location.as_kwargs)["Body"].read()
 
     def remove(self) -> None:
         """Remove what was written, every version of it where they may be listed."""
@@ -230,7 +230,7 @@ def _forgets_aborted_uploads(scratch: Scratch) -> bool:
     with suppress(_Given), multipart(_target(scratch), scratch.store) as upload:
         upload.put(1, _TAIL)
         raise _Given
-    address = {**upload.target.location.address, "UploadId": upload.upload_id}
+    address = {**upload.target.location.as_kwargs, "UploadId": upload.upload_id}
     return _refused(
         lambda: scratch.client.list_parts(**address), "NoSuchUpload", "NoSuchKey", "404"
     )

@@ -18,7 +18,7 @@ from typing import Any
 
 import boto3
 
-from infra.demo.local_aws import nobodys_shell
+from infra.demo.local_aws import isolated_environment
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
@@ -45,7 +45,7 @@ def main(*more: str) -> None:
     """Do it; `more` are further options of `sam`."""
     started = time.monotonic()
     os.environ["SAM_CLI_TELEMETRY"] = "0"
-    with nobodys_shell(), tempfile.TemporaryDirectory() as name, _ministack():
+    with isolated_environment(), tempfile.TemporaryDirectory() as name, _ministack():
         s3 = _filled(Path(name) / "material")
         expected = _by_the_bundle(Path(name), s3)
         tell(started, "the bundle alone: Complete")

@@ -10,7 +10,7 @@ from typing import Any
 
 from handler import app
 from handler.s3.blocks import Blocks
-from handler.services import Function
+from handler.services import Services
 
 MIB = 1024 * 1024
 KILLED, AGAIN = 9, 1
@@ -52,7 +52,7 @@ def deliver(
 def _run(environment: dict[str, str], body: str, kill: Kill, identifier: str, queue: str) -> None:
     os.environ.update(environment)
     logging.disable()
-    function = Function.from_environment(os.environ)
+    function = Services.from_environment(os.environ)
     if function.settings.blocks:
         small = Blocks(function.settings.blocks, block_bytes=16 * MIB, least_gain=4 * MIB)
         function = replace(function, blocks=small)

@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from handler.crds.masks import Masks, References
+from handler.crds.masks import References
 from handler.s3.objects import ObjectStore, S3Location
 from handler.services import read_ahead
 from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext
@@ -116,7 +116,7 @@ def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
 ) -> None:
     monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}/not-there")
     function.upload(exposure, KEY)
-    entry.the_function()
+    entry.services_from_environment()
     with pytest.raises(ReferenceUnavailable, match="server_config"):
         entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-1"))
     assert [detail["error"] for detail in function.announcements()] == ["ReferenceUnavailable"]
@@ -156,5 +156,7 @@ def test_a_mask_whose_transfer_breaks_off_is_tried_again_and_leaves_nothing(
         once = Config(retries={"total_max_attempts": 1})
         store = ObjectStore(boto3.client("s3", endpoint_url=address, config=once))
         with pytest.raises(TransientFailure, match="mask: reading it"):
-            Masks(S3Location(MIRROR, ""), tmp_path).load_object(S3Location(MIRROR, "mask"), store)
+            MaskCache(S3Location(MIRROR, ""), tmp_path).load_object(
+                S3Location(MIRROR, "mask"), store
+            )
     assert list(tmp_path.iterdir()) == []

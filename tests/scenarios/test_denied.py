@@ -176,7 +176,7 @@ def test_denied_visibility_is_named_and_fails_nothing(
     sqs = function.aws.client("sqs")
     denies(sqs, "sqs", "ChangeMessageVisibility", "")
     function = function.with_services(sqs=lambda: sqs)
-    function = function.with_settings(uploaded_queue=function.aws.uploads)
+    function = function.with_settings(uploaded_queue_url=function.aws.uploads)
     assert function.run_batch(created(KEY), queue=QUEUE) == []
     assert f"sqs:ChangeMessageVisibility is denied to {role}" in caplog.text
     assert [d["status"] for d in function.announcements()] == ["Complete"]

@@ -14,7 +14,7 @@ from botocore import endpoint
 from core.errors import TransientFailure
 from handler.app import answer
 from handler.events import Attempt
-from handler.services import Function, client
+from handler.services import Services, client
 from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
 from tests.conftest import UNFINISHED, Harness, created, empty_bucket, empty_buckets
 from tests.model_of_s3.faults import Fault, Kind, Rate
@@ -95,9 +95,9 @@ def trial(
         "OUTPUT_BUCKET": PRODUCTS,
         "CRDS_MIRROR": f"s3://{MIRROR}",
         "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
-        "UNFINISHED_QUEUE": UNFINISHED,
+        "UNFINISHED_QUEUE_ARN": UNFINISHED,
     }
-    yield Trial(Harness(aws, Function.from_environment(environment)), proxy)
+    yield Trial(Harness(aws, Services.from_environment(environment)), proxy)
     client.cache_clear()
 
 

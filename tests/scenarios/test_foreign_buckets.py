@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import TransientFailure
 from handler.s3.objects import agree_to_pay
-from handler.services import PATIENT
+from handler.services import S3_CONFIG
 from infra.demo.local_aws import LocalAws
 from tests.conftest import Harness, empty_bucket
 from tests.model_of_s3.foreign import ForeignBucket
@@ -39,7 +39,7 @@ def archive(proxy: Proxy) -> ForeignBucket:
 @pytest.fixture
 def through(function: Harness, proxy: Proxy) -> Harness:
     """The function, which sees the archive as another account's."""
-    s3 = boto3.client("s3", endpoint_url=proxy.endpoint, region_name="us-east-1", config=PATIENT)
+    s3 = boto3.client("s3", endpoint_url=proxy.endpoint, region_name="us-east-1", config=S3_CONFIG)
     changed = replace(function.function, s3=s3, sqs=partial(function.aws.client, "sqs"))
     return replace(function, function=changed)
 

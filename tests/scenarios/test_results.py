@@ -582,7 +582,7 @@ def test_ledger_rebuilt_from_the_product_keeps_its_pin(
     before = entry_of(function)
     assert before["catalogue"]["pinned"] is bool(asked)
     function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")
-    function.run_event({"bucket": RAW, "key": KEY, "cause": "the job", "look": True})
+    function.run_event({"bucket": RAW, "key": KEY, "cause": "the job", "reportOnly": True})
     after = entry_of(function)
     assert after["catalogue"] == before["catalogue"]
     assert after["result"]["id"] == before["result"]["id"]
@@ -654,7 +654,7 @@ def test_rejected_exposure_is_published_once_per_cause(function: Harness) -> Non
     assert function.run_unfinished(body) == []
     with pytest.raises(InputRejected):
         function.run_event(json.loads(body))
-    assert function.run_event({**json.loads(body), "look": True})["status"] == "Failed"
+    assert function.run_event({**json.loads(body), "reportOnly": True})["status"] == "Failed"
     (detail,) = function.announcements()
     assert detail["error"] == "InputRejected"
     assert entry_of(function)["failure"]["published"] is True

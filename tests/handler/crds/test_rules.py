@@ -17,8 +17,8 @@ from botocore.exceptions import ClientError
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.fits.hdus import Keywords
 from handler.crds.lean_import import utils
-from handler.crds.masks import Masks, References
-from handler.crds.mirror import FileDigest, ServerConfig, key_of, mapping_key, reference_keys
+from handler.crds.masks import References
+from handler.crds.mirror import FileDigest, MirrorConfig, key_of, mapping_key, reference_keys
 from handler.crds.rules import Mappings, MirroredRules, Rules, read_config
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
@@ -51,7 +51,7 @@ def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
     for path in folder.iterdir():
         s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
     digests = {path.name: FileDigest.of(path.read_bytes()) for path in folder.iterdir()}
-    config = ServerConfig("jwst_0152.pmap", frozenset(), digests, {})
+    config = MirrorConfig("jwst_0152.pmap", frozenset(), digests, {})
     s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_text())
     return Rules.of(S3Location(MIRROR, "contexts"), tmp_path, s3)
 
@@ -112,13 +112,13 @@ def test_a_directory_that_cannot_be_written_to_costs_reading_again(
 
 
 def test_a_configuration_can_be_written_and_read_again() -> None:
-    config = ServerConfig(
+    config = MirrorConfig(
         "jwst_0002.pmap",
         frozenset({"bad.fits"}),
         {"jwst_0002.pmap": FileDigest(5, "a" * 40)},
         {"observatory": "jwst", "operational_context": "jwst_0001.pmap", "latest_context": "old"},
     )
-    again = ServerConfig.parse(config.to_text(), "server_config")
+    again = MirrorConfig.parse(config.to_text(), "server_config")
     assert (again.operational_context, again.bad_files) == ("jwst_0002.pmap", config.bad_files)
     assert again.catalogue == config.catalogue
     assert again.other["observatory"] == "jwst"
@@ -146,10 +146,10 @@ def test_a_bad_rule_file_of_any_type_makes_the_context_bad_for_its_instrument(
     digests = dict.fromkeys(("jwst_nircam_mask_9001.fits", "jwst_niriss_mask_9001.fits"), FileDigest(1, "0"))  # fmt: skip
     rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
     header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", **{"DATE-OBS": "2023-01-01"})
-    rules._server_config = ServerConfig(CONTEXT, frozenset(), digests, {})
+    rules._server_config = MirrorConfig(CONTEXT, frozenset(), digests, {})
     rules._read_at = rules.clock()
     assert rules.best_reference(header, CONTEXT).mask == "jwst_nircam_mask_9001.fits"
-    rules._server_config = ServerConfig(CONTEXT, frozenset({bad}), digests, {})
+    rules._server_config = MirrorConfig(CONTEXT, frozenset({bad}), digests, {})
     with pytest.raises(ReferenceUnavailable, match=f"{bad}: on the server's list of bad files"):
         rules.best_reference(header, CONTEXT)
     if bad != CONTEXT:  # other instruments go on
@@ -162,7 +162,7 @@ def test_a_bad_rule_file_of_any_type_makes_the_context_bad_for_its_instrument(
 def test_a_word_that_jwst_knows_in_capitals_only_is_refused(sample_cache: Path) -> None:
     files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
     rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
-    rules._server_config = ServerConfig(CONTEXT, frozenset(), {}, {})
+    rules._server_config = MirrorConfig(CONTEXT, frozenset(), {}, {})
     rules._read_at = rules.clock()
     for changes in ({"DETECTOR": "nrca1"}, {"SUBARRAY": " FULL"}, {"INSTRUME": " NIRCAM"}):
         header = {"INSTRUME": "NIRCAM", "DETECTOR": "NRCA1", "DATE-OBS": "2023-01-01"} | changes
@@ -171,14 +171,14 @@ def test_a_word_that_jwst_knows_in_capitals_only_is_refused(sample_cache: Path) 
 
 
 def test_masks_beyond_two_are_dropped_from_memory(tmp_path: Path) -> None:
-    masks = Masks(S3Location(MIRROR, ""), tmp_path)
+    masks = MaskCache(S3Location(MIRROR, ""), tmp_path)
     for number in range(5):
         masks._remember(str(number), None)  # type: ignore[arg-type]
     assert list(masks._in_memory) == ["3", "4"]
 
 
 def test_oldest_masks_are_dropped_from_a_full_directory(tmp_path: Path) -> None:
-    masks = Masks(S3Location(MIRROR, ""), tmp_path)
+    masks = MaskCache(S3Location(MIRROR, ""), tmp_path)
     for number in range(15):
         path = tmp_path / f"{number:02}.fits"
         masks._keep_on_disk(b"mask", path)
@@ -191,9 +191,9 @@ def test_oldest_masks_are_dropped_from_a_full_directory(tmp_path: Path) -> None:
 def test_operational_context_is_read_again_after_three_minutes() -> None:
     now, configs = [0.0], ["jwst_0001.pmap", "jwst_0002.pmap"]
     rules = Rules(S3Location(MIRROR, ""), Mappings(Text({})), None, lambda: now[0])  # type: ignore[arg-type]
-    rules._server_config = ServerConfig(configs[0], frozenset(), {})
+    rules._server_config = MirrorConfig(configs[0], frozenset(), {})
     with pytest.MonkeyPatch.context() as patch:
-        later = ServerConfig(configs[1], frozenset(), {})
+        later = MirrorConfig(configs[1], frozenset(), {})
         patch.setattr("handler.crds.rules.read_config", lambda *_: later)
         now[0] = 179
         assert rules.context_name("latest") == configs[0]
@@ -221,7 +221,7 @@ def test_mapping_with_wrong_sha1_is_not_used(where: str, aws: LocalAws, tmp_path
 def test_damaged_mappings_and_configs_raise_only_reference_errors(sample_cache: Path) -> None:
     chance = random.Random(7)
     texts = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
-    config = ServerConfig(CONTEXT, frozenset({"a"}), {"b": FileDigest(1, "a" * 40)})
+    config = MirrorConfig(CONTEXT, frozenset({"a"}), {"b": FileDigest(1, "a" * 40)})
     for _ in range(3000):
         name = chance.choice(sorted(texts))
         text = damaged(texts[name], chance)
@@ -230,9 +230,9 @@ def test_damaged_mappings_and_configs_raise_only_reference_errors(sample_cache: 
         with suppress(ReferenceUnavailable):
             Mappings(Text({name: unsigned.replace("}\n\nselector", signature)})).load(name)
         with suppress(ReferenceUnavailable):
-            ServerConfig.parse(damaged(config.to_text(), chance), "server_config")
+            MirrorConfig.parse(damaged(config.to_text(), chance), "server_config")
         with suppress(ReferenceUnavailable):
-            ServerConfig.parse_state(damaged(config.to_state(), chance), "mirror.json")
+            MirrorConfig.parse_state(damaged(config.to_state(), chance), "mirror.json")
 
 
 def damaged(text: str, chance: random.Random) -> str:
@@ -274,7 +274,7 @@ def test_subarray_without_a_rule_names_the_exposure(sample_cache: Path) -> None:
     signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
     files["jwst_nircam_mask_9001.rmap"] = unsigned.replace("}\n\nselector", signature)
     rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
-    rules._server_config = ServerConfig(CONTEXT, frozenset(), {}, {})
+    rules._server_config = MirrorConfig(CONTEXT, frozenset(), {}, {})
     rules._read_at = rules.clock()
     header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", SUBARRAY="SUB64P")
     with pytest.raises(ReferenceUnavailable, match=r"no mask for x\.fits"):
@@ -299,7 +299,7 @@ class Refusing:
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         if Key.endswith("mirror.json"):
             raise ClientError({"Error": {"Code": self.code, "Message": ""}}, "GetObject")
-        content = ServerConfig("jwst_0001.pmap", frozenset(), {}).to_text().encode()
+        content = MirrorConfig("jwst_0001.pmap", frozenset(), {}).to_text().encode()
         return {"Body": BytesIO(content), "ContentLength": len(content)}
 
 

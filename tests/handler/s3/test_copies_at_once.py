@@ -14,7 +14,7 @@ from handler.s3.assembly import Assembly
 from handler.s3.blocks import Blocks
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
 from handler.s3.write import ABSENT, Target
-from handler.services import PATIENT
+from handler.services import S3_CONFIG
 from tests.model_of_s3.server import Handler
 
 SIZE = 20 * 1024**3
@@ -59,7 +59,7 @@ def store(tmp_path: Path) -> Iterator[ObjectStore]:
     server = Server(("127.0.0.1", 0), Counting)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    yield ObjectStore(boto3.client("s3", endpoint_url=endpoint, config=PATIENT))
+    yield ObjectStore(boto3.client("s3", endpoint_url=endpoint, config=S3_CONFIG))
     server.shutdown()
     server.server_close()
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.s3.assembly import CopiedPart, Extent, Figures, UploadedPart, plan
+from handler.s3.assembly import CopiedPart, Extent, PartLimits, UploadedPart, plan
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
-FIGURES = Figures()
+FIGURES = PartLimits()
 
 
 def uploaded(parts: list[UploadedPart | CopiedPart]) -> int:
@@ -21,7 +21,7 @@ def uploaded(parts: list[UploadedPart | CopiedPart]) -> int:
 def check_rules(
     extents: list[Extent],
     parts: list[UploadedPart | CopiedPart],
-    figures: Figures = FIGURES,
+    figures: PartLimits = FIGURES,
 ) -> None:
     length = sum(extent.length for extent in extents)
     assert [part.start for part in parts] == [0, *(part.stop for part in parts)][: len(parts)]
@@ -56,7 +56,7 @@ def test_every_plan_keeps_the_rules_of_s3(extents: list[Extent]) -> None:
     check_rules(extents, plan(extents))
 
 
-SMALL = Figures(5, 17, 10_000, upload=8, copy_rate=20, longest_copy=16)
+SMALL = PartLimits(5, 17, 10_000, upload=8, copy_rate=20, longest_copy=16)
 
 
 def objects_of(extents: list[Extent]) -> tuple[dict[str, bytes], bytes]:
