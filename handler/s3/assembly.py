@@ -14,7 +14,7 @@ from io import BytesIO
 
 from core.errors import InputRejected, TransientFailure
 from core.layout import Copied, Layout, Segment
-from handler.s3.blocks import Blocks
+from handler.s3.blocks import Blocks, Extent
 from handler.s3.objects import ObjectStore, StoredObject
 from handler.s3.write import (
     CompletedPart,
@@ -29,7 +29,6 @@ from handler.s3.write import (
 __all__ = [
     "Assembly",
     "CopiedPart",
-    "Extent",
     "PartLimits",
     "UploadedPart",
     "plan",
@@ -70,40 +69,6 @@ class PartLimits:
         requests = math.sqrt(self.requests_per_second * copied / self.copy_rate)
         wanted = math.ceil(copied / max(math.ceil(requests), 1))
         return min(wanted, self.longest_copy, self.largest)
-
-
-@dataclass(frozen=True)
-class Extent:
-    """A run of the output, and where S3 has the same bytes, if it has.
-
-    Attributes
-    ----------
-    length : int
-        Bytes.
-    key : str or None
-        Names the object that holds them; None where they must be uploaded.
-    start : int
-        Offset in that object of the first of them.
-    period : int
-        Zero for a plain range. Otherwise the object repeats the same `period` bytes, and so does
-        the extent, from its own start.
-    size : int
-        Bytes of such an object: a period and ten MiB, or more.
-    """
-
-    length: int
-    key: str | None = None
-    start: int = 0
-    period: int = 0
-    size: int = 0
-
-    def offset_in_object(self, offset: int) -> int:
-        """Offset in the object of the byte at `offset` of the extent."""
-        return offset % self.period if self.period else self.start + offset
-
-    def longest_copy(self, wanted: int) -> int:
-        """Bytes that one part copies, wherever in the extent it starts."""
-        return min(self.size - self.period, wanted) if self.period else wanted
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,11 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from core.layout import Repeated, Segment
-from handler.s3.assembly import Extent
 from handler.s3.errors import NETWORK
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target, WriteConflict, crc32_of, multipart, unchanged
 
-__all__ = ["Blocks"]
+__all__ = ["Blocks", "Extent"]
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +31,40 @@ _FORMAT = "1"
 _LONGEST_CYCLE = 512 * MIB
 _PART = 8 * MIB
 _PIECE = 1 * MIB
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A run of the output, and where S3 has the same bytes, if it has.
+
+    Attributes
+    ----------
+    length : int
+        Bytes.
+    key : str or None
+        Names the object that holds them; None where they must be uploaded.
+    start : int
+        Offset in that object of the first of them.
+    period : int
+        Zero for a plain range. Otherwise the object repeats the same `period` bytes, and so does
+        the extent, from its own start.
+    size : int
+        Bytes of such an object: a period and ten MiB, or more.
+    """
+
+    length: int
+    key: str | None = None
+    start: int = 0
+    period: int = 0
+    size: int = 0
+
+    def offset_in_object(self, offset: int) -> int:
+        """Offset in the object of the byte at `offset` of the extent."""
+        return offset % self.period if self.period else self.start + offset
+
+    def longest_copy(self, wanted: int) -> int:
+        """Bytes that one part copies, wherever in the extent it starts."""
+        return min(self.size - self.period, wanted) if self.period else wanted
 
 
 @dataclass
@@ -65,7 +98,7 @@ class Blocks:
 
         Returns
         -------
-        tuple of `~handler.s3.assembly.Extent` and `~handler.s3.objects.StoredObject`, or None
+        tuple of `~handler.s3.blocks.Extent` and `~handler.s3.objects.StoredObject`, or None
             The extent, and the block that it speaks of; None if the bytes must be uploaded.
         """
         if self.prefix is None or not isinstance(segment, Repeated) or not self._gains(segment):

@@ -14,7 +14,7 @@ import pytest
 from botocore.config import Config
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from handler.crds.masks import References
+from handler.crds.masks import MaskCache, References
 from handler.s3.objects import ObjectStore, S3Location
 from handler.services import read_ahead
 from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext

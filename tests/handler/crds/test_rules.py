@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.fits.hdus import Keywords
 from handler.crds.lean_import import utils
-from handler.crds.masks import References
+from handler.crds.masks import MaskCache, References
 from handler.crds.mirror import FileDigest, MirrorConfig, key_of, mapping_key, reference_keys
 from handler.crds.rules import Mappings, MirroredRules, Rules, read_config
 from handler.s3.objects import S3Location

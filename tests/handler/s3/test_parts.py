@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.s3.assembly import CopiedPart, Extent, PartLimits, UploadedPart, plan
+from handler.s3.assembly import CopiedPart, PartLimits, UploadedPart, plan
+from handler.s3.blocks import Extent
 
 MIB = 1024 * 1024
 GIB = 1024 * MIB
