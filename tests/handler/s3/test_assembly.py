@@ -1,4 +1,4 @@
-"""Products that S3 assembles: same bytes, few of them through the function, faults leave nothing."""
+"""Products that S3 assembles: equal bytes, few of them uploaded; faults leave nothing behind."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ def full_frame() -> bytes:
 
 
 def small_blocks() -> Blocks:
-    """Blocks pay for products as small as those of the tests."""
+    """Return blocks that are used for products as small as those of the tests."""
     return Blocks(BLOCKS, block_bytes=16 * MIB, least_gain=8 * MIB)
 
 
@@ -68,12 +68,11 @@ def forget_blocks(function: Harness) -> None:
 
 @pytest.fixture
 def streamed(function: Harness) -> Callable[[], bytes]:
-    """The same product, every byte of it through the function."""
+    """Return a function that writes the same product and uploads every byte of it."""
 
     def make(**fields: Any) -> bytes:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Assembly, "least_source", 10**15)
-            patch.setattr(Assembly.__init__, "__defaults__", (10**15,))
+            patch.setattr("handler.s3.assembly._SMALLEST_SOURCE", 10**15)
             return function.product(function.run(KEY, onExisting="replace", **fields))
 
     return make
@@ -89,7 +88,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("mode", SHAPES)
-def test_assembled_and_streamed_products_are_the_same_bytes(
+def test_assembled_and_uploaded_products_are_equal(
     mode: str, with_blocks: Harness, streamed: Callable[[], bytes]
 ) -> None:
     content = exposure(mode, SHAPES[mode])
@@ -114,16 +113,14 @@ def test_science_pixels_do_not_pass_through_the_function(
     assert moved["bytesSent"] < 5 * MIB + 17 * MIB
 
 
-def test_without_a_place_for_blocks_groupdq_is_uploaded(
-    function: Harness, full_frame: bytes
-) -> None:
+def test_groupdq_without_blocks_is_uploaded(function: Harness, full_frame: bytes) -> None:
     function.upload(full_frame, KEY)
     moved = function.run(KEY)["function"]
     assert moved["bytesSent"] > 5 * 2048 * 2048
     assert block_keys(function) == []
 
 
-def test_float32_is_streamed_and_its_groupdq_copied(
+def test_float32_is_uploaded_and_its_groupdq_copied(
     with_blocks: Harness, full_frame: bytes
 ) -> None:
     function = with_blocks.with_settings(encoding=Encoding.FLOAT32)
@@ -135,7 +132,7 @@ def test_float32_is_streamed_and_its_groupdq_copied(
     assert block_keys(function)
 
 
-def test_groupdq_that_is_there_is_streamed_and_merged(with_blocks: Harness) -> None:
+def test_existing_groupdq_is_merged_and_uploaded(with_blocks: Harness) -> None:
     shape = (1, 5, 2048, 2048)
     present = np.random.default_rng(2).integers(0, 2, shape, dtype=np.uint8) * 4
     content = exposure("nircam-full", shape, fits.ImageHDU(present, name="GROUPDQ"))
@@ -157,15 +154,15 @@ def test_exposures_with_the_same_planes_share_a_block(
 
 
 @pytest.mark.parametrize("checksum", ["FULL_OBJECT", "COMPOSITE"])
-def test_another_container_uses_the_block_that_is_there(
+def test_another_container_uses_the_existing_block(
     checksum: str, with_blocks: Harness, full_frame: bytes
 ) -> None:
-    def as_asked(parsed: dict[str, Any], **_: Any) -> None:
-        """Not every server makes the checksum of a whole object that it was asked for."""
+    def change_checksum(parsed: dict[str, Any], **_: Any) -> None:
+        """Some servers return a composite checksum although FULL_OBJECT was requested."""
         if checksum == "COMPOSITE" and "ChecksumCRC32" in parsed:
             parsed |= {"ChecksumCRC32": "A4eAOw==-8", "ChecksumType": "COMPOSITE"}
 
-    with_blocks.function.s3.meta.events.register("after-call.s3.HeadObject", as_asked)
+    with_blocks.function.s3.meta.events.register("after-call.s3.HeadObject", change_checksum)
     with_blocks.upload(full_frame, KEY)
     first = with_blocks.run(KEY)["function"]["bytesSent"]
     with_blocks = with_blocks.with_services(blocks=small_blocks())
@@ -175,7 +172,7 @@ def test_another_container_uses_the_block_that_is_there(
 
 @pytest.mark.parametrize("damage", ["missing", "short", "overwritten"])
 @pytest.mark.parametrize("remembered", [True, False])
-def test_a_bad_block_costs_an_upload_and_is_made_anew(
+def test_damaged_block_is_replaced(
     damage: str, remembered: bool, with_blocks: Harness, full_frame: bytes
 ) -> None:
     with_blocks.upload(full_frame, KEY)
@@ -195,18 +192,18 @@ def test_a_bad_block_costs_an_upload_and_is_made_anew(
         again = with_blocks.run(KEY, onExisting="replace")
         assert undated(good) == undated(with_blocks.product(again))
     last = with_blocks.run(KEY, onExisting="replace")["function"]
-    assert last["bytesSent"] < 17 * MIB + 5 * MIB, "the block is good again"
+    assert last["bytesSent"] < 17 * MIB + 5 * MIB, "the block was replaced"
 
 
 def failing(operation: str, number: int, code: str) -> Callable[..., None]:
-    """Let the n-th call of an operation fail as S3 would."""
+    """Return a hook that fails the n-th call of an operation."""
     calls = iter(range(1, 10_000))
     lock = threading.Lock()
 
     def fail(**_: Any) -> None:
         with lock:
             if next(calls) == number:
-                raise ClientError({"Error": {"Code": code, "Message": "as asked"}}, operation)
+                raise ClientError({"Error": {"Code": code, "Message": "on purpose"}}, operation)
 
     return fail
 
@@ -215,7 +212,7 @@ def failing(operation: str, number: int, code: str) -> Callable[..., None]:
     ("operation", "number"),
     [("UploadPart", 1), ("UploadPart", 3), ("UploadPartCopy", 1), ("CompleteMultipartUpload", 1), ("GetObject", 4)],
 )  # fmt: skip
-def test_a_part_that_fails_leaves_neither_product_nor_upload(
+def test_failed_part_leaves_neither_product_nor_upload(
     operation: str, number: int, function: Harness, full_frame: bytes
 ) -> None:
     function.upload(full_frame, KEY)
@@ -229,7 +226,7 @@ def test_a_part_that_fails_leaves_neither_product_nor_upload(
 
 
 def test_throttling_is_retried_with_back_off(function: Harness, full_frame: bytes) -> None:
-    """botocore's own retries see what the server answers, not what a hook raises."""
+    """botocore's own retries see the server's response, not what a hook raises."""
     function.upload(full_frame, KEY)
     answers = iter(["SlowDown", "SlowDown"])
 
@@ -240,7 +237,7 @@ def test_throttling_is_retried_with_back_off(function: Harness, full_frame: byte
     assert function.run(KEY)["status"] == "Complete"
 
 
-def test_two_invocations_at_once_leave_one_whole_product(
+def test_two_concurrent_invocations_write_one_product(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function.upload(full_frame, KEY)
@@ -260,7 +257,7 @@ def test_two_invocations_at_once_leave_one_whole_product(
     for thread in threads:
         thread.join()
     assert [detail["status"] for detail in details] == ["Complete", "Complete"]
-    assert len({detail["id"] for detail in details}) == 1, "it is one result"
+    assert len({detail["id"] for detail in details}) == 1, "both publish one result"
     versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix="dq_init/")[
         "Versions"
     ]
@@ -268,7 +265,7 @@ def test_two_invocations_at_once_leave_one_whole_product(
     assert "Uploads" not in function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS)
 
 
-def test_a_product_of_something_else_written_meanwhile_is_left_alone(
+def test_other_product_written_meanwhile_is_not_replaced(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function.upload(full_frame, KEY)
@@ -288,18 +285,18 @@ def test_a_product_of_something_else_written_meanwhile_is_left_alone(
     assert answer["Body"].read() == b"newer"
 
 
-def test_a_block_is_as_large_for_many_groups_as_for_few(function: Harness) -> None:
+def test_block_does_not_depend_on_the_number_of_groups(function: Harness) -> None:
     """One plane repeats itself: exposures of any number of groups share one block of 64 MiB."""
     store = ObjectStore(function.aws.client("s3"))
-    keeper = Blocks(S3Location(PRODUCTS, "dq_blocks"))
+    blocks = Blocks(S3Location(PRODUCTS, "dq_blocks"))
     plane = np.arange(4 * MIB, dtype=np.uint8).reshape(1, -1)
-    found = [
-        keeper.extent(Repeated(plane, groups, integrations), store)
+    extents = [
+        blocks.extent(Repeated(plane, groups, integrations), store)
         for groups, integrations in ((5, 1), (100, 1), (10, 40))
     ]
-    kept = [block for _, block in filter(None, found)]
-    assert [block.location for block in kept] == [kept[0].location] * 3
-    assert {block.size for block in kept} == {64 * MIB}
+    found = [extent.source for extent in extents if extent and extent.source]
+    assert [block.location for block in found] == [found[0].location] * 3
+    assert {block.size for block in found} == {64 * MIB}
 
 
 def test_encrypted_buckets_work_with_part_copies(function: Harness, full_frame: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Copies within S3 run side by side: S3 is slow at each, and the function is paid for by the second."""
+"""Copies within S3 run concurrently: each is slow, and Lambda bills the waiting time."""
 
 import threading
 from collections.abc import Iterator
@@ -18,14 +18,14 @@ from handler.services import S3_CONFIG
 from tests.model_of_s3.server import Handler
 
 SIZE = 20 * 1024**3
-"""So many bytes are copied in more than 32 parts."""
+"""Bytes; copied in more than 32 parts."""
 AT_ONCE = 32
 
 
 class Counting(Handler):
-    """Answers a copy when `AT_ONCE` of them are there, and counts how many there were."""
+    """A server that answers no copy before `AT_ONCE` are open, and counts the most that were."""
 
-    all_there = threading.Event()
+    all_open = threading.Event()
     lock = threading.Lock()
     now, most = 0, 0
 
@@ -35,9 +35,9 @@ class Counting(Handler):
                 Counting.now += 1
                 Counting.most = max(self.now, self.most)
                 if self.most >= AT_ONCE:
-                    self.all_there.set()
-            if not self.all_there.wait(20):
-                self.all_there.set()  # they never will be: do not let each of them wait
+                    self.all_open.set()
+            if not self.all_open.wait(20):
+                self.all_open.set()  # they never will be: the other copies need not wait
             super().do_PUT()
             with self.lock:
                 Counting.now -= 1
@@ -52,7 +52,7 @@ class Server(ThreadingHTTPServer):
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[ObjectStore]:
-    """The model of S3, with an exposure of which no byte takes room on the disk."""
+    """Return the model of S3 with an exposure in a sparse file."""
     Counting.exposure, Counting.cache = tmp_path / "x_uncal.fits", tmp_path
     with Counting.exposure.open("wb") as file:
         file.truncate(SIZE)
@@ -65,7 +65,7 @@ def store(tmp_path: Path) -> Iterator[ObjectStore]:
 
 
 def test_copies_of_a_large_input_run_32_at_once(store: ObjectStore) -> None:
-    """h25: one at a time, 839 MB take 14 s instead of 2.8 s."""
+    """One at a time, 839 MB take 14 s instead of 2.8 s."""
     source = StoredObject(S3Location("raw", "x_uncal.fits"), '"there"', SIZE, {})
     head = np.zeros(6 * 1024**2, np.uint8).tobytes()
     layout = Layout((Literal(head), Copied(0, SIZE)))

@@ -1,4 +1,4 @@
-"""How many requests to S3 an exposure takes: they are paid for one by one. Fails when they grow."""
+"""The number of S3 requests for one exposure, which decides its cost."""
 
 from collections import Counter
 from io import BytesIO
@@ -24,7 +24,7 @@ GETS = {"HeadObject", "GetObject"}
 
 @pytest.fixture
 def counted(function: Harness) -> Counter[str]:
-    """The operations that the function asks of S3."""
+    """Return the S3 operations of the function."""
     found: Counter[str] = Counter()
     hooks = function.function.s3.meta.events
     hooks.register("before-call.s3", lambda model, **_: found.update([model.name]))
@@ -32,7 +32,7 @@ def counted(function: Harness) -> Counter[str]:
 
 
 def classes(counted: Counter[str]) -> tuple[int, int]:
-    """PUT-class and GET-class requests since the last look."""
+    """Return the number of PUT-class and GET-class requests since the last call."""
     gets = sum(count for name, count in counted.items() if name in GETS)
     puts = sum(counted.values()) - gets
     counted.clear()
@@ -47,7 +47,9 @@ def exposure_of(groups: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_small_exposure(function: Harness, counted: Counter[str], tmp_path: Any) -> None:
+def test_small_exposure_takes_two_puts(
+    function: Harness, counted: Counter[str], tmp_path: Any
+) -> None:
     write_exposure(MODE["nircam-sub64p"], tmp_path / "x.fits")
     for number in range(3):
         function.upload(tmp_path / "x.fits", f"{number}_uncal.fits")
@@ -56,12 +58,12 @@ def test_a_small_exposure(function: Harness, counted: Counter[str], tmp_path: An
     function.run("1_uncal.fits")
     assert classes(counted) == (2, 6), "the product, the ledger; two HEADs, headers, pixels"
     function.run("1_uncal.fits")
-    assert classes(counted) == (0, 5), "a repeated event asks the ledger"
+    assert classes(counted) == (0, 5), "a repeated event reads the ledger"
     function.run("1_uncal.fits", onExisting="replace")
-    assert classes(counted) == (2, 7), "an entry that is there is read and replaced"
+    assert classes(counted) == (2, 7), "an existing entry is read and replaced"
 
 
-def test_an_exposure_of_92_mb(function: Harness, counted: Counter[str]) -> None:
+def test_exposure_of_92_mb_takes_at_most_ten_puts(function: Harness, counted: Counter[str]) -> None:
     function = function.with_services(blocks=Blocks(S3Location(PRODUCTS, "dq_blocks")))
     content = exposure_of(11)
     for number in range(2):
@@ -74,7 +76,7 @@ def test_an_exposure_of_92_mb(function: Harness, counted: Counter[str]) -> None:
     assert gets <= 8
 
 
-def test_larger_ones_by_their_plans() -> None:
-    """Beside the parts: creating, completing, the ledger."""
+def test_plans_of_large_exposures_limit_their_puts() -> None:
+    """Creating and completing the upload and the ledger add three to the parts."""
     assert len(plan(full_frame(100))) + 3 <= 19
     assert len(plan(full_frame(500))) + 3 <= 56
