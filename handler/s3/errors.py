@@ -1,14 +1,11 @@
-"""Which of the three classes of failure an error of AWS belongs to.
+"""The error class that each AWS error is raised as.
 
-what AWS answers                                what it means
-throttling, timeouts, broken connections        TransientFailure
-the object is not as it was (412)               TransientFailure
-an action is denied, a KMS key refuses          TransientFailure that names action, object and role
-no such object, archived, not a valid name      the class that the caller names
-anything else                                   a fault of the deployment, or of ours: as it is
-
-A denied action is a matter of configuration, never of the exposure: it is retried until an operator
-has allowed it.
+AWS error                                       raised as
+throttling, timeout, broken connection          TransientFailure
+failed precondition (412)                       TransientFailure
+denied action, refused KMS key                  TransientFailure that names action, object and role
+missing or archived object, invalid name        the class that the caller names
+anything else                                   itself: the deployment or this code is wrong
 """
 
 import os
@@ -21,52 +18,41 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 
-__all__ = [
-    "CONFLICTS",
-    "NETWORK",
-    "code_of",
-    "denial_of",
-    "failures_of",
-    "is_conflict",
-    "is_denied",
-    "is_missing",
-    "is_transient",
-]
-
-_MISSING = frozenset({"404", "NoSuchKey", "NoSuchBucket", "NoSuchVersion", "NotFound"})
+NO_BUCKET = "NoSuchBucket"
+_MISSING = frozenset({"404", "NoSuchKey", NO_BUCKET, "NoSuchVersion", "NotFound"})
+# Errors of reads that no retry solves.
 _REFUSED = {
-    **dict.fromkeys(("400", "InvalidArgument"), "S3 calls the request malformed"),
+    **dict.fromkeys(("400", "InvalidArgument"), "S3 rejects the request as malformed"),
     **dict.fromkeys(("405", "MethodNotAllowed"), "is a delete marker"),
-    **dict.fromkeys(("301", "PermanentRedirect"), "lies in another region"),
-    "InvalidBucketName": "is no bucket's name",
+    **dict.fromkeys(("301", "PermanentRedirect"), "is in another region"),
+    "InvalidBucketName": "is not a valid bucket name",
     "InvalidObjectState": "is archived; restore it first",
-    "KeyTooLongError": "is no key",
+    "KeyTooLongError": "the key is longer than 1,024 bytes",
 }
-"""Reads that no retry makes good, and what to say of them."""
+# Of S3, EventBridge and SQS.
 _DENIED = frozenset({
     "403", "AccessDenied", "AccessDeniedException", "AllAccessDisabled", "Forbidden",
     "InvalidAccessKeyId", "InvalidClientTokenId", "InvalidToken", "NotAuthorized",
     "SignatureDoesNotMatch", "UnauthorizedAccess", "UnrecognizedClientException",
 })  # fmt: skip
-"""Codes of S3, EventBridge and SQS for callers that may not do what they ask for."""
+# S3 passes on errors of KMS (disabled or deleted key, throttling) with this prefix.
 _KMS = "KMS."
-"""How S3's codes begin that pass on an answer of KMS: a disabled key, a deleted one, throttling."""
 CONFLICTS = frozenset({"409", "412", "ConditionalRequestConflict", "PreconditionFailed"})
-"""The object is not as the condition of the request says."""
 _TRANSIENT = frozenset({
     "429", "500", "502", "503", "504", "ConditionalRequestConflict", "ExpiredToken",
     "InternalError", "InternalFailure", "NoSuchUpload", "OperationAborted", "RequestLimitExceeded",
     "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown",
     "ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException",
 })  # fmt: skip
+# botocore raises these if no complete response arrived.
 NETWORK = (
     exceptions.HTTPClientError,
     exceptions.ConnectionError,
     exceptions.FlexibleChecksumError,
     exceptions.IncompleteReadError,
 )
-"""What botocore raises where no whole answer came."""
 
+# The IAM action that an operation needs: most responses do not name it.
 _ACTIONS = {
     "HeadObject": "s3:GetObject",
     "GetObject": "s3:GetObject",
@@ -80,33 +66,45 @@ _ACTIONS = {
     "PutEvents": "events:PutEvents",
     "ChangeMessageVisibility": "sqs:ChangeMessageVisibility",
 }
-"""The IAM action that an operation needs; AWS names it in few of its answers."""
+_HINTS = dict.fromkeys(
+    ("HeadObject", "GetObject", "UploadPartCopy"),
+    " (s3:GetObjectVersion, if a version is named; without s3:ListBucket, S3 answers 403 for a "
+    "missing object, too; a Requester Pays bucket must be listed in REQUESTER_PAYS_BUCKETS)",
+)
 # "User: ARN is not authorized to perform: ACTION on resource: ARN because ...":
 # docs.aws.amazon.com/IAM/latest/UserGuide/troubleshoot_access-denied.html
-_PERFORM = re.compile(r"not authorized to perform:? ([a-z0-9-]+:\w+)")
+_ACTION = re.compile(r"not authorized to perform:? ([a-z0-9-]+:\w+)")
 _CALLER = re.compile(r"\bUser: (arn:\S+)")
 _RESOURCE = re.compile(r"on resource:? \"?(arn:[^\s\"]+)")
 
 
 def code_of(error: ClientError) -> str:
-    """Return the error code that the service gave."""
+    """Return the error code of an AWS response."""
     return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 def is_missing(error: ClientError) -> bool:
-    """Say whether there is no such object."""
+    """Whether the object or its bucket does not exist."""
     return code_of(error) in _MISSING
 
 
 def is_transient(error: Exception) -> bool:
-    """Say whether the same call may succeed later."""
+    """Whether the same call may succeed later."""
     return isinstance(error, NETWORK) or (
         isinstance(error, ClientError) and code_of(error) in _TRANSIENT
     )
 
 
+def is_conflict(error: ClientError) -> bool:
+    """Whether a conditional PUT failed because its object was replaced or deleted."""
+    # S3 answers NoSuchKey to If-Match on a deleted key:
+    # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
+    code = code_of(error)
+    return code in CONFLICTS or (code in _MISSING and code != NO_BUCKET)
+
+
 def is_denied(error: BaseException | None) -> bool:
-    """Say whether an error, or the one that it was raised from, is a denied permission."""
+    """Whether an error, or the error that caused it, is a denied permission."""
     if isinstance(error, ClientError):
         return code_of(error) in _DENIED or code_of(error).startswith(_KMS)
     return isinstance(error, TransientFailure) and is_denied(error.__cause__)
@@ -115,27 +113,20 @@ def is_denied(error: BaseException | None) -> bool:
 def denial_of(error: ClientError) -> str:
     """Describe a denied call: the action, the role, and how to allow it."""
     operation, code = error.operation_name, code_of(error)
-    said = str(error.response.get("Error", {}).get("Message", ""))
+    message = str(error.response.get("Error", {}).get("Message", ""))
+    caller = _caller(message)
     if code.startswith(_KMS):
-        return f"KMS refuses the key of the object to {_caller(said)} ({operation}: {code} {said})"
-    named, resource = _PERFORM.search(said), _RESOURCE.search(said)
-    action = named[1] if named else _ACTIONS.get(operation, operation)
+        return f"KMS refuses the key of the object to {caller} ({operation}: {code} {message})"
+    action, resource = _ACTION.search(message), _RESOURCE.search(message)
+    name = action[1] if action else _ACTIONS.get(operation, operation)
     on = f" on {resource[1].rstrip('.,')}" if resource else ""
-    text = f"{action}{on} is denied to {_caller(said)} ({operation}: {code} {said}"
-    return f"{text.rstrip()}); allow it in the role's policy{_HINTS.get(operation, '')}"
+    response = f"{operation}: {code} {message}".rstrip()
+    hint = _HINTS.get(operation, "")
+    return f"{name}{on} is denied to {caller} ({response}); allow it in the role's policy{hint}"
 
 
-_HINTS = dict.fromkeys(
-    ("HeadObject", "GetObject", "UploadPartCopy"),
-    " (s3:GetObjectVersion, if a version is named; without s3:ListBucket, S3 answers 403 for a "
-    "missing object, too; a Requester Pays bucket must be listed in REQUESTER_PAYS_BUCKETS)",
-)
-
-
-def _caller(said: str) -> str:
-    """Name the role: as AWS does in its answer, or else as the environment does."""
-    caller = _CALLER.search(said)
-    if caller:
+def _caller(message: str) -> str:
+    if caller := _CALLER.search(message):
         return caller[1]
     if role := os.environ.get("AWS_ROLE_ARN"):
         return role
@@ -144,56 +135,34 @@ def _caller(said: str) -> str:
     return f"the credentials of profile {os.environ.get('AWS_PROFILE', 'default')}"
 
 
-def is_conflict(error: ClientError) -> bool:
-    """Say whether a conditional PUT was refused, because its object was replaced or deleted.
-
-    S3 answers NoSuchKey to If-Match on a deleted key:
-    docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-    """
-    code = code_of(error)
-    return code in CONFLICTS or (is_missing(error) and code != "NoSuchBucket")
-
-
 @contextmanager
-def failures_of(what: str, unavailable: type[Exception] | None = None) -> Iterator[None]:
-    """Turn what AWS raises into the class that tells the caller what to do.
+def failures_of(task: str, unavailable: type[Exception] | None = None) -> Iterator[None]:
+    """Raise AWS errors as the class that says what the caller should do next.
 
-    Parameters
-    ----------
-    what : str
-        The object and what was being done to it, for the message.
-    unavailable : type or None
-        What it means if the object is not there, or cannot have that name; None where that is a
-        fault of the deployment, or of ours, and surfaces as itself.
-
-    Raises
-    ------
-    TransientFailure
-        For throttling, timeouts, broken connections, objects that change meanwhile and denied
-        permissions.
-    Exception
-        `unavailable`.
+    `task` (``<object>: <action>``) begins the message. An object that is missing or cannot be read
+    raises `unavailable`; None: the AWS error itself.
     """
     try:
         yield
     except ClientError as exc:
         code = code_of(exc)
         if is_transient(exc):
-            raise TransientFailure(f"{what}: {exc}") from exc
-        if is_denied(exc):
-            raise TransientFailure(f"{what}: {denial_of(exc)}") from exc
+            raise TransientFailure(f"{task}: {exc}") from exc
+        if is_denied(exc):  # retried until an operator has allowed it: never the exposure's fault
+            raise TransientFailure(f"{task}: {denial_of(exc)}") from exc
         if code in CONFLICTS:
-            raise TransientFailure(f"{what}: the object was replaced meanwhile ({code})") from exc
+            raise TransientFailure(f"{task}: the object was replaced meanwhile ({code})") from exc
         if unavailable is None:
             raise
         if code in _MISSING:
-            raise unavailable(f"{what}: there is no such object ({code})") from exc
+            kind = "bucket" if code == NO_BUCKET else "object"
+            raise unavailable(f"{task}: no such {kind} ({code})") from exc
         if code in _REFUSED:
-            raise unavailable(f"{what}: {_REFUSED[code]} ({exc})") from exc
+            raise unavailable(f"{task}: {_REFUSED[code]} ({exc})") from exc
         raise
     except NETWORK as exc:
-        raise TransientFailure(f"{what}: {exc}") from exc
-    except exceptions.BotoCoreError as exc:
+        raise TransientFailure(f"{task}: {exc}") from exc
+    except exceptions.BotoCoreError as exc:  # boto3 rejects a name before it sends the request
         if unavailable is None:
             raise
-        raise unavailable(f"{what}: {' '.join(str(exc).split())}") from exc
+        raise unavailable(f"{task}: {' '.join(str(exc).split())}") from exc

@@ -1,4 +1,4 @@
-"""What an object is, and reads of it, in ranges or as a whole."""
+"""S3 objects: locations, descriptions and reads."""
 
 import threading
 from collections.abc import Collection, Iterator
@@ -10,50 +10,28 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
-from handler.s3.errors import failures_of, is_missing
+from handler.s3.errors import NO_BUCKET, code_of, failures_of, is_missing
 
 if TYPE_CHECKING:
-    from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
 
-__all__ = [
-    "ObjectBody",
-    "ObjectStore",
-    "S3Location",
-    "StoredObject",
-    "Window",
-    "agree_to_pay",
-    "version_of",
-]
-
 _SCHEME = "s3://"
+_READ_AHEAD = 128 * 1024  # most primary headers and the next one fit into one request
+_PIECE = 8 * 1024 * 1024
+_READS = ("HeadObject", "GetObject", "UploadPartCopy", "ListObjectsV2")
 
 
 @dataclass(frozen=True)
 class S3Location:
-    """A bucket and a key, or a bucket and a key prefix.
-
-    Attributes
-    ----------
-    bucket, key : str
-        As S3 takes them: the key is not URL-encoded.
-    version_id : str or None
-        A version of the object; None for the current one.
-    """
+    """A bucket and a key, or a bucket and a key prefix."""
 
     bucket: str
-    key: str
-    version_id: str | None = None
+    key: str  # not URL-encoded
+    version_id: str | None = None  # None: the current version
 
     @classmethod
     def parse(cls, uri: str) -> "S3Location":
-        """Parse ``s3://bucket/key``; the key is everything after the first slash, verbatim.
-
-        Raises
-        ------
-        ValueError
-            If the scheme, the bucket or the key is missing.
-        """
+        """Parse ``s3://bucket/key``, or raise ValueError."""
         bucket, key = _split(uri)
         if not bucket or not key:
             raise ValueError(f"{uri!r}: expected s3://bucket/key")
@@ -61,29 +39,21 @@ class S3Location:
 
     @classmethod
     def parse_prefix(cls, uri: str) -> "S3Location":
-        """Parse ``s3://bucket[/prefix]``; one slash at the end does not matter.
-
-        Raises
-        ------
-        ValueError
-            If the scheme or the bucket is missing, or the prefix is nothing but slashes.
-        """
+        """Parse ``s3://bucket[/prefix]`` without one slash at its end, or raise ValueError."""
         bucket, prefix = _split(uri)
         if not bucket or (prefix and not prefix.strip("/")):
             raise ValueError(f"{uri!r}: expected s3://bucket[/prefix]")
         return cls(bucket, prefix.removesuffix("/"))
 
     def below(self, *parts: str) -> "S3Location":
-        """The location of something below this prefix."""
+        """Return a location below this prefix."""
         return S3Location(self.bucket, "/".join(part for part in (self.key, *parts) if part))
 
     @property
     def as_kwargs(self) -> dict[str, Any]:
-        """An object's address as the S3 client takes it."""
-        parts = {"Bucket": self.bucket, "Key": self.key}
-        if self.version_id is not None:
-            parts["VersionId"] = self.version_id
-        return parts
+        """The parameters of the boto3 S3 client that name the object."""
+        kwargs = {"Bucket": self.bucket, "Key": self.key}
+        return kwargs if self.version_id is None else {**kwargs, "VersionId": self.version_id}
 
     def __str__(self) -> str:
         version = f"?versionId={self.version_id}" if self.version_id else ""
@@ -91,89 +61,27 @@ class S3Location:
 
 
 def _split(uri: str) -> tuple[str, str]:
-    """Split at the first slash: a URL parser would end a key at `#` or `?`."""
-    scheme, found, rest = uri.partition(_SCHEME)
-    bucket, _, key = rest.partition("/")
-    return (bucket, key) if found and not scheme else ("", "")
-
-
-def version_of(answer: Any) -> str | None:
-    """Return the version that an answer of S3 names; unversioned buckets have none."""
-    version: str | None = answer.get("VersionId")
-    return None if version == "null" else version
-
-
-_READS = ("HeadObject", "GetObject", "UploadPartCopy", "ListObjectsV2")
-
-
-def agree_to_pay(s3: "S3Client", buckets: Collection[str]) -> None:
-    """Have a client say with every read of these buckets that the requester pays.
-
-    Parameters
-    ----------
-    s3 : boto3 S3 client
-        The client; nothing else of it changes.
-    buckets : collection of str
-        Names.
-    """
-
-    def agree(params: dict[str, Any], **_: Any) -> dict[str, Any]:
-        source = params.get("CopySource")
-        read = source["Bucket"] if isinstance(source, dict) else params.get("Bucket")
-        return {**params, "RequestPayer": "requester"} if read in buckets else params
-
-    for operation in _READS if buckets else ():
-        s3.meta.events.register(f"provide-client-params.s3.{operation}", agree)  # type: ignore[arg-type]
-
-
-_WINDOW = 128 * 1024
-"""Bytes fetched for a header: most primary headers and the next one fit into one request."""
-_PIECE = 8 * 1024 * 1024
-"""Bytes of a whole object that are held at a time."""
+    # A URL parser would end a key at # or ?, which are ordinary characters of a key.
+    bucket, _, key = uri.removeprefix(_SCHEME).partition("/")
+    return (bucket, key) if uri.startswith(_SCHEME) else ("", "")
 
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as S3 describes it; reads and copies are pinned to this state by its ETag.
+    """An object as S3 describes it; its ETag pins reads and copies to this state."""
 
-    Attributes
-    ----------
-    location : `~handler.s3.objects.S3Location`
-        Where it lies; with a version only where the request for it named one.
-    etag : str
-        Its entity tag, in quotes. Not a checksum of the content.
-    size : int
-        Bytes.
-    metadata : dict of str to str
-        Its user-defined metadata.
-    version_id : str or None
-        Its version, where the bucket has versions.
-    last_modified : str or None
-        ISO 8601, UTC.
-    crc32 : str or None
-        Its CRC-32, in base64, where S3 has one of the whole object.
-    """
-
-    location: S3Location
-    etag: str
+    location: S3Location  # with a version only if the request named one
+    etag: str  # with quotes; not a checksum of the content
     size: int
     metadata: dict[str, str]
-    version_id: str | None = None
-    last_modified: str | None = None
-    crc32: str | None = None
+    version_id: str | None = None  # None: the bucket is not versioned
+    last_modified: str | None = None  # ISO 8601, UTC
+    crc32: str | None = None  # base64, of the whole content
 
 
 @dataclass(frozen=True)
 class ObjectBody:
-    """An object whose content is on its way.
-
-    Attributes
-    ----------
-    described : `StoredObject`
-        The object.
-    pieces : iterator of bytes
-        Its content, from the beginning.
-    """
+    """The description of an object and its content, read piece by piece."""
 
     described: StoredObject
     pieces: Iterator[bytes]
@@ -181,34 +89,20 @@ class ObjectBody:
 
 @dataclass
 class ObjectStore:
-    """S3, for the length of one exposure; it counts the bytes that pass through the function.
-
-    Attributes
-    ----------
-    client : boto3 S3 client
-        How to reach it.
-    received, sent : int
-        Bytes of content moved in and out. Copies within S3 do not count.
-    """
+    """S3 reads for one exposure; counts the bytes that pass through the function."""
 
     client: "S3Client"
     received: int = 0
     sent: int = 0
-    _counting: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def describe(self, location: S3Location, unavailable: type[Exception]) -> StoredObject:
-        """Look an object up.
-
-        Raises
-        ------
-        Exception
-            `unavailable`, if it is not there or may not be read.
-        """
+        """Describe an object, or raise `unavailable` if it does not exist."""
         with failures_of(f"{location}: looking it up", unavailable):
             return self._head(location)
 
     def find(self, location: S3Location) -> StoredObject | None:
-        """Look an object up that may not be there."""
+        """Describe an object; None if it does not exist."""
         with failures_of(f"{location}: looking it up"):
             try:
                 return self._head(location)
@@ -217,6 +111,28 @@ class ObjectStore:
                     return None
                 raise
 
+    def get(
+        self, location: S3Location, limit: int, unavailable: type[Exception]
+    ) -> tuple[bytes, str] | None:
+        """Read an object of at most `limit` bytes and its ETag; None if it does not exist.
+
+        Raises `unavailable` if the object is larger or its bucket does not exist.
+        """
+        with failures_of(f"{location}: reading it", unavailable):
+            try:
+                response = self.client.get_object(**location.as_kwargs)
+            except ClientError as exc:
+                if is_missing(exc) and code_of(exc) != NO_BUCKET:
+                    return None
+                raise
+            with closing(response["Body"]) as body:
+                size = response["ContentLength"]
+                if size > limit:
+                    raise unavailable(f"{location}: has {size:,} bytes, expected at most {limit:,}")
+                content = body.read()
+        self.count(received=len(content))
+        return content, response["ETag"]
+
     def read(
         self,
         source: StoredObject,
@@ -224,71 +140,53 @@ class ObjectStore:
         length: int,
         unavailable: type[Exception] | None = None,
     ) -> bytes:
-        """Read a byte range of an object, less where the object ends.
-
-        Raises
-        ------
-        Exception
-            `unavailable`, if the object has been deleted meanwhile or may not be read.
-        TransientFailure
-            If it was replaced meanwhile, or S3 cannot be reached.
-        """
+        """Read a byte range, shorter at the end of the object, if it was not replaced meanwhile."""
         stop = min(start + length, source.size)
         if stop <= start:
             return b""
         with failures_of(f"{source.location}: reading bytes {start} to {stop}", unavailable):
-            answer = self.client.get_object(
+            response = self.client.get_object(
                 **source.location.as_kwargs,
                 IfMatch=source.etag,
                 Range=f"bytes={start}-{stop - 1}",
             )
-            content = answer["Body"].read()
+            content = response["Body"].read()
         self.count(received=len(content))
         if len(content) != stop - start:
             raise TransientFailure(
-                f"{source.location}: S3 answered {len(content)} bytes, expected {stop - start}"
+                f"{source.location}: S3 returned {len(content)} bytes, expected {stop - start}"
             )
         return content
 
     @contextmanager
     def open(self, location: S3Location, unavailable: type[Exception]) -> Iterator[ObjectBody]:
-        """Look an object up and read it as a whole, in one request.
-
-        Raises
-        ------
-        Exception
-            `unavailable`, if it is not there or may not be read.
-        TransientFailure
-            If S3 cannot be reached or its answer breaks off, also while the pieces are taken.
-        """
+        """Describe and read an object with one request, or raise `unavailable`."""
         with failures_of(f"{location}: reading it", unavailable):
-            answer = self.client.get_object(**location.as_kwargs)
-        with closing(answer["Body"]) as body:
-            yield ObjectBody(_described(location, answer), self._pieces(location, body))
+            response = self.client.get_object(**location.as_kwargs)
+
+        def pieces() -> Iterator[bytes]:
+            with failures_of(f"{location}: reading it"):
+                for piece in response["Body"].iter_chunks(_PIECE):
+                    self.count(received=len(piece))
+                    yield piece
+
+        with closing(response["Body"]):
+            yield ObjectBody(_description(location, response), pieces())
 
     def count(self, received: int = 0, sent: int = 0) -> None:
-        """Count bytes that passed through the function; parts are moved side by side."""
-        with self._counting:
+        """Add to the number of bytes; several threads read and write."""
+        with self._lock:
             self.received += received
             self.sent += sent
 
     def _head(self, location: S3Location) -> StoredObject:
-        answer = self.client.head_object(**location.as_kwargs, ChecksumMode="ENABLED")
-        return _described(location, answer)
-
-    def _pieces(self, location: S3Location, body: "StreamingBody") -> Iterator[bytes]:
-        while True:
-            with failures_of(f"{location}: reading it"):
-                content = body.read(_PIECE)
-            if not content:
-                return
-            self.count(received=len(content))
-            yield content
+        response = self.client.head_object(**location.as_kwargs, ChecksumMode="ENABLED")
+        return _description(location, response)
 
 
 @dataclass
 class Window:
-    """Reads a few bytes of an object at a time, fetching what lies around them, too."""
+    """A reader of small byte ranges that fetches 128 KiB at a time."""
 
     store: ObjectStore
     source: StoredObject
@@ -297,28 +195,41 @@ class Window:
     _content: bytes = field(default=b"", repr=False)
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a byte range, less where the object ends."""
+        """Read a byte range, shorter at the end of the object."""
         if not self._first <= start <= start + length <= self._first + len(self._content):
-            wanted = max(length, _WINDOW)
+            wanted = max(length, _READ_AHEAD)
             self._content = self.store.read(self.source, start, wanted, self.unavailable)
             self._first = start
         return self._content[start - self._first : start - self._first + length]
 
 
-def _described(location: S3Location, answer: Any) -> StoredObject:
-    """What S3's answer says of an object."""
+def agree_to_pay(s3: "S3Client", buckets: Collection[str]) -> None:
+    """Send ``RequestPayer`` with every read of the named Requester Pays buckets."""
+
+    def add_payer(params: dict[str, Any], **_: Any) -> dict[str, Any]:
+        source = params.get("CopySource")
+        bucket = source["Bucket"] if isinstance(source, dict) else params.get("Bucket")
+        return {**params, "RequestPayer": "requester"} if bucket in buckets else params
+
+    for operation in _READS if buckets else ():
+        s3.meta.events.register(f"provide-client-params.s3.{operation}", add_payer)  # type: ignore[arg-type]
+
+
+def version_of(response: Any) -> str | None:
+    """Return the version ID of an S3 response; None if the bucket is not versioned."""
+    version: str | None = response.get("VersionId")
+    return None if version == "null" else version
+
+
+def _description(location: S3Location, response: Any) -> StoredObject:
+    # A composite checksum is the checksum of the parts' checksums, not of the content.
+    is_composite = response.get("ChecksumType") == "COMPOSITE"
     return StoredObject(
         location=location,
-        etag=answer["ETag"],
-        size=answer["ContentLength"],
-        metadata=answer["Metadata"],
-        version_id=version_of(answer),
-        last_modified=answer["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        crc32=_crc32_of_whole(answer),
+        etag=response["ETag"],
+        size=response["ContentLength"],
+        metadata=response["Metadata"],
+        version_id=version_of(response),
+        last_modified=response["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        crc32=None if is_composite else response.get("ChecksumCRC32"),
     )
-
-
-def _crc32_of_whole(answer: Any) -> str | None:
-    """A composite checksum is one of the parts' checksums, not of the content."""
-    crc32: str | None = answer.get("ChecksumCRC32")
-    return None if answer.get("ChecksumType") == "COMPOSITE" else crc32

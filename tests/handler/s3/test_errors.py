@@ -1,4 +1,4 @@
-"""Errors of AWS, and the class that tells the caller what to do."""
+"""AWS errors, and the class that each is raised as."""
 
 import re
 
@@ -11,17 +11,17 @@ from handler.s3.errors import failures_of, is_denied
 
 
 def error(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "as asked"}}, "GetObject")
+    return ClientError({"Error": {"Code": code, "Message": "on purpose"}}, "GetObject")
 
 
 @pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "400", "MethodNotAllowed", "301"])  # fmt: skip
-def test_what_cannot_be_read_is_what_the_caller_names(code: str) -> None:
+def test_unreadable_object_raises_the_callers_class(code: str) -> None:
     with pytest.raises(InputRejected, match="s3://b/k: reading it: "), failures_of("s3://b/k: reading it", InputRejected):  # fmt: skip
         raise error(code)
 
 
 @pytest.mark.parametrize("code", ["NoSuchBucket", "InvalidRequest"])
-def test_a_fault_of_the_deployment_surfaces_as_itself(code: str) -> None:
+def test_error_of_the_deployment_is_raised_as_itself(code: str) -> None:
     with pytest.raises(ClientError), failures_of("s3://b/k: writing it"):
         raise error(code)
 
@@ -37,18 +37,18 @@ def test_a_fault_of_the_deployment_surfaces_as_itself(code: str) -> None:
     ],
     ids=lambda raised: str(raised)[:40],
 )  # fmt: skip
-def test_what_a_retry_may_help_is_transient(raised: Exception) -> None:
+def test_error_that_a_retry_may_solve_is_transient(raised: Exception) -> None:
     with pytest.raises(TransientFailure, match="s3://b/k"), failures_of("s3://b/k", InputRejected):
         raise raised
 
 
-def test_a_parameter_that_boto3_refuses_is_the_requests_fault() -> None:
+def test_name_that_boto3_refuses_raises_the_callers_class() -> None:
     refused = exceptions.ParamValidationError(report="Invalid bucket name")
     with pytest.raises(InputRejected, match="Invalid bucket name"), failures_of("x", InputRejected):
         raise refused
 
 
-SAID = (
+DENIAL = (
     "User: arn:aws-cn:sts::123456789012:assumed-role/dq-init/fn is not authorized to perform: "
     "{action} on resource: {resource} because no identity-based policy allows the action"
 )
@@ -59,10 +59,10 @@ SAID = (
     [("s3:GetObject", '"arn:aws-cn:s3:::b/k"'), ("kms:Decrypt", "arn:aws-cn:kms:cn-north-1:1:key/k")],
 )  # fmt: skip
 @pytest.mark.parametrize("unavailable", [InputRejected, None])
-def test_denial_names_what_aws_says(
+def test_denial_names_action_resource_and_role(
     action: str, resource: str, unavailable: type[Exception] | None
 ) -> None:
-    message = SAID.format(action=action, resource=resource)
+    message = DENIAL.format(action=action, resource=resource)
     denied = ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "GetObject")
     with pytest.raises(TransientFailure) as caught, failures_of("s3://b/k: reading", unavailable):
         raise denied
@@ -84,7 +84,7 @@ def test_denial_names_what_aws_says(
 def test_silent_denial_names_the_environments_role(
     variable: str, caller: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer to HeadObject has no body."""
+    """The response to HeadObject has no body."""
     monkeypatch.setenv(variable, "x")
     denied = ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
     expected = f"s3://b/k: s3:GetObject is denied to {caller} (HeadObject: 403 Forbidden)"

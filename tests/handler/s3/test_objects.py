@@ -40,7 +40,7 @@ def test_key_of_a_uri_is_taken_verbatim(key: str) -> None:
         ("s3://bucket/a#b?c", "a#b?c", "a#b?c/x"),
     ],
 )
-def test_prefix_keeps_all_but_one_slash_at_its_end(uri: str, prefix: str, below: str) -> None:
+def test_prefix_loses_one_slash_at_its_end(uri: str, prefix: str, below: str) -> None:
     place = S3Location.parse_prefix(uri)
     assert (place.key, place.below("x").key) == (prefix, below)
 
@@ -48,7 +48,7 @@ def test_prefix_keeps_all_but_one_slash_at_its_end(uri: str, prefix: str, below:
 @pytest.mark.parametrize(
     "uri", ["", "bucket/key", "s3:/bucket/key", "s3:///key", "xs3://b/k", "S3://b/k"]
 )
-def test_text_that_is_not_a_uri_is_refused(uri: str) -> None:
+def test_text_that_is_not_an_s3_uri_is_refused(uri: str) -> None:
     for parse in (S3Location.parse, S3Location.parse_prefix):
         with pytest.raises(ValueError, match=r"expected s3://bucket"):
             parse(uri)
@@ -60,7 +60,7 @@ def test_missing_key_or_prefix_of_slashes_is_refused() -> None:
             parse(uri)
 
 
-def test_no_url_parser_reads_addresses() -> None:
+def test_no_module_imports_a_url_parser() -> None:
     """`urlsplit` would end a key at `#` or `?`."""
     for package in ("core", "handler", "infra"):
         for path in (PROJECT / package).rglob("*.py"):

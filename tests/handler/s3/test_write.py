@@ -1,4 +1,4 @@
-"""The end of an upload: what went wrong is told, what is there is looked at, nothing is left."""
+"""Conflicts and failures of writes: the right error is raised, and nothing is left behind."""
 
 import base64
 import time
@@ -23,11 +23,11 @@ MIB = 1024 * 1024
 
 
 def error(code: str) -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": "as asked"}}, "any")
+    return ClientError({"Error": {"Code": code, "Message": "on purpose"}}, "any")
 
 
 def fail(function: Harness, operation: str, raised: Exception, after: bool = False) -> None:
-    """Let an operation fail: before it is sent, or by losing the answer to what was done."""
+    """Fail an operation before it is sent, or by losing its response."""
 
     def hook(**_: Any) -> None:
         raise raised
@@ -45,10 +45,10 @@ def uploads(function: Harness) -> list[Any]:
     [error("NoSuchUpload"), error("PreconditionFailed"), error("InternalError"), ConnectionClosedError(endpoint_url="x")],
     ids=lambda raised: type(raised).__name__ if not isinstance(raised, ClientError) else str(raised)[19:33],
 )  # fmt: skip
-def test_a_completion_whose_answer_was_lost_is_a_product(
+def test_completion_with_lost_response_is_a_product(
     lost: Exception, function: Harness, large: bytes
 ) -> None:
-    """botocore sends it again, and is told that there is no such upload."""
+    """botocore sends the completion again, and S3 answers NoSuchUpload."""
     function.upload(large, KEY)
     fail(function, "CompleteMultipartUpload", lost, after=True)
     detail = function.run(KEY)
@@ -56,7 +56,7 @@ def test_a_completion_whose_answer_was_lost_is_a_product(
     assert len(function.product(detail)) == detail["output"]["bytes"]
 
 
-def test_a_put_whose_answer_was_lost_is_a_product(function: Harness, tmp_path: Any) -> None:
+def test_put_with_lost_response_is_a_product(function: Harness, tmp_path: Any) -> None:
     write_exposure(MODE["nircam-sub64p"], tmp_path / "x.fits")
     function.upload(tmp_path / "x.fits", KEY)
     lost = iter([ConnectionClosedError(endpoint_url="x")])
@@ -69,7 +69,7 @@ def test_a_put_whose_answer_was_lost_is_a_product(function: Harness, tmp_path: A
     assert function.run(KEY)["status"] == "Complete"
 
 
-def test_a_conflict_with_nothing_there_is_tried_again(function: Harness, large: bytes) -> None:
+def test_conflict_without_an_object_is_transient(function: Harness, large: bytes) -> None:
     function.upload(large, KEY)
     fail(function, "CompleteMultipartUpload", error("ConditionalRequestConflict"))
     with pytest.raises(TransientFailure, match=r"not written: .*ConditionalRequestConflict"):
@@ -77,7 +77,7 @@ def test_a_conflict_with_nothing_there_is_tried_again(function: Harness, large: 
     assert (function.products(), uploads(function)) == (set(), [])
 
 
-def test_an_abort_that_fails_does_not_hide_what_went_wrong(
+def test_failed_abort_does_not_hide_the_first_error(
     function: Harness, large: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     function.upload(large, KEY)
@@ -88,15 +88,13 @@ def test_an_abort_that_fails_does_not_hide_what_went_wrong(
     assert "could not be aborted" in caplog.text
 
 
-def test_an_input_that_is_replaced_before_its_copy_gives_no_mixed_product(
-    function: Harness, large: bytes
-) -> None:
-    """moto, as Ceph, heeds no condition of a copy."""
+def test_input_replaced_before_its_copy_fails_the_upload(function: Harness, large: bytes) -> None:
+    """moto and Ceph ignore the precondition of a copy."""
     function.upload(large, KEY)
     other = large.replace(large[20_000:20_100], bytes(100))
 
     def replace(**_: Any) -> None:
-        time.sleep(2)  # what is read of the input was read by then
+        time.sleep(2)  # the uploaded parts have read the input by then
         function.upload(other, KEY)
 
     function.function.s3.meta.events.register("before-call.s3.UploadPartCopy", replace)
@@ -108,7 +106,7 @@ def test_an_input_that_is_replaced_before_its_copy_gives_no_mixed_product(
 @pytest.mark.parametrize(
     "code", ["AccessDenied", "ConditionalRequestConflict", "SlowDown", "InternalError"]
 )
-def test_a_block_that_cannot_be_had_only_costs_an_upload(
+def test_block_that_cannot_be_written_is_uploaded(
     code: str, function: Harness, large: bytes
 ) -> None:
     prefix = S3Location(MIRROR, f"blocks-{code.lower()}")
@@ -128,10 +126,8 @@ def test_a_block_that_cannot_be_had_only_costs_an_upload(
         assert detail["function"]["bytesSent"] > 24 * MIB
 
 
-def test_invocations_that_make_the_same_block_at_once_all_use_it(
-    function: Harness, large: bytes
-) -> None:
-    """One wins; the others are told 412 or 409, and look."""
+def test_block_written_by_two_invocations_is_used(function: Harness, large: bytes) -> None:
+    """One succeeds; the others get 412 or 409 and read the block again."""
     prefix = S3Location(MIRROR, "blocks-at-once")
     function = function.with_services(blocks=Blocks(prefix, 16 * MIB, 4 * MIB))
     function.upload(large, KEY)
