@@ -1,11 +1,8 @@
-"""`crds`, without the tools that evaluating rules never needs.
+"""The names of `crds` that this project uses, imported without the command-line tools of `crds`.
 
-``import crds`` imports its command-line tools, too: certifying, refactoring and comparing of
-references, and with them asdf, astropy.table and parsers of text tables. That is a quarter of a
-cold start. Here empty modules stand for the tools while the package is imported, and are gone
-afterwards: whoever imports a tool then gets the real one. Nor does it open a URL as it is imported
-(an empty one, against a fault of macOS): that would load every certificate of the machine. Whatever
-the house needs of `crds` it takes from here.
+``import crds`` also imports tools that certify, refactor and compare references, and with them asdf
+and astropy.table: a quarter of a cold start. Empty modules replace the tools during the import and
+are removed afterwards, so that a later import of a tool gets the real one.
 """
 
 import importlib
@@ -18,31 +15,33 @@ from urllib import request
 __all__ = [
     "CRDS_NAME_RE_STR",
     "CRDS_VERSION",
-    "CrdsError",
     "InvalidDatetimeError",
     "proxy",
     "rmap",
     "timestamp",
     "utils",
-    "without_tools",
 ]
 
-_TOOLS = {
-    "bestrefs": (),
-    "refactoring": ("checksum", "newcontext", "refactor", "refactor2"),
-    "misc": ("datalvl", "query_affected", "uniqname", "check_archive", "sql"),
-}
+_TOOLS = (
+    "bestrefs", "misc", "misc.check_archive", "misc.datalvl", "misc.query_affected", "misc.sql",
+    "misc.uniqname", "refactoring", "refactoring.checksum", "refactoring.newcontext",
+    "refactoring.refactor", "refactoring.refactor2",
+)  # fmt: skip
 
 
 @contextmanager
-def without_tools() -> Iterator[None]:
-    """Import `crds` lean, unless it was imported before."""
+def _without_tools() -> Iterator[None]:
+    """Import `crds` with stubs of its tools, unless it was imported before."""
     if "crds" in sys.modules:
         yield
         return
-    stubs, urlopen = dict(_stubs()), request.urlopen
+    stubs = {f"crds.{name}": ModuleType(f"crds.{name}") for name in _TOOLS}
+    stubs["crds.bestrefs"].assign_bestrefs = None  # type: ignore[attr-defined]  # crds exports it
     sys.modules.update(stubs)
-    request.urlopen = _open_nothing  # type: ignore[assignment]
+    urlopen = request.urlopen
+    # crds opens an empty URL during its import (a workaround for macOS), and so loads all
+    # certificates of the machine.
+    request.urlopen = _refuse_url  # type: ignore[assignment]
     try:
         importlib.import_module("crds")
         yield
@@ -51,22 +50,12 @@ def without_tools() -> Iterator[None]:
         _remove({id(stub) for stub in stubs.values()})
 
 
-def _open_nothing(url: str) -> None:
-    raise OSError(f"{url!r} is not opened while crds is imported")
-
-
-def _stubs() -> Iterator[tuple[str, ModuleType]]:
-    for package, modules in _TOOLS.items():
-        stub = ModuleType(f"crds.{package}")
-        stub.assign_bestrefs = None  # type: ignore[attr-defined]  # what crds exports of bestrefs
-        yield stub.__name__, stub
-        for module in modules:
-            name = f"crds.{package}.{module}"
-            yield name, ModuleType(name)
+def _refuse_url(url: str) -> None:
+    raise OSError(f"{url!r}: not opened during the import of crds")
 
 
 def _remove(stubs: set[int]) -> None:
-    """Forget the stubs, and the second names that `crds` gives its modules."""
+    # crds also keeps modules under other names and as attributes.
     for name in [name for name, module in sys.modules.items() if id(module) in stubs]:
         del sys.modules[name]
     crds = sys.modules["crds"]
@@ -74,13 +63,12 @@ def _remove(stubs: set[int]) -> None:
         delattr(crds, name)
 
 
-with without_tools():
+with _without_tools():
     import crds
-    import crds.jwst  # which crds itself imports when it meets the first rule
+    import crds.jwst  # crds imports it for the first rule; the stubs are gone by then
     from crds.client import proxy
     from crds.core import rmap, timestamp, utils
     from crds.core.config import CRDS_NAME_RE_STR
-    from crds.core.exceptions import CrdsError, InvalidDatetimeError
+    from crds.core.exceptions import InvalidDatetimeError
 
-CRDS_VERSION = str(crds.__version__)
-"""Of the package that evaluates the rules; CRDS_VER of the product."""
+CRDS_VERSION = str(crds.__version__)  # CRDS_VER of the product

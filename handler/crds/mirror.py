@@ -1,48 +1,42 @@
-"""The configuration of a CRDS server or mirror: the files ``server_config`` and ``mirror.json``.
+"""The CRDS mirror: names and keys of its files, their digests and local copies, its configuration.
 
-``server_config`` is CRDS's own file, a Python literal. `mirror sync`, `use` and `prune` write
-``mirror.json``; the function reads it if it exists and ``server_config`` otherwise.
+``server_config`` is CRDS's own file, a Python literal. ``mirror.json`` is written by `mirror sync`,
+`use` and `prune`; the function reads ``server_config`` only if ``mirror.json`` does not exist.
 """
 
 import ast
 import base64
 import hashlib
 import json
+import logging
 import pprint
 import re
+import uuid
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import ReferenceUnavailable
 from handler.crds.lean_import import CRDS_NAME_RE_STR, proxy
 
-__all__ = [
-    "CONFIG",
-    "LARGEST_CONFIG",
-    "MAPPINGS",
-    "REFERENCES",
-    "STATE",
-    "FileDigest",
-    "MirrorConfig",
-    "check_context",
-    "check_instrument",
-    "check_mapping",
-    "check_reference",
-    "key_of",
-    "mapping_key",
-    "reference_keys",
-]
+log = logging.getLogger(__name__)
 
 CONFIG, STATE = "config/jwst/server_config", "config/jwst/mirror.json"
 MAPPINGS, REFERENCES = "mappings/jwst/", "references/jwst/"
+LARGEST_CONFIG = 32_000_000  # bytes, compressed or not; those of CRDS have 0.5 MB
+# Entries of a CRDS server's configuration that a mirror's must not repeat.
+_NOT_KEPT = {"context_history", "mappings", "latest_context"}
+T = TypeVar("T")
 
-# The patterns of crds.core.config, which matches names only from their beginning.
+# Patterns of crds.core.config, which matches only the beginning of a name.
 _CONTEXT = re.compile(r"jwst(_\d{4,})?\.pmap", re.ASCII)
 _MAPPING = re.compile(rf"(?=jwst[_.]){CRDS_NAME_RE_STR}[pir]map", re.ASCII)
 _REFERENCE = re.compile(rf"(?=jwst_){CRDS_NAME_RE_STR}(fits|asdf|json|yaml)", re.ASCII)
 _INSTRUMENT = re.compile(r"[a-z][a-z0-9]{1,16}", re.ASCII | re.IGNORECASE)
+_SHA1 = re.compile("[0-9a-f]{40}")
 
 
 def check_context(name: object) -> str:
@@ -67,26 +61,19 @@ def check_instrument(name: object) -> str:
     return _checked(name, _INSTRUMENT, "the name of an instrument")
 
 
+def _checked(name: object, pattern: re.Pattern[str], expected: str) -> str:
+    if not isinstance(name, str) or not pattern.fullmatch(name):
+        raise ReferenceUnavailable(f"{str(name)[:100]!r}: expected {expected}")
+    return name
+
+
 def mapping_key(name: str) -> str:
     """Return the key of a mapping, below the mirror's prefix."""
     return f"{MAPPINGS}{check_mapping(name)}"
 
 
 def reference_keys(name: str, instrument: str) -> tuple[str, str]:
-    """Return the keys that a reference file may have: in its instrument's folder, and flat.
-
-    Parameters
-    ----------
-    name : str
-        File name.
-    instrument : str
-        INSTRUME, in any case.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If one of them is not a name that CRDS gives.
-    """
+    """Return the two possible keys of a reference file: in its instrument's folder, and flat."""
     check_reference(name)
     return f"{REFERENCES}{check_instrument(instrument).lower()}/{name}", f"{REFERENCES}{name}"
 
@@ -94,19 +81,6 @@ def reference_keys(name: str, instrument: str) -> tuple[str, str]:
 def key_of(name: str, instrument: str) -> str:
     """Return the key of a file as `mirror sync` writes it; mappings have no instrument."""
     return mapping_key(name) if name.endswith("map") else reference_keys(name, instrument)[0]
-
-
-def _checked(name: object, pattern: re.Pattern[str], expected: str) -> str:
-    if not isinstance(name, str) or not pattern.fullmatch(name):
-        raise ReferenceUnavailable(f"{str(name)[:100]!r}: expected {expected}")
-    return name
-
-
-LARGEST_CONFIG = 32_000_000
-"""Bytes of a configuration, and of the catalogue that is compressed in it; CRDS's have 0.5 MB."""
-_NOT_KEPT = {"context_history", "mappings", "latest_context"}
-T = TypeVar("T")
-_SHA1 = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -125,87 +99,62 @@ class FileDigest:
         return f"{self.size:,} bytes, SHA-1 {self.sha1}"
 
 
+def read_copy(path: Path, expected: FileDigest) -> bytes | None:
+    """Read the local copy of a file; None if there is none, or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    return content if FileDigest.of(content) == expected else None
+
+
+def write_copy(path: Path, content: bytes) -> None:
+    """Write the local copy of a file under a temporary name and rename it."""
+    temporary = path.with_name(f"{uuid.uuid4().hex}.download")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    except OSError:  # /tmp is full: the file is read from the mirror again
+        log.warning("%s: cannot be written", path, exc_info=True)
+        with suppress(OSError):
+            temporary.unlink()
+
+
 @dataclass(frozen=True)
 class MirrorConfig:
-    """The configuration of a CRDS server or of a mirror.
-
-    Attributes
-    ----------
-    operational_context : str
-        The context that ``latest`` stands for.
-    bad_files : frozenset of str
-        Names of references and mappings that must not be used.
-    catalogue : mapping of str to `FileDigest`
-        The files of the server or mirror.
-    other : mapping
-        The other entries of ``server_config``.
-    instruments : frozenset of str
-        Instruments that a mirror is restricted to, in upper case; empty for all.
-    builds : mapping of str to str
-        Build contexts by version of `jwst`, as far as a mirror records them.
-    previous_context : str
-        The operational context before this one; empty if there was none.
-    source_context : str
-        The operational context of the source of the last sync.
-    bad_files_of : str
-        The newest operational context of any source; only a newer source shortens `bad_files`.
-    held_by_hand : bool
-        Whether `mirror use` chose the operational context, so that a sync keeps it.
-    announced_context : str
-        The context that was announced last; empty if none was.
-    serial : int
-        Number of the last write.
-    prunes : int
-        Twice the number of prunes; odd while one deletes files, so that no sync may publish, and
-        another number than at its beginning tells a sync not to trust what it found.
-    """
+    """The configuration of a mirror, or of a CRDS server."""
 
     operational_context: str
-    bad_files: frozenset[str]
-    catalogue: Mapping[str, FileDigest]
-    other: Mapping[str, Any] = field(default_factory=dict)
-    instruments: frozenset[str] = frozenset()
-    builds: Mapping[str, str] = field(default_factory=dict)
+    bad_files: frozenset[str]  # references and mappings
+    catalogue: Mapping[str, FileDigest]  # the files of the mirror or server
+    other: Mapping[str, Any] = field(default_factory=dict)  # further entries of server_config
+    instruments: frozenset[str] = frozenset()  # upper case; empty: all
+    builds: Mapping[str, str] = field(default_factory=dict)  # build context by version of jwst
     previous_context: str = ""
-    source_context: str = ""
+    source_context: str = ""  # operational context of the source of the last sync
+    # The newest operational context of any source: only a newer source shortens bad_files.
     bad_files_of: str = ""
-    held_by_hand: bool = False
-    announced_context: str = ""
-    serial: int = 0
+    held_by_hand: bool = False  # `mirror use` chose the operational context; a sync keeps it
+    announced_context: str = ""  # the last one that was announced
+    serial: int = 0  # number of the last write
+    # Twice the number of prunes, odd during one: no sync publishes then, and a sync that finds
+    # another number than at its beginning does not trust what it found.
     prunes: int = 0
 
     @classmethod
     def parse(cls, text: str, name: str) -> "MirrorConfig":
-        """Read ``server_config``.
-
-        Parameters
-        ----------
-        text : str
-            Content of the file.
-        name : str
-            Its URI or path, for messages.
-
-        Raises
-        ------
-        ReferenceUnavailable
-            If it is damaged.
-        """
+        """Parse ``server_config``, or raise `ReferenceUnavailable` if it is damaged."""
         _check_size(text, name)
         try:
             info = ast.literal_eval(text)
-        except Exception as exc:  # also MemoryError and RecursionError: all of them say "damaged"
+        except Exception as exc:  # MemoryError and RecursionError, too, mean that it is damaged
             raise _damaged(name, exc) from exc
         return cls.from_info(info, name)
 
     @classmethod
     def from_info(cls, info: Any, name: str) -> "MirrorConfig":
-        """Read the dictionary that a server sends, or that ``server_config`` holds.
-
-        Raises
-        ------
-        ReferenceUnavailable
-            If an entry is missing or malformed.
-        """
+        """Convert the dictionary in ``server_config``, which a CRDS server sends, too."""
         try:
             return cls(
                 operational_context=check_context(
@@ -214,22 +163,16 @@ class MirrorConfig:
                 bad_files=_names(info.get("bad_files_list", ())),
                 catalogue={
                     str(file): _digest(entry["size"], entry["sha1sum"])
-                    for file, entry in _decoded(info.get("download_metadata") or {}).items()
+                    for file, entry in _decode(info.get("download_metadata") or {}).items()
                 },
                 other={key: value for key, value in info.items() if isinstance(key, str)},
             )
-        except Exception as exc:  # whatever a damaged entry makes of itself
+        except Exception as exc:  # a damaged entry can raise anything
             raise _damaged(name, exc) from exc
 
     @classmethod
     def parse_state(cls, text: str, name: str) -> "MirrorConfig":
-        """Read ``mirror.json``.
-
-        Raises
-        ------
-        ReferenceUnavailable
-            If it is damaged.
-        """
+        """Parse ``mirror.json``, or raise `ReferenceUnavailable` if it is damaged."""
         _check_size(text, name)
         try:
             state = json.loads(text)
@@ -253,7 +196,7 @@ class MirrorConfig:
                 bad_files_of=context("bad_files_of"),
                 announced_context=context("announced_context"),
             )
-        except Exception as exc:  # whatever a damaged entry makes of itself
+        except Exception as exc:  # a damaged entry can raise anything
             raise _damaged(name, exc) from exc
 
     def to_state(self) -> str:
@@ -279,7 +222,7 @@ class MirrorConfig:
             "mappings": sorted(name for name in self.catalogue if name.endswith("map")),
             "bad_files_list": sorted(self.bad_files),
         }
-        # Two files of equal content have one ETag; the serial number tells two writes apart.
+        # Files of equal content have equal ETags; the serial number makes each write different.
         return pprint.pformat(info | {"mirror_serial": self.serial})
 
 
@@ -290,14 +233,14 @@ def _check_size(text: str, name: str) -> None:
         )
 
 
-def _decoded(encoded: Any) -> Any:
-    """Decode what `crds.client.proxy.crds_encode` made, up to a size."""
+def _decode(encoded: Any) -> Any:
+    """Decode the output of `crds.client.proxy.crds_encode`, up to a size."""
     if not isinstance(encoded, dict) or "crds_payload" not in encoded:
         return encoded
-    inflating = zlib.decompressobj(wbits=31)  # gzip
-    packed = base64.b64decode(encoded["crds_payload"].encode("ascii"))
-    content = inflating.decompress(packed, LARGEST_CONFIG)
-    if not inflating.eof:
+    decompressor = zlib.decompressobj(wbits=31)  # gzip
+    payload = base64.b64decode(encoded["crds_payload"].encode("ascii"))
+    content = decompressor.decompress(payload, LARGEST_CONFIG)
+    if not decompressor.eof:
         raise ValueError(f"download_metadata is damaged or larger than {LARGEST_CONFIG:,} bytes")
     return json.loads(content)
 

@@ -1,8 +1,7 @@
-"""The FITS keywords of the parameters that CRDS rules match on.
+"""FITS keywords, types and words of the parameters that CRDS rules match on.
 
-Rules speak of parameters by their path in the JWST data models. `crds` itself looks the keywords
-up in the schemas of `stdatamodels`, which is no part of the function; this is the same table, for
-every parameter that a rule could sensibly match a raw exposure on.
+Rules name a parameter by its path in the JWST data models. `crds` finds the keyword in the schemas
+of `stdatamodels`, which the function does not contain; these tables are taken from them.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,18 +13,8 @@ from astropy.io import fits
 from core.errors import InputRejected, ReferenceUnavailable
 from core.fits.hdus import Keywords
 
-__all__ = [
-    "FITS_KEYWORDS",
-    "INTEGERS",
-    "LOGICALS",
-    "NUMBERS",
-    "UNDEFINED",
-    "WORDS",
-    "Value",
-    "known_parameters",
-    "matching_parameters",
-    "unknown_words",
-]
+Value = str | int | float | bool
+UNDEFINED = "UNDEFINED"  # the value that CRDS uses for a parameter that the exposure lacks
 
 _INTEGERS = (
     "GROUPGAP NFRAMES NGROUPS NINTS NOUTPUTS NSAMPLES FASTAXIS MSTR_ILV MSTR_RD1 MSTR_RD2 "
@@ -121,11 +110,6 @@ WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
 )
 """Keyword to the words that it can hold; other keywords hold any text."""
 
-Value = str | int | float | bool
-
-UNDEFINED = "UNDEFINED"
-"""What CRDS takes a parameter for that the exposure lacks."""
-
 FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
     {
         "META.APERTURE.NAME": "APERNAME",
@@ -182,55 +166,28 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType(
 def matching_parameters(
     keywords: Keywords, parameters: Iterable[str], rule: str
 ) -> dict[str, Value]:
-    """Return what an exposure says of the parameters that a rule matches on.
-
-    Parameters
-    ----------
-    keywords : `~core.fits.hdus.Keywords`
-        Those of the exposure's primary header.
-    parameters : iterable of str
-        The rule's own list, such as ``META.INSTRUMENT.DETECTOR``.
-    rule : str
-        Name of the rule file, for messages.
-
-    Returns
-    -------
-    dict
-        Parameter to value; `UNDEFINED` for one that the exposure lacks.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the FITS keyword of a parameter is not known.
-    InputRejected
-        If the value of a keyword has another type than in the schemas of `jwst`, or is a word
-        that is not in capitals: `jwst` drops such a value, and so chooses another mask.
-    """
-    values = {}
+    """Return the exposure's values of the parameters that a rule matches on."""
+    values: dict[str, Value] = {}
     for name in (parameter.upper() for parameter in parameters):
         if name not in FITS_KEYWORDS:
-            raise ReferenceUnavailable(
-                f"{rule}: matches on {name}, whose FITS keyword is not known here"
-            )
-        values[name] = _checked(keywords, FITS_KEYWORDS[name])
+            raise ReferenceUnavailable(f"{rule}: matches on {name}, whose FITS keyword is unknown")
+        keyword = FITS_KEYWORDS[name]
+        value = keywords.header.get(keyword)
+        if value is None or isinstance(value, fits.card.Undefined):
+            values[name] = UNDEFINED
+            continue
+        # jwst drops a value of another type, or a word in lower case, and chooses another mask.
+        if not _has_type(keyword, value):
+            expected = _type_name(keyword)
+            raise InputRejected(f"{keywords.name}: {keyword} is {value!r}, expected {expected}")
+        if keyword in WORDS:
+            keywords.word(keyword)  # rejects a word in lower case
+        values[name] = value
     return values
 
 
 def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, str]:
-    """Return the words of an exposure that the schemas of `jwst` do not list.
-
-    Parameters
-    ----------
-    keywords : `~core.fits.hdus.Keywords`
-        Those of the exposure's primary header.
-    parameters : iterable of str
-        Those that a rule matches on.
-
-    Returns
-    -------
-    dict
-        FITS keyword to word.
-    """
+    """Return the FITS keywords whose word is not in the schemas of `jwst`, and the words."""
     found = {}
     for name in parameters:
         keyword = FITS_KEYWORDS[name.upper()]
@@ -241,39 +198,15 @@ def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, st
 
 
 def known_parameters(header: fits.Header) -> dict[str, Value]:
-    """Return every parameter that any rule may match on and that an exposure has.
-
-    Parameters
-    ----------
-    header : `~astropy.io.fits.Header`
-        The exposure's primary header.
-
-    Returns
-    -------
-    dict
-        Parameter to value, without values of another type than in the schemas of `jwst`.
-    """
+    """Return all parameters with valid types that an exposure has and a rule could match on."""
     return {
         name: value
         for name, keyword in FITS_KEYWORDS.items()
-        if (value := header.get(keyword)) is not None and _is_of_type(keyword, value)
+        if (value := header.get(keyword)) is not None and _has_type(keyword, value)
     }
 
 
-def _checked(keywords: Keywords, keyword: str) -> Value:
-    """Return a value after checking its type; `UNDEFINED` if there is none."""
-    value = keywords.header.get(keyword)
-    if value is None or isinstance(value, fits.card.Undefined):
-        return UNDEFINED
-    if not _is_of_type(keyword, value):
-        raise InputRejected(f"{keywords.name}: {keyword} is {value!r}, expected {_type(keyword)}")
-    if keyword in WORDS:
-        keywords.word(keyword)  # rejects a word that is not in capitals
-    checked: Value = value
-    return checked
-
-
-def _is_of_type(keyword: str, value: object) -> bool:
+def _has_type(keyword: str, value: object) -> bool:
     if keyword in LOGICALS:
         return isinstance(value, bool)
     if keyword in INTEGERS:
@@ -283,8 +216,7 @@ def _is_of_type(keyword: str, value: object) -> bool:
     return isinstance(value, str)
 
 
-def _type(keyword: str) -> str:
-    """Name the type of a keyword for a message."""
+def _type_name(keyword: str) -> str:
     if keyword in LOGICALS:
         return "a logical (T or F)"
     if keyword in INTEGERS:

@@ -1,1 +1,1 @@
-"""Every call to S3, and nothing but S3."""
+"""S3: reads, conditional writes, and products assembled from copied parts."""

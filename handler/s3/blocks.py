@@ -62,9 +62,8 @@ class Blocks:
         """Return the extent of a block with the segment's bytes; None if they must be uploaded."""
         if self.prefix is None or not isinstance(segment, Repeated):
             return None
-        planes, each = segment.planes, segment.each
-        if len(planes) == 1:  # one plane is its own cycle, for any number of groups
-            each = 1
+        planes = segment.planes
+        each = segment.each if len(planes) > 1 else 1  # a single plane is its own cycle
         cycle = planes.size * each
         if segment.length < self.least_gain or cycle > _LARGEST_CYCLE:
             return None

@@ -1,4 +1,4 @@
-"""A container's first exposure: what it reads of the mirror, and what goes wrong on the way."""
+"""The first exposure of a container: requests to the mirror, and mirrors that cannot be read."""
 
 import shutil
 import socket
@@ -42,32 +42,32 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def asked(function: Harness) -> list[str]:
-    """Keys of the mirror that the function asks for, in order."""
+def requested(function: Harness) -> list[str]:
+    """Return the keys of the mirror that the function requests, in order."""
     return requests_to_mirror(function.function.s3)
 
 
 def requests_to_mirror(s3: Any) -> list[str]:
-    """Return a list of keys of the mirror, which grows with every request."""
+    """Return a list of keys of the mirror; every request adds one."""
     keys: list[str] = []
 
-    def note(params: dict[str, Any], **_: Any) -> None:
+    def add(params: dict[str, Any], **_: Any) -> None:
         if params["Bucket"] == MIRROR:
             keys.append(params["Key"])
 
-    s3.meta.events.register("before-parameter-build.s3", note)
+    s3.meta.events.register("before-parameter-build.s3", add)
     return keys
 
 
 def test_nothing_is_read_from_the_mirror_twice(
-    function: Harness, exposure: Path, asked: list[str]
+    function: Harness, exposure: Path, requested: list[str]
 ) -> None:
     function.upload(exposure, KEY)
     function.upload(exposure, OTHER)
     function.run(KEY)
-    assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+    assert requested == [*ALWAYS, *FOR_NIRCAM, MASK]
     function.run(OTHER)
-    assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+    assert requested == [*ALWAYS, *FOR_NIRCAM, MASK]
 
 
 def test_cold_resolution_makes_four_requests_to_a_synced_mirror(
@@ -80,24 +80,24 @@ def test_cold_resolution_makes_four_requests_to_a_synced_mirror(
     list(copy(plan, source, mirror))
     publish(plan, source, mirror)
     function.upload(exposure, KEY)
-    asked = requests_to_mirror(s3)
+    requested = requests_to_mirror(s3)
     function.run(KEY)
     first = ["config/jwst/mirror.json", f"mappings/jwst/{CONTEXT}"]
-    assert asked == [f"synced/{key}" for key in (*first, *FOR_NIRCAM, MASK)]
+    assert requested == [f"synced/{key}" for key in (*first, *FOR_NIRCAM, MASK)]
 
 
-def test_the_context_is_read_before_there_is_an_exposure(
-    function: Harness, exposure: Path, asked: list[str]
+def test_context_is_read_during_init(
+    function: Harness, exposure: Path, requested: list[str]
 ) -> None:
     with read_ahead(function.function.references, "latest"):
         pass
-    assert asked == ALWAYS
+    assert requested == ALWAYS
     function.upload(exposure, KEY)
     function.run(KEY)
-    assert asked == [*ALWAYS, *FOR_NIRCAM, MASK]
+    assert requested == [*ALWAYS, *FOR_NIRCAM, MASK]
 
 
-def test_a_mirror_may_be_flat(
+def test_flat_mirror_is_read(
     make_function: Any, exposure: Path, sample_cache: Path, tmp_path: Path
 ) -> None:
     cache = tmp_path / "flat"
@@ -111,7 +111,7 @@ def test_a_mirror_may_be_flat(
     assert function.run(KEY)["reference"]["mask"] == f"crds://{MASK.rpartition('/')[2]}"
 
 
-def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
+def test_unreadable_mirror_fails_the_exposure_not_init(
     function: Harness, exposure: Path, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
     monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}/not-there")
@@ -122,7 +122,7 @@ def test_a_mirror_that_cannot_be_read_yet_is_told_of_when_an_exposure_comes(
     assert [detail["error"] for detail in function.announcements()] == ["ReferenceUnavailable"]
 
 
-def test_a_mirror_that_is_silent_does_not_hold_up_the_start(tmp_path: Path) -> None:
+def test_silent_mirror_does_not_delay_init(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         once = Config(retries={"total_max_attempts": 1})
         address = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -130,12 +130,12 @@ def test_a_mirror_that_is_silent_does_not_hold_up_the_start(tmp_path: Path) -> N
         with read_ahead(References.of(S3Location(MIRROR, ""), tmp_path, s3), "latest", 0.1):
             pass
         reading = {t.name for t in threading.enumerate() if t.name.startswith("reading the mirror")}
-        assert reading, "it should go on beside the first invocation"
+        assert reading, "it should continue during the first invocation"
 
 
 @contextmanager
-def broken_off() -> Iterator[str]:
-    """A server whose answer ends before it is whole; yields its address."""
+def interrupted_response() -> Iterator[str]:
+    """Start a server whose response breaks off; yield its endpoint."""
     answer = b'HTTP/1.1 200 OK\r\nContent-Length: 1000\r\nETag: "x"\r\nLast-Modified: Mon, 01 Jan 2024 00:00:00 GMT\r\n\r\nSIMPLE  ='
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -149,12 +149,10 @@ def broken_off() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def test_a_mask_whose_transfer_breaks_off_is_tried_again_and_leaves_nothing(
-    aws: LocalAws, tmp_path: Path
-) -> None:
-    with broken_off() as address:
+def test_interrupted_mask_download_is_transient(aws: LocalAws, tmp_path: Path) -> None:
+    with interrupted_response() as endpoint:
         once = Config(retries={"total_max_attempts": 1})
-        store = ObjectStore(boto3.client("s3", endpoint_url=address, config=once))
+        store = ObjectStore(boto3.client("s3", endpoint_url=endpoint, config=once))
         with pytest.raises(TransientFailure, match="mask: reading it"):
             MaskCache(S3Location(MIRROR, ""), tmp_path).load_object(
                 S3Location(MIRROR, "mask"), store

@@ -1,4 +1,4 @@
-"""The function chooses the mask and makes the product that `jwst` 3.0.0 made of golden cases."""
+"""Golden cases: the function chooses the mask and the product that `jwst` 3.0.0 made."""
 
 from pathlib import Path
 from typing import Any

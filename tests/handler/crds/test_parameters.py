@@ -1,4 +1,4 @@
-"""The types of the header values that rules match on are those of the jwst schemas."""
+"""Types and words of the parameters that rules match on, as in the schemas of jwst."""
 
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,9 @@ from handler.crds.parameters import (
     known_parameters,
     matching_parameters,
 )
-from handler.crds.rules import Mappings, Rules
-from handler.s3.objects import S3Location
+from handler.crds.rules import Rules
 from infra.demo.samples.mirror import write_rules
-from tests.handler.crds.test_rules import Text
+from tests.handler.crds.test_rules import rules_of
 
 MATCHED = ("META.EXPOSURE.NGROUPS", "META.EXPOSURE.NFRAMES", "META.VISIT.TSOVISIT")
 RULE = "jwst_nircam_mask_9001.rmap"
@@ -30,7 +29,7 @@ def rules_for(folder: Path, parameters: tuple[str, ...], choices: dict[Any, int]
     dated = {(values, "2000-01-01 00:00:00"): number for values, number in choices.items()}
     write_rules(folder, rules={"nircam": (parameters, dated)})
     files = {path.name: path.read_text() for path in (folder / "mappings" / "jwst").iterdir()}
-    return Rules(S3Location("mirror", ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    return rules_of(files)
 
 
 @pytest.fixture
@@ -91,7 +90,7 @@ def test_every_parameter_of_another_type_is_rejected(parameter: str) -> None:
         matching_parameters(keywords(**{keyword: "3" if numeric else 3}), [parameter], RULE)
 
 
-def test_value_of_another_type_is_no_known_parameter() -> None:
+def test_value_of_another_type_is_not_a_known_parameter() -> None:
     header = fits.Header({"NGROUPS": "3", "NFRAMES": 1, "FOCUSPOS": 2.5, "TSOVISIT": "T"})
     assert known_parameters(header) == {
         "META.EXPOSURE.NFRAMES": 1,
@@ -99,7 +98,7 @@ def test_value_of_another_type_is_no_known_parameter() -> None:
     }
 
 
-def test_infinite_value_is_no_known_parameter() -> None:
+def test_infinite_value_is_not_a_known_parameter() -> None:
     header = fits.Header.fromstring("SSTR_STP=                1E999".ljust(80) + "FOCUSPOS=                1E999".ljust(80))  # fmt: skip
     assert known_parameters(header) == {}
 

@@ -1,4 +1,4 @@
-"""What the rules say, and what is refused: ties, odd names, a directory that is full."""
+"""CRDS rules and masks: choices, damaged files, caches, and the mirror's configuration."""
 
 import os
 import random
@@ -19,21 +19,28 @@ from core.fits.hdus import Keywords
 from handler.crds.lean_import import utils
 from handler.crds.masks import MaskCache, References
 from handler.crds.mirror import FileDigest, MirrorConfig, key_of, mapping_key, reference_keys
-from handler.crds.rules import Mappings, MirroredRules, Rules, read_config
-from handler.s3.objects import S3Location
+from handler.crds.rules import Mappings, Rules, read_config
+from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import SHARED, Harness
 
 
 class Text:
-    """Rule files at hand."""
+    """Mappings in memory."""
 
     def __init__(self, files: dict[str, str]) -> None:
         self.files = files
 
     def read(self, name: str) -> str:
         return self.files[name]
+
+
+def rules_of(files: dict[str, str], **fields: Any) -> Rules:
+    """Return rules whose mappings are read from memory."""
+    rules = Rules(S3Location(MIRROR, ""), Path("unused"), None, **fields)  # type: ignore[arg-type]
+    rules.mappings = Mappings(Text(files))
+    return rules
 
 
 def keywords(**changes: Any) -> Keywords:
@@ -43,45 +50,46 @@ def keywords(**changes: Any) -> Keywords:
 
 @pytest.fixture
 def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
-    """The rules of eleven real contexts, in an embedded AWS."""
+    """Return the rules of eleven real contexts, in an embedded AWS."""
     folder = SHARED / "crds-contexts" / "mappings" / "jwst"
     if not folder.is_dir():
-        pytest.skip("the real CRDS rules are not here: a tie of our own stands in, below")
+        pytest.skip(
+            "the real CRDS rules are missing; test_two_masks_that_tie_are_rejected covers a tie"
+        )
     s3 = aws.client("s3")
     for path in folder.iterdir():
         s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
     digests = {path.name: FileDigest.of(path.read_bytes()) for path in folder.iterdir()}
     config = MirrorConfig("jwst_0152.pmap", frozenset(), digests, {})
     s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_text())
-    return Rules.of(S3Location(MIRROR, "contexts"), tmp_path, s3)
+    return Rules(S3Location(MIRROR, "contexts"), tmp_path, s3)
 
 
-def test_two_real_masks_that_tie_are_none(real_rules: Rules) -> None:
+def test_two_real_masks_that_tie_are_rejected(real_rules: Rules) -> None:
     with pytest.raises(ReferenceUnavailable, match=r"mask_0004.*mask_0002|mask_0002.*mask_0004"):
         real_rules.best_reference(keywords(), "jwst_0152.pmap")
 
 
-def test_an_instrument_that_a_real_context_lacks(real_rules: Rules) -> None:
+def test_instrument_without_rules_in_a_real_context_fails(real_rules: Rules) -> None:
     """NIRSPEC has no rules for MASK in 0363."""
     with pytest.raises(ReferenceUnavailable, match=r"NIRSPEC|MASK"):
         real_rules.best_reference(keywords(), "jwst_0363.pmap")
 
 
-def test_two_masks_that_tie_are_none() -> None:
+def test_two_masks_that_tie_are_rejected() -> None:
     """`crds` returns both of them."""
     tied = SimpleNamespace(
         get_required_parkeys=lambda: ["META.INSTRUMENT.DETECTOR"],
         get_best_ref=lambda _: ("jwst_nirspec_mask_0001.fits", "jwst_nirspec_mask_0002.fits"),
     )
-    mappings = Mappings(Text({}))
-    mappings._loaded["jwst_nirspec_mask_0001.rmap"] = tied
-    rules = Rules(S3Location(MIRROR, ""), mappings, None)  # type: ignore[arg-type]
+    rules = rules_of({})
+    rules.mappings._loaded["jwst_nirspec_mask_0001.rmap"] = tied
     with pytest.raises(ReferenceUnavailable, match=r"jwst_nirspec_mask_0001\.fits"):
         rules._evaluate("jwst_nirspec_mask_0001.rmap", keywords())
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "x.txt", "", "jwst 1.pmap", "a/b.rmap"])
-def test_what_is_no_name_of_a_rule_file_is_not_read(name: str) -> None:
+def test_invalid_name_of_a_mapping_is_rejected(name: str) -> None:
     with pytest.raises(ReferenceUnavailable, match="expected the name of a CRDS mapping"):
         Mappings(Text({})).load(name)
 
@@ -91,12 +99,10 @@ def test_damaged_mapping_is_rejected() -> None:
         Mappings(Text({"jwst_0001.pmap": "nonsense"})).load("jwst_0001.pmap")
 
 
-def test_a_directory_that_cannot_be_written_to_costs_reading_again(
-    function: Harness, tmp_path: Path
-) -> None:
-    """/tmp is full, or something else lies there."""
+def test_unwritable_cache_does_not_fail_the_exposure(function: Harness, tmp_path: Path) -> None:
+    """/tmp is full, or a file has the directory's name."""
     blocked = tmp_path / "blocked"
-    blocked.write_bytes(b"no directory")
+    blocked.write_bytes(b"not a directory")
     s3 = function.function.s3
     references = References.of(S3Location(MIRROR, ""), blocked, s3)
     best = references.rules.best_reference(
@@ -107,11 +113,10 @@ def test_a_directory_that_cannot_be_written_to_costs_reading_again(
     )
     assert best.mask is not None
     assert best.digest is not None
-    store = function.function.announcer(None).store  # type: ignore[arg-type]
-    assert references.masks.load(best.mask, best.digest, "NIRCAM", store).dq.any()
+    assert references.masks.load(best.mask, best.digest, "NIRCAM", ObjectStore(s3)).dq.any()
 
 
-def test_a_configuration_can_be_written_and_read_again() -> None:
+def test_configuration_survives_writing_and_parsing() -> None:
     config = MirrorConfig(
         "jwst_0002.pmap",
         frozenset({"bad.fits"}),
@@ -134,9 +139,7 @@ def test_keys_are_those_of_a_crds_cache() -> None:
 
 
 @pytest.mark.parametrize("bad", ["jwst_nircam_dark_0001.rmap", "jwst_nircam_9001.imap", CONTEXT])
-def test_a_bad_rule_file_of_any_type_makes_the_context_bad_for_its_instrument(
-    bad: str, sample_cache: Path
-) -> None:
+def test_bad_mapping_of_any_type_rejects_its_instrument(bad: str, sample_cache: Path) -> None:
     """As in `crds.core.heavy_client.get_bad_mappings_in_context`."""
     files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
     imap = files["jwst_nircam_9001.imap"].replace("'DARK': 'N/A'", "'DARK': 'jwst_nircam_dark_0001.rmap'")  # fmt: skip
@@ -144,25 +147,25 @@ def test_a_bad_rule_file_of_any_type_makes_the_context_bad_for_its_instrument(
     signature = utils.str_checksum(unsigned)
     files["jwst_nircam_9001.imap"] = re.sub(r"('sha1sum' : )'\w+'", rf"\1'{signature}'", imap)
     digests = dict.fromkeys(("jwst_nircam_mask_9001.fits", "jwst_niriss_mask_9001.fits"), FileDigest(1, "0"))  # fmt: skip
-    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
+    rules = rules_of(files)
     header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", **{"DATE-OBS": "2023-01-01"})
-    rules._server_config = MirrorConfig(CONTEXT, frozenset(), digests, {})
+    rules._config = MirrorConfig(CONTEXT, frozenset(), digests, {})
     rules._read_at = rules.clock()
     assert rules.best_reference(header, CONTEXT).mask == "jwst_nircam_mask_9001.fits"
-    rules._server_config = MirrorConfig(CONTEXT, frozenset({bad}), digests, {})
+    rules._config = MirrorConfig(CONTEXT, frozenset({bad}), digests, {})
     with pytest.raises(ReferenceUnavailable, match=f"{bad}: on the server's list of bad files"):
         rules.best_reference(header, CONTEXT)
-    if bad != CONTEXT:  # other instruments go on
+    if bad != CONTEXT:  # other instruments are not affected
         niriss = keywords(
             INSTRUME="NIRISS", DETECTOR="NIS", SUBARRAY="FULL", **{"DATE-OBS": "2023-01-01"}
         )
         assert rules.best_reference(niriss, CONTEXT).mask == "jwst_niriss_mask_9001.fits"
 
 
-def test_a_word_that_jwst_knows_in_capitals_only_is_refused(sample_cache: Path) -> None:
+def test_word_that_is_not_in_upper_case_is_rejected(sample_cache: Path) -> None:
     files = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
-    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
-    rules._server_config = MirrorConfig(CONTEXT, frozenset(), {}, {})
+    rules = rules_of(files)
+    rules._config = MirrorConfig(CONTEXT, frozenset(), {}, {})
     rules._read_at = rules.clock()
     for changes in ({"DETECTOR": "nrca1"}, {"SUBARRAY": " FULL"}, {"INSTRUME": " NIRCAM"}):
         header = {"INSTRUME": "NIRCAM", "DETECTOR": "NRCA1", "DATE-OBS": "2023-01-01"} | changes
@@ -190,8 +193,8 @@ def test_oldest_masks_are_dropped_from_a_full_directory(tmp_path: Path) -> None:
 
 def test_operational_context_is_read_again_after_three_minutes() -> None:
     now, configs = [0.0], ["jwst_0001.pmap", "jwst_0002.pmap"]
-    rules = Rules(S3Location(MIRROR, ""), Mappings(Text({})), None, lambda: now[0])  # type: ignore[arg-type]
-    rules._server_config = MirrorConfig(configs[0], frozenset(), {})
+    rules = rules_of({}, clock=lambda: now[0])
+    rules._config = MirrorConfig(configs[0], frozenset(), {})
     with pytest.MonkeyPatch.context() as patch:
         later = MirrorConfig(configs[1], frozenset(), {})
         patch.setattr("handler.crds.rules.read_config", lambda *_: later)
@@ -209,16 +212,17 @@ def test_mapping_with_wrong_sha1_is_not_used(where: str, aws: LocalAws, tmp_path
     stored = other if where == "mirror" else content
     s3.put_object(Bucket=MIRROR, Key=f"{prefix}/mappings/jwst/{name}", Body=stored)
     (tmp_path / name).write_bytes(other)
-    place = S3Location(MIRROR, prefix)
-    files = MirroredRules(place, tmp_path, s3, lambda _: FileDigest.of(content))
+    rules = Rules(S3Location(MIRROR, prefix), tmp_path, s3)
+    rules._config = MirrorConfig(name, frozenset(), {name: FileDigest.of(content)})
+    rules._read_at = rules.clock()
     if where == "directory":
-        assert files.read(name) == "one"
+        assert rules.read(name) == "one"
         return
     with pytest.raises(ReferenceUnavailable, match="SHA-1"):
-        files.read(name)
+        rules.read(name)
 
 
-def test_damaged_mappings_and_configs_raise_only_reference_errors(sample_cache: Path) -> None:
+def test_damaged_files_raise_only_reference_unavailable(sample_cache: Path) -> None:
     chance = random.Random(7)
     texts = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}
     config = MirrorConfig(CONTEXT, frozenset({"a"}), {"b": FileDigest(1, "a" * 40)})
@@ -245,7 +249,7 @@ def damaged(text: str, chance: random.Random) -> str:
     ("alternatives", "rows", "message"),
     [(30_000, 1, "alternatives"), (1, 9_000, "characters"), (1_500, 1, ""), (1, 900, "")],
 )
-def test_rules_that_take_long_are_refused_at_once(
+def test_mapping_that_takes_long_to_parse_is_rejected(
     alternatives: int, rows: int, message: str, sample_cache: Path
 ) -> None:
     name = "jwst_nircam_mask_9001.rmap"
@@ -273,8 +277,8 @@ def test_subarray_without_a_rule_names_the_exposure(sample_cache: Path) -> None:
     unsigned = files["jwst_nircam_mask_9001.rmap"]
     signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
     files["jwst_nircam_mask_9001.rmap"] = unsigned.replace("}\n\nselector", signature)
-    rules = Rules(S3Location(MIRROR, ""), Mappings(Text(files)), None)  # type: ignore[arg-type]
-    rules._server_config = MirrorConfig(CONTEXT, frozenset(), {}, {})
+    rules = rules_of(files)
+    rules._config = MirrorConfig(CONTEXT, frozenset(), {}, {})
     rules._read_at = rules.clock()
     header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", SUBARRAY="SUB64P")
     with pytest.raises(ReferenceUnavailable, match=r"no mask for x\.fits"):
@@ -282,7 +286,7 @@ def test_subarray_without_a_rule_names_the_exposure(sample_cache: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["..", "../x", "jwst_nircam_mask_0001.fits\n", "a/b.fits", ".", "/x", "jwst_nircam_mask_\u0661\u0661\u0661\u0661.fits"])  # fmt: skip
-def test_name_that_crds_does_not_give_is_not_a_key(name: str) -> None:
+def test_name_that_is_not_crds_own_has_no_key(name: str) -> None:
     for key in (lambda: reference_keys(name, "NIRCAM"), lambda: key_of(name, "nircam")):
         with pytest.raises(ReferenceUnavailable):
             key()
@@ -291,7 +295,7 @@ def test_name_that_crds_does_not_give_is_not_a_key(name: str) -> None:
 
 
 class Refusing:
-    """A mirror whose ``mirror.json`` S3 refuses to return; ``server_config`` can be read."""
+    """An S3 client that refuses to return ``mirror.json``, but returns ``server_config``."""
 
     def __init__(self, code: str) -> None:
         self.code = code
@@ -300,7 +304,7 @@ class Refusing:
         if Key.endswith("mirror.json"):
             raise ClientError({"Error": {"Code": self.code, "Message": ""}}, "GetObject")
         content = MirrorConfig("jwst_0001.pmap", frozenset(), {}).to_text().encode()
-        return {"Body": BytesIO(content), "ContentLength": len(content)}
+        return {"Body": BytesIO(content), "ContentLength": len(content), "ETag": '"etag"'}
 
 
 @pytest.mark.parametrize(
@@ -313,13 +317,11 @@ class Refusing:
         ("PermanentRedirect", ReferenceUnavailable),
     ],
 )
-def test_unreadable_state_is_not_replaced_by_server_config(
-    code: str, error: type[Exception]
-) -> None:
+def test_unreadable_state_is_not_replaced_by_config(code: str, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"mirror\.json"):
         read_config(S3Location(MIRROR, ""), Refusing(code))  # type: ignore[arg-type]
 
 
-def test_missing_state_is_replaced_by_server_config() -> None:
+def test_missing_state_is_replaced_by_config() -> None:
     config = read_config(S3Location(MIRROR, ""), Refusing("NoSuchKey"))  # type: ignore[arg-type]
     assert config.operational_context == "jwst_0001.pmap"
