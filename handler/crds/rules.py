@@ -188,7 +188,7 @@ class Rules:
         if config.instruments and instrument not in config.instruments:
             raise ReferenceUnavailable(
                 f"{self.mirror}: is restricted to {', '.join(sorted(config.instruments))}, and "
-                f"{keywords.name} is of {instrument}: sync it with --instrument {instrument}"
+                f"{keywords.name} is of {instrument}; sync it with --instrument {instrument}"
             )
         chain = []
         for mapping in self.mappings.chain(name, instrument):
@@ -208,8 +208,8 @@ class Rules:
         digest = self.digest_of(mask)
         if digest is None:
             raise ReferenceUnavailable(
-                f"{mask}: chosen by {chain[-1]} for {keywords.name}, but the catalogue in "
-                f"{self.mirror.below(CONFIG)} does not list it"
+                f"{mask}: chosen by {chain[-1]} for {keywords.name}, but not in the catalogue of "
+                f"{self.mirror}; sync the mirror"
             )
         return MaskChoice(name, mask, digest, warning, f"crds://{mask}", digest.sha1)
 
