@@ -103,7 +103,7 @@ class Bucket:
     def __init__(self, client: Any, prefix: str) -> None:
         self.client, self.prefix = client, prefix
 
-    def address(self, key: str) -> dict[str, str]:
+    def as_kwargs(self, key: str) -> dict[str, str]:
         return {"Bucket": MIRROR, "Key": f"{self.prefix}/{key}"}
 
     def get(self, key: str) -> bytes:
