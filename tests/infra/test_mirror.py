@@ -178,7 +178,7 @@ def test_another_context_is_announced_once_and_what_changes_with_it(
         shutil.copytree(cache, newer := cache.parent / f"newer-{prefix}")
         write_server_config(newer, NEWER)
         with crds_server(newer) as other:
-            monkeypatch.setattr(scheduled, "announce", failing)
+            monkeypatch.setattr(scheduled, "put_event", failing)
             with pytest.raises(RuntimeError, match="down"):
                 keep_fresh(mirror, other.url)
             monkeypatch.undo()
