@@ -259,7 +259,7 @@ def _show_table(details: list[dict[str, Any]], masks: list[int]) -> None:
     )
     table.add_column(lines("Exposure,", "mask"), overflow="fold", min_width=24)
     table.add_column(lines("Kind,", "shape"), overflow="fold", min_width=14)
-    for heading in ("Do not\nuse", "Product\nMB", "In\nMB", "Mask\nMB", "Out\nMB", "s"):
+    for heading in ("Do not\nuse", "Size\nMB", "In\nMB", "Mask\nMB", "Out\nMB", "s"):
         table.add_column(lines(*heading.split("\n")), justify="right")
     for name, detail, mask in zip(names, details, masks, strict=True):
         moved, output = detail["function"], detail["output"]
