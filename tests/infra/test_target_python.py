@@ -24,7 +24,7 @@ def test_named_interpreter_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("version", "found"), [("3.9", "Python 3.9"), (None, "no Python that runs")]
+    ("version", "found"), [("3.9", "Python 3.9"), (None, "not a Python that runs")]
 )
 def test_named_interpreter_that_is_another_is_refused(
     version: str | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
