@@ -27,7 +27,7 @@ MB = 1_000_000
 # Lambda's limits are 250 MB unzipped and 50 MB for direct uploads of a .zip file:
 # docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html (sam deploys by way of S3)
 BUDGET, ZIPPED_BUDGET = 200 * MB, 60 * MB
-_NO_PYTHON = f"There is no Python {PYTHON} on this machine (TARGET_PYTHON can name one)."
+_NO_PYTHON = f"Python {PYTHON}: not found on this machine (TARGET_PYTHON can name it)."
 
 
 def main() -> None:

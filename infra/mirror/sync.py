@@ -122,7 +122,7 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
         if config.held_by_hand:
             candidates.insert(0, config.operational_context)
         operational = next(name for name in candidates if name in files)
-        # Only a source newer than all before it can know that a file is no longer bad.
+        # Only a source newer than all before it can remove a file from the list.
         newer = _age(of_source) > _age(config.bad_files_of)
         return replace(
             config,

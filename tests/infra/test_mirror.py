@@ -44,8 +44,7 @@ from infra.demo.samples.mirror import (
     write_server_config,
 )
 from infra.demo.samples.modes import MODES
-from infra.mirror import contexts
-from infra.mirror import freshen
+from infra.mirror import contexts, freshen
 from infra.mirror.__main__ import main
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import keep_only, superfluous
