@@ -11,11 +11,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from astropy.io import fits
 from rich.box import SIMPLE
@@ -42,9 +40,6 @@ from infra.view.files import opened
 from infra.view.flags import product_look
 from infra.view.pages import write_looks
 
-if TYPE_CHECKING:
-    from aws_lambda_powertools.utilities.typing import LambdaContext
-
 OUTPUT = Path("demo-output")
 console = Console()
 _UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
@@ -64,10 +59,11 @@ def main() -> None:
     columns = TextColumn("{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn()
     with (
         tempfile.TemporaryDirectory(prefix=".run-", dir=OUTPUT) as written,
-        _empty_tmp(),
+        tempfile.TemporaryDirectory() as scratch,
         local_aws() as aws,
         Progress(*columns, console=console, expand=True) as progress,
     ):
+        tempfile.tempdir = scratch  # the function starts with an empty /tmp, as in a new container
         exposures, cache = own or generate(Path(written), progress)
         notes = [] if own else keep(Path(written), OUTPUT)
         task = progress.add_task("Copying rules and masks", total=1)
@@ -99,24 +95,14 @@ def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path]
         sys.exit(f"FILE={file}: no such file")
     if not file.name.endswith("_uncal.fits"):
         sys.exit(f"FILE={file}: expected a name that ends in _uncal.fits")
-    if not (cache / "mappings" / "jwst").is_dir():
-        sys.exit(f"CRDS_PATH={cache}: expected a CRDS cache, a folder with mappings/jwst in it")
+    for part in ("mappings/jwst", "config/jwst/server_config"):
+        if not (cache / part).exists():
+            sys.exit(f"CRDS_PATH={cache}: not a CRDS cache: no {part}")
     try:
         fits.getval(file, "INSTRUME")
     except (OSError, KeyError) as exc:
         sys.exit(f"FILE={file}: expected a FITS file whose primary header has INSTRUME: {exc}")
     return [file], cache
-
-
-@contextmanager
-def _empty_tmp() -> Iterator[None]:
-    """Start the function with an empty /tmp, as in a new container."""
-    with tempfile.TemporaryDirectory() as folder:
-        before, tempfile.tempdir = tempfile.tempdir, folder
-        try:
-            yield
-        finally:
-            tempfile.tempdir = before
 
 
 def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
@@ -172,23 +158,18 @@ def process(aws: LocalAws, exposures: list[Path], progress: Progress) -> list[di
     for path in exposures:
         aws.client("s3").upload_file(str(path), RAW, f"2023/03/{path.name}")
         for number, message in enumerate(aws.receive(aws.uploads)):
-            context = cast("LambdaContext", LocalContext(f"demo-{number}"))
-            if lambda_handler(_batch(message), context)["batchItemFailures"]:
+            context: Any = LocalContext(f"demo-{number}")
+            record = {
+                "eventSource": "aws:sqs",
+                "messageId": message["MessageId"],
+                "body": message["Body"],
+            }
+            if lambda_handler({"Records": [record]}, context)["batchItemFailures"]:
                 # SQS would retry, then move the message to the dead-letter queue.
-                lambda_handler(_batch(message, _UNFINISHED), context)
+                record["eventSourceARN"] = _UNFINISHED
+                lambda_handler({"Records": [record]}, context)
         progress.advance(task)
     return [json.loads(event["Body"])["detail"] for event in aws.receive(aws.announcements)]
-
-
-def _batch(message: dict[str, Any], queue: str = "") -> dict[str, Any]:
-    """Return the event with which Lambda passes an SQS message on."""
-    record = {
-        "eventSource": "aws:sqs",
-        "eventSourceARN": queue,
-        "messageId": message["MessageId"],
-        "body": message["Body"],
-    }
-    return {"Records": [record]}
 
 
 def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
@@ -196,15 +177,12 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
     s3, looks, folder = aws.client("s3"), [], OUTPUT / "products"
     folder.mkdir(parents=True, exist_ok=True)
     (OUTPUT / "events.json").write_text(json.dumps(details, indent=2))
-    with tempfile.TemporaryDirectory() as cached:
-        references = References.of(S3Location(MIRROR, ""), Path(cached), s3)
-        for output in (detail["output"] for detail in details):
-            if output is None:
-                continue
-            name = output["key"].rpartition("/")[2]
-            s3.download_file(output["bucket"], output["key"], str(folder / name))
-            with opened(f"s3://{output['bucket']}/{output['key']}", s3) as file:
-                looks.append(product_look(file, references, "latest", ObjectStore(s3)))
+    references = References.of(S3Location(MIRROR, ""), Path(tempfile.mkdtemp()), s3)
+    for output in (detail["output"] for detail in details if detail["output"]):
+        name = output["key"].rpartition("/")[2]
+        s3.download_file(output["bucket"], output["key"], str(folder / name))
+        with opened(f"s3://{output['bucket']}/{output['key']}", s3) as file:
+            looks.append(product_look(file, references, "latest", ObjectStore(s3)))
     return write_looks(looks, OUTPUT / "pages") if looks else None
 
 

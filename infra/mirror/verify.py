@@ -73,10 +73,11 @@ def verify(mirror: Mirror) -> Iterator[tuple[str, Report]]:
             report.contexts.append(read_context(name, files, config.instruments))
         except ReferenceUnavailable as exc:
             report.faults.append(f"{name}: {exc}")
-    for mask, rules in _rules_by_mask(report).items():
-        if mask in config.bad_files:
-            continue  # the function rejects it by its name, and a sync does not copy it
+    masks = {mask for context in report.contexts for mask in context.masks}
+    # The function rejects bad files by their names, and a sync does not copy them.
+    for mask in sorted(masks - config.bad_files):
         yield mask, report
+        rules = [rule for context in report.contexts for rule in context.rules if rule.mask == mask]
         try:
             content = mirror.get(key_of(mask, rules[0].instrument))
             _check_digest(content, mask, catalogue)
@@ -105,15 +106,6 @@ def _check_digest(content: bytes, name: str, catalogue: Mapping[str, FileDigest]
         raise ReferenceUnavailable(f"{name}: not in the mirror's catalogue")
     if actual != expected:
         raise ReferenceUnavailable(f"{name}: {actual}; expected {expected}")
-
-
-def _rules_by_mask(report: Report) -> dict[str, list[Rule]]:
-    found: dict[str, list[Rule]] = defaultdict(list)
-    for context in report.contexts:
-        for rule in context.rules:
-            if rule.mask in context.masks:
-                found[rule.mask].append(rule)
-    return dict(sorted(found.items()))
 
 
 def _read_mask(content: bytes, name: str, rules: list[Rule]) -> MaskSummary:
