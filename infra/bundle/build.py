@@ -26,36 +26,15 @@ _CODE = ("core", "handler")
 _MANYLINUX = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
 _LEFT_OUT = (
     # Written by Python or an installer, and different every time.
-    "*/__pycache__/*",
-    "*.pyc",
-    "bin/*",
-    "*.dist-info/RECORD",
-    "*.dist-info/INSTALLER",
-    "*.dist-info/REQUESTED",
-    "*.dist-info/direct_url.json",
-    "*.dist-info/sboms/*",
+    "*/__pycache__/*", "*.pyc", "bin/*", "*.dist-info/RECORD", "*.dist-info/INSTALLER",
+    "*.dist-info/REQUESTED", "*.dist-info/direct_url.json", "*.dist-info/sboms/*",
     # For development.
-    "*/tests/*",
-    "*/test/*",
-    "*/testing/data/*",
-    "*.pyi",
-    "*/py.typed",
-    "*.a",
-    "*.h",
-    "*.c",
-    "*.pyx",
-    "*.pxd",
-    "numpy/f2py/*",
-    "numpy/_core/include/*",
-    "numpy/_pyinstaller/*",
-    "pip/*",
+    "*/tests/*", "*/test/*", "*/testing/data/*", "*.pyi", "*/py.typed", "*.a", "*.h", "*.c",
+    "*.pyx", "*.pxd", "numpy/f2py/*", "numpy/_core/include/*", "numpy/_pyinstaller/*", "pip/*",
     # Data of AWS services and astronomical tables that the function does not use.
-    "botocore/data/*/*/*",
-    "boto3/data/*",
-    "boto3/examples/*",
-    "astropy/utils/iers/data/*",
+    "botocore/data/*/*/*", "boto3/data/*", "boto3/examples/*", "astropy/utils/iers/data/*",
     "astropy_iers_data/data/*",
-)
+)  # fmt: skip
 _KEPT = (  # although a pattern above matches
     "astropy/tests/*.py",  # imported by astropy itself
     "botocore/data/s3/*",

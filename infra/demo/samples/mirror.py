@@ -24,14 +24,8 @@ Rules = Mapping[str, tuple[tuple[str, ...], Mapping[tuple[tuple[str, ...], str],
 """By instrument: parameters to match on, and mask numbers by (values, USEAFTER date)."""
 
 RULES: Rules = {
-    "nircam": (
-        _PLACE,
-        {(("NRCA1", "GENERIC"), _LATE): 9001, (("NRCB1", "GENERIC"), _LATE): 9002},
-    ),
-    "niriss": (
-        _PLACE,
-        {(("NIS", "GENERIC"), _LATE): 9001, (("NIS", "SUB80"), _LATE): 9002},
-    ),
+    "nircam": (_PLACE, {(("NRCA1", "GENERIC"), _LATE): 9001, (("NRCB1", "GENERIC"), _LATE): 9002}),
+    "niriss": (_PLACE, {(("NIS", "GENERIC"), _LATE): 9001, (("NIS", "SUB80"), _LATE): 9002}),
     "nirspec": (
         (*_PLACE, "META.EXPOSURE.READPATT"),
         {
