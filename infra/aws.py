@@ -1,5 +1,9 @@
-"""What a deployed stack is made of, so that nobody copies addresses by hand."""
+"""S3 objects, EventBridge events and CloudFormation stacks, as all commands use them.
 
+The mirror's Lambda functions import this module: it must not need rich, duckdb or jinja2.
+"""
+
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,44 +11,88 @@ from typing import Any
 import boto3
 from botocore.exceptions import ClientError
 
-from handler.ledger import Entry
-from handler.s3.errors import failures_of, is_missing
-from handler.s3.objects import S3Location, StoredObject, version_of
+from core.errors import TransientFailure
+from handler.ledger import Entry, Ledger
+from handler.s3.errors import code_of, failures_of, is_conflict, is_missing
+from handler.s3.objects import ObjectStore, S3Location
+from handler.s3.write import unchanged
 from infra.cli import UserError
-
-__all__ = [
-    "Stack",
-    "catalogue_in",
-    "find_stack",
-    "job_in",
-    "ledger_in",
-    "listed",
-    "listed_entries",
-    "read_entry",
-]
 
 
 def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Yield what S3 says of every object (Key, Size, ETag, LastModified), page by page.
+    """Yield the objects below a prefix as S3 lists them: Key, Size, ETag, LastModified."""
+    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+    with failures_of(f"s3://{bucket}/{prefix}: listing it"):
+        try:
+            for page in pages:
+                yield from page.get("Contents", [])
+        except ClientError as exc:
+            _check_bucket(exc, bucket)
+            raise
+
+
+def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
+    """Return content and ETag of a small object; None if it does not exist."""
+    with failures_of(f"{location}: reading it"):
+        try:
+            answer = s3.get_object(**location.as_kwargs)
+            return answer["Body"].read(), answer["ETag"]
+        except ClientError as exc:
+            _check_bucket(exc, location.bucket)
+            if is_missing(exc):
+                return None
+            raise
+
+
+def put_if_unchanged(s3: Any, location: S3Location, content: bytes, etag: str | None) -> bool:
+    """Write an object if it still has this ETag (None: if none exists); return whether it did."""
+    with failures_of(f"{location}: writing it"):
+        try:
+            s3.put_object(**location.as_kwargs, Body=content, **unchanged(etag))
+        except ClientError as exc:
+            if is_conflict(exc):
+                return False
+            raise
+    return True
+
+
+def _check_bucket(exc: ClientError, bucket: str) -> None:
+    """Name a bucket that does not exist: the message of S3 does not."""
+    if code_of(exc) == "NoSuchBucket":
+        raise UserError(f"s3://{bucket}: no such bucket") from exc
+
+
+def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, Any]) -> None:
+    """Put an event of a detail type (`kind`) on an EventBridge bus.
 
     Raises
     ------
     TransientFailure
-        If the bucket may not be listed, or not now.
+        If EventBridge rejects it or cannot be reached.
     """
-    pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    with failures_of(f"s3://{bucket}/{prefix}: listing it"):
-        for page in pages:
-            yield from page.get("Contents", [])
+    entry = {
+        "EventBusName": bus,
+        "Source": source,
+        "DetailType": kind,
+        "Detail": json.dumps(detail),
+    }
+    with failures_of(f"{bus}: publishing {kind}"):
+        answer = events.put_events(Entries=[entry])
+    # PutEvents answers 200 also for entries that it rejects:
+    # docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
+    if answer["FailedEntryCount"]:
+        failed = answer["Entries"][0]
+        raise TransientFailure(
+            f"{bus}: rejected {kind}: {failed['ErrorCode']} {failed['ErrorMessage']}"
+        )
 
 
 def listed_entries(
     s3: Any, ledger: S3Location, common: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the product's key of every entry of a ledger, and what S3 says of the entry.
+    """Yield the product's key of every ledger entry, and the entry as S3 lists it.
 
-    Where an entry lies is `handler.ledger.Ledger`'s affair; `common` is what the keys of all
-    products begin with that are asked for.
+    `common` restricts them to products whose keys begin with it.
     """
     start = f"{ledger.key}/"
     for item in listed(s3, ledger.bucket, f"{start}{common}"):
@@ -52,67 +100,35 @@ def listed_entries(
 
 
 def read_entry(s3: Any, ledger: S3Location, product: S3Location) -> Entry:
-    """Return what the ledger holds of a product; an empty entry if there is none.
-
-    Raises
-    ------
-    TransientFailure
-        If the ledger may not be read, or not now.
-    """
-    location = ledger.below(f"{product.key}.json")
-    with failures_of(f"{location}: reading it"):
-        try:
-            answer = s3.get_object(**location.as_kwargs)
-        except ClientError as exc:
-            if is_missing(exc):
-                return Entry()
-            raise
-    modified = answer["LastModified"].strftime("%Y-%m-%dT%H:%M:%SZ")
-    stored = StoredObject(
-        location, answer["ETag"], answer["ContentLength"], {}, version_of(answer), modified
-    )
-    return Entry.from_json(answer["Body"].read(), stored)
+    """Return a product's ledger entry, which is empty if there is none."""
+    return Ledger(ledger).entry(product, ObjectStore(s3))
 
 
 def ledger_in(bucket: str) -> S3Location:
-    """Return where the ledger lies."""
+    """Return the ledger's prefix in the product bucket."""
     return S3Location(bucket, "dq_ledger")
 
 
 def catalogue_in(bucket: str) -> S3Location:
-    """Return where the catalogue of the archive lies."""
+    """Return the catalogue's prefix in the product bucket."""
     return S3Location(bucket, "dq_catalogue")
 
 
 def job_in(bucket: str, name: str) -> S3Location:
-    """Return where a job is stored, by its name."""
+    """Return the location of a job in the product bucket."""
     return S3Location(bucket, f"dq_backfills/{name}/job.jsonl.gz")
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A deployed stack.
-
-    Attributes
-    ----------
-    name : str
-        As `sam deploy` was given it.
-    outputs, parameters : mapping of str to str
-        By the names that the template gives them.
-    """
+    """A deployed CloudFormation stack, with its outputs and parameters by name."""
 
     name: str
     outputs: Mapping[str, str]
     parameters: Mapping[str, str]
 
     def output(self, name: str, kind: str = "") -> str:
-        """Return an output; `kind` is what the names of the possible ones end with.
-
-        Raises
-        ------
-        UserError
-            If the stack has none of that name.
-        """
+        """Return an output; if it is missing, suggest those whose names end with `kind`."""
         if not self.outputs:
             raise UserError(f"stack {self.name}: has no outputs, expected a deployed dq-init stack")
         if name not in self.outputs:
@@ -122,13 +138,7 @@ class Stack:
 
     @property
     def mirror(self) -> S3Location:
-        """Where the stack reads its references.
-
-        Raises
-        ------
-        UserError
-            If the stack has no parameter MirrorBucket.
-        """
+        """The CRDS mirror that the stack reads."""
         bucket = self.parameters.get("MirrorBucket")
         if bucket is None:
             raise UserError(
@@ -143,23 +153,17 @@ class Stack:
 
     @property
     def science_encoding(self) -> str:
-        """Of the products' science pixels."""
+        """Encoding of the products' science pixels."""
         return self.parameters.get("ScienceEncoding", "native")
 
     @property
     def requester_pays(self) -> list[str]:
-        """Buckets whose requests the stack agrees to pay for."""
+        """Requester Pays buckets."""
         return self.parameters.get("RequesterPaysBuckets", "").split(",")
 
 
 def find_stack(name: str) -> Stack:
-    """Look a stack up, in the account and region that boto3 reaches.
-
-    Raises
-    ------
-    UserError
-        If there is none of that name.
-    """
+    """Describe a stack in the account and region of the AWS profile."""
     client = boto3.client("cloudformation")
     try:
         (found,) = client.describe_stacks(StackName=name)["Stacks"]
@@ -168,9 +172,8 @@ def find_stack(name: str) -> Stack:
         if error["Code"] == "ValidationError" and "does not exist" in error["Message"]:
             raise UserError(f"no stack named {name} in {client.meta.region_name}") from exc
         raise UserError(f"stack {name}: {error['Message']}") from exc
-    return Stack(name, _named(found, "Outputs", "Output"), _named(found, "Parameters", "Parameter"))
-
-
-def _named(found: Any, field: str, prefix: str) -> dict[str, str]:
-    items = found.get(field, [])
-    return {item[f"{prefix}Key"]: item[f"{prefix}Value"] for item in items}
+    outputs = {item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", [])}
+    parameters = {
+        item["ParameterKey"]: item["ParameterValue"] for item in found.get("Parameters", [])
+    }
+    return Stack(name, outputs, parameters)

@@ -28,12 +28,19 @@ from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from handler.services import Services, client
 from handler.settings import Settings
-from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, isolated_environment, local_aws
+from infra.demo.local_aws import (
+    MIRROR,
+    PRODUCTS,
+    RAW,
+    LocalAws,
+    copy_cache,
+    isolated_environment,
+    local_aws,
+)
 from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
 from infra.demo.samples.masks import MASKS
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
-from infra.mirror.cache import upload_cache
 from tests.s3_matrix.server import another_s3
 
 UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
@@ -120,7 +127,7 @@ def aws() -> Iterator[LocalAws]:
 @pytest.fixture(scope="session")
 def mirrors(aws: LocalAws, sample_cache: Path) -> set[str]:
     """Prefixes of the mirrors that have been filled; each test file adds what it needs."""
-    list(upload_cache(sample_cache, aws.client("s3"), MIRROR))
+    copy_cache(sample_cache, aws.client("s3"), MIRROR)
     return {""}
 
 

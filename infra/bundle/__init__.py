@@ -1,1 +1,1 @@
-"""The bundle that is deployed: locked wheels for Lambda's Python, and the function's own code."""
+"""The deployment package for Lambda: locked wheels and the function's own code."""

@@ -1,64 +1,45 @@
-"""An embedded AWS for the demo and the tests: moto's server, on a port of this machine.
+"""An AWS on this machine for the demo and the tests: moto's server on a free port.
 
-The function's own code reaches it over HTTP as it would reach AWS; S3 notifies a queue of every
-upload, and a rule on the event bus keeps the processing events in another.
+The function reaches it over HTTP, as it reaches AWS. S3 notifies a queue of every upload; a rule
+on the event bus sends the processing events to another queue.
 """
 
 import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boto3
 from moto.server import ThreadedMotoServer
 
-__all__ = [
-    "MIRROR",
-    "PRODUCTS",
-    "RAW",
-    "LocalAws",
-    "LocalContext",
-    "isolated_environment",
-    "local_aws",
-]
-
 RAW, PRODUCTS, MIRROR = "raw-exposures", "products", "crds-mirror"
-_REGION = "us-east-1"
+_REGION, _ACCOUNT = "us-east-1", "123456789012"
 _NOWHERE = "http://127.0.0.1:9"
-_OF_ITS_OWNER = ("AWS_", "CRDS_")
-"""What a shell may say of its owner's AWS and CRDS: profiles, endpoints, contexts."""
 
 
 @dataclass(frozen=True)
 class LocalContext:
-    """What Lambda tells a function of an invocation."""
+    """The context object of an invocation, with the attributes that the function reads."""
 
     aws_request_id: str
     function_name: str = "dq-init"
     memory_limit_in_mb: int = 512
-    invoked_function_arn: str = f"arn:aws:lambda:{_REGION}:123456789012:function:dq-init"
+    invoked_function_arn: str = f"arn:aws:lambda:{_REGION}:{_ACCOUNT}:function:dq-init"
     deadline: float = field(default_factory=lambda: time.time() + 900)
 
     def get_remaining_time_in_millis(self) -> int:
-        """Say how long the invocation may still last."""
+        """Return the milliseconds until the timeout."""
         return int((self.deadline - time.time()) * 1000)
 
 
 @dataclass
 class LocalAws:
-    """A running AWS with the buckets, queues and rules that the function needs.
-
-    Attributes
-    ----------
-    endpoint : str
-        Its address.
-    uploads, announcements : str
-        Addresses of the queue of S3 notifications and of the queue of processing events.
-    """
+    """A running AWS: its endpoint URL, and the URLs of its two queues."""
 
     endpoint: str
     uploads: str = ""
@@ -69,7 +50,7 @@ class LocalAws:
         return boto3.client(service, endpoint_url=self.endpoint, region_name=_REGION)  # type: ignore[call-overload]
 
     def receive(self, queue: str) -> list[dict[str, Any]]:
-        """Take the messages that wait in a queue."""
+        """Receive and delete all messages of a queue."""
         messages = []
         sqs = self.client("sqs")
         while batch := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
@@ -81,7 +62,7 @@ class LocalAws:
 
 @contextmanager
 def local_aws() -> Iterator[LocalAws]:
-    """Start an embedded AWS, point the environment at it, and stop it at the end."""
+    """Start a local AWS with its resources, and direct boto3 to it."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -97,17 +78,22 @@ def local_aws() -> Iterator[LocalAws]:
 
 @contextmanager
 def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
-    """Hide what the shell says of its owner's AWS and CRDS; give it back at the end.
-
-    Parameters
-    ----------
-    endpoint : str
-        Where AWS is meanwhile: by default where nothing answers.
-    """
+    """Replace the shell's settings of AWS and CRDS; restore them at the end."""
     before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(_OF_ITS_OWNER)]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "CRDS_"))]:
         del os.environ[name]
-    os.environ.update(_environment(endpoint))
+    os.environ.update(
+        AWS_ACCESS_KEY_ID="local",
+        AWS_SECRET_ACCESS_KEY="local",  # noqa: S106
+        AWS_SESSION_TOKEN="",
+        AWS_DEFAULT_REGION=_REGION,
+        AWS_EC2_METADATA_DISABLED="true",
+        AWS_ENDPOINT_URL=endpoint,
+        AWS_CONFIG_FILE=os.devnull,
+        AWS_SHARED_CREDENTIALS_FILE=os.devnull,
+        NO_PROXY="127.0.0.1,localhost",
+        no_proxy="127.0.0.1,localhost",
+    )
     try:
         yield
     finally:
@@ -115,44 +101,45 @@ def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _environment(endpoint: str) -> dict[str, str]:
-    """What makes boto3, here and inside `crds`, talk to that AWS and to nothing else."""
-    return {
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_SESSION_TOKEN": "",
-        "AWS_DEFAULT_REGION": _REGION,
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "NO_PROXY": "127.0.0.1,localhost",
-        "no_proxy": "127.0.0.1,localhost",
-    }
+def copy_cache(
+    cache: Path, s3: Any, bucket: str, prefix: str = "", instruments: Iterable[str] = ("*",)
+) -> None:
+    """Copy what MASK needs of a CRDS cache, as it is: it may lack files that a sync would require.
+
+    `instruments` (lower case) restricts the masks.
+    """
+    rules = [
+        path
+        for path in sorted(cache.glob("mappings/jwst/*"))
+        if path.suffix in {".pmap", ".imap"} or "_mask_" in path.name
+    ]
+    masks = [
+        path
+        for instrument in instruments
+        for path in cache.glob(f"references/jwst/**/jwst_{instrument}_mask_*.fits")
+    ]
+    # The configuration comes last: readers never see one whose files are missing.
+    for path in (*rules, *masks, cache / "config" / "jwst" / "server_config"):
+        s3.upload_file(str(path), bucket, f"{prefix}{path.relative_to(cache).as_posix()}")
 
 
 def _create_resources(aws: LocalAws) -> None:
-    """Make the buckets, the queues, the notification and the rule."""
-    s3, events = aws.client("s3"), aws.client("events")
+    s3, sqs, events = aws.client("s3"), aws.client("sqs"), aws.client("events")
     for bucket in (RAW, PRODUCTS, MIRROR):
         s3.create_bucket(Bucket=bucket)
         s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
-    aws.uploads, uploads_arn = _queue(aws, "uploads")
-    aws.announcements, announcements_arn = _queue(aws, "announcements")
-    suffix = {"Key": {"FilterRules": [{"Name": "suffix", "Value": "_uncal.fits"}]}}
-    # moto tells of a multipart upload twice, as its completion and as a Put: listen to one of them.
-    notification = {"QueueArn": uploads_arn, "Events": ["s3:ObjectCreated:Put"], "Filter": suffix}
+    arn = f"arn:aws:sqs:{_REGION}:{_ACCOUNT}"
+    aws.uploads = sqs.create_queue(QueueName="uploads")["QueueUrl"]
+    aws.announcements = sqs.create_queue(QueueName="announcements")["QueueUrl"]
+    notification = {
+        "QueueArn": f"{arn}:uploads",
+        # moto sends two notifications of a multipart upload, this one and CompleteMultipartUpload.
+        "Events": ["s3:ObjectCreated:Put"],
+        "Filter": {"Key": {"FilterRules": [{"Name": "suffix", "Value": "_uncal.fits"}]}},
+    }
     s3.put_bucket_notification_configuration(
         Bucket=RAW, NotificationConfiguration={"QueueConfigurations": [notification]}
     )
     events.put_rule(Name="announcements", EventPattern=json.dumps({"source": ["jwst.dq_init"]}))
-    targets = [{"Id": "queue", "Arn": announcements_arn}]
+    targets = [{"Id": "queue", "Arn": f"{arn}:announcements"}]
     events.put_targets(Rule="announcements", Targets=targets)
-
-
-def _queue(aws: LocalAws, name: str) -> tuple[str, str]:
-    """Make a queue; return its address and its ARN."""
-    sqs = aws.client("sqs")
-    url = sqs.create_queue(QueueName=name)["QueueUrl"]
-    answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-    return url, answer["Attributes"]["QueueArn"]

@@ -1,1 +1,1 @@
-"""The CRDS mirror bucket: made, checked, kept fresh (``python -m infra.mirror --help``)."""
+"""The mirror bucket: sync it with CRDS, verify it, keep it fresh."""

@@ -1,6 +1,5 @@
-"""Which masks change between two contexts; and what no context needs any more."""
+"""Two contexts compared: masks that change, and the event about it. Files that none needs."""
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -13,68 +12,33 @@ from handler.s3.objects import S3Location
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context
 
-__all__ = [
-    "CHANGED",
-    "SOURCE",
-    "Change",
-    "announce",
-    "changes",
-    "detail_of",
-    "keep_only",
-    "superfluous",
-]
-
 SOURCE = "jwst.crds_mirror"
 CHANGED = "CRDS Context Changed"
 _SCHEMA_VERSION = "1.0"
-_MOST = 500
-"""Changes that are told one by one: an event has room for 256 KB."""
-
-
-Match = tuple[str, tuple[tuple[str, str], ...]]
-"""Instrument, and what a rule matches on."""
+# An event has room for 256 KB: docs.aws.amazon.com/eventbridge/latest/userguide/eb-quota.html
+_MOST_LISTED = 500
 
 
 @dataclass(frozen=True)
 class Change:
-    """An interval of dates of observation, for which two contexts choose different masks.
+    """An interval of observation dates for which two contexts choose different masks."""
 
-    Attributes
-    ----------
-    instrument : str
-        In lower case.
-    parameters : tuple of (str, str)
-        What is matched on: keyword of the data model, and value.
-    start, stop : str
-        From when on, and until when; empty for ever after.
-    before, after : str
-        The masks in force; empty where no rule holds.
-    """
-
-    instrument: str
-    parameters: tuple[tuple[str, str], ...]
+    instrument: str  # lower case
+    parameters: tuple[tuple[str, str], ...]  # as in `infra.mirror.contexts.Rule`
     start: str
-    stop: str
-    before: str
+    stop: str  # empty: the interval is open
+    before: str  # file name of the mask, N/A, or empty if no rule applies
     after: str
 
 
 def changes(a: Context, b: Context) -> Iterator[Change]:
-    """Compare two contexts, match by match, over all dates of observation.
-
-    A rule holds from its date until the next one of the same match.
-
-    Parameters
-    ----------
-    a, b : `~infra.mirror.contexts.Context`
-        The earlier and the later one.
-    """
+    """Yield where an earlier and a later context choose different masks."""
     before, after = _by_match(a), _by_match(b)
     for match in sorted(before.keys() | after.keys()):
         old, new = before.get(match, {}), after.get(match, {})
         dates = sorted(old.keys() | new.keys())
         in_force = [(date, _mask_at(old, date), _mask_at(new, date)) for date in dates]
-        # Dates at which neither mask changes divide nothing.
+        # Merge neighbouring intervals that have the same two masks.
         steps = [next(group) for _, group in groupby(in_force, key=lambda step: step[1:])]
         stops = [step[0] for step in steps[1:]] + [""]
         for (start, one, other), stop in zip(steps, stops, strict=True):
@@ -82,17 +46,42 @@ def changes(a: Context, b: Context) -> Iterator[Change]:
                 yield Change(*match, start, stop, one, other)
 
 
-def _by_match(context: Context) -> dict[Match, dict[str, str]]:
-    """Date -> mask, for every match."""
-    found: dict[Match, dict[str, str]] = defaultdict(dict)
+def _by_match(context: Context) -> Mapping[tuple[str, Any], dict[str, str]]:
+    """Return masks by USEAFTER date, for every instrument and set of parameters."""
+    found: dict[tuple[str, Any], dict[str, str]] = defaultdict(dict)
     for rule in context.rules:
         found[rule.instrument, rule.parameters][rule.after] = rule.mask
     return found
 
 
 def _mask_at(masks: Mapping[str, str], date: str) -> str:
+    """Return the mask in force: a rule holds until the next date of the same match."""
     begun = [start for start in masks if start <= date]
     return masks[max(begun)] if begun else ""
+
+
+def detail_of(
+    mirror: S3Location, before: str | None, after: str, changed: list[Change]
+) -> dict[str, Any]:
+    """Return the detail of a "CRDS Context Changed" event."""
+    return {
+        "schemaVersion": _SCHEMA_VERSION,
+        "mirror": str(mirror),
+        "before": before,
+        "after": after,
+        "changes": len(changed),
+        "changedMasks": [
+            {
+                "instrument": change.instrument.upper(),
+                "parameters": dict(change.parameters),
+                "from": change.start or None,
+                "until": change.stop or None,
+                "before": change.before or None,
+                "after": change.after or None,
+            }
+            for change in changed[:_MOST_LISTED]
+        ],
+    }
 
 
 def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
@@ -109,18 +98,9 @@ def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
 def keep_only(
     mirror: Mirror, contexts: list[Context], keys: list[str], before: MirrorConfig
 ) -> None:
-    """Delete files that no context needs; the catalogue forgets them first.
+    """Delete files that none of the contexts needs, first from the catalogue.
 
-    Parameters
-    ----------
-    mirror : `~infra.mirror.bucket.Mirror`
-        The mirror.
-    contexts : list of `~infra.mirror.contexts.Context`
-        What is kept.
-    keys : list of str
-        Keys to delete, as `superfluous` returns them.
-    before : `~handler.crds.mirror.MirrorConfig`
-        The configuration when the keys were listed.
+    `keys` come from `superfluous`, `before` is the configuration when they were listed.
 
     Raises
     ------
@@ -128,81 +108,29 @@ def keep_only(
         If a context in use is not among those that are kept, or a sync needs one of the files.
     """
     kept = {context.name for context in contexts}
+    names = {name for context in contexts for name in context.keys}
     deleted = {key.rpartition("/")[2] for key in keys}
 
-    def pruned(found: MirrorConfig | None) -> MirrorConfig:
+    def begin(found: MirrorConfig | None) -> MirrorConfig:
         config = found or mirror.operational()
         for name in {config.operational_context, *config.builds.values()} - kept:
             raise ReferenceUnavailable(f"{name}: is in use, expected it to be kept")
-        if deleted & (config.catalogue.keys() - before.catalogue.keys()):
+        added = config.catalogue.keys() - before.catalogue.keys()
+        if deleted & added:
             raise ReferenceUnavailable(
                 f"{mirror.location}: was synced meanwhile; run mirror prune again"
             )
-        names = {name for context in contexts for name in context.keys}
-        added = config.catalogue.keys() - before.catalogue.keys()
         files = {n: d for n, d in config.catalogue.items() if n in names | added}
+        # An odd number of prunes: files are being deleted.
         return replace(config, catalogue=files, prunes=config.prunes + 1 + config.prunes % 2)
 
-    begun = mirror.update(pruned).prunes
+    begun = mirror.update(begin).prunes
     for key in keys:
         mirror.delete(key)
 
-    def ended(found: MirrorConfig | None) -> MirrorConfig:
+    def end(found: MirrorConfig | None) -> MirrorConfig:
         config = found or mirror.operational()
-        # Another prune that began meanwhile ends the period in which no sync may publish.
+        # If another prune has begun, that one marks the end.
         return replace(config, prunes=begun + 1) if config.prunes == begun else config
 
-    mirror.update(ended)
-
-
-def detail_of(
-    mirror: S3Location, before: str | None, after: str, changed: list[Change]
-) -> dict[str, Any]:
-    """Return the event's detail.
-
-    Parameters
-    ----------
-    mirror : `~handler.s3.objects.S3Location`
-        The mirror.
-    before, after : str
-        Names of the contexts; None where there was none before.
-    changed : list of `~infra.mirror.changes.Change`
-        For which dates of observation another mask is chosen.
-    """
-    return {
-        "schemaVersion": _SCHEMA_VERSION,
-        "mirror": str(mirror),
-        "before": before,
-        "after": after,
-        "changes": len(changed),
-        "changedMasks": [
-            {
-                "instrument": change.instrument.upper(),
-                "parameters": dict(change.parameters),
-                "from": change.start or None,
-                "until": change.stop or None,
-                "before": change.before or None,
-                "after": change.after or None,
-            }
-            for change in changed[:_MOST]
-        ],
-    }
-
-
-def announce(events: Any, bus: str, kind: str, detail: dict[str, Any]) -> None:
-    """Put an event on a bus.
-
-    Raises
-    ------
-    RuntimeError
-        If EventBridge does not take it.
-    """
-    entry = {
-        "EventBusName": bus,
-        "Source": SOURCE,
-        "DetailType": kind,
-        "Detail": json.dumps(detail),
-    }
-    answer = events.put_events(Entries=[entry])
-    if answer["FailedEntryCount"]:
-        raise RuntimeError(f"{bus}: the event was not taken: {answer['Entries'][0]}")
+    mirror.update(end)

@@ -1,4 +1,4 @@
-"""What a context needs: the rule files that lead to a mask, and every mask that they can choose."""
+"""A context: the mappings that lead to the rules for MASK, and every mask that these choose."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,82 +8,43 @@ from core.errors import ReferenceUnavailable
 from handler.crds.mirror import check_reference, key_of
 from handler.crds.rules import Mappings, NoRules, RuleFiles, is_applicable
 
-__all__ = ["Context", "Rule", "read_context"]
-
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of the rules for MASK.
+    """One line of the rules for MASK."""
 
-    Attributes
-    ----------
-    instrument : str
-        In lower case.
-    parameters : tuple of (str, str)
-        What it matches on: keyword of the data model, and value.
-    after : str
-        Date and time of observation from which it holds.
-    mask : str
-        File name of the mask; ``N/A`` where none applies.
-    """
-
-    instrument: str
-    parameters: tuple[tuple[str, str], ...]
-    after: str
-    mask: str
+    instrument: str  # lower case
+    parameters: tuple[tuple[str, str], ...]  # data model keyword and the value that it must have
+    after: str  # USEAFTER: date and time of observation from which the rule holds
+    mask: str  # a file name, or N/A
 
     def value(self, parameter: str) -> str:
-        """Return the value of a parameter that ends so: DETECTOR, SUBARRAY.NAME, ..."""
+        """Return the value of the parameter whose name ends so: DETECTOR, SUBARRAY.NAME, ..."""
         return next((v for name, v in self.parameters if name.endswith(parameter)), "")
 
 
 @dataclass(frozen=True)
 class Context:
-    """A context, as far as it leads to masks.
-
-    Attributes
-    ----------
-    name : str
-        Such as ``jwst_1321.pmap``.
-    mappings : tuple of str
-        Its rule files: the pipeline mapping itself, and two for each instrument.
-    rules : tuple of `Rule`
-        Every line of them.
-    """
+    """A context, reduced to what MASK needs."""
 
     name: str
-    mappings: tuple[str, ...]
+    mappings: tuple[str, ...]  # the pipeline mapping itself, then up to two for each instrument
     rules: tuple[Rule, ...]
 
     @property
     def masks(self) -> dict[str, str]:
-        """File names of the masks that it can choose, and their instruments."""
+        """Instruments, by the file names of the masks that the rules can choose."""
         return {rule.mask: rule.instrument for rule in self.rules if is_applicable(rule.mask)}
 
     @property
     def keys(self) -> dict[str, str]:
-        """Names of all files, and their keys below the mirror's prefix."""
+        """Keys below the mirror's prefix, by the names of all files."""
         names = dict.fromkeys(self.mappings, "") | self.masks
         return {name: key_of(name, instrument) for name, instrument in names.items()}
 
 
 def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = frozenset()) -> Context:
-    """Follow a context to all its rules for MASK.
-
-    Parameters
-    ----------
-    name : str
-        Of the context.
-    files : `~handler.crds.rules.RuleFiles`
-        Where rule files come from.
-    instruments : frozenset of str
-        Those to follow it for, in upper case; all by default.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If a rule file cannot be had, or cannot be read.
-    """
+    """Read a context with its rules for MASK, for some instruments (upper case) or all."""
     mappings, names = Mappings(files), [name]
     rules: list[Rule] = []
     for instrument in mappings.instruments(name):
@@ -102,7 +63,7 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
 
 
 def _rules(instrument: str, flat: Mapping[str, Any]) -> Iterator[Rule]:
-    names = flat["parameters"][:-2]  # then come USEAFTER and REFERENCE
+    names = flat["parameters"][:-2]  # the last two are USEAFTER and REFERENCE
     for *values, after, mask in flat["selections"]:
         if len(values) != len(names):
             raise ReferenceUnavailable(

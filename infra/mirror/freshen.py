@@ -1,6 +1,6 @@
-"""The mirror kept fresh: a Lambda function that syncs the latest context, and then verifies.
+"""A Lambda function that syncs the mirror with the CRDS server's latest context and verifies it.
 
-`infra/mirror.yaml` runs it every day. A fault is raised, and so counted as an error of it.
+`infra/mirror.yaml` runs it every day. A fault is raised, so that Lambda counts it as an error.
 """
 
 import logging
@@ -15,31 +15,19 @@ import boto3
 from core.errors import ReferenceUnavailable
 from handler.crds.mirror import MirrorConfig
 from handler.s3.objects import S3Location
+from infra.aws import put_event
 from infra.mirror.bucket import Mirror
-from infra.mirror.changes import CHANGED, Change, announce, changes, detail_of
+from infra.mirror.changes import CHANGED, SOURCE, Change, changes, detail_of
 from infra.mirror.sources import Server
 from infra.mirror.sync import copy, make_plan, publish
 from infra.mirror.verify import Report, verify
-
-__all__ = ["lambda_handler"]
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
-    """Sync and verify the mirror that the environment names.
-
-    Returns
-    -------
-    dict
-        The context, and how many files were copied and are whole.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the server cannot be reached or sends something wrong, or verify finds a fault.
-    """
+    """Sync and verify the mirror that the environment names."""
     location = S3Location.parse_prefix(os.environ["CRDS_MIRROR"])
     mirror = Mirror(boto3.client("s3"), location)
     bus = os.environ.get("EVENT_BUS") or "default"
@@ -47,21 +35,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
 
 
 def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, Any]:
-    """Copy the server's latest context into a mirror, and verify all that is there.
-
-    Another operational context is announced once all that is there was found whole: what is
-    damaged is for no one to work from. Which one was announced last is kept in the mirror, so
-    that whatever fails here is made good by the next day's run.
-
-    Parameters
-    ----------
-    mirror : `~infra.mirror.bucket.Mirror`
-        The mirror.
-    server : str
-        The CRDS server's address.
-    bus : str
-        Where another context is announced.
-    """
+    """Copy the server's latest context into a mirror, verify it, publish a new context."""
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
         plan = make_plan(source, mirror, "latest")
@@ -79,11 +53,13 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
         raise ReferenceUnavailable(
             f"{mirror.location}: {len(report.faults)} faults, the first of them: {report.faults[0]}"
         )
-    _announce(mirror, operational, bus)
+    # After verifying: consumers rebuild products with what is published.
+    _publish_change(mirror, operational, bus)
     return {"operational": operational, "copied": copied, "masks": len(report.masks)}
 
 
-def _announce(mirror: Mirror, operational: str, bus: str) -> None:
+def _publish_change(mirror: Mirror, operational: str, bus: str) -> None:
+    """Publish an event unless it was; the mirror records it, so that the next run can catch up."""
     before = mirror.operational().announced_context
     if operational == before:
         return
@@ -91,12 +67,12 @@ def _announce(mirror: Mirror, operational: str, bus: str) -> None:
     if before:
         try:
             changed = list(changes(mirror.context(before), mirror.context(operational)))
-        except ReferenceUnavailable:  # it was pruned since
+        except ReferenceUnavailable:  # pruned since
             log.warning("%s cannot be compared with %s", before, operational, exc_info=True)
     detail = detail_of(mirror.location, before or None, operational, changed)
-    announce(boto3.client("events"), bus, CHANGED, detail)
+    put_event(boto3.client("events"), bus, SOURCE, CHANGED, detail)
 
-    def announced(config: MirrorConfig | None) -> MirrorConfig:
+    def record(config: MirrorConfig | None) -> MirrorConfig:
         return replace(config or mirror.operational(), announced_context=operational)
 
-    mirror.update(announced)
+    mirror.update(record)

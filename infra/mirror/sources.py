@@ -1,11 +1,11 @@
-"""Where rules and masks come from: a local CRDS cache, or a CRDS server."""
+"""Sources of mappings and masks: a local CRDS cache, or a CRDS server."""
 
 import logging
 import os
 import socket
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from crds.client import api
 from crds.core.exceptions import CrdsError
@@ -14,6 +14,7 @@ from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
 from handler.crds.mirror import (
     CONFIG,
+    MAPPINGS,
     FileDigest,
     MirrorConfig,
     check_context,
@@ -21,92 +22,59 @@ from handler.crds.mirror import (
     mapping_key,
     reference_keys,
 )
+from infra.cli import UserError
 
-__all__ = ["Cache", "Server", "Source", "SourceRules", "digest_of"]
-
-_STALLED = float(os.environ.get("MIRROR_STALLED_SECONDS", "60"))
-"""Seconds without a byte after which a server is given up."""
+# Seconds without a byte from a server; crds itself has no timeout.
+_TIMEOUT = float(os.environ.get("MIRROR_STALLED_SECONDS", "60"))
 _URIS = ("CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI", "CRDS_PICKLE_URI")
 
 
-def digest_of(path: Path) -> FileDigest:
-    """Return what identifies a file."""
-    return FileDigest.of(path.read_bytes())
+class Source(ABC):
+    """A source of files, with the configuration of its CRDS server.
 
-
-class Source(Protocol):
-    """Where files come from.
-
-    Attributes
-    ----------
-    config : `~handler.crds.mirror.MirrorConfig`
-        The server's configuration.
+    Every method raises `ReferenceUnavailable` if the source lacks what is requested. Mappings have
+    no instrument: it is an empty string for them.
     """
 
     config: MirrorConfig
 
+    @abstractmethod
     def build(self) -> str:
-        """Return the build context of the `jwst` version whose products ours equal.
+        """Return the build context of the `jwst` version that our products match."""
 
-        Raises
-        ------
-        ReferenceUnavailable
-            If the source does not know it.
-        """
-
+    @abstractmethod
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return what the catalogue says of a file, without fetching it where that is possible."""
+        """Return the digest of a file, from the catalogue if possible."""
 
+    @abstractmethod
     def file(self, name: str, instrument: str) -> Path:
-        """Return the file, on this machine.
-
-        Raises
-        ------
-        ReferenceUnavailable
-            If it cannot be had, or is not what the catalogue says.
-        """
-
-
-@dataclass(frozen=True)
-class SourceRules:
-    """The rule files of a source, as `handler.crds.rules.Mappings` reads them."""
-
-    source: Source
+        """Return the local path of a file whose digest was checked."""
 
     def read(self, name: str) -> str:
-        """Return a rule file."""
-        return self.source.file(name, "").read_text(encoding="utf-8")
+        """Read a mapping (`handler.crds.rules.RuleFiles`)."""
+        return self.file(name, "").read_text(encoding="utf-8")
 
 
 @dataclass
-class Cache:
-    """A CRDS cache on this machine, the directory that CRDS_PATH names.
-
-    Attributes
-    ----------
-    root : `pathlib.Path`
-        The directory.
-    build_context : str
-        The build context of the `jwst` version whose products ours equal: a cache has no word of
-        it, and so a person says it.
-    """
+class Cache(Source):
+    """A CRDS cache: a folder laid out as CRDS_PATH."""
 
     root: Path
-    build_context: str = ""
+    build_context: str = ""  # a cache does not record it
     config: MirrorConfig = field(init=False)
 
     def __post_init__(self) -> None:
+        lacking = [f"no {part}" for part in (CONFIG, MAPPINGS) if not (self.root / part).exists()]
+        if lacking:
+            raise UserError(
+                f"{self.root.resolve()}: not a CRDS cache: {', '.join(lacking)}; expected a folder "
+                "laid out as CRDS_PATH"
+            )
         path = self.root / CONFIG
-        try:
-            text = path.read_text()
-        except OSError as exc:
-            raise ReferenceUnavailable(
-                f"{path}: expected a CRDS cache's configuration: {exc}"
-            ) from exc
-        self.config = MirrorConfig.parse(text, str(path))
+        self.config = MirrorConfig.parse(path.read_text(), str(path))
 
     def build(self) -> str:
-        """Return the build context that a person has named."""
+        """Return the build context that the operator named."""
         if not self.build_context:
             raise ReferenceUnavailable(
                 f"{self.root}: a cache does not say which context is the build context of jwst "
@@ -115,60 +83,40 @@ class Cache:
         return self.build_context
 
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return what the catalogue says of a file that is there, or what the file itself is."""
+        """Return the digest of a file in the cache: the catalogue's, else its own."""
         path = self._path(name, instrument)
-        return self.config.catalogue.get(name) or digest_of(path)
+        return self.config.catalogue.get(name) or _digest_of(path)
 
     def file(self, name: str, instrument: str) -> Path:
-        """Return the file, checked."""
-        path = self._path(name, instrument)
-        expected, actual = self.digest(name, instrument), digest_of(path)
+        """Return the path of a file after checking its digest."""
+        path, expected = self._path(name, instrument), self.digest(name, instrument)
+        actual = _digest_of(path)
         if actual != expected:
             raise ReferenceUnavailable(f"{path}: {actual}; expected {expected}")
         return path
 
     def _path(self, name: str, instrument: str) -> Path:
-        """The place of a file: references lie in their instrument's folder, or flat."""
         is_mapping = name.endswith("map")
+        # References are in sub-folders by instrument, or flat (CRDS_PATH's ref_cache_subdir_mode).
         keys = (mapping_key(name),) if is_mapping else reference_keys(name, instrument)
         for path in (self.root / key for key in keys):
             if path.is_file():
                 return path
-        raise ReferenceUnavailable(f"{self.root / keys[0]}: there is no such file")
-
-
-class _Downloads(api.FileCacher):  # type: ignore[misc]
-    """How `crds` fetches a file; it would look up a reference's place in jwst's data models."""
-
-    def __init__(self, context: str, path: Path) -> None:
-        super().__init__(context)
-        self._path = path
-
-    def locate(self, name: str) -> str:  # noqa: ARG002
-        """Return the place that a file is fetched to."""
-        return str(self._path)
+        raise ReferenceUnavailable(f"{self.root / keys[0]}: does not exist")
 
 
 @dataclass
-class Server:
-    """A CRDS server, asked through `crds`; what it sends is kept in a directory.
-
-    Attributes
-    ----------
-    url : str
-        Its address.
-    folder : `pathlib.Path`
-        Where files are kept.
-    """
+class Server(Source):
+    """A CRDS server, reached through `crds`, and the folder for what it sends."""
 
     url: str
     folder: Path
     config: MirrorConfig = field(init=False)
 
     def __post_init__(self) -> None:
-        self._point_crds_here()
+        self._configure_crds()
         logging.getLogger("CRDS").setLevel(logging.ERROR)
-        socket.setdefaulttimeout(_STALLED)  # crds itself waits for ever
+        socket.setdefaulttimeout(_TIMEOUT)
         api.set_crds_server(self.url)
         api.get_server_info.cache.clear()
         api.get_download_metadata.cache.clear()
@@ -180,8 +128,8 @@ class Server:
             ) from exc
 
     def build(self) -> str:
-        """Ask the server, as `crds.client.api.get_build_context` does where `jwst` is installed."""
-        self._point_crds_here()
+        """Request the build context, as `crds.client.api.get_build_context` does for `jwst`."""
+        self._configure_crds()
         try:
             return check_context(api.S.get_build_context("jwst", EQUALS_JWST))
         except (CrdsError, OSError) as exc:
@@ -190,8 +138,35 @@ class Server:
                 f"{EQUALS_JWST}: {exc}"
             ) from exc
 
-    def _point_crds_here(self) -> None:
-        """Have `crds` ask this server, and keep files in this folder."""
+    def digest(self, name: str, instrument: str) -> FileDigest:  # noqa: ARG002
+        """Return the digest that the server's catalogue lists."""
+        found = self.config.catalogue.get(name)
+        if found is None:
+            raise ReferenceUnavailable(f"{name}: not in the catalogue of {self.url}")
+        return found
+
+    def file(self, name: str, instrument: str) -> Path:
+        """Download a file, unless it was downloaded before, and check its digest."""
+        expected, path = self.digest(name, instrument), self.folder / key_of(name, instrument)
+        if path.is_file() and _digest_of(path) == expected:
+            return path
+        path.unlink(missing_ok=True)
+        self._configure_crds()
+        try:
+            _Downloads(self.config.operational_context, path).get_local_files([name])
+        except (CrdsError, OSError) as exc:
+            raise ReferenceUnavailable(f"{name}: download from {self.url} failed: {exc}") from exc
+        actual = _digest_of(path)
+        if actual != expected:
+            raise ReferenceUnavailable(f"{name}: {self.url} sent {actual}; expected {expected}")
+        return path
+
+    def drop(self, name: str, instrument: str) -> None:
+        """Delete a downloaded file: /tmp of a Lambda function is small."""
+        (self.folder / key_of(name, instrument)).unlink(missing_ok=True)
+
+    def _configure_crds(self) -> None:
+        # crds reads the environment at every call.
         for name in [name for name in os.environ if name.startswith("CRDS_")]:
             del os.environ[name]
         os.environ.update(
@@ -200,32 +175,21 @@ class Server:
             CRDS_OBSERVATORY="jwst",
             CRDS_CLIENT_RETRY_COUNT="3",
             CRDS_CLIENT_RETRY_DELAY_SECONDS="1",
-            **dict.fromkeys(_URIS, "none"),  # as the server has them
+            **dict.fromkeys(_URIS, "none"),  # the URIs that the server names
         )
 
-    def digest(self, name: str, instrument: str) -> FileDigest:  # noqa: ARG002  # as the protocol has it
-        """Return what the server's catalogue says of a file."""
-        listed = self.config.catalogue.get(name)
-        if listed is None:
-            raise ReferenceUnavailable(f"{name}: {self.url} does not know it")
-        return listed
 
-    def file(self, name: str, instrument: str) -> Path:
-        """Fetch a file, unless it was fetched before; checked."""
-        expected, path = self.digest(name, instrument), self.folder / key_of(name, instrument)
-        if path.is_file() and digest_of(path) == expected:
-            return path
-        path.unlink(missing_ok=True)
-        self._point_crds_here()
-        try:
-            _Downloads(self.config.operational_context, path).get_local_files([name])
-        except (CrdsError, OSError) as exc:
-            raise ReferenceUnavailable(f"{name}: {self.url} did not send it whole: {exc}") from exc
-        actual = digest_of(path)
-        if actual != expected:
-            raise ReferenceUnavailable(f"{name}: {self.url} sent {actual}; expected {expected}")
-        return path
+class _Downloads(api.FileCacher):  # type: ignore[misc]
+    """Downloads of `crds`, which would take a reference's path from the jwst data models."""
 
-    def drop(self, name: str, instrument: str) -> None:
-        """Forget a file that was fetched: /tmp of a function is small."""
-        (self.folder / key_of(name, instrument)).unlink(missing_ok=True)
+    def __init__(self, context: str, path: Path) -> None:
+        super().__init__(context)
+        self._path = path
+
+    def locate(self, name: str) -> str:  # noqa: ARG002
+        """Return the path to download to."""
+        return str(self._path)
+
+
+def _digest_of(path: Path) -> FileDigest:
+    return FileDigest.of(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Copying a context into the mirror: only what is missing or wrong, and the configuration last."""
+"""Copy a context into the mirror: missing and wrong files only, then the configuration."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -9,57 +9,29 @@ from handler.crds.mirror import FileDigest, MirrorConfig
 from handler.crds.rules import BUILD, LATEST
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
-from infra.mirror.sources import Source, SourceRules
-
-__all__ = ["Item", "Plan", "copy", "make_plan", "publish", "use"]
+from infra.mirror.sources import Source
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file of a context.
-
-    Attributes
-    ----------
-    name, instrument, key : str
-        Its file name, its instrument (empty for rule files), its key in the mirror.
-    digest : `~handler.crds.mirror.FileDigest`
-        What it should be.
-    state : str
-        ``there``, ``missing`` or ``wrong``.
-    """
+    """A file of a context, and whether the mirror holds it."""
 
     name: str
-    instrument: str
-    key: str
-    digest: FileDigest
-    state: str
+    instrument: str  # lower case; empty for mappings
+    key: str  # below the mirror's prefix
+    digest: FileDigest  # of the source
+    state: str  # there, missing or wrong
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sync has to do.
-
-    Attributes
-    ----------
-    context : `~infra.mirror.contexts.Context`
-        What is copied.
-    items : tuple of `Item`
-        All its files; rule files first.
-    instruments : frozenset of str or None
-        Instruments to restrict the mirror to, in upper case; empty for all, None to keep them.
-    restricted_to : frozenset of str
-        Instruments that the context was followed for; empty for all.
-    build : str
-        The build context to record; empty for none.
-    prunes : int
-        Number of prunes of the mirror before this plan.
-    """
+    """The files of a context that a sync copies, and the configuration that it found."""
 
     context: Context
-    items: tuple[Item, ...]
-    instruments: frozenset[str] | None
-    restricted_to: frozenset[str]
-    build: str
+    items: tuple[Item, ...]  # mappings first
+    instruments: frozenset[str] | None  # new restriction; empty for all, None to keep the present
+    restricted_to: frozenset[str]  # instruments that the context was read for; empty for all
+    build: str  # build context to record; empty for none
     prunes: int
 
     @property
@@ -71,25 +43,14 @@ class Plan:
 def make_plan(
     source: Source, mirror: Mirror, context: str, instruments: frozenset[str] | None = None
 ) -> Plan:
-    """Find out what a context needs and what of it is there.
+    """Compare what a context (a name, ``latest`` or ``build``) needs with what the mirror holds.
 
-    Parameters
-    ----------
-    source : `~infra.mirror.sources.Source`
-        Where files come from.
-    mirror : `~infra.mirror.bucket.Mirror`
-        Where they go.
-    context : str
-        A context's name; ``latest`` for what the source calls operational, ``build`` for the
-        build context of the `jwst` version whose products ours equal.
-    instruments : frozenset of str or None
-        What the mirror is restricted to, in upper case; empty for all instruments, None for what
-        it is restricted to already.
+    `instruments` (upper case) restricts the mirror; empty lifts the restriction, None keeps it.
 
     Raises
     ------
     ReferenceUnavailable
-        If the source lacks a file, has a wrong one, or the mirror is being pruned.
+        If the source lacks a file or has a wrong one, or the mirror is being pruned.
     """
     named = {LATEST: lambda: source.config.operational_context, BUILD: source.build}
     name = named[context]() if context in named else context
@@ -99,30 +60,49 @@ def make_plan(
             f"{mirror.location}: a prune is deleting files or was interrupted; if it does not run "
             "any more, run mirror prune again, then the sync"
         )
-    followed = instruments
-    if followed is None:
-        followed = before.instruments if before else frozenset()
-    wanted = read_context(name, SourceRules(source), followed)
-    items = tuple(_items(wanted, source, mirror))
-    build = name if context == BUILD else ""
-    return Plan(wanted, items, instruments, followed, build, before.prunes if before else 0)
+    restricted_to = instruments
+    if restricted_to is None:
+        restricted_to = before.instruments if before else frozenset()
+    wanted = read_context(name, source, restricted_to)
+    return Plan(
+        wanted,
+        tuple(_items(wanted, source, mirror)),
+        instruments,
+        restricted_to,
+        build=name if context == BUILD else "",
+        prunes=before.prunes if before else 0,
+    )
+
+
+def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:
+    bad, lacking = source.config.bad_files, []
+    for name, key in context.keys.items():
+        if name in bad and name in context.masks:
+            continue  # the function rejects it by its name
+        if name in bad:
+            raise ReferenceUnavailable(f"{name}: {context.name} needs it, and it is listed as bad")
+        instrument = context.masks.get(name, "")
+        try:
+            digest = source.digest(name, instrument)
+        except ReferenceUnavailable as exc:
+            lacking.append(str(exc))
+            continue
+        yield Item(name, instrument, key, digest, mirror.state(key, digest))
+    if lacking:
+        raise ReferenceUnavailable(
+            f"{context.name}: the source lacks {len(lacking)} files: {'; '.join(lacking)}"
+        )
 
 
 def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
-    """Copy what is missing or wrong; yield each file when it is there.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If a file of the source is not what it should be.
-    """
+    """Copy the missing and wrong files; yield each after its upload."""
     for item in plan.to_copy:
         mirror.put(source.file(item.name, item.instrument), item.key, item.digest)
         yield item
 
 
 def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
-    """Write the configuration, so that readers see the context; return which is operational.
+    """Write the configuration after the copies; return the operational context.
 
     The operational context of the source becomes the mirror's if the mirror holds it, unless
     `use` chose another.
@@ -130,7 +110,7 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
     Raises
     ------
     ReferenceUnavailable
-        If the mirror was pruned or restricted otherwise since the plan was made.
+        If the mirror was pruned, or extended to other instruments, since the plan was made.
     """
 
     def published(before: MirrorConfig | None) -> MirrorConfig:
@@ -142,7 +122,7 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
         if config.held_by_hand:
             candidates.insert(0, config.operational_context)
         operational = next(name for name in candidates if name in files)
-        # Only a source that is newer than all before it can know that a file is no longer bad.
+        # Only a source newer than all before it can remove a file from the list.
         newer = _age(of_source) > _age(config.bad_files_of)
         return replace(
             config,
@@ -160,7 +140,6 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
 
 
 def _check_still_valid(plan: Plan, config: MirrorConfig, mirror: Mirror) -> None:
-    """Reject a plan whose files a prune may have deleted, or whose instruments are too few."""
     if config.prunes != plan.prunes:
         raise ReferenceUnavailable(f"{mirror.location}: was pruned meanwhile; run the sync again")
     wanted = config.instruments if plan.instruments is None else plan.instruments
@@ -171,24 +150,14 @@ def _check_still_valid(plan: Plan, config: MirrorConfig, mirror: Mirror) -> None
 
 
 def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
-    """Make a context that the mirror holds its operational one, until another is named.
+    """Make a context of the mirror operational; return the configuration before and after.
 
-    Parameters
-    ----------
-    context : str
-        Its name; ``latest`` for the operational context of the source of the last sync.
-    mirror : `~infra.mirror.bucket.Mirror`
-        The mirror.
-
-    Returns
-    -------
-    tuple of `~handler.crds.mirror.MirrorConfig`
-        The configuration before and after.
+    Later syncs keep it, unless it is ``latest``: the operational context of the last sync's source.
 
     Raises
     ------
     ReferenceUnavailable
-        If the mirror lacks a file that the context needs; nothing is changed then.
+        If the mirror lacks a file that the context needs.
     """
     seen: list[MirrorConfig] = []
 
@@ -225,25 +194,5 @@ def _previous(before: MirrorConfig | None, operational: str) -> str:
 
 
 def _age(context: str) -> tuple[int, str]:
-    """Return what orders contexts by age: jwst_10000.pmap is newer than jwst_9999.pmap."""
+    """Order contexts by age: jwst_10000.pmap is newer than jwst_9999.pmap."""
     return len(context), context
-
-
-def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:
-    bad, lacking = source.config.bad_files, []
-    for name, key in context.keys.items():
-        if name in bad and name in context.masks:
-            continue  # the function refuses it by its name
-        if name in bad:
-            raise ReferenceUnavailable(f"{name}: {context.name} needs it, and it is listed as bad")
-        instrument = context.masks.get(name, "")
-        try:
-            digest = source.digest(name, instrument)
-        except ReferenceUnavailable as exc:  # told below, all at once
-            lacking.append(str(exc))
-            continue
-        yield Item(name, instrument, key, digest, mirror.state(key, digest))
-    if lacking:
-        raise ReferenceUnavailable(
-            f"{len(lacking)} files that {context.name} needs cannot be had: {'; '.join(lacking)}"
-        )

@@ -22,10 +22,10 @@ from core.errors import ReferenceUnavailable, TransientFailure
 from handler.events import ExposureRequest
 from handler.ledger import Ledger
 from handler.s3.objects import S3Location
-from infra.aws import catalogue_in, job_in, ledger_in, read_entry
+from infra.aws import catalogue_in, job_in, ledger_in, put_event, read_entry
 from infra.jobs.job import Job, JobChanged, JobFile, Request, join, request_key, submit
 from infra.mirror.bucket import Mirror
-from infra.mirror.changes import announce
+from infra.mirror.changes import SOURCE
 from infra.operate.messages import depth
 from infra.reprocess.affected import Affected, Question, affected
 from infra.reprocess.catalogue import Catalogue
@@ -187,7 +187,7 @@ class Loop:
         return ExposureRequest.from_direct(request).target(self.products, self.prefix)
 
     def _publish(self, detail: dict[str, Any]) -> None:
-        announce(boto3.client("events"), self.bus, SELECTED, detail)
+        put_event(boto3.client("events"), self.bus, SOURCE, SELECTED, detail)
         if not self.topic:
             return
         text = (

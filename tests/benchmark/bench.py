@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import boto3
 
 from infra.bundle.build import target_python
-from infra.mirror.cache import upload_cache
+from infra.demo.local_aws import copy_cache
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, discarding
 from tests.bundle.lambda_runtime import BUNDLE
@@ -191,4 +191,4 @@ def fill(s3: Any, cache: Path) -> None:
     """Make the buckets and the mirror."""
     for bucket in (RAW, PRODUCTS, MIRROR):
         s3.create_bucket(Bucket=bucket)
-    list(upload_cache(cache, s3, MIRROR, instruments=["nircam"]))
+    copy_cache(cache, s3, MIRROR, instruments=["nircam"])

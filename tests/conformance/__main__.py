@@ -30,10 +30,9 @@ from handler.crds.rules import Rules
 from handler.observability import logger
 from handler.s3.objects import S3Location
 from infra.__main__ import main as infra
-from infra.demo.local_aws import MIRROR, LocalAws, local_aws
+from infra.demo.local_aws import MIRROR, LocalAws, copy_cache, local_aws
 from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
-from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import absolute
 from tests.conformance import golden
 from tests.conformance.cases import Case, random_cases, write_case
@@ -146,7 +145,7 @@ def compare_choices(
 ) -> None:
     """Ask crds in the ordinary way and the function's rules the same questions."""
     prefix = f"choices-{context[5:9]}"
-    list(upload_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=()))
+    copy_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=())
     rules = Rules.of(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
     headers = list(questions(cache, context))
     asked = [
@@ -306,7 +305,7 @@ def main() -> None:
         scratch = Path(name)
         cache = scratch / "cache"
         _write_cache(cache)
-        list(upload_cache(cache, aws.client("s3"), MIRROR))
+        copy_cache(cache, aws.client("s3"), MIRROR)
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
         ours = Ours.of(aws, scratch / "tmp")
 

@@ -16,10 +16,9 @@ from typing import Any
 
 from core.product import Encoding
 from handler.observability import logger
-from infra.demo.local_aws import MIRROR, local_aws
+from infra.demo.local_aws import MIRROR, copy_cache, local_aws
 from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import write_rules, write_server_config
-from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import absolute
 from tests.conformance.golden import golden_line
 from tests.conformance.matrix import MASKS, MATRIX_RULES
@@ -138,7 +137,7 @@ def main() -> None:
             if mask.detector == "NRCB1":  # what the kinds ask the rules for
                 write_mask(mask, cache / "references" / "jwst" / "nircam" / mask.name)
         write_server_config(cache)
-        list(upload_cache(cache, aws.client("s3"), MIRROR))
+        copy_cache(cache, aws.client("s3"), MIRROR)
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
         page, _, unexplained = odd_table(Ours.of(aws, Path(name) / "tmp"), jwst, Path(name))
     (HERE / "ODD.md").write_text(page)

@@ -21,10 +21,10 @@ from typing import Any
 
 from astropy.io import fits
 
+from infra.demo.local_aws import copy_cache
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from infra.demo.samples.modes import MODES
-from infra.mirror.cache import upload_cache
 from tests.conftest import PROJECT
 from tests.e2e.stack import MIRROR, NAME, Stack, deployed
 
@@ -53,7 +53,7 @@ def publish_newer(stack: Stack, folder: Path) -> None:
     newer = {match: 9003 if match[0][0] == "NRCB1" else n for match, n in choices.items()}
     write_rules(folder, context=NEWER, rules={**RULES, "nircam": (parameters, newer)})
     write_server_config(folder)
-    list(upload_cache(folder, stack.client("s3"), MIRROR))
+    copy_cache(folder, stack.client("s3"), MIRROR)
 
 
 def infra(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:

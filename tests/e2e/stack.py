@@ -30,9 +30,8 @@ import psutil
 import yaml
 from botocore.config import Config
 
-from infra.demo.local_aws import isolated_environment
+from infra.demo.local_aws import copy_cache, isolated_environment
 from infra.demo.samples.mirror import write_sample_mirror
-from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import ministack
 from tests.conftest import PROJECT, SCHEMA
 
@@ -206,7 +205,7 @@ def deployed(interpreter: Path, sam: Path) -> Iterator[Stack]:
         for bucket in (MIRROR, "artifacts"):
             s3.create_bucket(Bucket=bucket)
         write_sample_mirror(Path(folder))
-        list(upload_cache(Path(folder), s3, MIRROR))
+        copy_cache(Path(folder), s3, MIRROR)
         deploy(stack, sam)
         with stack.listening():
             yield stack

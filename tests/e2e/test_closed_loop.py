@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from handler.s3.objects import S3Location
+from infra.demo.local_aws import copy_cache
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
 from infra.mirror.bucket import Mirror
-from infra.mirror.cache import upload_cache
 from infra.mirror.changes import CHANGED, SOURCE, detail_of
 from infra.mirror.sync import use
 from tests.conftest import PROJECT
@@ -27,7 +27,7 @@ def mirror(stack: Stack, tmp_path: Path) -> Iterator[str]:
     """The mirror's stack, with Reprocess=submit; yields its bucket."""
     bucket = deploy_mirror(stack, SAM, "mirror")["MirrorBucket"]
     publish_newer(stack, tmp_path / "cache")
-    list(upload_cache(tmp_path / "cache", stack.client("s3"), bucket))
+    copy_cache(tmp_path / "cache", stack.client("s3"), bucket)
     yield bucket
     make_operational(CONTEXT, stack, bucket)
     stack.client("cloudformation").delete_stack(StackName="mirror")

@@ -1,4 +1,4 @@
-"""A CRDS server: the JSON-RPC calls that `crds` makes, answered from a CRDS cache; it can misbehave."""
+"""A simulated CRDS server: it answers the JSON-RPC calls of `crds` from a CRDS cache."""
 
 import ast
 import json
@@ -14,18 +14,14 @@ from typing import Any
 
 @dataclass
 class CrdsServer:
-    """A running server.
-
-    `lies` has other content sent for a file, `stalls` makes it wait half-way, `goes_away` makes it
-    break off; `sent` counts how often each file was asked for.
-    """
+    """A running server, and the files for which it fails."""
 
     root: Path
     url: str = ""
-    lies: set[str] = field(default_factory=set)
-    stalls: set[str] = field(default_factory=set)
-    goes_away: set[str] = field(default_factory=set)
-    sent: dict[str, int] = field(default_factory=dict)
+    lies: set[str] = field(default_factory=set)  # sent with other content
+    stalls: set[str] = field(default_factory=set)  # it waits after one half
+    goes_away: set[str] = field(default_factory=set)  # it disconnects after one half
+    sent: dict[str, int] = field(default_factory=dict)  # number of requests
     builds: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def info(self) -> dict[str, Any]:

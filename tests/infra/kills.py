@@ -1,4 +1,4 @@
-"""Kill a command between any two of its calls to AWS, and run it again."""
+"""Kill a command between any two of its calls to AWS."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,15 +7,13 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
-__all__ = ["Killed", "Kills"]
-
 
 class Killed(BaseException):
     """The process has ended."""
 
 
 class Kills:
-    """Counts the calls from the first one to the job's object on, and kills before one of them."""
+    """Kills before one of the calls, counted from the first one to an object (the job's)."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, start: str = "/job.jsonl.gz") -> None:
         self.left: int | None = None
@@ -35,7 +33,7 @@ class Kills:
 
     @contextmanager
     def before(self, number: int) -> Iterator[None]:
-        """Kill what runs inside before its call of that number."""
+        """Kill the block before its call of that number."""
         self.left, self.has_begun = number, False
         try:
             yield
@@ -44,7 +42,7 @@ class Kills:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Spare the calls inside: another process makes them."""
+        """Do not count the calls of the block: another process makes them."""
         self.is_away = True
         try:
             yield

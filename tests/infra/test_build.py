@@ -1,4 +1,4 @@
-"""What is locked for the bundle."""
+"""The lock file of the bundle."""
 
 import re
 import tomllib
@@ -9,7 +9,7 @@ from infra.bundle.build import LOCK
 from tests.conftest import PROJECT
 
 
-def test_the_lock_file_holds_what_the_function_depends_on() -> None:
+def test_lock_file_satisfies_the_dependencies() -> None:
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCK.read_text(), re.M))
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     for requirement in map(Requirement, project["dependencies"]):

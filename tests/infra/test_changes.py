@@ -1,4 +1,4 @@
-"""Which masks change between two contexts, and for which dates of observation."""
+"""Masks that change between two contexts, by dates of observation."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def context(rules: dict[str, str]) -> Context:
         ({"1999": "a", "2022": "N/A"}, {"1999": "b"}, [("1999", "2022", "a", "b"), ("2022", "", "N/A", "b")]),
     ],
 )  # fmt: skip
-def test_intervals(
+def test_changes_are_split_into_intervals_of_dates(
     before: dict[str, str], after: dict[str, str], expected: list[tuple[str, ...]]
 ) -> None:
     found = [(c.start, c.stop, c.before, c.after) for c in changes(context(before), context(after))]

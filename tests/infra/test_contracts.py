@@ -1,4 +1,4 @@
-"""What is promised outside the code: the event's schema, sample events, the samples' own rules."""
+"""The contracts: the event's schema, sample events, and the sample rules."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
 
 
-def test_the_schema_is_one_and_has_the_version_that_is_sent() -> None:
+def test_schema_is_valid_and_has_the_version_of_the_events() -> None:
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     assert SCHEMA["properties"]["schemaVersion"]["const"] == SCHEMA_VERSION
     known = SCHEMA["properties"]["flags"]["properties"]["byMnemonic"]
@@ -24,9 +24,7 @@ def test_the_schema_is_one_and_has_the_version_that_is_sent() -> None:
         jsonschema.validate({mnemonic: {"pixels": 1, "doNotUse": 1}}, known)
 
 
-def test_the_samples_rules_are_rules_to_crds(
-    sample_cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_crds_reads_the_sample_rules(sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CRDS_PATH", str(sample_cache))
     context = rmap.load_mapping(CONTEXT)
     masks = {name for name in context.reference_names() if "_mask_" in name}
@@ -44,7 +42,7 @@ def parameters_of(context: Any) -> set[str]:
     }
 
 
-def test_the_parameters_of_every_real_rule_are_known() -> None:
+def test_parameters_of_every_real_rule_are_known() -> None:
     if not SHARED.is_dir():
         pytest.skip("the real CRDS rules are not here: the samples' rules stand in, above")
     parameters = set()
@@ -54,18 +52,18 @@ def test_the_parameters_of_every_real_rule_are_known() -> None:
 
 
 @pytest.mark.parametrize("status", ["Complete", "Skipped", "Failed"])
-def test_there_is_an_example_of_every_announcement(status: str) -> None:
+def test_sample_of_each_event_matches_the_code(status: str) -> None:
     path = PROJECT / "tests" / "events" / "announced" / f"{status.lower()}.json"
     event = json.loads(path.read_text())
     assert event["detail-type"] == f"DQ Initialization {status}"
     jsonschema.validate(event["detail"], SCHEMA)
-    told = ProcessingEvent.from_detail(event["detail"])
-    assert told.to_detail() == event["detail"], "it is what the function would send"
+    parsed = ProcessingEvent.from_detail(event["detail"])
+    assert parsed.to_detail() == event["detail"]
     if status == "Failed":
         request = read_request(event)
         assert request.to_direct() == event["detail"]["request"]
 
 
-def test_the_sample_events_are_json() -> None:
+def test_sample_events_are_json() -> None:
     for path in (PROJECT / "tests" / "events").glob("*.json"):
         assert json.loads(path.read_text())

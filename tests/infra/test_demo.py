@@ -1,4 +1,4 @@
-"""The demo as a person runs it, and the same for a person's own file and CRDS cache."""
+"""The demo, with generated exposures and with the user's own file and CRDS cache."""
 
 import os
 import shutil
@@ -32,7 +32,7 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_persons_own_exposure_and_cache(tmp_path: Path, sample_cache: Path) -> None:
+def test_own_exposure_and_cache_give_a_product(tmp_path: Path, sample_cache: Path) -> None:
     mode = next(mode for mode in MODES if mode.name == "niriss-ami")
     write_exposure(mode, tmp_path / "mine_uncal.fits")
     done = demo(tmp_path, "--file", "mine_uncal.fits", "--crds-path", str(sample_cache))
@@ -45,7 +45,9 @@ def test_a_persons_own_exposure_and_cache(tmp_path: Path, sample_cache: Path) ->
     assert fits.getdata(products / "mine_dq_init.fits", "PIXELDQ").shape == (80, 80)
 
 
-def test_a_bad_exposure_is_told_and_the_exit_says_so(tmp_path: Path, sample_cache: Path) -> None:
+def test_bad_exposure_is_reported_and_the_exit_code_is_1(
+    tmp_path: Path, sample_cache: Path
+) -> None:
     mode = next(mode for mode in MODES if mode.name == "niriss-ami")
     write_exposure(mode, tmp_path / "mine_uncal.fits")
     with fits.open(tmp_path / "mine_uncal.fits", mode="update") as hdus:
@@ -56,14 +58,14 @@ def test_a_bad_exposure_is_told_and_the_exit_says_so(tmp_path: Path, sample_cach
     assert "Traceback" not in done.stderr
 
 
-def test_a_mask_that_the_cache_lacks_is_told_and_earlier_products_stay(
+def test_missing_mask_is_reported_and_earlier_products_stay(
     tmp_path: Path, sample_cache: Path
 ) -> None:
     mode = next(mode for mode in MODES if mode.name == "niriss-ami")
     write_exposure(mode, tmp_path / "mine_uncal.fits")
     mine = tmp_path / "demo-output" / "products" / "earlier_dq_init.fits"
     mine.parent.mkdir(parents=True)
-    mine.write_bytes(b"a person's own")
+    mine.write_bytes(b"of the user")
     cache = tmp_path / "cache"
     shutil.copytree(sample_cache, cache)
     for mask in (cache / "references").rglob("jwst_niriss_mask_*.fits"):
@@ -72,10 +74,10 @@ def test_a_mask_that_the_cache_lacks_is_told_and_earlier_products_stay(
     assert done.returncode == 1
     assert "Failed" in done.stdout
     assert "jwst_niriss_mask" in done.stdout
-    assert mine.read_bytes() == b"a person's own"
+    assert mine.read_bytes() == b"of the user"
 
 
-def test_what_cannot_be_an_exposure_or_a_cache_is_one_line(
+def test_wrong_exposure_or_cache_is_reported_in_one_line(
     tmp_path: Path, sample_cache: Path
 ) -> None:
     (tmp_path / "empty_uncal.fits").touch()
@@ -95,15 +97,17 @@ def test_what_cannot_be_an_exposure_or_a_cache_is_one_line(
 
 
 @pytest.mark.parametrize("arguments", [("--file", "x"), ("--crds-path", "x")])
-def test_file_and_cache_go_together(arguments: tuple[str, str], tmp_path: Path) -> None:
+def test_file_without_cache_and_vice_versa_are_rejected(
+    arguments: tuple[str, str], tmp_path: Path
+) -> None:
     done = demo(tmp_path, *arguments)
     assert done.returncode == 1
     assert "go together" in done.stderr
 
 
-def test_a_shell_that_is_not_empty_does_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_the_shell_are_hidden_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
-        "AWS_PROFILE": "nobody",
+        "AWS_PROFILE": "absent",
         "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
         "AWS_CA_BUNDLE": "/nowhere",
         "HTTP_PROXY": "http://127.0.0.1:9",
@@ -115,7 +119,7 @@ def test_a_shell_that_is_not_empty_does_no_harm(monkeypatch: pytest.MonkeyPatch)
         assert running.client("s3").list_buckets()["Buckets"]
         assert boto3.client("s3").list_buckets()["Buckets"]
         assert "CRDS_CONTEXT" not in os.environ
-    assert os.environ["AWS_PROFILE"] == "nobody", "it is the shell's own again"
+    assert os.environ["AWS_PROFILE"] == "absent"
 
 
 def test_demo_never_deletes_the_users_exposure(tmp_path: Path, sample_cache: Path) -> None:
@@ -166,11 +170,11 @@ def test_demo_replaces_no_file_that_it_finds(tmp_path: Path) -> None:
     mine = output / "inputs" / "mine_uncal.fits"
     for path in (exposure, rules, mine):
         path.write_bytes(b"changed by the user")
-    told = small_demo(tmp_path)
+    output_again = small_demo(tmp_path)
     for path in (exposure, rules, mine):
         assert path.read_bytes() == b"changed by the user"
-    assert "pmap: kept as it was" in told
-    assert told.count("kept as it was") == 2, told
+    assert "pmap: kept as it was" in output_again
+    assert output_again.count("kept as it was") == 2, output_again
     assert not list(output.glob(".run-*"))
 
 
@@ -196,7 +200,7 @@ def test_interrupted_demo_is_one_line(tmp_path: Path) -> None:
 
 
 def made(*words: str, **environment: str) -> str:
-    """What `make` would run."""
+    """Return the command that `make` would run."""
     target = ["make", "--dry-run", "-o", ".venv/demo", "demo", *words]
     kept = {k: v for k, v in os.environ.items() if k not in {"CRDS_PATH", "FILE", "MAKEFLAGS"}}
     done = subprocess.run(
@@ -205,11 +209,11 @@ def made(*words: str, **environment: str) -> str:
     return done.stdout
 
 
-def test_make_demo_refuses_a_cache_without_a_file() -> None:
-    assert "--crds-path '/mine'" in made("CRDS_PATH=/mine"), "the program refuses it"
+def test_make_demo_passes_a_cache_without_a_file_on() -> None:
+    assert "--crds-path '/mine'" in made("CRDS_PATH=/mine"), "the program rejects it"
     assert "--file 'x' --crds-path '/mine'" in made("FILE=x", CRDS_PATH="/mine")
-    assert "--crds-path" not in made(CRDS_PATH="/mine"), "the shell's own is no wish for a FILE"
+    assert "--crds-path" not in made(CRDS_PATH="/mine"), "CRDS_PATH of the shell is ignored"
 
 
-def test_make_demo_takes_a_name_with_a_quote() -> None:
+def test_make_demo_accepts_a_name_with_a_quote() -> None:
     assert r"--file 'it'\''s_uncal.fits'" in made("FILE=it's_uncal.fits")

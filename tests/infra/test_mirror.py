@@ -1,4 +1,4 @@
-"""The mirror tool, by its commands, against S3 and a CRDS server that is played."""
+"""The mirror commands, on a local S3 with a simulated CRDS server."""
 
 import hashlib
 import json
@@ -44,8 +44,7 @@ from infra.demo.samples.mirror import (
     write_server_config,
 )
 from infra.demo.samples.modes import MODES
-from infra.mirror import contexts
-from infra.mirror import freshen as scheduled
+from infra.mirror import contexts, freshen
 from infra.mirror.__main__ import main
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import keep_only, superfluous
@@ -103,7 +102,7 @@ class Bucket:
     def __init__(self, client: Any, prefix: str) -> None:
         self.client, self.prefix = client, prefix
 
-    def address(self, key: str) -> dict[str, str]:
+    def as_kwargs(self, key: str) -> dict[str, str]:
         return {"Bucket": MIRROR, "Key": f"{self.prefix}/{key}"}
 
     def get(self, key: str) -> bytes:
@@ -121,7 +120,7 @@ class Bucket:
 
 
 def run(*arguments: str, fails: bool = False) -> str:
-    """Run the tool as a person does; return what it prints."""
+    """Run a mirror command; return its output."""
     command = [sys.executable, "-m", "infra", "mirror", *arguments]
     environment = {n: v for n, v in os.environ.items() if not n.startswith("CRDS_")}
     environment |= {"COLUMNS": "200", "MIRROR_STALLED_SECONDS": "1"}
@@ -132,7 +131,7 @@ def run(*arguments: str, fails: bool = False) -> str:
     return done.stdout + done.stderr
 
 
-def test_a_cache_becomes_a_verified_mirror(cache: Path, place: str, bucket: Bucket) -> None:
+def test_sync_from_a_cache_gives_a_verified_mirror(cache: Path, place: str, bucket: Bucket) -> None:
     said = run("sync", place, "--from", str(cache), "--dry-run")
     assert "to copy: 10" in said
     assert MASK in said
@@ -143,13 +142,15 @@ def test_a_cache_becomes_a_verified_mirror(cache: Path, place: str, bucket: Buck
     assert run("contexts", place).split() == [CONTEXT, "operational"]
 
 
-def test_a_server_is_asked_through_crds(server: CrdsServer, place: str, bucket: Bucket) -> None:
+def test_sync_downloads_from_the_server_through_crds(
+    server: CrdsServer, place: str, bucket: Bucket
+) -> None:
     run("sync", place, "--server", server.url)
     assert "Complete: " in run("verify", place)
     assert bucket.get(MASK) == server.content(Path(MASK).name)
 
 
-def test_the_scheduled_sync_copies_and_verifies(
+def test_scheduled_sync_copies_and_verifies(
     server: CrdsServer, prefix: str, bucket: Bucket
 ) -> None:
     mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
@@ -161,7 +162,7 @@ def test_the_scheduled_sync_copies_and_verifies(
         keep_fresh(mirror, server.url)
 
 
-def test_another_context_is_announced_once_and_what_changes_with_it(
+def test_new_context_is_published_once_with_its_changes(
     server: CrdsServer,
     prefix: str,
     bucket: Bucket,
@@ -178,13 +179,13 @@ def test_another_context_is_announced_once_and_what_changes_with_it(
         shutil.copytree(cache, newer := cache.parent / f"newer-{prefix}")
         write_server_config(newer, NEWER)
         with crds_server(newer) as other:
-            monkeypatch.setattr(scheduled, "announce", failing)
+            monkeypatch.setattr(freshen, "put_event", failing)
             with pytest.raises(RuntimeError, match="down"):
                 keep_fresh(mirror, other.url)
             monkeypatch.undo()
             keep_fresh(mirror, other.url)
-        (told,) = announced()
-    assert (told["before"], told["after"]) == (CONTEXT, NEWER)
+        (event,) = announced()
+    assert (event["before"], event["after"]) == (CONTEXT, NEWER)
     mirror.update(
         lambda config: replace(config, announced_context="jwst_0001.pmap")
     )  # and pruned since
@@ -192,7 +193,7 @@ def test_another_context_is_announced_once_and_what_changes_with_it(
         keep_fresh(mirror, server.url)
         (after_pruning,) = announced()
     assert (after_pruning["before"], after_pruning["changes"]) == ("jwst_0001.pmap", 0)
-    (change,) = told["changedMasks"]
+    (change,) = event["changedMasks"]
     assert change["before"] == "jwst_nircam_mask_9002.fits"
     assert change["after"] == "jwst_nircam_mask_9001.fits"
     assert change["parameters"]["META.INSTRUMENT.DETECTOR"] == "NRCB1"
@@ -204,7 +205,7 @@ def failing(*_: Any) -> None:
 
 @contextmanager
 def changed_contexts(aws: LocalAws) -> Iterator[Callable[[], list[dict[str, Any]]]]:
-    """What is announced of contexts, each checked by its schema."""
+    """Collect the details of context events, each validated with the schema."""
     schema = json.loads(
         (PROJECT / "infra" / "contracts" / "crds-context-changed-1.0.schema.json").read_text()
     )
@@ -226,7 +227,7 @@ def changed_contexts(aws: LocalAws) -> Iterator[Callable[[], list[dict[str, Any]
     sqs.delete_queue(QueueUrl=queue)
 
 
-def test_the_scheduled_sync_may_do_what_it_does_and_nothing_else(
+def test_role_of_the_scheduled_sync_allows_exactly_its_calls(
     server: CrdsServer, aws: LocalAws, calls: set[tuple[str, str]]
 ) -> None:
     client = aws.client("s3")
@@ -245,7 +246,7 @@ def test_the_scheduled_sync_may_do_what_it_does_and_nothing_else(
     assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
 
 
-def test_only_what_is_missing_or_wrong_is_copied_again(
+def test_sync_copies_only_missing_and_wrong_files(
     server: CrdsServer, place: str, bucket: Bucket
 ) -> None:
     run("sync", place, "--server", server.url)
@@ -262,7 +263,7 @@ def test_only_what_is_missing_or_wrong_is_copied_again(
 
 
 @pytest.mark.parametrize("fault", ["lies", "stalls", "goes_away"])
-def test_a_server_that_fails_half_way_publishes_nothing_and_is_gone_on_with(
+def test_failing_server_publishes_nothing_and_sync_resumes(
     fault: str, server: CrdsServer, place: str, bucket: Bucket
 ) -> None:
     getattr(server, fault).add(Path(MASK).name)
@@ -270,18 +271,22 @@ def test_a_server_that_fails_half_way_publishes_nothing_and_is_gone_on_with(
     assert Path(MASK).name in said
     assert CONFIG not in bucket.listed()
     assert MASK not in bucket.listed()
-    there = bucket.listed()
-    assert there
+    copied = bucket.listed()
+    assert copied
     getattr(server, fault).clear()
     server.sent.clear()
     run("sync", place, "--server", server.url)
-    assert not {Path(key).name for key in there if key.endswith("fits")} & server.sent.keys()
+    assert not {Path(key).name for key in copied if key.endswith("fits")} & server.sent.keys()
     run("verify", place)
 
 
-def test_a_damaged_cache_is_refused(
-    cache: Path, place: str, tmp_path: Path, bucket: Bucket
-) -> None:
+def test_folder_that_is_not_a_cache_is_rejected(place: str, tmp_path: Path) -> None:
+    said = run("sync", place, "--from", str(tmp_path), fails=True)
+    lacking = f"no {CONFIG}, no mappings/jwst/"
+    assert f"{tmp_path}: not a CRDS cache: {lacking}; expected a folder" in said
+
+
+def test_damaged_cache_is_rejected(cache: Path, place: str, tmp_path: Path, bucket: Bucket) -> None:
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
     (copied / MASK).write_bytes((copied / MASK).read_bytes()[:-1] + b"?")
@@ -289,7 +294,9 @@ def test_a_damaged_cache_is_refused(
     assert CONFIG not in bucket.listed()
 
 
-def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> None:
+def test_mirror_holds_two_contexts_until_one_is_pruned(
+    cache: Path, place: str, bucket: Bucket
+) -> None:
     run("sync", place, "--from", str(cache), "--context", NEWER)
     assert run("contexts", place).split() == [NEWER, "operational"], "the only one that is whole"
     run("sync", place, "--from", str(cache))
@@ -303,13 +310,13 @@ def test_contexts_live_side_by_side(cache: Path, place: str, bucket: Bucket) -> 
     assert "to delete: mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--dry-run")
     assert "0 files to delete; kept" in run("prune", place), "what was operational before stays"
     run(*forgetting, "--keep", NEWER, "--yes")
-    assert "a terminal or --yes is needed" in run(*forgetting, fails=True), "nobody has agreed"
+    assert "a terminal or --yes is needed" in run(*forgetting, fails=True), "not confirmed"
     assert "2 contexts" in run("verify", place)
     assert "to delete: mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--yes")
     assert "1 context, " in run("verify", place)
 
 
-def test_all_that_a_cache_lacks_is_told_at_once(cache: Path, place: str, tmp_path: Path) -> None:
+def test_sync_lists_all_files_that_the_cache_lacks(cache: Path, place: str, tmp_path: Path) -> None:
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
     masks = sorted((copied / "references").rglob("*.fits"))[:3]
@@ -321,7 +328,7 @@ def test_all_that_a_cache_lacks_is_told_at_once(cache: Path, place: str, tmp_pat
         assert mask.name in said
 
 
-def test_a_context_is_rolled_out_and_back_without_deploying(cache: Path, place: str) -> None:
+def test_use_changes_the_context_and_syncs_keep_it(cache: Path, place: str) -> None:
     run("sync", place, "--from", str(cache), "--context", NEWER)
     run("sync", place, "--from", str(cache))
     assert f"operational is {NEWER}, was {CONTEXT}" in run("use", place, NEWER)
@@ -341,7 +348,7 @@ def test_a_context_is_rolled_out_and_back_without_deploying(cache: Path, place: 
     assert "1 context, " not in run("verify", place)
 
 
-def test_a_restricted_mirror_says_so_and_stays_so(
+def test_restricted_mirror_stays_restricted_until_all(
     cache: Path, place: str, prefix: str, aws: LocalAws, tmp_path: Path
 ) -> None:
     said = run("sync", place, "--from", str(cache), "--instrument", "MIRI")
@@ -360,7 +367,7 @@ def test_a_restricted_mirror_says_so_and_stays_so(
     assert "invalid choice: 'HST'" in run("sync", place, "--instrument", "hst", fails=True)
 
 
-def test_the_build_context_is_the_servers_or_named(
+def test_build_context_comes_from_the_server_or_the_operator(
     server: CrdsServer, cache: Path, place: str, prefix: str, aws: LocalAws, tmp_path: Path
 ) -> None:
     server.builds["jwst", EQUALS_JWST] = NEWER
@@ -390,7 +397,7 @@ def test_the_build_context_is_the_servers_or_named(
         ("REFTYPE", "DARK", "its REFTYPE is 'DARK', and rules choose it for MASK"),
     ],
 )
-def test_verify_finds_a_mask_that_is_of_something_else(
+def test_verify_finds_a_mask_for_another_purpose(
     keyword: str, value: str, message: str, cache: Path, place: str, tmp_path: Path
 ) -> None:
     copied = tmp_path / "cache"
@@ -401,9 +408,7 @@ def test_verify_finds_a_mask_that_is_of_something_else(
     assert message in run("verify", place, fails=True)
 
 
-def test_verify_tells_how_many_pixels_carry_bits_without_a_name(
-    cache: Path, place: str, tmp_path: Path
-) -> None:
+def test_verify_counts_pixels_with_unnamed_bits(cache: Path, place: str, tmp_path: Path) -> None:
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
     with fits.open(copied / MASK, mode="update") as hdus:
@@ -414,7 +419,7 @@ def test_verify_tells_how_many_pixels_carry_bits_without_a_name(
     run("sync", place, "--from", str(copied))
     said = " ".join(run("verify", place).split())
     assert f"jwst_nircam_mask_9002.fits: 7 of {flagged:,} flagged pixels carry bits" in said
-    assert "ignored" not in said, "what the step logs is told once, in the table"
+    assert "ignored" not in said, "the table lists them already"
 
 
 def missing(bucket: Bucket) -> None:
@@ -432,7 +437,7 @@ def flipped(bucket: Bucket) -> None:
 
 
 def absent_from_the_rules(bucket: Bucket) -> None:
-    """The rules name a mask that no catalogue knows; their own signature is right."""
+    """The rules name a mask that is not in the catalogue; their own signature is right."""
     text = bucket.get(RMAP).decode()
     bucket.put(RMAP, text.replace("jwst_miri_mask_9002.fits", "jwst_miri_mask_9999.fits").encode())
 
@@ -450,7 +455,9 @@ def without_config(bucket: Bucket) -> None:
     ("damage", "named"),
     [(missing, "nircam_mask_9002"), (truncated, "nircam_mask_9002"), (flipped, "nircam_mask_9002"), (absent_from_the_rules, "miri_mask_9001.rmap"), (without_imap, "miri_9001.imap"), (without_config, "server_config")],
 )  # fmt: skip
-def test_verify_finds(damage: Any, named: str, cache: Path, place: str, bucket: Bucket) -> None:
+def test_verify_finds_each_kind_of_damage(
+    damage: Any, named: str, cache: Path, place: str, bucket: Bucket
+) -> None:
     run("sync", place, "--from", str(cache))
     damage(bucket)
     said = run("verify", place, fails=True)
@@ -458,14 +465,14 @@ def test_verify_finds(damage: Any, named: str, cache: Path, place: str, bucket: 
     assert fault
 
 
-def test_verify_without_a_mirror_names_one_fault(place: str) -> None:
+def test_verify_of_an_empty_mirror_names_one_fault(place: str) -> None:
     said = run("verify", place, fails=True)
     assert said.count("FAULT") == 1
     assert "does not exist; run mirror sync first" in said
 
 
 def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: Path) -> None:
-    """A blank file with the right SHA-1 is no mask; flags that nobody knows are listed."""
+    """A blank file with the right SHA-1 is a fault; unknown flags are listed."""
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
     fits.PrimaryHDU().writeto(copied / MASK, overwrite=True)
@@ -480,7 +487,7 @@ def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: 
     assert "NOISY" in said
 
 
-def test_the_function_follows_the_operational_context_and_never_guesses(
+def test_function_follows_the_operational_context(
     cache: Path, place: str, prefix: str, bucket: Bucket, make_function: Any, tmp_path: Path
 ) -> None:
     run("sync", place, "--from", str(cache))
@@ -509,7 +516,7 @@ def test_the_function_follows_the_operational_context_and_never_guesses(
 
 
 def grow_old(rules: Any) -> None:
-    """Let the time pass for which the mirror's configuration is believed."""
+    """Advance the clock until the mirror's configuration is read again."""
     later = rules.clock() + rules.believed_seconds + 1
     rules.clock = lambda: later
 
@@ -603,7 +610,7 @@ def test_interleaved_writers_lose_no_update(seed: int) -> None:
     assert (config.bad_files, config.other["mirror_serial"]) == (state.bad_files, state.serial)
 
 
-def test_older_source_does_not_shorten_the_list_of_bad_files(
+def test_older_source_keeps_the_list_of_bad_files(
     cache: Path, prefix: str, aws: LocalAws, tmp_path: Path
 ) -> None:
     mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
@@ -641,7 +648,7 @@ def test_use_and_build_survive_a_sync_in_progress(cache: Path, prefix: str, aws:
     assert config.catalogue.keys() >= plan.context.keys.keys()
 
 
-def test_all_mappings_of_real_contexts_are_found_complete() -> None:
+def test_read_context_finds_all_mappings_of_real_contexts() -> None:
     folder = SHARED / "crds-contexts" / "mappings" / "jwst"
     names = sorted(path.name for path in folder.glob("*.pmap")) if folder.is_dir() else []
     if not names:
@@ -652,7 +659,7 @@ def test_all_mappings_of_real_contexts_are_found_complete() -> None:
     for name in names:
         files = Folder(folder.parent.parent)
         context = read_context(name, files)
-        assert set(context.mappings) == files.asked
+        assert set(context.mappings) == files.names
         assert any(mapping.startswith("jwst_system") for mapping in context.mappings) == (
             "SYSTEM" in (folder / name).read_text()
         )
@@ -717,7 +724,7 @@ def test_name_outside_the_folder_touches_no_file(
     assert list(mirror.list_keys()) == []
 
 
-def test_mask_named_outside_the_folder_is_refused(cache: Path) -> None:
+def test_mask_named_outside_the_folder_is_rejected(cache: Path) -> None:
     class Files:
         def read(self, name: str) -> str:
             text = (cache / "mappings" / "jwst" / name).read_text()
@@ -747,13 +754,13 @@ def complete_cache(root: Path, context: str) -> None:
 
 @dataclass
 class Folder:
-    """Rule files in a CRDS cache, and the names that were asked for."""
+    """Rule files in a CRDS cache, and the names that were read."""
 
     root: Path
-    asked: set[str] = field(default_factory=set)
+    names: set[str] = field(default_factory=set)
 
     def read(self, name: str) -> str:
-        self.asked.add(name)
+        self.names.add(name)
         return (self.root / "mappings" / "jwst" / name).read_text()
 
 
@@ -817,7 +824,7 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
     def command() -> None:
         name = chance.choice(["sync", "build", "use", "latest", "prune"])
         if name == "prune" and running == ["prune"]:
-            return  # of two prunes at once, one is told that the other is running
+            return  # the second of two prunes is rejected
         depth[0] += 1
         running.append(name)
         try:
@@ -887,7 +894,7 @@ def test_interrupted_prune_is_completed_by_the_next(
 
 
 def cached_mappings() -> type[Mappings]:
-    """Mappings whose parsing is kept from one test to the next: the texts never change."""
+    """Return a class of mappings that parses each text once for all tests."""
 
     class Cached(Mappings):
         parsed: ClassVar[dict[str, Any]] = {}
@@ -902,7 +909,7 @@ def cached_mappings() -> type[Mappings]:
 
 
 def check_whole(store: Store) -> None:
-    """What is operational or a build context can be used at every moment; no file is missing."""
+    """Check that operational and build contexts are complete and that no file is missing."""
     if STATE not in store.objects:
         return
     state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)

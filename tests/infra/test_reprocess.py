@@ -23,14 +23,13 @@ from core.errors import ReferenceUnavailable, TransientFailure
 from handler.ledger import Ledger
 from handler.s3.objects import S3Location
 from infra.__main__ import main
-from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from infra.demo.samples.modes import MODES
 from infra.jobs import follow
 from infra.jobs.job import JobFile
 from infra.mirror.bucket import Mirror
-from infra.mirror.cache import upload_cache
 from infra.mirror.sync import use
 from infra.reprocess.catalogue import COLUMNS, Catalogue, check_row
 from infra.reprocess.freshen import Loop
@@ -78,7 +77,7 @@ def fill_mirror(cache: Path, aws: LocalAws, mirrors: set[str]) -> None:
     """Upload the cache once; put its configuration back before every test."""
     s3, config = aws.client("s3"), "config/jwst/server_config"
     if PREFIX not in mirrors:
-        list(upload_cache(cache, s3, MIRROR, f"{PREFIX}/"))
+        copy_cache(cache, s3, MIRROR, f"{PREFIX}/")
         mirrors.add(PREFIX)
     s3.upload_file(str(cache / config), MIRROR, f"{PREFIX}/{config}")
     s3.delete_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/mirror.json")

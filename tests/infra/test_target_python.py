@@ -1,4 +1,4 @@
-"""The Python of the bundle is the one that TARGET_PYTHON names, or a refusal."""
+"""TARGET_PYTHON names the Python of the bundle."""
 
 import sys
 from pathlib import Path
@@ -10,23 +10,25 @@ from infra.bundle.build import PYTHON, target_python
 
 
 def interpreter(folder: Path, version: str) -> Path:
-    """A program that says that it is a Python of that version."""
+    """Write a program that prints a Python version."""
     path = folder / "python"
     path.write_text(f"#!/bin/sh\necho {version}\n")
     path.chmod(0o755)
     return path
 
 
-def test_named_interpreter_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_target_python_accepts_the_right_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named = interpreter(tmp_path, PYTHON)
     monkeypatch.setenv("TARGET_PYTHON", str(named))
     assert target_python() == named
 
 
 @pytest.mark.parametrize(
-    ("version", "found"), [("3.9", "Python 3.9"), (None, "no Python that runs")]
+    ("version", "found"), [("3.9", "Python 3.9"), (None, "not a Python that runs")]
 )
-def test_named_interpreter_that_is_another_is_refused(
+def test_target_python_rejects_another_version(
     version: str | None, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     named = interpreter(tmp_path, version) if version else tmp_path / "absent"

@@ -1,4 +1,4 @@
-"""What ``pip install .`` installs works away from the clone."""
+"""An installation by ``pip install .`` works outside the clone."""
 
 import os
 import re
@@ -20,11 +20,11 @@ PYTHON = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel's content, away from the clone."""
+    """The content of the wheel, outside the clone."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"  # setuptools writes beside what it builds
-    for room in ("core", "handler", "infra"):
-        shutil.copytree(PROJECT / room, source / room)
+    for package in ("core", "handler", "infra"):
+        shutil.copytree(PROJECT / package, source / package)
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, source)
     command = [*PYTHON, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
@@ -46,7 +46,7 @@ def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_every_module_in_it_can_be_imported_from_it(installed: Path) -> None:
+def test_every_module_of_the_wheel_can_be_imported(installed: Path) -> None:
     paths = [path.relative_to(installed) for path in installed.rglob("*.py")]
     names = sorted(
         ".".join(path.with_suffix("").parts).removesuffix(".__init__")
@@ -62,7 +62,7 @@ def test_every_module_in_it_can_be_imported_from_it(installed: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["infra", "infra.demo"])
-def test_its_programs_start(program: str, installed: Path) -> None:
+def test_programs_of_the_wheel_start(program: str, installed: Path) -> None:
     done = run(installed, "-m", program, "--help")
     assert done.returncode == 0, done.stderr
 
@@ -105,12 +105,12 @@ def test_demo_without_its_extra_says_what_to_install(installed: Path) -> None:
     assert "moto: not installed" in line
 
 
-def test_missing_package_of_the_function_is_a_traceback(installed: Path) -> None:
+def test_missing_core_dependency_is_a_traceback(installed: Path) -> None:
     done = run(installed, "-c", WITHOUT, "numpy", "infra.demo")
     assert "Traceback" in done.stderr, "an incomplete installation is not a missing extra"
 
 
-def test_optional_packages_are_those_of_the_extras() -> None:
+def test_optional_packages_equal_the_extras() -> None:
     project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
     wanted = {
         requirement
@@ -121,9 +121,9 @@ def test_optional_packages_are_those_of_the_extras() -> None:
     assert set(OPTIONAL.values()) == wanted
 
 
-def test_the_extras_that_it_names_are_those_that_docs_name() -> None:
+def test_docs_name_every_extra() -> None:
     extras = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    told = (PROJECT / "docs" / "developing.md").read_text()
-    assert all(f"`{name}`" in told for name in extras)
+    text = (PROJECT / "docs" / "developing.md").read_text()
+    assert all(f"`{name}`" in text for name in extras)

@@ -6,10 +6,9 @@ from typing import Any
 import boto3
 import pytest
 
-from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.modes import MODES, Mode
-from infra.mirror.cache import upload_cache
 from tests.conftest import Harness
 from tests.products import undated
 
@@ -18,7 +17,7 @@ from tests.products import undated
 def moto(aws: LocalAws, sample_cache: Path) -> Any:
     """The S3 of the embedded AWS itself."""
     client = boto3.client("s3", endpoint_url=aws.endpoint, region_name="us-east-1")
-    list(upload_cache(sample_cache, client, MIRROR))
+    copy_cache(sample_cache, client, MIRROR)
     return client
 
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import boto3
 
-from infra.demo.local_aws import isolated_environment
+from infra.demo.local_aws import copy_cache, isolated_environment
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
-from infra.mirror.cache import upload_cache
 from tests.benchmark.servers import ministack, wait_for
 from tests.bundle.lambda_runtime import runtime
 from tests.conftest import PROJECT
@@ -80,7 +79,7 @@ def _filled(folder: Path) -> Any:
     for bucket in ("raw-exposures", "products", "crds-mirror"):
         s3.create_bucket(Bucket=bucket)
     write_sample_mirror(folder)
-    list(upload_cache(folder, s3, "crds-mirror"))
+    copy_cache(folder, s3, "crds-mirror")
     mode = next(mode for mode in MODES if mode.name == "nircam-full")
     write_exposure(mode, folder / "exposure.fits")
     s3.upload_file(str(folder / "exposure.fits"), "raw-exposures", KEY)

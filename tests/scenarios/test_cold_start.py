@@ -17,12 +17,11 @@ from core.errors import ReferenceUnavailable, TransientFailure
 from handler.crds.masks import MaskCache, References
 from handler.s3.objects import ObjectStore, S3Location
 from handler.services import read_ahead
-from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext
+from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext, copy_cache
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.mirror import CONTEXT
 from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
-from infra.mirror.cache import upload_cache
 from infra.mirror.sources import Cache
 from infra.mirror.sync import copy, make_plan, publish
 from tests.conftest import Harness
@@ -106,7 +105,7 @@ def test_flat_mirror_is_read(
     for path in references.glob("*/*.fits"):
         path.rename(references / path.name)
     function: Harness = make_function("flat")
-    list(upload_cache(cache, function.aws.client("s3"), MIRROR, "flat/"))
+    copy_cache(cache, function.aws.client("s3"), MIRROR, "flat/")
     function.upload(exposure, KEY)
     assert function.run(KEY)["reference"]["mask"] == f"crds://{MASK.rpartition('/')[2]}"
 

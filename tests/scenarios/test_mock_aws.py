@@ -16,8 +16,7 @@ from astropy.io import fits
 from moto import mock_aws
 
 from handler import app
-from infra.demo.local_aws import LocalContext
-from infra.mirror.cache import upload_cache
+from infra.demo.local_aws import LocalContext, copy_cache
 from tests.conftest import forget
 
 RAW, PRODUCTS, MIRROR = "mocked-raw", "mocked-products", "mocked-mirror"
@@ -41,7 +40,7 @@ def mocked(
         s3 = boto3.client("s3")
         for bucket in (RAW, PRODUCTS, MIRROR):
             s3.create_bucket(Bucket=bucket)
-        list(upload_cache(sample_cache, s3, MIRROR))
+        copy_cache(sample_cache, s3, MIRROR)
         forget()
         yield app
         for bucket in (RAW, PRODUCTS, MIRROR):

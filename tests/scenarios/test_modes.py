@@ -14,11 +14,10 @@ from astropy.io import fits
 
 from core import __version__
 from core.errors import ReferenceUnavailable
-from infra.demo.local_aws import MIRROR
+from infra.demo.local_aws import MIRROR, copy_cache
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import CONTEXT
 from infra.demo.samples.modes import MODES, Mode
-from infra.mirror.cache import upload_cache
 from tests.conftest import SHARED, Harness
 from tests.reference_step import check_product, expected_image
 
@@ -95,7 +94,7 @@ def real_exposure(source: Path, shape: tuple[int, ...], **changes: Any) -> bytes
 @pytest.fixture(scope="module")
 def real_mirror(real_cache: Path, aws: Any, mirrors: set[str]) -> str:
     prefix = "real/jwst-0541"
-    list(upload_cache(real_cache, aws.client("s3"), MIRROR, f"{prefix}/"))
+    copy_cache(real_cache, aws.client("s3"), MIRROR, f"{prefix}/")
     mirrors.add(prefix)
     return prefix
 

@@ -1,4 +1,4 @@
-"""Raw exposures (`_uncal`) of every mode, with the HDUs and keywords that real ones have."""
+"""Raw exposures (`_uncal`) of every mode, with the HDUs and keywords of real ones."""
 
 from pathlib import Path
 
@@ -8,9 +8,6 @@ from numpy.typing import NDArray
 
 from infra.demo.samples.modes import Mode
 
-__all__ = ["asdf_hdu", "int_times", "primary_header", "sample_name", "write_exposure"]
-
-_OBSERVED = ("2023-03-01", "12:34:56.789")
 _INT_TIMES = np.dtype(
     [("integration_number", ">i4")]
     + [
@@ -19,7 +16,7 @@ _INT_TIMES = np.dtype(
         for moment in ("start", "mid", "end")
     ]
 )
-# Every raw file ends with its metadata as an ASDF document; jwst's steps refuse one without.
+# Every raw file ends with its metadata as an ASDF document; jwst's steps reject one without.
 _ASDF = b"""#ASDF 1.0.0
 #ASDF_STANDARD 1.5.0
 %YAML 1.1
@@ -31,85 +28,45 @@ meta: {model_type: Level1bModel, telescope: JWST}
 _FLIGHT_STARS = np.dtype(
     [("reference_star_id", "S2"), ("id_x", ">f8"), ("id_y", ">f8"), ("count_rate", ">f8")]
 )
+_WINDOW = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2", "FASTAXIS", "SLOWAXIS")
 
 
 def sample_name(mode: Mode, number: int = 1) -> str:
-    """Return a file name as the archive gives it."""
+    """Return a file name as in the archive."""
     return f"jw09999001{number:03d}_02101_00001_{mode.detector.lower()}-{mode.name}_uncal.fits"
 
 
 def primary_header(mode: Mode) -> fits.Header:
-    """Return the primary header of an exposure of that mode."""
+    """Return the primary header of an exposure of a mode."""
     header = fits.PrimaryHDU().header
-    nints, ngroups = mode.shape[:2]
-    header.update(
-        {
-            "DATE": "2023-03-02T00:00:00.000",
-            "FILENAME": sample_name(mode),
-            "DATAMODL": "Level1bModel",
-            "TELESCOP": "JWST",
-        }
-    )
-    _add_section(
-        header,
-        "Observation identifiers",
-        {"DATE-OBS": _OBSERVED[0], "TIME-OBS": _OBSERVED[1]},
-    )
-    _add_section(
-        header,
-        "Instrument configuration information",
-        {"INSTRUME": mode.instrument, "DETECTOR": mode.detector},
-    )
-    _add_section(
-        header,
-        "Exposure parameters",
-        {
+    header["DATE"], header["FILENAME"] = "2023-03-02T00:00:00.000", sample_name(mode)
+    header["DATAMODL"], header["TELESCOP"] = "Level1bModel", "JWST"
+    window = dict(zip(_WINDOW, (*mode.corner, *mode.size, *mode.axes), strict=True))
+    sections: dict[str, dict[str, str | int | bool]] = {
+        "Observation identifiers": {"DATE-OBS": "2023-03-01", "TIME-OBS": "12:34:56.789"},
+        "Instrument configuration information": {
+            "INSTRUME": mode.instrument,
+            "DETECTOR": mode.detector,
+        },
+        "Exposure parameters": {
             "EXP_TYPE": mode.exposure_type,
             "READPATT": mode.readout_pattern,
-            "NINTS": nints,
-            "NGROUPS": ngroups,
+            "NINTS": mode.shape[0],
+            "NGROUPS": mode.shape[1],
             "NFRAMES": 1,
             "GROUPGAP": 0,
             "ZEROFRAM": mode.zeroframe,
         },
-    )
-    _add_section(
-        header,
-        "Subarray parameters",
-        {
-            "SUBARRAY": mode.subarray,
-            "SUBSTRT1": mode.corner[0],
-            "SUBSTRT2": mode.corner[1],
-            "SUBSIZE1": mode.size[0],
-            "SUBSIZE2": mode.size[1],
-            "FASTAXIS": mode.axes[0],
-            "SLOWAXIS": mode.axes[1],
-            **mode.stripes,
-        },
-    )
+        "Subarray parameters": {"SUBARRAY": mode.subarray, **window, **mode.stripes},
+    }
+    for title, cards in sections.items():
+        for card in (("", ""), ("", title), ("", ""), *cards.items()):
+            header.append(card, end=True)
     return header
 
 
-def _add_section(header: fits.Header, title: str, cards: dict[str, str | int | bool]) -> None:
-    """Add cards under a title, as the headers of real files are laid out."""
-    for line in ("", title, ""):
-        header.append(("", line), end=True)
-    for keyword, value in cards.items():
-        header.append((keyword, value), end=True)
-
-
 def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
-    """Write a raw exposure with random ramps.
-
-    Parameters
-    ----------
-    mode : `~infra.demo.samples.modes.Mode`
-        How it is read out.
-    path : `pathlib.Path`
-        Where to write it.
-    seed : int
-        Of the random ramps.
-    """
+    """Write a raw exposure with random ramps."""
     rng = np.random.default_rng([seed, *mode.name.encode()])
     sci = _ramps(rng, mode.shape)
     hdus = [fits.PrimaryHDU(header=primary_header(mode)), fits.ImageHDU(sci, name="SCI")]
@@ -129,14 +86,14 @@ def write_exposure(mode: Mode, path: Path, seed: int = 0) -> None:
 
 
 def asdf_hdu() -> fits.BinTableHDU:
-    """Return an ASDF extension as real raw files have it."""
+    """Return an ASDF extension as in real raw files."""
     document = np.frombuffer(_ASDF, dtype=np.uint8)[None, :]
     column = fits.Column("ASDF_METADATA", format=f"{len(_ASDF)}B", array=document)
     return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
 def _ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArray[np.uint16]:
-    """A pedestal, a slope per pixel and some noise, as the detector counts them."""
+    """Return a pedestal, a slope per pixel and some noise, in detector counts."""
     _, ngroups, ny, nx = shape
     slope = rng.integers(1, 50, size=(ny, nx), dtype=np.uint16)
     groups = np.arange(ngroups, dtype=np.uint16)[:, None, None]
@@ -145,7 +102,7 @@ def _ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArra
 
 
 def int_times(integrations: int) -> NDArray[np.void]:
-    """Return the times of each integration, as the INT_TIMES table has them."""
+    """Return an INT_TIMES table."""
     table = np.zeros(integrations, dtype=_INT_TIMES)
     table["integration_number"] = np.arange(1, integrations + 1)
     for column in (_INT_TIMES.names or ())[1:]:

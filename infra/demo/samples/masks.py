@@ -1,4 +1,4 @@
-"""MASK reference files with the structure and the habits of the real ones."""
+"""MASK reference files with the structure and the peculiarities of real ones."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,10 +7,8 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-__all__ = ["MASKS", "SampleMask", "write_mask"]
-
+# As in real masks: bits of their own, two bits of one name, two names of one bit, unknown names.
 _DEFINITIONS = (
-    # Bits of the mask's own, shared ones, and a name that is no standard flag: all of it occurs.
     (0, 1, "DO_NOT_USE"),
     (1, 2, "DEAD"),
     (2, 4, "HOT"),
@@ -27,24 +25,7 @@ _BORDER = 4  # rows and columns of reference pixels around a detector
 
 @dataclass(frozen=True)
 class SampleMask:
-    """One MASK reference file.
-
-    Attributes
-    ----------
-    name : str
-        File name in the mirror.
-    instrument, detector, subarray : str
-        INSTRUME, DETECTOR, SUBARRAY.
-    corner, size : tuple of int
-        (SUBSTRT1, SUBSTRT2) and (SUBSIZE1, SUBSIZE2).
-    rows : int
-        Rows of the array: SUBSIZE2, except for NIRSpec IRS2.
-    own_bits : bool
-        Whether a DQ_DEF table gives the bits a meaning of the mask's own.
-    dtype : str
-        Of the array, in numpy's letters. Those of CRDS are ``u4``; with bits of its own ``u1`` will
-        do.
-    """
+    """A MASK reference file: its name and header, and the form of its array."""
 
     name: str
     instrument: str
@@ -52,9 +33,9 @@ class SampleMask:
     subarray: str = "GENERIC"
     corner: tuple[int, int] = (1, 1)
     size: tuple[int, int] = (2048, 2048)
-    rows: int = 2048
-    own_bits: bool = True
-    dtype: str = "u4"
+    rows: int = 2048  # of the array: SUBSIZE2, except for NIRSpec IRS2
+    own_bits: bool = True  # whether there is a DQ_DEF table
+    dtype: str = "u4"  # as CRDS's; u1 is enough for own bits
 
 
 MASKS: tuple[SampleMask, ...] = (
@@ -75,29 +56,9 @@ MASKS: tuple[SampleMask, ...] = (
 
 
 def write_mask(mask: SampleMask, path: Path, seed: int = 0) -> None:
-    """Write a MASK reference file with random defects.
-
-    Parameters
-    ----------
-    mask : `SampleMask`
-        What to write.
-    path : `pathlib.Path`
-        Where to.
-    seed : int
-        Of the random defects.
-    """
-    rng = np.random.default_rng([seed, *mask.name.encode()])
-    hdus = [_primary(mask), fits.ImageHDU(_defects(rng, mask).astype(mask.dtype), name="DQ")]
-    if mask.own_bits:
-        rows = [(bit, value, name, "") for bit, value, name in _DEFINITIONS]
-        hdus.append(fits.BinTableHDU(np.array(rows, dtype=_DQ_DEF), name="DQ_DEF"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fits.HDUList(hdus).writeto(path, overwrite=True)
-
-
-def _primary(mask: SampleMask) -> fits.PrimaryHDU:
-    hdu = fits.PrimaryHDU()
-    hdu.header.update(
+    """Write a MASK reference file with random defects."""
+    primary = fits.PrimaryHDU()
+    primary.header.update(
         {
             "FILENAME": mask.name,
             "DATAMODL": "MaskModel",
@@ -116,19 +77,23 @@ def _primary(mask: SampleMask) -> fits.PrimaryHDU:
             "SUBSIZE2": mask.size[1],
         }
     )
-    return hdu
+    rng = np.random.default_rng([seed, *mask.name.encode()])
+    hdus = [primary, fits.ImageHDU(_defects(rng, mask).astype(mask.dtype), name="DQ")]
+    if mask.own_bits:
+        rows = [(bit, value, name, "") for bit, value, name in _DEFINITIONS]
+        hdus.append(fits.BinTableHDU(np.array(rows, dtype=_DQ_DEF), name="DQ_DEF"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fits.HDUList(hdus).writeto(path, overwrite=True)
 
 
 def _defects(rng: np.random.Generator, mask: SampleMask) -> NDArray[np.uint32]:
-    """About two percent of the pixels: single ones, a few clusters, and the reference pixels."""
+    """Flag about 2 % of the pixels: single ones, clusters, and the reference pixels."""
     shape = (mask.rows, mask.size[0])
     dq = np.zeros(shape, np.uint32)
-    bits = 7 if mask.own_bits else 20
-    count = dq.size // 50
+    bits, count = 7 if mask.own_bits else 20, dq.size // 50
     flat = rng.integers(dq.size, size=count)
-    np.bitwise_or.at(
-        dq.reshape(-1), flat, np.uint32(1) << rng.integers(bits, size=count, dtype="u4")
-    )
+    values = np.uint32(1) << rng.integers(bits, size=count, dtype="u4")
+    np.bitwise_or.at(dq.reshape(-1), flat, values)
     for y, x in rng.integers((1, 1), (shape[0], shape[1]), size=(20, 2)):
         dq[y : y + 5, x : x + 5] |= 3
     if mask.subarray != "SUB80":

@@ -1,7 +1,7 @@
-"""A CRDS cache of the project's own: rules in CRDS's syntax, masks, and the server's configuration.
+"""A CRDS cache with sample rules and masks.
 
-The rules match on what the real ones match on: detector and subarray, for NIRSpec the readout
-pattern too, for FGS the exposure type; each chooses by the date of the observation.
+The rules match on the same parameters as real ones: detector and subarray, for NIRSpec the readout
+pattern and for FGS the exposure type, too.
 """
 
 import hashlib
@@ -14,8 +14,6 @@ from crds.core import utils
 
 from infra.demo.samples.masks import MASKS, SampleMask, write_mask
 
-__all__ = ["CONTEXT", "RULES", "Rules", "write_rules", "write_sample_mirror", "write_server_config"]
-
 CONTEXT = "jwst_9001.pmap"
 
 _DATE = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
@@ -23,17 +21,11 @@ _PLACE = ("META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME")
 _EARLY, _LATE = "1999-01-01 00:00:00", "2022-01-01 00:00:00"
 
 Rules = Mapping[str, tuple[tuple[str, ...], Mapping[tuple[tuple[str, ...], str], int]]]
-"""For each instrument: what its rules match on, and (values, date) -> number of the mask."""
+"""By instrument: parameters to match on, and mask numbers by (values, USEAFTER date)."""
 
 RULES: Rules = {
-    "nircam": (
-        _PLACE,
-        {(("NRCA1", "GENERIC"), _LATE): 9001, (("NRCB1", "GENERIC"), _LATE): 9002},
-    ),
-    "niriss": (
-        _PLACE,
-        {(("NIS", "GENERIC"), _LATE): 9001, (("NIS", "SUB80"), _LATE): 9002},
-    ),
+    "nircam": (_PLACE, {(("NRCA1", "GENERIC"), _LATE): 9001, (("NRCB1", "GENERIC"), _LATE): 9002}),
+    "niriss": (_PLACE, {(("NIS", "GENERIC"), _LATE): 9001, (("NIS", "SUB80"), _LATE): 9002}),
     "nirspec": (
         (*_PLACE, "META.EXPOSURE.READPATT"),
         {
@@ -56,15 +48,7 @@ RULES: Rules = {
 
 
 def write_sample_mirror(root: Path, masks: Iterable[SampleMask] = MASKS) -> None:
-    """Write a whole CRDS cache: mappings, references and server configuration.
-
-    Parameters
-    ----------
-    root : `pathlib.Path`
-        The cache's directory, as CRDS_PATH names it.
-    masks : iterable of `~infra.demo.samples.masks.SampleMask`
-        The masks to make; the rules may name more.
-    """
+    """Write mappings, references and server configuration; the rules may name more masks."""
     write_rules(root)
     for mask in masks:
         write_mask(mask, root / "references" / "jwst" / mask.instrument.lower() / mask.name)
@@ -72,49 +56,37 @@ def write_sample_mirror(root: Path, masks: Iterable[SampleMask] = MASKS) -> None
 
 
 def write_rules(root: Path, context: str = CONTEXT, rules: Rules = RULES) -> None:
-    """Write the rules of a context: one pipeline mapping, and two files per instrument."""
+    """Write a context: the pipeline mapping, and for each instrument its mapping and its rules."""
     folder = root / "mappings" / "jwst"
     folder.mkdir(parents=True, exist_ok=True)
     number = context.removeprefix("jwst_").removesuffix(".pmap")
     instruments = {}
-    for instrument, (parameters, choices) in rules.items():
-        name = f"jwst_{instrument}_mask_{number}.rmap"
-        _write_mapping(folder / name, *_reference_mapping(instrument, parameters, choices))
-        instruments[instrument.upper()] = f"jwst_{instrument}_{number}.imap"
-        _write_mapping(
-            folder / instruments[instrument.upper()],
-            {"mapping": "INSTRUMENT", "instrument": instrument.upper(), "parkey": ("REFTYPE",)},
-            pprint.pformat({"MASK": name, "DARK": "N/A", "FLAT": "N/A"}),
-        )
     # Real contexts name a SYSTEM mapping, which has no rules for MASK.
-    instruments["SYSTEM"] = f"jwst_system_{number}.imap"
-    _write_mapping(
-        folder / instruments["SYSTEM"],
-        {"mapping": "INSTRUMENT", "instrument": "SYSTEM", "parkey": ("REFTYPE",)},
-        pprint.pformat({"CALVER": "N/A", "DATALVL": "N/A"}),
-    )
-    header: dict[str, object] = {"mapping": "PIPELINE", "parkey": ("META.INSTRUMENT.NAME",)}
-    _write_mapping(folder / context, header, pprint.pformat(instruments))
+    for instrument in (*rules, "system"):
+        imap = instruments[instrument.upper()] = f"jwst_{instrument}_{number}.imap"
+        names = {"CALVER": "N/A", "DATALVL": "N/A"}
+        if instrument in rules:
+            rmap = f"jwst_{instrument}_mask_{number}.rmap"
+            _write_mapping(folder / rmap, *_reference_mapping(instrument, *rules[instrument]))
+            names = {"MASK": rmap, "DARK": "N/A", "FLAT": "N/A"}
+        header = {"mapping": "INSTRUMENT", "instrument": instrument.upper(), "parkey": ("REFTYPE",)}
+        _write_mapping(folder / imap, header, pprint.pformat(names))
+    pipeline = {"mapping": "PIPELINE", "parkey": ("META.INSTRUMENT.NAME",)}
+    _write_mapping(folder / context, pipeline, pprint.pformat(instruments))
 
 
 def write_server_config(
     root: Path, context: str = CONTEXT, bad_files: tuple[str, ...] = ()
 ) -> None:
-    """Write ``config/jwst/server_config``: the operational context, and a catalogue of all files.
-
-    Parameters
-    ----------
-    root : `pathlib.Path`
-        The cache's directory; what lies in it goes into the catalogue.
-    context : str
-        The operational context.
-    bad_files : tuple of str
-        Names that the server lists as bad.
-    """
+    """Write ``config/jwst/server_config``, with a catalogue of all files in the cache."""
     files = [path for path in sorted(root.glob("*/jwst/**/*map")) if path.is_file()]
     files += sorted(root.glob("references/jwst/**/*.fits"))
     catalogue = {
-        path.name: {"size": str(path.stat().st_size), "sha1sum": _sha1(path)} for path in files
+        path.name: {
+            "size": str(path.stat().st_size),
+            "sha1sum": hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest(),
+        }
+        for path in files
     }
     config = {
         "bad_files_list": list(bad_files),
@@ -143,7 +115,7 @@ def _reference_mapping(
     parameters: tuple[str, ...],
     choices: Mapping[tuple[tuple[str, ...], str], int],
 ) -> tuple[dict[str, object], str]:
-    """Header and selector of a mapping for MASK."""
+    """Return header and selector of the rules for MASK."""
     header: dict[str, object] = {
         "classes": ("Match", "UseAfter"),
         "filekind": "MASK",
@@ -163,14 +135,12 @@ def _reference_mapping(
     return header, f"Match({{\n{body}}})"
 
 
-def _write_mapping(path: Path, header: dict[str, object], selector: str) -> None:
-    """Write a mapping, signed as `crds` signs them: by the text without the signature's line."""
+def _write_mapping(path: Path, header: Mapping[str, object], selector: str) -> None:
+    # crds signs a mapping with the SHA-1 of its text without the line of the signature.
     common = {"derived_from": "generated", "name": path.name, "observatory": "JWST"}
-    lines = [f"    {key!r} : {value!r},\n" for key, value in sorted((common | header).items())]
+    lines = [
+        f"    {key!r} : {value!r},\n" for key, value in sorted((common | dict(header)).items())
+    ]
     before, after = f"header = {{\n{''.join(lines)}", f"}}\n\nselector = {selector}\n"
     signature = f"    'sha1sum' : {utils.str_checksum(before + after)!r},\n"
     path.write_text(before + signature + after)
-
-
-def _sha1(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()

@@ -6,76 +6,44 @@ keywords are those of the documented NIRCam DHS and NIRISS SOSS superstripe suba
 
 from dataclasses import dataclass, field
 
-__all__ = ["MODES", "Mode"]
-
 
 @dataclass(frozen=True)
 class Mode:
-    """How an exposure is read out.
+    """A readout mode: the values of its keywords, and the shape of SCI."""
 
-    Attributes
-    ----------
-    name : str
-        A short name for tables and file names.
-    instrument, detector, exposure_type, readout_pattern, subarray : str
-        INSTRUME, DETECTOR, EXP_TYPE, READPATT, SUBARRAY.
-    corner, size : tuple of int
-        (SUBSTRT1, SUBSTRT2) and (SUBSIZE1, SUBSIZE2).
-    axes : tuple of int
-        (FASTAXIS, SLOWAXIS).
-    shape : tuple of int
-        Of SCI: (nints, ngroups, ny, nx).
-    stripes : dict of str to int
-        MSTR_* and SSTR_* keywords.
-    zeroframe, refout : bool
-        Whether the exposure has a ZEROFRAME, or MIRI's REFOUT.
-    """
-
-    name: str
+    name: str  # for tables and file names
     instrument: str
     detector: str
     exposure_type: str
     readout_pattern: str
     subarray: str
-    corner: tuple[int, int]
-    size: tuple[int, int]
-    axes: tuple[int, int]
-    shape: tuple[int, int, int, int]
-    stripes: dict[str, int] = field(default_factory=dict)
+    corner: tuple[int, int]  # SUBSTRT1, SUBSTRT2
+    size: tuple[int, int]  # SUBSIZE1, SUBSIZE2
+    axes: tuple[int, int]  # FASTAXIS, SLOWAXIS
+    shape: tuple[int, int, int, int]  # nints, ngroups, ny, nx
+    stripes: dict[str, int] = field(default_factory=dict)  # MSTR_* and SSTR_*
     zeroframe: bool = False
     refout: bool = False
 
 
-def _stripes(
-    reads: tuple[int, int], skips: tuple[int, int], repeat: int, interleave: int, step: int, n: int
-) -> dict[str, int]:
-    return {
-        "MSTR_RD1": reads[0],
-        "MSTR_SK1": skips[0],
-        "MSTR_RD2": reads[1],
-        "MSTR_SK2": skips[1],
-        "MSTR_RPT": repeat,
-        "MSTR_ILV": interleave,
-        "SSTR_STP": step,
-        "SSTR_NST": n,
-    }
+_STRIPE_KEYWORDS = (
+    *("MSTR_RD1", "MSTR_SK1", "MSTR_RD2", "MSTR_SK2"),
+    *("MSTR_RPT", "MSTR_ILV", "SSTR_STP", "SSTR_NST"),
+)
 
 
-def _guider(name: str, subarray: str, corner: tuple[int, int], shape: tuple[int, ...]) -> Mode:
-    """A guider exposure of FGS1."""
-    nints, ngroups, ny, nx = shape
+def _stripes(*values: int) -> dict[str, int]:
+    return dict(zip(_STRIPE_KEYWORDS, values, strict=True))
+
+
+def _guider(
+    name: str, subarray: str, corner: tuple[int, int], shape: tuple[int, int, int, int]
+) -> Mode:
+    pattern = "ID" if name.startswith("ID-") else name
     return Mode(
-        name=f"fgs1-{name.lower()}",
-        instrument="FGS",
-        detector="GUIDER1",
-        exposure_type=f"FGS_{name}",
-        readout_pattern=name.replace("ID-STACK", "ID").replace("ID-IMAGE", "ID"),
-        subarray=subarray,
-        corner=corner,
-        size=(nx, ny),
-        axes=(-2, -1),
-        shape=(nints, ngroups, ny, nx),
-    )
+        f"fgs1-{name.lower()}", "FGS", "GUIDER1", f"FGS_{name}", pattern, subarray,
+        corner, (shape[3], shape[2]), (-2, -1), shape,
+    )  # fmt: skip
 
 
 _FULL = (2048, 2048)
@@ -92,12 +60,12 @@ MODES: tuple[Mode, ...] = (
     Mode(
         "nircam-dhs", "NIRCAM", "NRCA1", "NRC_TSGRISM", "RAPID", "SUB164STRIPE4_DHS",
         (1, 1), (2048, 164), (-1, 2), (2, 4, 164, 2048),
-        stripes=_stripes((1, 40), (1526, 85), 1, 1, 0, 0),
+        stripes=_stripes(1, 1526, 40, 85, 1, 1, 0, 0),
     ),
     Mode(
         "nircam-superstripe", "NIRCAM", "NRCB1", "NRC_IMAGE", "RAPID", "SUB64P_SUPSTP002",
         (1851, 2046), (64, 8), (1, -2), (128, 3, 8, 64),
-        stripes=_stripes((1, 1), (165, 0), 1, 0, 1, 64),
+        stripes=_stripes(1, 165, 1, 0, 1, 0, 1, 64),
     ),
     Mode(
         "niriss-full", "NIRISS", "NIS", "NIS_IMAGE", "NISRAPID", "FULL",
@@ -114,7 +82,7 @@ MODES: tuple[Mode, ...] = (
     Mode(
         "niriss-superstripe", "NIRISS", "NIS", "NIS_SOSS", "NISRAPID", "SUB204STRIPE_SOSS",
         (2048, 1793), (208, 256), (-2, -1), (20, 3, 256, 208),
-        stripes=_stripes((4, 204), (0, 0), 1, 1, 204, 10),
+        stripes=_stripes(4, 0, 204, 0, 1, 1, 204, 10),
     ),
     Mode(
         "nirspec-irs2", "NIRSPEC", "NRS1", "NRS_MSASPEC", "NRSIRS2RAPID", "FULL",

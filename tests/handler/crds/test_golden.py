@@ -6,10 +6,9 @@ from typing import Any
 import pytest
 
 from core.product import Encoding
-from infra.demo.local_aws import MIRROR, LocalAws
+from infra.demo.local_aws import MIRROR, LocalAws, copy_cache
 from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import write_rules, write_server_config
-from infra.mirror.cache import upload_cache
 from tests.conformance.cases import Case
 from tests.conformance.golden import product_differences, read_golden, refusal_difference
 from tests.conformance.matrix import MASKS, MATRIX_RULES
@@ -31,7 +30,7 @@ def ours(aws: LocalAws, tmp_path_factory: pytest.TempPathFactory) -> Ours:
     (mask,) = (mask for mask in MASKS if mask.detector == "NRCB1")
     write_mask(mask, cache / "references" / "jwst" / "nircam" / mask.name)
     write_server_config(cache)
-    list(upload_cache(cache, aws.client("s3"), MIRROR, "golden/"))
+    copy_cache(cache, aws.client("s3"), MIRROR, "golden/")
     return Ours.of(aws, tmp_path_factory.mktemp("scratch"), "golden")
 
 
