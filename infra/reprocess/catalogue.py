@@ -1,6 +1,6 @@
 """The catalogue: a Parquet file with one row per product, updated from the ledger.
 
-The file is replaced as a whole, on condition that nobody else has replaced it (ETag). A row keeps
+The file is replaced as a whole, on condition that no other writer replaced it (ETag). A row keeps
 the ETag of its ledger entry, so an update reads only the entries that changed since the last one.
 """
 
@@ -17,6 +17,7 @@ import duckdb
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
+from core.product import NO_MASK
 from handler.crds.lean_import import InvalidDatetimeError, timestamp
 from handler.crds.parameters import UNDEFINED
 from handler.event import ProcessingEvent
@@ -43,7 +44,7 @@ COLUMNS: Mapping[str, str] = {
 """Name and type of every column, described in docs/reprocessing.md."""
 
 _FIXING = ("mask", "userSuppliedDq", "versionId")
-"""Request fields that fix what a context would choose: such products are not reprocessed."""
+"""Request fields that fix what a context or event would choose: such products are left alone."""
 _FILE = "exposures.parquet"
 _READERS = 16
 _STRETCH = 20_000
@@ -95,7 +96,7 @@ def _columns_of_result(result: ProcessingEvent) -> dict[str, Any]:
         row |= zip(("integrations", "groups", "rows", "columns"), exposure.shape, strict=True)
     if (reference := findings.reference) is not None:
         row |= {
-            "mask": (reference.mask or "N/A").removeprefix("crds://"),
+            "mask": (reference.mask or NO_MASK).removeprefix("crds://"),
             "mask_sha1": reference.sha1 or "",
             "context": reference.context,
         }

@@ -71,7 +71,7 @@ class Readout:
 class Difference:
     """Flags that another mask adds and removes."""
 
-    changed: bool = True  # also if the mask before is no longer in the mirror
+    changed: bool = True  # also if the mirror lacks the mask before
     gained: Mapping[str, int] = field(default_factory=dict)  # pixels by mnemonic
     lost: Mapping[str, int] = field(default_factory=dict)
     planes_sha256: str = ""  # of the new planes

@@ -87,7 +87,7 @@ class ContextMasks:
 
 
 class Effect(StrEnum):
-    """Effect of a context on a product; of name, content and pixels, each implies those before."""
+    """Effect of a context on a product; PIXELS includes CONTENT, which includes NAME."""
 
     NONE = "none"
     REQUESTED = "requested"  # the request named the mask, user DQ or version
@@ -144,7 +144,7 @@ class Selection:
     connection: duckdb.DuckDBPyConnection
     path: Path  # of the catalogue
     after: ContextMasks
-    before: ContextMasks | None = None  # None: the masks that built the products
+    before: ContextMasks | None = None  # None: compare with the masks that built the products
     comparison: MaskComparison | None = None  # None: do not compare pixels
     groups: list[ProductGroup] = field(init=False, default_factory=list)
     decisions: list[Decision] = field(init=False, default_factory=list)
@@ -177,8 +177,10 @@ class Selection:
             setting = (group.parameters, group.observed, group.interval)
             after = self.after.choose(*setting)
             before = ChosenMask(group.mask, group.mask_sha1)
-            masks[group.number] = self.before.choose(*setting) if self.before else before, after
-        # The mask cache holds two masks.
+            if self.before is not None:
+                before = self.before.choose(*setting)
+            masks[group.number] = (before, after)
+        # The cache keeps two masks in memory.
         for group in sorted(self.groups, key=lambda g: [m.sha1 for m in masks[g.number]]):
             self.decisions.append(self._decide(group, *masks[group.number]))
             yield self.decisions[-1]
@@ -201,7 +203,7 @@ class Selection:
 
         Without a context, the function uses the one that is operational when it processes them.
         """
-        effects = {Effect.PIXELS if self.comparison else Effect.CONTENT}
+        effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
         if relabel:
             effects |= {Effect.NAME, Effect.CONTENT}
         for bucket, key, output_key in self.inputs(effects):
@@ -213,11 +215,9 @@ class Selection:
         found: dict[tuple[str, str, str], WindowTotals] = {}
         for decision in self.decisions:
             group = decision.group
+            instrument = str(group.parameters.get("META.INSTRUMENT.NAME", "?"))
+            detector = str(group.parameters.get("META.INSTRUMENT.DETECTOR", "?"))
             window = Readout.of(group.parameters, group.kind, group.shape).window
-            instrument, detector = (
-                str(group.parameters.get(f"META.INSTRUMENT.{name}", "?"))
-                for name in ("NAME", "DETECTOR")
-            )
             total = found.setdefault((instrument, detector, window), WindowTotals())
             total.exposures += group.exposures
             total.bytes += group.size
@@ -269,13 +269,13 @@ class Selection:
         found, effect = Difference(problem=after.problem or before.problem), Effect.CONTENT
         if not found.problem and before.sha1 == after.sha1:
             effect = Effect.NONE if before == after else Effect.NAME
-        elif not found.problem and self.comparison:
+        elif not found.problem and self.comparison is not None:
             instrument = str(group.parameters.get("META.INSTRUMENT.NAME", ""))
             readout = Readout.of(group.parameters, group.kind, group.shape)
             found = self.comparison.compare(before, after, instrument, readout)
-            # The product may already have the new planes, built with a mask of another name.
-            is_built = self.before is None and group.planes_sha256 == found.planes_sha256
-            if found.changed and not is_built:
+            # A product may have the new planes although another mask built it.
+            has_planes = self.before is None and group.planes_sha256 == found.planes_sha256
+            if found.changed and not has_planes:
                 effect = Effect.PIXELS
         if found.problem:
             effect = Effect.UNDECIDED
@@ -285,10 +285,7 @@ class Selection:
 def select(
     catalogue: Catalogue, mirror: Mirror, to: str, before: str | None = None, *, by_pixels: bool
 ) -> Selection:
-    """Group the products of a catalogue; `Selection.decide` then compares the groups.
-
-    `before` names the context to compare with, None compares with the masks of the products.
-    """
+    """Group the products of a catalogue; `Selection.decide` then decides each group."""
     folder = catalogue.path.parent
     rules = Rules.of(mirror.location, folder / "mappings", mirror.client)
     comparison = None

@@ -136,8 +136,7 @@ def rebuild(locations: Locations, forgotten: list[Finding], console: Console) ->
             continue
         sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(request))
         sent += 1
-    count = f"{sent:,} ledger {'entry' if sent == 1 else 'entries'}"
-    console.print(f"{count} requested; then run reprocess catalogue and audit again")
+    console.print(f"{plural(sent, 'request')} sent; then run reprocess catalogue and audit again")
 
 
 def _report_request(product: S3Location, prefix: str, s3: Any) -> dict[str, Any] | None:
