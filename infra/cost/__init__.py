@@ -1,1 +1,1 @@
-"""What it costs: AWS's prices, and what an exposure takes of each."""
+"""Prices of AWS, measured invocations, and estimates for many exposures."""

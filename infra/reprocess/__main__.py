@@ -16,19 +16,16 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from handler.ledger import Ledger
 from handler.s3.objects import S3Location
 from infra.cli import parser_of, plural
 from infra.console import Console
-from infra.reprocess.affected import Question
 from infra.reprocess.audit import audit
-from infra.reprocess.catalogue import Catalogue, database, quoted
+from infra.reprocess.catalogue import Catalogue
 from infra.reprocess.show import show, show_findings
 from infra.reprocess.submit import (
     Locations,
-    asked,
-    check_catalogue,
     locations_of,
+    open_selection,
     rebuild,
     submit,
     write_manifest,
@@ -112,30 +109,29 @@ def _catalogue(places: Locations, arguments: argparse.Namespace, console: Consol
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         with Progress(console=Console(stderr=True)) as bar:
             task, read = bar.add_task("Reading the ledger", total=None), 0
-            for read, total in catalogue.update(Ledger(places.ledger)):
+            for read, total in catalogue.update(places.ledger):
                 bar.update(task, completed=read, total=total)
-        with database(catalogue.path.parent) as connection:
-            (rows,) = connection.execute(
-                f"SELECT count(*) FROM read_parquet({quoted(catalogue.path)})"
-            ).fetchone() or (0,)
+        products, failures = catalogue.count()
         _print_rejected(catalogue, console)
     told = {
         "catalogue": str(places.catalogue),
-        "products": rows,
+        "products": products,
+        "failures": failures,
         "read": read,
         "rejected": dict(catalogue.rejected),
     }
     print(
         json.dumps(told)
         if arguments.json
-        else f"{plural(rows, 'product')} in {places.catalogue}; ledger entries read: {read}"
+        else f"{plural(products, 'product')}, {plural(failures, 'failure')} in "
+        f"{places.catalogue}; ledger entries read: {read}"
     )
 
 
 def _audit(places: Locations, arguments: argparse.Namespace, console: Console) -> None:
     with Catalogue.open(places.s3, places.catalogue) as catalogue:
         # The ledger as it is now, not as the last `catalogue` found it.
-        for _ in catalogue.update(Ledger(places.ledger)):
+        for _ in catalogue.update(places.ledger):
             pass
         _print_rejected(catalogue, console)
         findings = list(audit(catalogue, places.s3, places.ledger.bucket, places.prefix))
@@ -150,11 +146,10 @@ def _audit(places: Locations, arguments: argparse.Namespace, console: Console) -
 
 def _select(places: Locations, arguments: argparse.Namespace, console: Console) -> None:
     to = arguments.to or places.context
-    question = Question(to, arguments.compared, arguments.by == "pixels")
-    with asked(places, question) as answer:
-        check_catalogue(answer, places)
-        show(answer, console, as_json=arguments.json)
+    by_pixels = arguments.by == "pixels"
+    with open_selection(places, to, arguments.compared, by_pixels=by_pixels) as selection:
+        show(selection, console, as_json=arguments.json)
         if arguments.out:
-            requests = answer.requests(question.wanted(relabel=arguments.relabel), arguments.to)
+            requests = selection.requests(arguments.to, relabel=arguments.relabel)
             count = write_manifest(arguments.out, requests)
             console.print(f"{plural(count, 'request')} in {arguments.out}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What one mask in place of another changes, within the pixels that an exposure read out."""
+"""Comparison of two masks within the pixels that an exposure read out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
 from core.fits.hdus import Hdu
 from core.flags import PIXEL_FLAGS
-from core.mask import Mask
+from core.product import NO_MASK
 from core.readout import cut
 from handler.crds.masks import MaskCache
 from handler.crds.mirror import MirrorConfig
@@ -21,157 +21,112 @@ from handler.crds.parameters import FITS_KEYWORDS
 from handler.s3.objects import ObjectStore
 from handler.summaries import planes_sha256
 
-__all__ = ["Difference", "Differences", "Readout"]
 
-_NO_MASK = "N/A"
-_OF_READOUT = tuple(
-    keyword
-    for keyword in FITS_KEYWORDS.values()
-    if keyword.startswith(("SUB", "MSTR_", "SSTR_")) or keyword in {"FASTAXIS", "SLOWAXIS"}
-)
-"""Keywords that say which pixels were read out."""
+@dataclass(frozen=True)
+class ChosenMask:
+    """The mask that a context chooses for an exposure."""
+
+    name: str = ""  # file name, or N/A
+    sha1: str = ""
+    problem: str = ""  # why none can be chosen
 
 
 @dataclass(frozen=True)
 class Readout:
-    """Which pixels an exposure read out; equal for all that read out the same.
-
-    Attributes
-    ----------
-    keywords : tuple of (str, value)
-        What its header says of it.
-    kind : str
-        Ramp, superstripe or guider.
-    shape : tuple of int
-        Of SCI; integrations only as far as they matter to superstripes.
-    """
+    """The pixels that an exposure read out; equal for all exposures that read out the same."""
 
     keywords: tuple[tuple[str, Any], ...]
     kind: str
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int]  # of SCI; integrations count for superstripes only
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any], kind: str, shape: tuple[int, ...]) -> "Readout":
-        """Read the parameters of a row."""
-        header = {keyword: parameters.get(name) for name, keyword in FITS_KEYWORDS.items()}
-        keywords = tuple((k, header[k]) for k in _OF_READOUT if header[k] is not None)
-        integrations = shape[0] if kind == Kind.SUPERSTRIPE else 1
-        _, _, ny, nx = shape
-        return cls(keywords, kind, (integrations, 1, ny, nx))
+        """Read the parameters of a catalogue row."""
+        keywords = tuple(
+            (keyword, parameters[name])
+            for name, keyword in FITS_KEYWORDS.items()
+            if keyword.startswith(("SUB", "MSTR_", "SSTR_", "FASTAXIS", "SLOWAXIS"))
+            and parameters.get(name) is not None
+        )
+        integrations, _, ny, nx = shape
+        return cls(keywords, kind, (integrations if kind == Kind.SUPERSTRIPE else 1, 1, ny, nx))
 
     def exposure(self) -> Exposure:
         """Return an exposure that reads out the same."""
-        header = fits.Header(dict(self.keywords))
-        stripes = dict(self.keywords).get("SSTR_NST") or 0
-        hdu = Hdu(header, 0, 0, 0)
+        keywords = dict(self.keywords)
+        hdu = Hdu(fits.Header(keywords), 0, 0, 0)
+        stripes = keywords.get("SSTR_NST") or 0
         return Exposure("exposure", (hdu,), Kind(self.kind), self.shape, stripes)
 
     @property
     def window(self) -> str:
-        """What was read out, in words."""
-        found = dict(self.keywords)
-        corner = f"{found.get('SUBSTRT1', '?')},{found.get('SUBSTRT2', '?')}"
-        striped = " in stripes" if "MSTR_RD1" in found else ""
+        """Size and corner, such as ``64 x 64 at 101,201``."""
+        keywords = dict(self.keywords)
+        corner = f"{keywords.get('SUBSTRT1', '?')},{keywords.get('SUBSTRT2', '?')}"
+        striped = " in stripes" if "MSTR_RD1" in keywords else ""
         return f"{self.shape[3]} x {self.shape[2]} at {corner}{striped}"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What changes.
+    """Flags that another mask adds and removes."""
 
-    Attributes
-    ----------
-    pixels : int
-        Pixels whose flags differ; -1 where the mask before cannot be read any more.
-    gained, lost : mapping of str to int
-        Pixels that gain or lose a flag, by mnemonic.
-    planes_sha256 : str
-        Of the planes that the mask after makes.
-    problem : str
-        Why it cannot be said.
-    """
-
-    pixels: int
-    gained: Mapping[str, int] = field(default_factory=dict)
+    changed: bool = True  # also if the mirror lacks the mask before
+    gained: Mapping[str, int] = field(default_factory=dict)  # pixels by mnemonic
     lost: Mapping[str, int] = field(default_factory=dict)
-    planes_sha256: str = ""
-    problem: str = ""
-
-    def is_told_by(self, planes_sha256: str) -> bool:
-        """Say whether a product of those planes would be made with other pixels."""
-        return self.pixels != 0 and self.planes_sha256 != planes_sha256
+    planes_sha256: str = ""  # of the new planes
+    problem: str = ""  # why the masks cannot be compared
 
 
 @dataclass
-class Differences:
-    """Compares masks of a mirror; each pair in each readout once.
-
-    Attributes
-    ----------
-    masks : `~handler.crds.masks.MaskCache`
-        The mirror's masks.
-    config : `~handler.crds.mirror.MirrorConfig`
-        What the mirror says of its files.
-    store : `~handler.s3.objects.ObjectStore`
-        How to reach S3.
-    """
+class MaskComparison:
+    """Compares masks of a mirror; each pair and readout once."""
 
     masks: MaskCache
     config: MirrorConfig
     store: ObjectStore
-    _known: dict[tuple[Any, ...], Difference] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, str, Readout], Difference] = field(default_factory=dict, repr=False)
 
-    def between(
-        self, before: tuple[str, str], after: tuple[str, str], instrument: str, readout: Readout
+    def compare(
+        self, before: ChosenMask, after: ChosenMask, instrument: str, readout: Readout
     ) -> Difference:
-        """Compare two masks, each given by name and SHA-1, within a readout.
-
-        Parameters
-        ----------
-        before, after : tuple of str
-            File name (or ``N/A``) and SHA-1.
-        instrument : str
-            INSTRUME.
-        readout : `Readout`
-            Which pixels count.
-        """
-        key = (before[1], after[1], readout)
+        """Compare two masks within a readout."""
+        key = (before.sha1, after.sha1, readout)
         if key not in self._known:
-            self._known[key] = self._compare(before, after, instrument, readout)
+            try:
+                self._known[key] = self._compare(before, after, instrument, readout.exposure())
+            except (ValueError, TypeError, OverflowError, KeyError) as exc:  # of odd ledger values
+                problem = f"{readout.kind} {readout.shape}: {exc}"
+                self._known[key] = Difference(problem=problem)
         return self._known[key]
 
     def _compare(
-        self, before: tuple[str, str], after: tuple[str, str], instrument: str, readout: Readout
+        self, before: ChosenMask, after: ChosenMask, instrument: str, exposure: Exposure
     ) -> Difference:
-        exposure = readout.exposure()
         try:
             new = self._planes(after, instrument, exposure)
         except (ReferenceUnavailable, InputRejected) as exc:
-            return Difference(-1, problem=str(exc))
+            return Difference(problem=str(exc))
         digest = planes_sha256(new)
         try:
             old = self._planes(before, instrument, exposure)
         except (ReferenceUnavailable, InputRejected):
-            return Difference(-1, planes_sha256=digest)
-        changed = np.count_nonzero(old != new)
-        return Difference(int(changed), _count(new & ~old), _count(old & ~new), digest)
+            return Difference(planes_sha256=digest)
+        changed = not np.array_equal(old, new)
+        return Difference(changed, _counts(new & ~old), _counts(old & ~new), digest)
 
-    def _planes(
-        self, named: tuple[str, str], instrument: str, exposure: Exposure
-    ) -> NDArray[np.uint32]:
-        name, sha1 = named
-        if name == _NO_MASK:
+    def _planes(self, mask: ChosenMask, instrument: str, exposure: Exposure) -> NDArray[np.uint32]:
+        if mask.name == NO_MASK:
             return np.zeros(exposure.plane_shape, np.uint32)
-        return cut(self._mask(name, sha1, instrument), exposure)
+        digest = self.config.catalogue.get(mask.name)
+        if digest is None or digest.sha1 != mask.sha1:
+            raise ReferenceUnavailable(
+                f"{mask.name}: not in the mirror with SHA-1 {mask.sha1}; sync the mirror"
+            )
+        return cut(self.masks.load(mask.name, digest, instrument, self.store), exposure)
 
-    def _mask(self, name: str, sha1: str, instrument: str) -> Mask:
-        digest = self.config.catalogue.get(name)
-        if digest is None or digest.sha1 != sha1:
-            raise ReferenceUnavailable(f"{name} with SHA-1 {sha1}: is not in the mirror")
-        return self.masks.load(name, digest, instrument, self.store)
 
-
-def _count(flags: NDArray[np.uint32]) -> dict[str, int]:
+def _counts(flags: NDArray[np.uint32]) -> dict[str, int]:
     flagged = flags[flags != 0]
     counts = {name: int(np.count_nonzero(flagged & bit)) for name, bit in PIXEL_FLAGS.items()}
     return {name: count for name, count in counts.items() if count}

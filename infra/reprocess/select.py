@@ -1,12 +1,12 @@
-"""Which products a context would make otherwise: by another name, another content, other pixels.
+"""Selection of the products that a CRDS context affects: by mask name, by content, by pixels.
 
-The rows are put into groups of equal setting, interval of dates, mask and planes: some thousand of
-them stand for an archive. Each group is decided once; then the rows are picked by their group.
+Rows of equal setting, dates between two rule changes, mask and planes form a group. A few thousand
+groups stand for a million products: each is decided once, then rows are selected by their group.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -18,398 +18,284 @@ from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.fits.hdus import Keywords
+from core.product import NO_MASK
+from handler.crds.masks import MaskCache
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.crds.rules import Rules
+from handler.s3.objects import ObjectStore
 from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import Context
-from infra.reprocess.catalogue import quoted
-from infra.reprocess.compare import Differences, Readout
+from infra.mirror.contexts import Rule
+from infra.reprocess.catalogue import Catalogue, quoted
+from infra.reprocess.compare import ChosenMask, Difference, MaskComparison, Readout
 
-__all__ = [
-    "Change",
-    "Choice",
-    "Choices",
-    "Decision",
-    "Group",
-    "Selection",
-    "Tally",
-]
-
-_DATED = frozenset({"META.OBSERVATION.DATE", "META.OBSERVATION.TIME"})
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a context says of an exposure.
-
-    Attributes
-    ----------
-    mask, sha1 : str
-        The mask's file name and SHA-1; ``N/A`` and empty where none applies.
-    problem : str
-        Why none can be chosen; empty where one can.
-    """
-
-    mask: str = ""
-    sha1: str = ""
-    problem: str = ""
+_EARLIEST, _LATEST = "0", "~"
+"""Before and after every date, compared as text; a row without a date is in no interval."""
+_TEXT_KEYS = ("mask", "mask_sha1", "planes_sha256", "requested_fields", "kind")
+_KEYS = ", ".join((*_TEXT_KEYS, "parameters", "rows", "columns", "interval"))
 
 
 @dataclass
-class Choices:
-    """What one context chooses; remembers what it was asked.
-
-    Attributes
-    ----------
-    rules : `~handler.crds.rules.Rules`
-        The mirror's rules, as the function reads them.
-    mirror : `~infra.mirror.bucket.Mirror`
-        The mirror, as the operator's tool reads it.
-    context : str
-        The context's name.
-    evaluated : int
-        How often `crds` was asked.
-    """
+class ContextMasks:
+    """The masks that one context chooses; each setting is evaluated once."""
 
     rules: Rules
     mirror: Mirror
     context: str
-    evaluated: int = 0
-    _known: dict[tuple[Any, ...], Choice] = field(default_factory=dict, repr=False)
-    _required: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
+    evaluated: int = 0  # calls of crds
+    _known: dict[tuple[str, ...], ChosenMask] = field(default_factory=dict, repr=False)
+    _matched: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @cached_property
-    def _read(self) -> Context:
-        return self.mirror.context(self.context)
+    def mask_rules(self) -> tuple[Rule, ...]:
+        """The MASK rules of all instruments."""
+        return self.mirror.context(self.context).rules
 
-    def dates(self) -> set[tuple[str, str]]:
-        """Return instruments, in upper case, and the dates from which a rule of theirs holds."""
-        return {(rule.instrument.upper(), rule.after) for rule in self._read.rules}
-
-    def choose(self, parameters: Mapping[str, Any], observed: str, interval: str) -> Choice:
-        """Choose for one setting and any date of an interval between two of `dates`.
-
-        Parameters
-        ----------
-        parameters : mapping
-            What a rule may match on, without the date.
-        observed : str
-            A date and time within the interval.
-        interval : str
-            The date with which the interval begins.
-        """
+    def choose(self, parameters: Mapping[str, Any], observed: str, interval: str) -> ChosenMask:
+        """Choose the mask for a setting and any date within an interval between two rules."""
         instrument = str(parameters.get("META.INSTRUMENT.NAME", ""))
-        required = self._parameters_of(instrument)
-        # 1, 1.0 and True are equal to Python, and three values to CRDS, which compares text.
-        asked = (instrument, interval, *(repr(parameters.get(name)) for name in required))
-        if asked not in self._known:
-            self._known[asked] = self._evaluate(parameters, required, observed)
-        return self._known[asked]
+        matched = self._matched_parameters(instrument)
+        # Python takes 1, 1.0 and True as equal keys; CRDS compares their text.
+        key = (instrument, interval, *(repr(parameters.get(name)) for name in matched))
+        if key not in self._known:
+            names = ("META.INSTRUMENT.NAME", *matched)
+            header = {FITS_KEYWORDS[name]: parameters[name] for name in names if name in parameters}
+            self._known[key] = self._evaluate(header, observed)
+        return self._known[key]
 
-    def _parameters_of(self, instrument: str) -> tuple[str, ...]:
-        """What the rules for an instrument match on, apart from the date."""
-        if instrument not in self._required:
+    def _matched_parameters(self, instrument: str) -> tuple[str, ...]:
+        """Return the parameters that an instrument's rules match on, without the date."""
+        if instrument not in self._matched:
             try:
                 *_, last = self.rules.mappings.chain(self.context, instrument)
                 names = self.rules.mappings.load(last).get_required_parkeys()
-            except ReferenceUnavailable:  # the same is told of every exposure, when it is asked
+            except ReferenceUnavailable:  # best_reference reports the same for every exposure
                 names = ()
-            found = (name.upper() for name in names)
-            self._required[instrument] = tuple(
-                n for n in found if n in FITS_KEYWORDS and n not in _DATED
-            )
-        return self._required[instrument]
+            undated = FITS_KEYWORDS.keys() - {"META.OBSERVATION.DATE", "META.OBSERVATION.TIME"}
+            self._matched[instrument] = tuple(n.upper() for n in names if n.upper() in undated)
+        return self._matched[instrument]
 
-    def _evaluate(
-        self, parameters: Mapping[str, Any], required: tuple[str, ...], observed: str
-    ) -> Choice:
+    def _evaluate(self, header: dict[str, Any], observed: str) -> ChosenMask:
         self.evaluated += 1
-        names = ("META.INSTRUMENT.NAME", *required)
-        header = {FITS_KEYWORDS[n]: parameters[n] for n in names if n in parameters}
         date, _, time = observed.partition(" ")
-        dated = {"DATE-OBS": date, "TIME-OBS": time}
-        header |= {name: value for name, value in dated.items() if value}
+        header |= {k: v for k, v in (("DATE-OBS", date), ("TIME-OBS", time)) if v}
         try:
-            best = self.rules.best_reference(
-                Keywords(fits.Header(header), "exposure"), self.context
-            )
+            keywords = Keywords(fits.Header(header), "exposure")
+            best = self.rules.best_reference(keywords, self.context)
         except (ReferenceUnavailable, InputRejected, ValueError) as exc:
-            return Choice(problem=str(exc))
-        return Choice(best.mask or "N/A", best.digest.sha1 if best.digest else "")
+            return ChosenMask(problem=str(exc))
+        return ChosenMask(best.mask or NO_MASK, best.digest.sha1 if best.digest else "")
 
 
-class Change(StrEnum):
-    """How a product would differ; what is later in this list implies what comes before it."""
+class Effect(StrEnum):
+    """Effect of a context on a product; PIXELS includes CONTENT, which includes NAME."""
 
     NONE = "none"
-    EXPRESSLY = "named expressly"
-    PROBLEM = "cannot be decided"
+    REQUESTED = "requested"  # the request named the mask, user DQ or version
+    UNDECIDED = "cannot be decided"
     NAME = "name"
     CONTENT = "content"
     PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
-class Group:
-    """Products that differ in nothing that matters.
-
-    Attributes
-    ----------
-    number : int
-        Its own.
-    parameters : mapping
-        What a rule may match on, without the date.
-    interval, observed : str
-        The date with which the interval of unchanging rules begins, and a date within it.
-    mask, mask_sha1, planes_sha256, expressly, kind : str
-        As in the catalogue.
-    shape : tuple of int
-        Of SCI.
-    exposures, size : int
-        How many, and how many bytes of input.
-    """
+class ProductGroup:
+    """Products of equal setting, interval, mask and planes."""
 
     number: int
-    parameters: Mapping[str, Any]
-    interval: str
-    observed: str
+    interval: str  # date of the rule change with which the interval begins
+    observed: str  # a date within it
     mask: str
     mask_sha1: str
     planes_sha256: str
-    expressly: str
+    requested_fields: str
     kind: str
-    shape: tuple[int, int, int, int]
     exposures: int
-    size: int
+    size: int  # bytes of all inputs
+    shape: tuple[int, int, int, int]  # of SCI
+    parameters: Mapping[str, Any]  # that rules match on, without the date
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What is decided of a group.
+    """The effect on a group of products."""
 
-    Attributes
-    ----------
-    group : `Group`
-        The group.
-    change : `Change`
-        How its products would differ.
-    before, after : str
-        Masks.
-    gained, lost : mapping of str to int
-        Pixels of one exposure that gain or lose a flag, by mnemonic.
-    problem : str
-        Why it cannot be decided.
-    """
-
-    group: Group
-    change: Change
-    before: str = ""
-    after: str = ""
-    gained: Mapping[str, int] = field(default_factory=dict)
-    lost: Mapping[str, int] = field(default_factory=dict)
-    problem: str = ""
+    group: ProductGroup
+    effect: Effect
+    before: str  # masks
+    after: str
+    difference: Difference = field(default_factory=Difference)
 
 
 @dataclass
-class Tally:
-    """What is told of an instrument's detector and window."""
+class WindowTotals:
+    """Totals over the products of one detector and window; the fields are those of the JSON."""
 
     exposures: int = 0
-    size: int = 0
-    by_change: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    gained: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    lost: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-
-    def add(self, decision: Decision) -> None:
-        """Count a group in; flags are counted over all its exposures."""
-        number = decision.group.exposures
-        self.exposures += number
-        self.size += decision.group.size
-        self.by_change[decision.change.value] += number
-        for mine, theirs in ((self.gained, decision.gained), (self.lost, decision.lost)):
-            for name, pixels in theirs.items():
-                mine[name] += pixels * number
-
-    def to_plain(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
-        return {
-            "exposures": self.exposures,
-            "bytes": self.size,
-            "by_change": dict(self.by_change),
-            "gained": dict(self.gained),
-            "lost": dict(self.lost),
-        }
-
-    def merge(self, other: "Tally") -> None:
-        """Count in what another has counted."""
-        self.exposures += other.exposures
-        self.size += other.size
-        for mine, theirs in (
-            (self.by_change, other.by_change),
-            (self.gained, other.gained),
-            (self.lost, other.lost),
-        ):
-            for name, number in theirs.items():
-                mine[name] += number
+    bytes: int = 0
+    by_change: Counter[str] = field(default_factory=Counter)
+    gained: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Selection:
-    """Selects from a catalogue.
+    """The products of a catalogue that a context affects; valid while the catalogue is open."""
 
-    Attributes
-    ----------
-    path : `pathlib.Path`
-        The catalogue's Parquet file.
-    to : `~infra.reprocess.select.Choices`
-        The context that products are to be held against.
-    compared : `~infra.reprocess.select.Choices` or None
-        Another context, in place of the masks that the products were made with.
-    differences : `~infra.reprocess.compare.Differences` or None
-        Compares pixels; None to leave it at names and contents.
-    """
+    connection: duckdb.DuckDBPyConnection
+    path: Path  # of the catalogue
+    after: ContextMasks
+    before: ContextMasks | None = None  # None: compare with the masks that built the products
+    comparison: MaskComparison | None = None  # None: do not compare pixels
+    groups: list[ProductGroup] = field(init=False, default_factory=list)
+    decisions: list[Decision] = field(init=False, default_factory=list)
 
-    path: Path
-    to: Choices
-    compared: Choices | None = None
-    differences: Differences | None = None
-
-    def groups(self, connection: duckdb.DuckDBPyConnection) -> list[Group]:
-        """Put the catalogue's products into groups."""
-        connection.execute(
+    def __post_init__(self) -> None:
+        self.connection.execute(
             "CREATE TEMP TABLE intervals (instrument VARCHAR, start VARCHAR, stop VARCHAR)"
         )
-        connection.executemany("INSERT INTO intervals VALUES (?, ?, ?)", self._intervals())
-        connection.execute(
-            f"CREATE TEMP TABLE groups AS SELECT (row_number() OVER ())::INTEGER AS number, * FROM "
-            f"(SELECT {_KEYS}, min(observed) AS observed, any_value(integrations) AS integrations, "
-            "any_value(groups) AS groups, count(*) AS exposures, sum(input_bytes) AS size "
-            f"FROM {self._rows('integrations', 'groups', 'input_bytes')} GROUP BY ALL)"
+        self.connection.executemany("INSERT INTO intervals VALUES (?, ?, ?)", self._intervals())
+        self.connection.execute(
+            "CREATE TEMP TABLE product_groups AS SELECT (row_number() OVER ())::INTEGER AS number, "
+            f"* FROM (SELECT {_KEYS}, min(observed) AS observed, count(*) AS exposures, "
+            "any_value(integrations) AS integrations, any_value(groups) AS groups, "
+            "coalesce(sum(input_bytes), 0) AS size FROM "
+            f"{self._rows('integrations', 'groups', 'input_bytes')} GROUP BY ALL)"
         )
-        rows = connection.execute(
-            "SELECT number, parameters, interval, observed, mask, mask_sha1, planes_sha256, "
-            "expressly, kind, [integrations, groups, rows, columns] AS shape, exposures, "
-            "coalesce(size, 0) AS size FROM groups"
+        rows = self.connection.execute(
+            "SELECT number, interval, observed, mask, mask_sha1, planes_sha256, requested_fields, "
+            "kind, exposures, size, [integrations, groups, rows, columns], parameters "
+            "FROM product_groups"
         )
-        names = [name for name, *_ in rows.description]
-        found = (dict(zip(names, row, strict=True)) for row in rows.fetchall())
-        return [
-            Group(
-                **{
-                    **row,
-                    "parameters": json.loads(row["parameters"]),
-                    "shape": tuple(row["shape"]),
-                }
-            )
-            for row in found
-        ]
+        for *values, shape, parameters in rows.fetchall():
+            values += [tuple(shape), json.loads(parameters)]
+            self.groups.append(ProductGroup(*values))
 
-    def decide(
-        self, groups: list[Group], watched: Callable[[list[Group]], Iterable[Group]] = iter
-    ) -> Iterator[Decision]:
-        """Decide of every group, masks that are compared with each other one after another."""
-        pairs = {group.number: self._masks(group) for group in groups}
+    def decide(self) -> Iterator[Decision]:
+        """Decide every group; groups with the same two masks follow each other."""
+        masks = {}
+        for group in self.groups:
+            setting = (group.parameters, group.observed, group.interval)
+            after = self.after.choose(*setting)
+            before = ChosenMask(group.mask, group.mask_sha1)
+            if self.before is not None:
+                before = self.before.choose(*setting)
+            masks[group.number] = (before, after)
+        # The cache keeps two masks in memory.
+        for group in sorted(self.groups, key=lambda g: [m.sha1 for m in masks[g.number]]):
+            self.decisions.append(self._decide(group, *masks[group.number]))
+            yield self.decisions[-1]
 
-        def masks(group: Group) -> tuple[str, str, int]:
-            before, after = pairs[group.number]
-            return before.sha1, after.sha1, group.number
-
-        for group in watched(sorted(groups, key=masks)):
-            yield self._decided(group, *pairs[group.number])
-
-    def pick(
-        self, connection: duckdb.DuckDBPyConnection, numbers: list[int]
-    ) -> Iterator[tuple[str, str, str | None]]:
-        """Yield bucket and key of the inputs of some groups, and the key that was asked for."""
-        connection.execute("CREATE OR REPLACE TEMP TABLE picked (number INTEGER)")
-        for start in range(0, len(numbers), 1000):
-            some = ", ".join(f"({number})" for number in numbers[start : start + 1000])
-            connection.execute(f"INSERT INTO picked VALUES {some}")
-        catalogue = self._rows("input_bucket", "input_key", "output_key")
-        found = connection.execute(
-            f"SELECT input_bucket, input_key, output_key FROM {catalogue} AS r "
-            f"JOIN (SELECT {_KEYS} FROM groups JOIN picked USING (number)) AS g USING ({_KEYS})"
+    def inputs(self, effects: set[Effect]) -> Iterator[tuple[str, str, str | None]]:
+        """Yield bucket and key of the inputs of affected products, and the requested output key."""
+        numbers = [d.group.number for d in self.decisions if d.effect in effects]
+        found = self.connection.execute(
+            "SELECT input_bucket, input_key, output_key FROM "
+            f"{self._rows('input_bucket', 'input_key', 'output_key')} AS r JOIN "
+            f"(SELECT {_KEYS} FROM product_groups WHERE number IN (SELECT unnest(?::INTEGER[]))) "
+            f"AS g USING ({_KEYS})",
+            [numbers],
         )
         while rows := found.fetchmany(10_000):
             yield from rows
 
+    def requests(self, context: str | None = None, *, relabel: bool) -> Iterator[dict[str, str]]:
+        """Yield the requests that rebuild the affected products.
+
+        Without a context, the function uses the one that is operational when it processes them.
+        """
+        effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
+        if relabel:
+            effects |= {Effect.NAME, Effect.CONTENT}
+        for bucket, key, output_key in self.inputs(effects):
+            fields = {"bucket": bucket, "key": key, "context": context, "outputKey": output_key}
+            yield {name: value for name, value in fields.items() if value}
+
+    def totals(self) -> dict[tuple[str, str, str], WindowTotals]:
+        """Add up the decisions by instrument, detector and window."""
+        found: dict[tuple[str, str, str], WindowTotals] = {}
+        for decision in self.decisions:
+            group = decision.group
+            instrument = str(group.parameters.get("META.INSTRUMENT.NAME", "?"))
+            detector = str(group.parameters.get("META.INSTRUMENT.DETECTOR", "?"))
+            window = Readout.of(group.parameters, group.kind, group.shape).window
+            total = found.setdefault((instrument, detector, window), WindowTotals())
+            total.exposures += group.exposures
+            total.bytes += group.size
+            total.by_change[decision.effect.value] += group.exposures
+            if decision.effect is Effect.PIXELS:
+                for name, pixels in decision.difference.gained.items():
+                    total.gained[name] += pixels * group.exposures
+                for name, pixels in decision.difference.lost.items():
+                    total.lost[name] += pixels * group.exposures
+        return dict(sorted(found.items()))
+
+    def problems(self) -> dict[str, int]:
+        """Return why products cannot be decided, and how many."""
+        found: Counter[str] = Counter()
+        for decision in self.decisions:
+            if decision.effect is Effect.UNDECIDED:
+                found[decision.difference.problem] += decision.group.exposures
+        return dict(sorted(found.items()))
+
     def _intervals(self) -> list[tuple[str, str, str]]:
-        """Instruments, and intervals of dates within which no rule of theirs begins."""
-        dates = self.to.dates() | (self.compared.dates() if self.compared else set())
-        found = [("", _FIRST, _LAST)]
-        for instrument in sorted({name for name, _ in dates}):
-            starts = sorted({date for name, date in dates if name == instrument} | {_FIRST})
-            stops = [*starts[1:], _LAST]
-            found += [(instrument, *both) for both in zip(starts, stops, strict=True)]
+        """Return instruments with intervals of dates within which their rules do not change."""
+        contexts = [self.after, *([self.before] if self.before else [])]
+        rules = [rule for context in contexts for rule in context.mask_rules]
+        found = [("", _EARLIEST, _LATEST)]
+        for instrument in sorted({rule.instrument for rule in rules}):
+            dates = {rule.after for rule in rules if rule.instrument == instrument}
+            starts = sorted(dates | {_EARLIEST})
+            ends = zip(starts, [*starts[1:], _LATEST], strict=True)
+            found += [(instrument.upper(), start, stop) for start, stop in ends]
         return found
 
     def _rows(self, *more: str) -> str:
-        """The products, each with the beginning of its interval.
-
-        The join streams through the archive, with the few intervals at hand: no row is kept.
-        """
-        columns = ", ".join(
-            f"coalesce({name}, '') AS {name}" if name in _TEXTS else name
-            for name in (*_OF_ROW, "observed", "instrument", *more)
+        """Return a subquery of all products, each with the start of its interval."""
+        # No row is kept: the catalogue streams through the join with the few intervals.
+        texts = ", ".join(
+            f"coalesce({name}, '') AS {name}" for name in (*_TEXT_KEYS, "observed", "instrument")
         )
         return (
-            f"(SELECT r.*, coalesce(i.start, '') AS interval FROM (SELECT {columns} "
+            "(SELECT r.*, coalesce(i.start, '') AS interval FROM "
+            f"(SELECT {texts}, parameters, rows, columns, {', '.join(more)} "
             f"FROM read_parquet({quoted(self.path)}) WHERE parameters IS NOT NULL) AS r "
             "LEFT JOIN intervals AS i ON r.instrument = i.instrument "
             "AND r.observed >= i.start AND r.observed < i.stop)"
         )
 
-    def _masks(self, group: Group) -> tuple[Choice, Choice]:
-        asked = (group.parameters, group.observed, group.interval)
-        after = self.to.choose(*asked)
-        if self.compared is not None:
-            return self.compared.choose(*asked), after
-        return Choice(group.mask, group.mask_sha1), after
-
-    def _decided(self, group: Group, before: Choice, after: Choice) -> Decision:
-        if group.expressly:
-            return Decision(group, Change.EXPRESSLY, before.mask, before.mask)
-        problem = after.problem or before.problem
-        if problem:
-            return Decision(group, Change.PROBLEM, before.mask, after.mask, problem=problem)
-        if before == after:
-            return Decision(group, Change.NONE, before.mask, after.mask)
-        usual = Change.NAME if before.sha1 == after.sha1 else Change.CONTENT
-        if self.differences is None or usual is Change.NAME:
-            return Decision(group, usual, before.mask, after.mask)
-        return self._compared(group, before, after)
-
-    def _compared(self, group: Group, before: Choice, after: Choice) -> Decision:
-        assert self.differences is not None
-        try:
-            return self._by_pixels(group, before, after, self.differences)
-        except (ValueError, TypeError, OverflowError, KeyError) as exc:
-            problem = f"{group.kind} {group.shape}: {exc}"
-            return Decision(group, Change.PROBLEM, before.mask, after.mask, problem=problem)
-
-    def _by_pixels(
-        self, group: Group, before: Choice, after: Choice, differences: Differences
-    ) -> Decision:
-        readout = Readout.of(group.parameters, group.kind, group.shape)
-        named = str(group.parameters.get("META.INSTRUMENT.NAME", ""))
-        found = differences.between(
-            (before.mask, before.sha1), (after.mask, after.sha1), named, readout
-        )
-        masks = (before.mask, after.mask)
+    def _decide(self, group: ProductGroup, before: ChosenMask, after: ChosenMask) -> Decision:
+        if group.requested_fields:
+            return Decision(group, Effect.REQUESTED, before.name, before.name)
+        found, effect = Difference(problem=after.problem or before.problem), Effect.CONTENT
+        if not found.problem and before.sha1 == after.sha1:
+            effect = Effect.NONE if before == after else Effect.NAME
+        elif not found.problem and self.comparison is not None:
+            instrument = str(group.parameters.get("META.INSTRUMENT.NAME", ""))
+            readout = Readout.of(group.parameters, group.kind, group.shape)
+            found = self.comparison.compare(before, after, instrument, readout)
+            # A product may have the new planes although another mask built it.
+            has_planes = self.before is None and group.planes_sha256 == found.planes_sha256
+            if found.changed and not has_planes:
+                effect = Effect.PIXELS
         if found.problem:
-            return Decision(group, Change.PROBLEM, *masks, problem=found.problem)
-        planes = "" if self.compared is not None else group.planes_sha256
-        if not found.is_told_by(planes):
-            return Decision(group, Change.CONTENT, *masks)
-        return Decision(group, Change.PIXELS, *masks, found.gained, found.lost)
+            effect = Effect.UNDECIDED
+        return Decision(group, effect, before.name, after.name, found)
 
 
-_FIRST, _LAST = "0", "~"
-"""Before and after every date, as texts are compared; a row without a date is in no interval."""
-_OF_ROW = (
-    "parameters", "mask", "mask_sha1", "planes_sha256", "expressly", "kind", "rows", "columns",
-)  # fmt: skip
-_TEXTS = frozenset(
-    {"mask", "mask_sha1", "planes_sha256", "expressly", "observed", "instrument", "kind"}
-)
-_KEYS = ", ".join((*_OF_ROW, "interval"))
+def select(
+    catalogue: Catalogue, mirror: Mirror, to: str, before: str | None = None, *, by_pixels: bool
+) -> Selection:
+    """Group the products of a catalogue; `Selection.decide` then decides each group."""
+    folder = catalogue.path.parent
+    rules = Rules.of(mirror.location, folder / "mappings", mirror.client)
+    comparison = None
+    if by_pixels:
+        cache = MaskCache(mirror.location, folder / "references")
+        comparison = MaskComparison(cache, mirror.operational(), ObjectStore(mirror.client))
+    return Selection(
+        catalogue.connection,
+        catalogue.path,
+        ContextMasks(rules, mirror, rules.context_name(to)),
+        ContextMasks(rules, mirror, rules.context_name(before)) if before else None,
+        comparison,
+    )

@@ -29,7 +29,7 @@ from infra.demo.samples.mirror import RULES, write_rules, write_server_config
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.reprocess.catalogue import COLUMNS, database
-from infra.reprocess.select import Change, Choices, Selection
+from infra.reprocess.select import ContextMasks, Effect, Selection
 from tests.benchmark.bench import Row
 from tests.conftest import PROJECT, SHARED
 from tests.jwst import Jwst
@@ -135,7 +135,7 @@ def write_archive(folder: Path, context: Context) -> None:
         "mask": "'before'",
         "mask_sha1": "'before'",
         "planes_sha256": "format('{:064d}', number)",
-        "expressly": "''",
+        "requested_fields": "''",
     }
     columns = ", ".join(
         f"({made.get(name, 'NULL')})::{kind} AS {name}" for name, kind in COLUMNS.items()
@@ -160,24 +160,19 @@ def select(folder: Path, endpoint: str) -> None:
     before, after = json.loads((folder / "contexts.json").read_text())
     start = time.perf_counter()
     rules, mirror = Rules.of(place, folder / "rules", s3), Mirror(s3, place)
-    to, compared = (Choices(rules, mirror, name) for name in (after, before))
-    selection = Selection(folder / "exposures.parquet", to, compared)
+    masks = [ContextMasks(rules, mirror, name) for name in (after, before)]
     with database(folder) as connection:
-        groups = selection.groups(connection)
-        wanted = [
-            decision.group.number
-            for decision in selection.decide(groups)
-            if decision.change in {Change.NAME, Change.CONTENT}
-        ]
+        selection = Selection(connection, folder / "exposures.parquet", *masks)
+        list(selection.decide())
         count = 0
         with (folder / "selected.txt").open("w") as file:
-            for _, key, _ in selection.pick(connection, wanted):
+            for _, key, _ in selection.inputs({Effect.NAME, Effect.CONTENT}):
                 file.write(f"{key}\n")
                 count += 1
     told = {
         "seconds": time.perf_counter() - start,
         "selected": count,
-        "evaluated": to.evaluated + compared.evaluated,
+        "evaluated": sum(context.evaluated for context in masks),
         "peak_mib": peak_mib(),
     }
     print(json.dumps(told))

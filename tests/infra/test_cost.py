@@ -1,4 +1,4 @@
-"""What it costs and how far it goes: figures that are kept, prices, and the time of many."""
+"""Tests of cost estimates: measured figures, prices, the time of many exposures."""
 
 import json
 import re
@@ -27,10 +27,10 @@ RESOURCES = load()["Resources"]
 ONE = Invocation("x", "native", "forward", 92_000_000, 512, 1.0, 0.1, 10, 8, 1, 2000, 1500, 180.0)
 
 
-# What is kept
+# Measured figures
 
 
-def test_the_figures_are_those_of_what_is_deployed() -> None:
+def test_memory_and_monthly_counts_are_the_templates() -> None:
     assert load()["Resources"]["Function"]["Properties"]["MemorySize"] == DEFAULT_MEMORY
     kinds = [resource["Type"] for resource in RESOURCES.values()]
     assert MONTHLY.alarms == kinds.count("AWS::CloudWatch::Alarm")
@@ -38,7 +38,7 @@ def test_the_figures_are_those_of_what_is_deployed() -> None:
     assert MONTHLY.polled_queues == kinds.count("AWS::Lambda::EventSourceMapping")
 
 
-def test_as_many_metrics_are_published_as_are_paid_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_monthly_count_of_metrics_is_what_is_published(capsys: pytest.CaptureFixture[str]) -> None:
     flags = replace(EVENT.findings.flags, pixels=4096) if EVENT.findings.flags else None
     event = replace(EVENT, findings=replace(EVENT.findings, flags=flags))
     failed = replace(event, status=Status.FAILED)
@@ -67,11 +67,11 @@ def test_as_many_metrics_are_published_as_are_paid_for(capsys: pytest.CaptureFix
         ("839 MB", "repeated", 10),
     ],
 )
-def test_what_was_measured_last_keeps_to_the_goals(exposure: str, way: str, goal: int) -> None:
+def test_measured_cost_meets_the_goal(exposure: str, way: str, goal: int) -> None:
     assert measured().one(exposure, way=way).usd() * 1e6 <= goal
 
 
-def test_the_page_tells_what_was_measured_last() -> None:
+def test_page_of_costs_is_made_of_the_last_measurement() -> None:
     kept = (PROJECT / "docs" / "cost.md").read_text()
     (minutes,) = re.findall(r"in (\d+) minutes", kept)
     assert page(measured(), float(minutes)) == kept
@@ -87,32 +87,32 @@ def test_page_of_limits_uses_the_last_measurement() -> None:
 # Prices
 
 
-def test_an_invocation_costs_what_a_bill_would_say() -> None:
+def test_invocation_costs_the_sum_of_its_requests() -> None:
     parts = {name: round(1e6 * usd, 3) for name, usd in ONE.parts().items()}
     assert parts == {
         "S3 PUT": 50.0,  # 10 at 5 USD a million
         "S3 GET": 3.2,
         "Lambda": 6.867,  # half a GB-second, and the invocation
         "SQS": 1.6,
-        "EventBridge": 2.0,  # S3's of the upload, and one's own
+        "EventBridge": 2.0,  # S3's event of the upload and the processing event
         "Logs": 1.915,  # 3,830 bytes at 0.50 USD a GB
     }
     assert ONE.usd() * 1e6 == pytest.approx(sum(parts.values()), abs=0.01)
 
 
-def test_more_memory_costs_what_was_measured_with_it() -> None:
+def test_estimate_for_more_memory_is_within_a_tenth() -> None:
     for one in measured().others:
-        reckoned = measured().one(one.exposure, one.encoding).with_memory(one.memory)
-        assert reckoned.usd() == pytest.approx(one.usd(), rel=0.1), one
+        estimate = measured().one(one.exposure, one.encoding).with_memory(one.memory)
+        assert estimate.usd() == pytest.approx(one.usd(), rel=0.1), one
 
 
-def test_a_size_that_was_measured_costs_what_was_measured() -> None:
+def test_measured_size_costs_what_was_measured() -> None:
     for one in measured().invocations:
         if one.way == "forward":
-            assert exposure_usd(one.size, one.memory, one.encoding) == pytest.approx(one.usd())
+            assert exposure_usd(one.size, one.encoding) == pytest.approx(one.usd())
 
 
-def test_a_larger_exposure_costs_more_and_none_costs_much() -> None:
+def test_larger_exposure_costs_more() -> None:
     sizes = (10**4, 10**5, 10**6, 92 * 10**6, 839 * 10**6, 4 * 10**9)
     costs = [exposure_usd(size) * 1e6 for size in sizes]
     assert all(below <= above for below, above in pairwise(costs))
@@ -120,16 +120,16 @@ def test_a_larger_exposure_costs_more_and_none_costs_much() -> None:
     assert exposures_usd(sizes) == pytest.approx(sum(costs) / 1e6)
 
 
-def test_the_queues_keep_messages_for_as_long_as_is_reckoned_with() -> None:
+def test_queues_keep_messages_as_long_as_assumed() -> None:
     queues = [r for r in RESOURCES.values() if r["Type"] == "AWS::SQS::Queue"]
     assert {queue["Properties"]["MessageRetentionPeriod"] for queue in queues} == {AWS.kept}
 
 
-# How long many take
+# Time of many exposures
 
 
 def page_rows() -> list[tuple[str, str, int, float]]:
-    """The rows that a simulation gave, from docs/limits.md."""
+    """Return the rows of docs/limits.md, which a simulation gave."""
     units = {"h": 3600, "min": 60, "s": 1}
     rows = re.findall(
         r"^\| (\d+ MB) (\w+) \| (\d+) \| ([\d.]+) (h|min|s) \|",
@@ -171,7 +171,7 @@ def test_time_of_other_accounts_is_that_of_the_simulation(
     assert found == pytest.approx(seconds, rel=0.05)
 
 
-def test_no_exposures_take_no_time() -> None:
+def test_time_of_no_exposures_is_zero() -> None:
     assert exposures_seconds([], 20) == 0
 
 
@@ -186,32 +186,34 @@ def test_time_is_at_least_that_of_the_concurrency(sizes: list[int], at_a_time: i
 # The command
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     main(["cost", *words])
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_the_command_says_what_many_cost_and_how_long_they_take(
+def test_command_prints_cost_and_time(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    text = told(capsys, "--exposures", "5000", "--concurrency", "100")
+    text = printed(capsys, "--exposures", "5000", "--concurrency", "100")
     one = measured().of_size(92_000_000)
     assert f"S3 PUT {5000 * one.parts()['S3 PUT']:,.4f}" in text
     assert f"Total without storage {5000 * one.usd():,.4f}" in text
     assert "done after about 71 s" in text
 
 
-def test_for_machines_it_is_json(capsys: pytest.CaptureFixture[str]) -> None:
-    found: dict[str, Any] = json.loads(told(capsys, "--exposures", "50", "--size", "839", "--json"))
+def test_json_output_has_totals_and_invocation(capsys: pytest.CaptureFixture[str]) -> None:
+    found: dict[str, Any] = json.loads(
+        printed(capsys, "--exposures", "50", "--size", "839", "--json")
+    )
     assert found["total"]["exposures"] == 50
     assert found["total"]["usd"] == pytest.approx(50 * exposure_usd(839_000_000))
     assert found["invocation"]["size"] == 839_000_000
 
 
-def test_an_account_that_gives_less_takes_longer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_smaller_account_concurrency_takes_longer(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--exposures", "5000", "--concurrency", "100", "--json")
     times = [
-        json.loads(told(capsys, *words, *more))["total"]["seconds"]
+        json.loads(printed(capsys, *words, *more))["total"]["seconds"]
         for more in ((), ("--account", "10"))
     ]
     assert times[1] > 8 * times[0]
@@ -226,15 +228,15 @@ def test_an_account_that_gives_less_takes_longer(capsys: pytest.CaptureFixture[s
         ("--size", "50000", "--encoding", "float32"),
     ],
 )
-def test_nonsense_is_one_line(words: tuple[str, ...]) -> None:
+def test_value_out_of_range_is_rejected_in_one_line(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["cost", *words])
     assert len(str(ended.value.code).splitlines()) == 1
 
 
-def test_what_sqs_would_drop_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_wait_beyond_the_retention_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--exposures", "70000", "--size", "839", "--encoding", "float32", "--concurrency", "2")
-    assert "SQS drops what waits for 14 days" in told(capsys, *words)
+    assert "SQS deletes messages after 14 days" in printed(capsys, *words)
 
 
 @pytest.fixture
@@ -244,9 +246,9 @@ def deployed(aws: LocalAws) -> Iterator[None]:
         yield
 
 
-def test_a_stacks_own_settings_are_taken(
+def test_settings_default_to_those_of_the_stack(
     deployed: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = told(capsys, "--stack", "filling", "--exposures", "100")
+    text = printed(capsys, "--stack", "filling", "--exposures", "100")
     assert "float32, with 512 MB of memory on arm64, at most 7 at a time" in text
-    assert "with 1024 MB" in told(capsys, "--stack", "filling", "--memory", "1024")
+    assert "with 1024 MB" in printed(capsys, "--stack", "filling", "--memory", "1024")

@@ -123,8 +123,8 @@ def test_it_says_when_a_queue_would_drop_what_waits_too_long(
             main(["backfill", str(name), "--stack", NAME, "--dry-run"])
             said[number] = words(capsys.readouterr().out)
     assert "h, at most 2 at a time" in said[1]
-    assert "SQS drops" not in said[1]
-    assert "SQS drops what waits for 14 days: send them in parts." in said[99]
+    assert "SQS deletes" not in said[1]
+    assert "SQS deletes messages after 14 days: submit the exposures in several parts." in said[99]
 
 
 def test_it_is_left_and_gone_on_with(

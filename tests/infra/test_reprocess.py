@@ -1,11 +1,13 @@
-"""What a new context changes of an archive: neither more nor less is made anew."""
+"""Tests of reprocessing: exactly the products that a new context affects are rebuilt."""
 
 import json
 import random
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache as cache_calls
@@ -20,7 +22,6 @@ import pytest
 from astropy.io import fits
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from handler.ledger import Ledger
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
@@ -41,6 +42,7 @@ from tests.infra.test_jobs import Worker, working
 
 NAME, PREFIX = "archive", "reprocessing"
 QUEUES = ("BackfillQueue", "UnfinishedQueue")
+CATALOGUE, LEDGER = S3Location(PRODUCTS, "dq_catalogue"), S3Location(PRODUCTS, "dq_ledger")
 NEWER, NEWEST = "jwst_9002.pmap", "jwst_9003.pmap"
 MODE = {mode.name: mode for mode in MODES}
 SMALL = MODE["nircam-sub64p"]
@@ -53,7 +55,7 @@ FOLDER = "references/jwst/nircam"
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CRDS cache; in its second context NRCB1 has a mask with other pixels in one corner.
+    """Return a CRDS cache; in its second context NRCB1 has a mask with other pixels.
 
     The third context chooses what the first one does.
     """
@@ -94,7 +96,7 @@ def archive(
 
 
 class Archive:
-    """Products of some windows, and the commands that an operator has for them."""
+    """Products of some windows, and the operator's commands."""
 
     def __init__(self, function: Harness, queues: dict[str, str]) -> None:
         self.function, self.queues = function, queues
@@ -125,7 +127,7 @@ class Archive:
 
 
 def filled(archive: Archive, tmp_path: Path) -> None:
-    """Exposures that the newer context affects, and such as it does not."""
+    """Add exposures that the newer context affects, and others."""
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.add("a/outside_uncal.fits", SMALL, tmp_path)
     archive.add("b/striped_uncal.fits", STRIPED, tmp_path)
@@ -135,7 +137,7 @@ def filled(archive: Archive, tmp_path: Path) -> None:
     archive.run("catalogue")
 
 
-def test_exactly_the_products_with_other_pixels_are_made_anew(
+def test_products_with_other_pixels_are_rebuilt(
     archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled(archive, tmp_path)
@@ -145,7 +147,9 @@ def test_exactly_the_products_with_other_pixels_are_made_anew(
     said = " ".join(capsys.readouterr().out.split())
     assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
     assert "1 product with other pixels; rebuilding costs" in said
-    assert "Left alone, because a request named the mask, user DQ or version: 1 product." in said
+    assert (
+        "Left unchanged, because a request named the mask, user DQ or version: 1 product." in said
+    )
     archive.run("select", "--to", NEWER, "--json")
     windows = json.loads(capsys.readouterr().out)["windows"]
     assert sum(window["by_change"].get("pixels", 0) for window in windows) == 1
@@ -160,9 +164,7 @@ def test_exactly_the_products_with_other_pixels_are_made_anew(
     assert "No product needs to be rebuilt" in capsys.readouterr().out
 
 
-def test_two_contexts_are_compared_whatever_the_products_were_made_with(
-    archive: Archive, tmp_path: Path
-) -> None:
+def test_option_from_compares_two_contexts(archive: Archive, tmp_path: Path) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path, context=NEWER)
     archive.run("catalogue")
     assert archive.selected(tmp_path) == set()
@@ -171,7 +173,7 @@ def test_two_contexts_are_compared_whatever_the_products_were_made_with(
     assert by_content == {"a/inside_uncal.fits"}
 
 
-def test_selection_by_content_says_what_was_compared(
+def test_selection_by_content_compares_no_pixels(
     archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
@@ -188,23 +190,21 @@ def test_selection_by_content_says_what_was_compared(
     assert "x.csv: expected a name that ends in .jsonl or .json" in capsys.readouterr().err
 
 
-def test_products_without_a_mask_are_selected_where_one_appears_with_flags(
+def test_product_without_a_mask_is_selected_for_a_new_mask(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
-    ledger = Ledger(S3Location(PRODUCTS, "dq_ledger"))
     s3 = aws.client("s3")
     key = "dq_ledger/dq_init/a/inside_dq_init.fits.json"
     entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read())
     entry["result"]["reference"] |= {"mask": None, "sha1": None}
     entry["catalogue"]["planes_sha256"] = "0" * 64
     s3.put_object(Bucket=PRODUCTS, Key=key, Body=json.dumps(entry).encode())
-    assert ledger.prefix is not None
     archive.run("catalogue")
     assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
 
 
-def test_a_mask_that_became_bad_is_told_and_selects_nothing(
+def test_mask_on_the_list_of_bad_files_selects_nothing(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled(archive, tmp_path)
@@ -219,35 +219,53 @@ def test_a_mask_that_became_bad_is_told_and_selects_nothing(
     assert "bad files" in said
 
 
-def test_a_catalogue_reads_only_what_is_new_and_is_never_overwritten(
+def test_catalogue_reads_new_entries_and_fails_on_a_conflict(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled(archive, tmp_path)
     archive.add("c/new_uncal.fits", SMALL, tmp_path)
     capsys.readouterr()
     archive.run("catalogue", "--json")
-    told = json.loads(capsys.readouterr().out)
-    assert (told["products"], told["read"]) == (6, 1)
-    place = S3Location(PRODUCTS, "dq_catalogue")
-    with Catalogue.open(aws.client("s3"), place) as mine:
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["products"], counts["read"]) == (6, 1)
+    with Catalogue.open(aws.client("s3"), CATALOGUE) as mine:
         archive.add("c/newer_uncal.fits", SMALL, tmp_path)
         archive.run("catalogue")
-        with pytest.raises(TransientFailure, match="somebody else"):
-            list(mine.update(Ledger(S3Location(PRODUCTS, "dq_ledger"))))
+        with pytest.raises(TransientFailure, match="another command replaced it meanwhile"):
+            list(mine.update(LEDGER))
 
 
-def test_a_failure_is_a_row_too(
+def test_failed_exposure_has_a_row_but_is_not_a_product(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive.function.upload(b"nothing", "bad_uncal.fits")
     archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.run("catalogue")
-    with Catalogue.open(aws.client("s3"), S3Location(PRODUCTS, "dq_catalogue")) as catalogue:
+    assert "1 product, 1 failure in s3://" in " ".join(capsys.readouterr().out.split())
+    with Catalogue.open(aws.client("s3"), CATALOGUE) as catalogue:
         rows = duckdb.read_parquet(str(catalogue.path)).select("failure_error").fetchall()
-    assert rows == [("InputRejected",)]
+    assert sorted(rows, key=str) == [("InputRejected",), (None,)]
 
 
-def test_the_audit_finds_what_is_not_as_the_catalogue_says(
+def test_catalogue_of_other_columns_is_read_again(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    s3, key = aws.client("s3"), "dq_catalogue/exposures.parquet"
+    path = str(tmp_path / "exposures.parquet")
+    s3.download_file(PRODUCTS, key, path)
+    rows = duckdb.read_parquet(path)
+    rows.project("* RENAME (requested_fields AS expressly)").write_parquet(path)
+    s3.upload_file(path, PRODUCTS, key)
+    with pytest.raises(SystemExit, match="run reprocess catalogue first"):
+        main(["reprocess", "select", "--to", NEWER, "--stack", NAME])
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+
+
+def test_audit_finds_deleted_and_replaced_objects(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     filled(archive, tmp_path)
@@ -265,8 +283,8 @@ def test_the_audit_finds_what_is_not_as_the_catalogue_says(
         row["product"].rpartition("/")[2]: row["what"]
         for row in json.loads(capsys.readouterr().out)
     }
-    assert "is gone" in found["outside_dq_init.fits"]
-    assert "entry of the ledger is gone" in found["striped_dq_init.fits"]
+    assert "was deleted" in found["outside_dq_init.fits"]
+    assert "ledger entry is missing" in found["striped_dq_init.fits"]
     assert "its exposure was replaced" in found["inside_dq_init.fits"]
     assert len(found) == 3
     archive.run("audit", "--rebuild", exit_code=1)
@@ -274,14 +292,14 @@ def test_the_audit_finds_what_is_not_as_the_catalogue_says(
     archive.function.announcements()
     assert archive.function.run_batch(message["Body"]) == []
     (event,) = archive.function.announcements()
-    assert (event["status"], event["id"]) == ("Complete", striped["id"]), "it has the id it had"
+    assert (event["status"], event["id"]) == ("Complete", striped["id"]), "the result keeps its id"
     archive.run("catalogue")
     capsys.readouterr()
     archive.run("audit", "--json", exit_code=1)
     assert "striped" not in capsys.readouterr().out
 
 
-def test_what_the_docs_ask_the_catalogue_is_answered(
+def test_queries_in_the_docs_return_rows(
     archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive.function.upload(b"nothing", "bad_uncal.fits")
@@ -289,7 +307,7 @@ def test_what_the_docs_ask_the_catalogue_is_answered(
     filled(archive, tmp_path)
     text = (PROJECT / "docs" / "reprocessing.md").read_text()
     used, by_month, failed = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    with Catalogue.open(aws.client("s3"), S3Location(PRODUCTS, "dq_catalogue")) as catalogue:
+    with Catalogue.open(aws.client("s3"), CATALOGUE) as catalogue:
         monkeypatch.chdir(catalogue.path.parent)
         used = used.replace("jwst_nircam_mask_0033", "jwst_nircam_mask_9002")
         keys = {key for key, _ in duckdb.sql(used).fetchall()}
@@ -302,14 +320,14 @@ def test_what_the_docs_ask_the_catalogue_is_answered(
         assert "SIMPLE" in reason
 
 
-def test_every_column_is_told_of() -> None:
+def test_docs_describe_every_column() -> None:
     text = (PROJECT / "docs" / "reprocessing.md").read_text()
     for name in COLUMNS:
         assert name.removeprefix("product_").removeprefix("input_") in text
 
 
 @pytest.mark.parametrize("submits", [False, True])
-def test_the_closed_loop_tells_and_submits_only_where_it_is_asked_to(
+def test_closed_loop_submits_only_if_configured(
     submits: bool,
     archive: Archive,
     tmp_path: Path,
@@ -332,12 +350,12 @@ def test_the_closed_loop_tells_and_submits_only_where_it_is_asked_to(
     waiting = [json.loads(message["Body"])["key"] for message in aws.receive(queue)]
     expected = {"a/inside_uncal.fits", "c/new_uncal.fits"} if submits else set()
     assert set(waiting) == expected
-    assert len(waiting) == len(expected), "nothing is sent twice"
+    assert len(waiting) == len(expected), "a request was sent twice"
     check_permissions(made, submits, queue, topic)
 
 
 def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, topic: str) -> None:
-    """What was done may be done, and nothing else."""
+    """Compare the calls with the role: each is allowed, and no other permission is granted."""
     named = {"ProductBucket": PRODUCTS, "BackfillQueue": queue, "AlarmTopic": topic}
     conditions = {"Submits": submits, "HasAlarmTopic": True}
     granted = permissions(load("infra/mirror.yaml"), "ReprocessingRole", named, **conditions)
@@ -353,7 +371,7 @@ def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, top
     assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
 
 
-def test_a_diff_can_be_looked_at(archive: Archive, tmp_path: Path) -> None:
+def test_diff_writes_pages_of_masks(archive: Archive, tmp_path: Path) -> None:
     place = f"s3://{MIRROR}/{PREFIX}"
     main(["mirror", "diff", place, "jwst_9001.pmap", NEWER, "--look", str(tmp_path / "pages")])
     name = "jwst_nircam_mask_9002-to-jwst_nircam_mask_9003.html"
@@ -386,7 +404,7 @@ def test_hostile_key_and_folder_break_no_line_or_query(
     assert not [line for line in said.splitlines() if line.startswith("FAKE")]
 
 
-def test_submit_selects_anew_instead_of_resuming_or_trusting_a_list(
+def test_submit_sends_its_selection_not_the_stored_list(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
@@ -465,7 +483,7 @@ def test_rebuilt_ledger_keeps_pinned_products(
 
 
 class World:
-    """Containers, events and the closed loop, in the order that a seed gives."""
+    """Containers, events and the closed loop, in random order."""
 
     def __init__(self, seed: int, archive: Archive, containers: list[Harness]) -> None:
         self.chance, self.containers = random.Random(seed), containers
@@ -493,7 +511,7 @@ class World:
         function.run(key)
 
     def event(self) -> None:
-        """A change of context, now or late, true or forged: the loop does not believe it."""
+        """Run the loop; the content of an event, late or forged, does not matter."""
         self.loop.run()
 
     def event_and_kill(self) -> None:
@@ -506,7 +524,7 @@ class World:
             self.left = None
 
     def deliver(self, function: Harness | None = None) -> int:
-        """Have a container, which may believe an earlier context, process what waits."""
+        """Let a container process the queue; it may use an earlier context."""
         messages = self.aws.receive(self.queue)
         for message in messages:
             one = function or self.chance.choice(self.containers)
@@ -543,11 +561,11 @@ def test_closed_loop_ends_with_the_operational_context(
         world.chance.choice(steps)()
     fresh = make_fresh(containers[0])
     for _ in range(6):
-        selected = world.loop.run(is_tick=True)["selected"]
+        selected = world.loop.run(is_scheduled=True)["selected"]
         if not world.deliver(fresh) and not selected:
             break
     else:
-        pytest.fail("the loop does not come to rest")
+        pytest.fail("the loop does not end")
     context = world.mirror.operational().operational_context
     expected = f"jwst_nircam_mask_{9003 if context == NEWER else 9002}.fits"
     s3 = archive.function.aws.client("s3")
@@ -558,7 +576,7 @@ def test_closed_loop_ends_with_the_operational_context(
 
 
 def make_fresh(function: Harness) -> Harness:
-    """Let a container forget what the mirror said."""
+    """Return a container that reads the mirror's configuration again."""
     function.function.references.rules._read_at = 0.0
     return function
 
@@ -581,37 +599,50 @@ def test_rebuilt_ledger_keeps_a_named_version(
     assert archive.selected(tmp_path) == {"a/usual_uncal.fits"}
 
 
-def test_submit_killed_at_any_call_is_resumed(
-    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kills = Kills(monkeypatch)
-    worker = Worker(archive.function, archive.queues["BackfillQueue"], kills)
-    monkeypatch.setattr(follow, "depth", worker.depth)
-    words = ["submit", "--to", NEWER, "--yes", "--pause", "0.01"]
+def kill_at_each_call(
+    archive: Archive,
+    tmp_path: Path,
+    worker: Worker,
+    run: Callable[[], object],
+    resume: Callable[[], object],
+) -> int:
+    """Kill a command before its first call, its second, ... and resume it; return the number."""
     for number in range(40):
         key = f"a/{number}_uncal.fits"
         archive.add(key, INSIDE, tmp_path)
-        archive.run("catalogue")
         archive.function.announcements()
+        was_killed = False
         try:
-            with kills.before(number), pytest.raises(SystemExit):
-                archive.run(*words)
-        except Killed:
-            archive.run(*words, exit_code=0)
+            with worker.kills.before(number):
+                run()
+        except (Killed, FileNotFoundError):  # a killed download leaves no file
             was_killed = True
-        else:
-            was_killed = False
+            resume()
         worker.deliver()
         product = f"dq_init/{key.replace('_uncal', '_dq_init')}"
         assert {p: len(set(ids)) for p, ids in worker.complete().items()} == {product: 1}, number
         assert len(worker.causes[key]) == 1, number
         if not was_killed:
-            break
-    else:
-        pytest.fail("it is killed for ever")
+            return number
+    pytest.fail("the command makes more than 40 calls")
+
+
+def test_submit_killed_at_any_call_is_resumed(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Worker(archive.function, archive.queues["BackfillQueue"], Kills(monkeypatch))
+    monkeypatch.setattr(follow, "depth", worker.depth)
+
+    def submit() -> None:
+        archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.01", exit_code=0)
+
+    def run() -> None:
+        archive.run("catalogue")
+        submit()
+
+    assert kill_at_each_call(archive, tmp_path, worker, run, submit) >= 5
     archive.run("catalogue")
     assert archive.selected(tmp_path) == set()
-    assert number >= 5, "too few calls: what is counted?"
 
 
 def test_closed_loop_killed_at_any_call_is_resumed(
@@ -623,27 +654,39 @@ def test_closed_loop_killed_at_any_call_is_resumed(
     loop = Loop(mirror, PRODUCTS, queue)
     kills = Kills(monkeypatch, start="/exposures.parquet")
     worker = Worker(archive.function.with_settings(context=NEWER), queue, kills)
-    for number in range(40):
-        key = f"a/{number}_uncal.fits"
+    assert kill_at_each_call(archive, tmp_path, worker, loop.run, loop.run) >= 8
+    assert loop.run(is_scheduled=True)["selected"] == 0
+
+
+def test_two_submits_at_once_share_the_job(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = [f"a/{number}_uncal.fits" for number in range(3)]
+    for key in keys:
         archive.add(key, INSIDE, tmp_path)
-        archive.function.announcements()
-        was_killed = False
-        try:
-            with kills.before(number):
-                loop.run()
-        except (Killed, FileNotFoundError):  # a killed download leaves no file
-            was_killed = True
-            loop.run()
-        worker.deliver()
-        product = f"dq_init/{key.replace('_uncal', '_dq_init')}"
-        assert {p: len(set(ids)) for p, ids in worker.complete().items()} == {product: 1}, number
-        assert len(worker.causes[key]) == 1, number
-        if not was_killed:
-            break
-    else:
-        pytest.fail("it is killed for ever")
-    assert loop.run(is_tick=True)["selected"] == 0
-    assert number >= 8, "too few calls: what is counted?"
+    archive.run("catalogue")
+    both, original, firsts = threading.Barrier(2), JobFile.read, iter([True, True])
+
+    def read(file: JobFile) -> Any:
+        found = original(file)
+        if next(firsts, False):
+            both.wait(60)  # neither has written the job
+        return found
+
+    def submit() -> Any:
+        with pytest.raises(SystemExit) as ended:
+            main(["reprocess", "submit", "--to", NEWER, "--stack", NAME, "--yes", "--pause", "0.2"])
+        return ended.value.code
+
+    monkeypatch.setattr(JobFile, "read", read)
+    archive.function.announcements()
+    queue = archive.queues["BackfillQueue"]
+    with working(archive.function, queue) as given, ThreadPoolExecutor(2) as operators:
+        codes = [one.result() for one in [operators.submit(submit) for _ in range(2)]]
+    assert codes == [0, 0]
+    assert sorted(json.loads(body)["key"] for body in set(given)) == keys
+    events = [e for e in archive.function.announcements() if e["status"] == "Complete"]
+    assert len({event["id"] for event in events}) == 3
 
 
 def test_closed_loop_fails_if_five_selections_change_nothing(
@@ -656,14 +699,14 @@ def test_closed_loop_fails_if_five_selections_change_nothing(
     loop = Loop(mirror, PRODUCTS, queue)
     file = JobFile(mirror.client, S3Location(PRODUCTS, "dq_backfills/closed-loop/job.jsonl.gz"))
     for _ in range(5):
-        loop.run(is_tick=True)
+        loop.run(is_scheduled=True)
         for message in aws.receive(queue):  # by a stack whose CrdsContext is not latest
             archive.function.run_batch(message["Body"], identifier=message["MessageId"])
         job, _ = file.read()
         assert job is not None
         file.write(replace(job, began=job.began - timedelta(hours=1)))
     with pytest.raises(ReferenceUnavailable, match="set CrdsContext of their stack to latest"):
-        loop.run(is_tick=True)
+        loop.run(is_scheduled=True)
     assert aws.receive(queue) == []
 
 

@@ -1,4 +1,4 @@
-"""Which products a context would choose otherwise: row by row, the rules themselves say the same."""
+"""Tests of the selection: each row is decided as the rules decide it."""
 
 import json
 from collections.abc import Iterator
@@ -21,8 +21,8 @@ from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.mirror import RULES, write_rules
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import read_context
-from infra.reprocess.catalogue import COLUMNS, database, of_planes
-from infra.reprocess.select import Change, Choices, Selection
+from infra.reprocess.catalogue import COLUMNS, columns_of_planes, database
+from infra.reprocess.select import ContextMasks, Effect, Selection
 
 BEFORE, AFTER = "jwst_9001.pmap", "jwst_9002.pmap"
 PREFIX = "selection"
@@ -43,8 +43,8 @@ class Folder:
 
 
 @pytest.fixture
-def contexts(aws: LocalAws, tmp_path: Path) -> tuple[Choices, Choices]:
-    """Two contexts; in the later one dates are new, masks another, and an instrument is gone."""
+def contexts(aws: LocalAws, tmp_path: Path) -> tuple[ContextMasks, ContextMasks]:
+    """Return two contexts; the later one has new dates, another mask and no rules for FGS."""
     write_rules(tmp_path)
     newer: dict[str, Any] = {}
     for instrument, (parameters, choices) in RULES.items():
@@ -54,12 +54,12 @@ def contexts(aws: LocalAws, tmp_path: Path) -> tuple[Choices, Choices]:
         newer[instrument] = (parameters, changed)
     del newer["fgs"]
     write_rules(tmp_path, context=AFTER, rules=newer)
-    before, after = choices_in(aws, tmp_path, BEFORE, AFTER)
+    before, after = masks_of(aws, tmp_path, BEFORE, AFTER)
     return before, after
 
 
-def choices_in(aws: LocalAws, root: Path, *contexts: str) -> list[Choices]:
-    """Fill the mirror from a folder, and return what each of its contexts chooses."""
+def masks_of(aws: LocalAws, root: Path, *contexts: str) -> list[ContextMasks]:
+    """Fill the mirror from a folder, and return the masks of its contexts."""
     s3 = aws.client("s3")
     for path in (root / "mappings" / "jwst").iterdir():
         s3.upload_file(str(path), MIRROR, f"{PREFIX}/mappings/jwst/{path.name}")
@@ -71,12 +71,12 @@ def choices_in(aws: LocalAws, root: Path, *contexts: str) -> list[Choices]:
     s3.put_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/server_config", Body=config.encode())
     place = S3Location(MIRROR, PREFIX)
     rules = Rules.of(place, root / "cache", s3)
-    return [Choices(rules, Mirror(s3, place), context) for context in contexts]
+    return [ContextMasks(rules, Mirror(s3, place), context) for context in contexts]
 
 
-def rows(choices: tuple[Choices, Choices]) -> Iterator[dict[str, Any]]:
-    """Exposures of every detector and subarray that a rule names, on and around its dates."""
-    rules = [rule for one in choices for rule in one._read.rules]
+def rows(contexts: tuple[ContextMasks, ContextMasks]) -> Iterator[dict[str, Any]]:
+    """Yield exposures of every setting that a rule names, on and around its dates."""
+    rules = [rule for one in contexts for rule in one.mask_rules]
     for instrument in {rule.instrument.upper() for rule in rules}:
         mine = [rule for rule in rules if rule.instrument.upper() == instrument]
         settings = {rule.parameters for rule in mine}
@@ -94,20 +94,20 @@ def write(path: Path, some: list[dict[str, Any]]) -> None:
     lines = path.with_suffix(".jsonl")
     with lines.open("w") as file:
         for number, row in enumerate(some):
-            told = dict.fromkeys(COLUMNS) | {
+            columns = dict.fromkeys(COLUMNS) | {
                 "product_key": str(number), "input_bucket": "raw", "input_key": str(number),
                 "input_bytes": 1, "kind": "ramp", "integrations": 1, "groups": 1, "rows": 64,
-                "columns": 64, "mask": "x", "mask_sha1": "x", "expressly": "",
+                "columns": 64, "mask": "x", "mask_sha1": "x", "requested_fields": "",
                 "instrument": row["parameters"]["META.INSTRUMENT.NAME"],
                 "parameters": json.dumps(row["parameters"], sort_keys=True),
                 "observed": row["observed"],
             }  # fmt: skip
-            file.write(json.dumps(told) + "\n")
+            file.write(json.dumps(columns) + "\n")
     duckdb.read_json(str(lines), columns=dict(COLUMNS)).write_parquet(str(path))
 
 
 def chosen(rules: Rules, row: dict[str, Any], context: str) -> str | None:
-    """What the rules say of one exposure; None where they cannot."""
+    """Return the mask that the rules choose for one exposure; None if they cannot."""
     header = {FITS_KEYWORDS[name]: value for name, value in row["parameters"].items()}
     header["DATE-OBS"], _, header["TIME-OBS"] = row["observed"].partition(" ")
     try:
@@ -116,21 +116,18 @@ def chosen(rules: Rules, row: dict[str, Any], context: str) -> str | None:
         return None
 
 
-def test_every_row_is_decided_as_the_rules_decide_it_on_breakpoints_too(
-    contexts: tuple[Choices, Choices], tmp_path: Path
+def test_each_row_is_decided_as_the_rules_decide_it(
+    contexts: tuple[ContextMasks, ContextMasks], tmp_path: Path
 ) -> None:
     before, after = contexts
     some = list(rows(contexts))
     assert len(some) > 200
     write(tmp_path / "exposures.parquet", some)
-    selection = Selection(tmp_path / "exposures.parquet", after, before)
     with database(tmp_path) as connection:
-        groups = selection.groups(connection)
-        decisions = list(selection.decide(groups))
-        wanted = [d.group.number for d in decisions if d.change in {Change.NAME, Change.CONTENT}]
-        picked = {int(key) for _, key, _ in selection.pick(connection, wanted)}
-        problems = [d.group.number for d in decisions if d.change is Change.PROBLEM]
-        undecided = {int(key) for _, key, _ in selection.pick(connection, problems)}
+        selection = Selection(connection, tmp_path / "exposures.parquet", after, before)
+        list(selection.decide())
+        selected = {int(key) for _, key, _ in selection.inputs({Effect.NAME, Effect.CONTENT})}
+        undecided = {int(key) for _, key, _ in selection.inputs({Effect.UNDECIDED})}
     expected, unknown = set(), set()
     for number, row in enumerate(some):
         old, new = (chosen(before.rules, row, context) for context in (BEFORE, AFTER))
@@ -138,10 +135,10 @@ def test_every_row_is_decided_as_the_rules_decide_it_on_breakpoints_too(
             unknown.add(number)
         elif old != new:
             expected.add(number)
-    assert picked == expected
+    assert selected == expected
     assert undecided == unknown
     assert expected
-    assert any("FGS" in some[n]["parameters"].values() for n in unknown), "its rules have vanished"
+    assert any("FGS" in some[n]["parameters"].values() for n in unknown), "its rules are missing"
     assert before.evaluated + after.evaluated < len(some)
 
 
@@ -171,8 +168,8 @@ ODD = [
 """Values of DATE-OBS and TIME-OBS, None for a keyword that is missing."""
 
 
-def told(rules: Rules, parameters: dict[str, Any], context: str) -> str:
-    """The mask that the function would choose, or that it would choose none."""
+def function_chooses(rules: Rules, parameters: dict[str, Any], context: str) -> str:
+    """Return the mask that the function chooses, or ``problem``."""
     header = {FITS_KEYWORDS[name]: value for name, value in parameters.items()}
     try:
         return rules.best_reference(Keywords(fits.Header(header), "x"), context).mask or "N/A"
@@ -181,41 +178,42 @@ def told(rules: Rules, parameters: dict[str, Any], context: str) -> str:
 
 
 def decided(
-    selection: Selection, folder: Path, every: list[dict[str, Any]]
+    after: ContextMasks, before: ContextMasks, folder: Path, every: list[dict[str, Any]]
 ) -> dict[int, tuple[str, str]]:
-    """The masks that a selection says, before and after, by the number of the exposure."""
+    """Return the masks of a selection, before and after, by the number of the exposure."""
     given = []
     for parameters in every:
-        columns = of_planes(CatalogueRow(parameters, None, ""))
+        columns = columns_of_planes(CatalogueRow(parameters, None, ""))
         observed = columns["observed"]
         given.append({"parameters": json.loads(columns["parameters"]), "observed": observed})
-    write(selection.path, given)
-    found = {}
+    path, found = folder / "exposures.parquet", {}
+    write(path, given)
     with database(folder) as connection:
-        for decision in selection.decide(selection.groups(connection)):
-            is_problem = decision.change is Change.PROBLEM
+        selection = Selection(connection, path, after, before)
+        for decision in list(selection.decide()):
+            is_problem = decision.effect is Effect.UNDECIDED
             masks = ("problem",) * 2 if is_problem else (decision.before, decision.after)
-            for _, key, _ in selection.pick(connection, [decision.group.number]):
+            selection.decisions = [decision]
+            for _, key, _ in selection.inputs({decision.effect}):
                 found[int(key)] = masks
     return found
 
 
 def test_odd_dates_choose_what_crds_chooses(
-    contexts: tuple[Choices, Choices], tmp_path: Path
+    contexts: tuple[ContextMasks, ContextMasks], tmp_path: Path
 ) -> None:
     before, after = contexts
     setting = next(rows(contexts))["parameters"]
-    for rule in after._read.rules:
+    for rule in after.mask_rules:
         if rule.after == LATER and rule.instrument == "nircam":
             setting = {"META.INSTRUMENT.NAME": "NIRCAM", **dict(rule.parameters)}
     every = []
     for date, time in ODD:
         dated = {"META.OBSERVATION.DATE": date, "META.OBSERVATION.TIME": time}
         every.append(setting | {name: value for name, value in dated.items() if value is not None})
-    selection = Selection(tmp_path / "exposures.parquet", after, before)
-    found = decided(selection, tmp_path, every)
+    found = decided(after, before, tmp_path, every)
     for number, parameters in enumerate(every):
-        both = [told(one.rules, parameters, one.context) for one in contexts]
+        both = [function_chooses(one.rules, parameters, one.context) for one in contexts]
         expected = ("problem", "problem") if "problem" in both else tuple(both)
         assert found[number] == expected, ODD[number]
     assert len(set(found.values())) > 2
@@ -229,7 +227,7 @@ def test_logicals_and_numbers_choose_what_crds_chooses(aws: LocalAws, tmp_path: 
         (("F", "1.0"), first): 9003, (("1.0", "1.0"), first): 9004,
     }  # fmt: skip
     write_rules(tmp_path, context=BEFORE, rules={"nircam": (names, choices)})
-    (choose,) = choices_in(aws, tmp_path, BEFORE)
+    (masks,) = masks_of(aws, tmp_path, BEFORE)
     every = [
         {
             "META.INSTRUMENT.NAME": "NIRCAM",
@@ -241,8 +239,7 @@ def test_logicals_and_numbers_choose_what_crds_chooses(aws: LocalAws, tmp_path: 
         for logical in (True, 1, 1.0, "T", "1", False, 0)
         for number in (1, 1.0, True, "1", 2, 2.0)
     ]
-    selection = Selection(tmp_path / "exposures.parquet", choose, choose)
-    found = decided(selection, tmp_path, every)
-    expected = {n: told(choose.rules, row, choose.context) for n, row in enumerate(every)}
-    assert {number: masks[1] for number, masks in found.items()} == expected
+    found = decided(masks, masks, tmp_path, every)
+    expected = {n: function_chooses(masks.rules, x, masks.context) for n, x in enumerate(every)}
+    assert {number: after for number, (_, after) in found.items()} == expected
     assert len(set(expected.values())) == 4
