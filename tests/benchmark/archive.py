@@ -174,13 +174,13 @@ def select(folder: Path, endpoint: str) -> None:
             for _, key, _ in selection.pick(connection, wanted):
                 file.write(f"{key}\n")
                 count += 1
-    told = {
+    summary = {
         "seconds": time.perf_counter() - start,
         "selected": count,
         "evaluated": to.evaluated + compared.evaluated,
         "peak_mib": peak_mib(),
     }
-    print(json.dumps(told))
+    print(json.dumps(summary))
 
 
 def peak_mib() -> float:

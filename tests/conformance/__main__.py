@@ -317,13 +317,13 @@ def main() -> None:
             row = Row(what, to_the_end.get(what, everything))
             for some in batches(cases):
                 compare(some, row, ours, jwst, scratch)
-            rows.append(tell(row))
+            rows.append(report_row(row))
         page, odd_lines, unexplained = odd_table(ours, jwst, scratch)
         (HERE / "ODD.md").write_text(page)
         row = Row("random geometry, masks and faults", "float32 file, native data model")
         for some in batches(random_cases(arguments.seeds, arguments.seed)):
             compare(some, row, ours, jwst, scratch)
-        rows.append(tell(row))
+        rows.append(report_row(row))
         versions = jwst.run("versions").strip()
         if arguments.seed == golden.SEED and len(row.golden) >= golden.COUNT:
             golden.write_golden([*row.golden[: golden.COUNT], *odd_lines], versions)
@@ -333,19 +333,19 @@ def main() -> None:
         for place, context, what in contexts:
             row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
             compare_choices(place, context, row, aws, jwst, scratch)
-            rows.append(tell(row))
+            rows.append(report_row(row))
         row = Row("tables of suffixes, keywords and data models", "against jwst and its schemas")
         compare_tables(row, jwst)
-        rows.append(tell(row))
+        rows.append(report_row(row))
         row = Row("build context", "against crds.client.api.get_default_context beside jwst")
         compare_builds(cache, row, aws, jwst, scratch)
-        rows.append(tell(row))
+        rows.append(report_row(row))
     minutes = (datetime.now(UTC) - started).total_seconds() / 60
     (HERE / "RESULTS.md").write_text(report(rows, versions, arguments.seeds, minutes))
     sys.exit(unexplained or any(row.differences for row in rows))
 
 
-def tell(row: Row) -> Row:
+def report_row(row: Row) -> Row:
     """Print how a row came out."""
     print(
         f"{row.what}: {row.cases} cases, {row.refused} refused by both, {len(row.differences)} differences",

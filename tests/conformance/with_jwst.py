@@ -122,8 +122,8 @@ def compare(folder: Path) -> None:
     for case in cases(folder):
         if not (case / "jwst.fits").exists() or not (case / "float32.fits").exists():
             continue
-        told = json.loads((case / "case.json").read_text())
-        by, made_of = told["by"], told["extras"]
+        details = json.loads((case / "case.json").read_text())
+        by, made_of = details["by"], details["extras"]
         differences = {
             "float32 file": file_differences(case, own_mask=by == "mask"),
             "native data model": model_differences(case, own_mask=by == "mask"),

@@ -98,8 +98,8 @@ def killing(stack: Stack, stop: threading.Event, killed: list[int]) -> None:
 
 def selected(stack: Stack) -> int:
     """How many products have other pixels in the newer context."""
-    told = json.loads(infra(stack, "reprocess", "select", "--to", NEWER, "--json").stdout)
-    return sum(window["by_change"].get("pixels", 0) for window in told["windows"])
+    summary = json.loads(infra(stack, "reprocess", "select", "--to", NEWER, "--json").stdout)
+    return sum(window["by_change"].get("pixels", 0) for window in summary["windows"])
 
 
 def damage(stack: Stack, before: dict[str, str]) -> dict[str, str]:
@@ -130,36 +130,36 @@ def main() -> None:
         upload(stack, arguments.exposures, folder)
         stack.drain(3600)
         publish_newer(stack, folder / "cache")
-        told: dict[str, Any] = {"exposures": arguments.exposures, "products": len(tags(stack))}
+        summary: dict[str, Any] = {"exposures": arguments.exposures, "products": len(tags(stack))}
         print(infra(stack, "reprocess", "catalogue").stdout)
         print(infra(stack, "reprocess", "select", "--to", NEWER).stdout)
-        told["selected"], before = selected(stack), tags(stack)
+        summary["selected"], before = selected(stack), tags(stack)
         stop, killed = threading.Event(), list[int]()
         threading.Thread(target=killing, args=(stack, stop, killed), daemon=True).start()
         start = time.monotonic()
         for runs in (1, 2, 3):  # what was killed at every attempt has failed; the next run heals it
             done = infra(stack, "reprocess", "submit", "--to", NEWER, "--yes", "--pause", "2")
             print(done.stdout)
-            told["runs"] = runs
+            summary["runs"] = runs
             if done.returncode == 0:
                 break
             infra(stack, "reprocess", "catalogue")
         stop.set()
-        told |= {"seconds": round(time.monotonic() - start), "kills": sum(killed)}
+        summary |= {"seconds": round(time.monotonic() - start), "kills": sum(killed)}
         after = tags(stack)
         changed = {key for key in after if after[key] != before.get(key)}
         inside = {key for key in after if "/inside/" in key}
         infra(stack, "reprocess", "catalogue")
-        told |= {"made anew": len(changed), "selected again": selected(stack)}
+        summary |= {"made anew": len(changed), "selected again": selected(stack)}
         expected = damage(stack, after)
         infra(stack, "reprocess", "catalogue")
         found = json.loads(infra(stack, "reprocess", "audit", "--json").stdout)
-        told["audit found"] = {row["product"]: row["what"] for row in found}
-        print(json.dumps(told, indent=2))
+        summary["audit found"] = {row["product"]: row["what"] for row in found}
+        print(json.dumps(summary, indent=2))
         assert done.returncode == 0
         assert changed == inside
-        assert told["selected"] == len(inside)
-        assert told["selected again"] == 0
+        assert summary["selected"] == len(inside)
+        assert summary["selected again"] == 0
         assert {row["product"].partition("/dq_init/")[2] for row in found} == {
             key.removeprefix("dq_init/") for key in expected
         }

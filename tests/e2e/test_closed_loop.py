@@ -41,7 +41,7 @@ def make_operational(context: str, stack: Stack, bucket: str) -> None:
         process.kill()  # a container believes the previous context for three minutes
 
 
-def test_only_what_a_context_affects_is_made_anew_by_itself(
+def test_new_context_rebuilds_only_affected_products(
     stack: Stack, mirror: str, tmp_path: Path
 ) -> None:
     for kind in ("inside", "outside", "other-detector"):

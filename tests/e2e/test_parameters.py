@@ -13,7 +13,7 @@ CHANGES = {
 }
 
 
-def test_each_parameter_holds_once_it_is_deployed(
+def test_changed_parameter_takes_effect_when_deployed(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     stack.client("events").create_event_bus(Name="other")

@@ -69,7 +69,7 @@ def test_good_bad_and_repeated_exposures_fifty_at_once(
     assert {stack.products()[product_of(key)] for key in good} == {259200}
 
 
-def test_rejected_input_waits_with_its_reason_and_can_be_sent_again(
+def test_rejected_input_waits_with_its_reason_until_redriven(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     stack.messages("FailedQueue")
@@ -104,7 +104,7 @@ def test_redriving_ends_while_the_function_works(stack: Stack) -> None:
     assert len(stack.messages("FailedQueue")) == len(keys)
 
 
-def test_an_exposure_that_is_replaced_in_the_queue_is_processed_once(
+def test_exposure_replaced_while_queued_is_processed_once(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     key = "replaced/jw02_uncal.fits"
@@ -125,7 +125,7 @@ def test_an_exposure_that_is_replaced_in_the_queue_is_processed_once(
     assert head["Metadata"]["input-etag"] == current["ETag"].strip('"')
 
 
-def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
+def test_missing_mask_is_retried_then_reported_as_failed(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     s3, key = stack.client("s3"), "mirror/niriss_uncal.fits"
@@ -150,7 +150,7 @@ def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
     assert stack.said(key) == ["Failed", "Complete"], "redriven after the mirror was mended"
 
 
-def test_killed_functions_lose_and_double_nothing(
+def test_killed_functions_lose_and_repeat_nothing(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     keys = [f"killed/jw{i:04}_uncal.fits" for i in range(40)]
@@ -168,7 +168,7 @@ def test_killed_functions_lose_and_double_nothing(
         assert stack.products()[product_of(key)] == 259200
 
 
-def test_the_alarms_are_silent_when_all_is_well_and_each_of_them_can_fire(stack: Stack) -> None:
+def test_alarms_are_silent_on_success_and_each_can_fire(stack: Stack) -> None:
     everything = [*measured(stack.logged()), *queued(stack, "UndeliveredQueue")]
     flags = {"FewFlagsAlarm", "ManyFlagsAlarm"}
     assert not flags & firing(stack, everything), "all modes were processed, and each is good data"
@@ -253,12 +253,12 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
         .get_paginator("list_objects_v2")
         .paginate(Bucket=stack["ProductBucket"], Prefix="dq_ledger/")
     )
-    told = {detail["id"] for detail in stack.announced}
+    known_ids = {detail["id"] for detail in stack.announced}
     for page in entries:
         for item in page["Contents"]:
             body = stack.client("s3").get_object(Bucket=stack["ProductBucket"], Key=item["Key"])
             entry = json.loads(body["Body"].read())
-            assert entry["failure"] or entry["result"]["id"] in told
+            assert entry["failure"] or entry["result"]["id"] in known_ids
     logged = stack.logged()
     assert all(
         {"function_request_id", "exposure", "mask", "context"} <= line.keys()

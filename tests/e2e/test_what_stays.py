@@ -34,9 +34,7 @@ def names(stack: Stack) -> dict[str, set[str]]:
     }
 
 
-def test_a_stack_lives_beside_another_and_leaves_its_data_only(
-    stack: Stack, exposures: dict[str, bytes]
-) -> None:
+def test_two_stacks_leave_only_their_buckets(stack: Stack, exposures: dict[str, bytes]) -> None:
     before, name = names(stack), "second"
     beside = Stack(stack.endpoint, stack.server)
     deploy(beside, SAM, name=name)
@@ -56,7 +54,7 @@ def test_a_stack_lives_beside_another_and_leaves_its_data_only(
     assert beside.products().keys() == {"beside/jw01_dq_init.fits"}, "the data stay"
 
 
-def test_two_mirrors_live_beside_each_other_and_leave_their_data_only(stack: Stack) -> None:
+def test_two_mirror_stacks_leave_only_their_buckets(stack: Stack) -> None:
     before, mirrors = names(stack), {}
     for name in ("mirror-one", "mirror-two"):
         earlier = names(stack)

@@ -59,9 +59,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.key() == COUNTS:
-            told = json.dumps(self.counts).encode()
+            reply = json.dumps(self.counts).encode()
             self.counts.clear()
-            self.answer(200, told)
+            self.answer(200, reply)
             return
         self.counts["get"] += 1
         self.speed.begin()
@@ -128,8 +128,8 @@ class Handler(BaseHTTPRequestHandler):
         entries = json.loads(body)["Entries"]
         self.counts["event"] += len(entries)
         self.counts["event bytes"] += sum(len(entry["Detail"]) for entry in entries)
-        told = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"} for _ in entries]}
-        self.answer(200, json.dumps(told).encode())
+        reply = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"} for _ in entries]}
+        self.answer(200, json.dumps(reply).encode())
 
     def key(self) -> str:
         return unquote(urlsplit(self.path).path)

@@ -1,4 +1,4 @@
-"""Ceph's RADOS Gateway on this machine: storage that observatories run, in processes of its own.
+"""Ceph's RADOS Gateway on this machine.
 
 One monitor, one store of objects in a sparse file, one gateway, on loopback, without passwords among
 them. Its programs are Debian's packages, laid out in a folder by `mmdebstrap` and run in it: they
@@ -158,7 +158,7 @@ class _Cluster:
         return done.stdout
 
     def ask(self, *words: str) -> str:
-        """Ask the monitor; nothing where it does not answer yet."""
+        """Query the monitor; return nothing until it answers."""
         command = self.command("ceph", *self.configuration, "--connect-timeout", "5", *words)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout

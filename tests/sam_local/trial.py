@@ -48,22 +48,22 @@ def main(*more: str) -> None:
     with isolated_environment(), tempfile.TemporaryDirectory() as name, _ministack():
         s3 = _filled(Path(name) / "material")
         expected = _by_the_bundle(Path(name), s3)
-        tell(started, "the bundle alone: Complete")
+        report(started, "the bundle alone: Complete")
         answer = _invoked("direct-request.json", *more)
         assert answer["status"] == "Complete", answer
         _compare(s3, expected)
-        tell(started, "sam local invoke, a direct request: Complete, the same bytes")
+        report(started, "sam local invoke, a direct request: Complete, the same bytes")
         assert _invoked("sqs-batch.json", *more) == {"batchItemFailures": []}
         _compare(s3, expected)
-        tell(started, "sam local invoke, an SQS batch: nothing to deliver again, the same bytes")
+        report(started, "sam local invoke, an SQS batch: nothing to deliver again, the same bytes")
         with _start_lambda(Path(name), *more):
             answer = _called()
         assert answer["status"] == "Complete", answer
         _compare(s3, expected)
-        tell(started, "sam local start-lambda, called by boto3: Complete, the same bytes")
+        report(started, "sam local start-lambda, called by boto3: Complete, the same bytes")
 
 
-def tell(started: float, what: str) -> None:
+def report(started: float, what: str) -> None:
     """Print how far it is."""
     print(f"{time.monotonic() - started:6.1f} s  {what}", flush=True)
 
