@@ -1,4 +1,4 @@
-"""Every kind of event, put through the bundle that is deployed, on the Python that runs it."""
+"""Every kind of event, processed by the built bundle on the Python of Lambda."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ from tests.infra.template import load
 KEY = "2023/03/jw01234001001_02101_00001_nrca1_uncal.fits"
 ODD_KEY = "2023/a b+c %d_uncal.fits"
 VERSION, ETAG = "096fKKXTRTtl3on89fVO.nfljtsv6qko", "d41d8cd98f00b204e9800998ecf8427e"
-"""What the sample events say of the object."""
+"""Size and ETag of the object in the sample events."""
 EVENTS = PROJECT / "tests" / "events"
 MIRROR_BUNDLES = PROJECT / ".aws-sam" / "mirror"
 MIRROR_HANDLERS = {
@@ -153,7 +153,7 @@ def test_nothing_of_the_checkout_is_loaded(function: Runtime) -> None:
 
 
 def run_alone(code: str, environment: dict[str, str], folder: Path, bundle: Path = BUNDLE) -> str:
-    """Run code with the bundle and nothing else on its path; returns what it prints."""
+    """Run code with only the bundle on its path; return its output."""
     command = [str(PYTHON), "-c", code]
     settings = alone(environment, folder)
     done = subprocess.run(
@@ -198,7 +198,7 @@ def test_mirror_bundle_holds_what_its_handler_imports(logical: str, tmp_path: Pa
     assert not {"jinja2", "matplotlib", "rich"} & set(loaded)
     for own in (bundle / "infra").rglob("*.py"):
         if ".".join(own.relative_to(bundle).with_suffix("").parts) in loaded:
-            for imported in imports_of(own):  # within functions, too
+            for imported in imports_of(own):  # also inside functions
                 path = bundle.joinpath(*imported.split("."))
                 assert path.is_dir() or path.with_suffix(".py").is_file(), f"{own}: {imported}"
 

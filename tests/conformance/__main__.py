@@ -1,4 +1,4 @@
-"""Compare the function with jwst's own step; ``make conformance`` runs it.
+"""Compare the function with jwst's own step (``make conformance``).
 
 jwst runs in its own environment, on the same files. The result is RESULTS.md beside this file; the
 exit status is 1 if anything differs.
@@ -64,7 +64,7 @@ class Row:
 
 
 def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) -> None:
-    """Give jwst and the function the same cases, and note what differs."""
+    """Run jwst and the function on the same cases and record differences."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
         messages = {}
@@ -86,7 +86,7 @@ def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) 
 
 
 def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
-    """Note the outcome of one case."""
+    """Record the outcome of one case."""
     theirs = place / "jwst.refused"
     if message is not None and theirs.exists():
         row.refused += 1
@@ -104,7 +104,7 @@ def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
 
 
 def questions(cache: Path, context: str) -> Iterator[dict[str, Any]]:
-    """Headers that sweep everything the mask rules of a context match on."""
+    """Yield headers with every value that the MASK rules of a context match on."""
     text = {path.name: path.read_text() for path in (cache / "mappings" / "jwst").iterdir()}
     subarrays = ("FULL", "GENERIC", "SUB64", "SUBSTRIP256", "SUB80", "BRIGHTSKY", "N/A", "NOSUCH")
     patterns = ("NRSRAPID", "NRSIRS2", "NRSIRS2RAPID", "FASTR1")
@@ -144,7 +144,7 @@ _PATHS = {
 def compare_choices(
     cache: Path, context: str, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path
 ) -> None:
-    """Ask crds in the ordinary way and the function's rules the same questions."""
+    """Compare the masks that crds and the function's rules select for the same headers."""
     prefix = f"choices-{context[5:9]}"
     list(upload_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=()))
     rules = Rules.of(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
@@ -175,7 +175,7 @@ def compare_choices(
 
 
 def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path) -> None:
-    """Ask crds beside jwst, and the function, for the context of whoever names none."""
+    """Compare the context that crds and the function use if none is named."""
     place = f"s3://{MIRROR}/builds"
     for context in (CONTEXT, OTHER):
         with crds_server(cache) as server:
@@ -199,7 +199,7 @@ _QUALITY = {"SCI", "PIXELDQ", "GROUPDQ", "DQ"}
 
 
 def compare_tables(row: Row, jwst: Jwst) -> None:
-    """Check that the tables that we took from jwst and its schemas are still theirs."""
+    """Check that our tables equal those of jwst and its schemas."""
     models, keywords = jwst.answer("models"), jwst.answer("keywords")
     types = {keyword: keywords[keyword][0] for keyword in FITS_KEYWORDS.values()}
     of_type = {kind: {k for k, known in types.items() if known == kind} for kind in types.values()}
@@ -234,7 +234,7 @@ def compare_tables(row: Row, jwst: Jwst) -> None:
 
 
 def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
-    """Cut a stream of cases into lists that fit a disk."""
+    """Yield lists of cases that fit on a disk."""
     waiting: list[Case] = []
     for case in cases:
         waiting.append(case)
@@ -246,7 +246,7 @@ def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
 
 
 def report(rows: list[Row], versions: str, seeds: int, minutes: float) -> str:
-    """The page."""
+    """Return the page RESULTS.md."""
     lines = [
         "# Conformance",
         "",
@@ -289,7 +289,7 @@ def _write_cache(cache: Path) -> None:
 
 
 def main() -> None:
-    """Compare everything, write the page."""
+    """Run all comparisons and write the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
     parser.add_argument("--seeds", type=int, default=golden.COUNT, help="how many random cases")
@@ -346,7 +346,7 @@ def main() -> None:
 
 
 def report_row(row: Row) -> Row:
-    """Print how a row came out."""
+    """Print the outcome of a row."""
     print(
         f"{row.what}: {row.cases} cases, {row.refused} refused by both, {len(row.differences)} differences",
         flush=True,

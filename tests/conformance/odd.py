@@ -1,4 +1,4 @@
-"""Odd input, one kind each: what jwst does with it, and what the function does.
+"""Odd input, one case of each kind, for jwst and the function.
 
 Every kind starts from a small exposure and a small mask that are right, and changes one thing in the
 files. `python -m tests.conformance` puts them through both and writes the table.

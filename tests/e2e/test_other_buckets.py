@@ -1,4 +1,4 @@
-"""A bucket that was there before, and one of another account: by event, and by backfill."""
+"""Existing buckets: uploads to one, and a backfill from another account's."""
 
 import json
 import os
@@ -32,7 +32,7 @@ ONLY_READING = {
 
 @pytest.fixture(scope="module")
 def elsewhere(stack: Stack, exposures: dict[str, bytes]) -> Iterator[Stack]:
-    """The stack, which listens to a bucket that it has not made, and reads another account's."""
+    """The stack with an existing raw bucket and a read bucket of another account."""
     stack.client("s3").create_bucket(Bucket=MINE)
     other = boto3.client(
         "s3",
@@ -90,7 +90,7 @@ def test_backfill_processes_exposures_of_another_account(elsewhere: Stack) -> No
 
 
 def test_a_bucket_that_the_stack_may_not_read_is_refused(elsewhere: Stack) -> None:
-    done = infra(elsewhere, "backfill", "s3://nobodys/jw01_uncal.fits", "--yes", "--pause", "1")
+    done = infra(elsewhere, "backfill", "s3://foreign/jw01_uncal.fits", "--yes", "--pause", "1")
     assert done.returncode == 1
     assert "InputRejected" in done.stdout
     elsewhere.messages("FailedQueue")

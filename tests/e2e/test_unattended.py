@@ -1,4 +1,4 @@
-"""The deployed template, left alone: nothing lost, nothing twice, nothing silent."""
+"""The deployed template loses, repeats and hides no result."""
 
 import io
 import json
@@ -86,13 +86,13 @@ def test_rejected_input_waits_with_its_reason_until_redriven(
     stack.drain(60)
     assert stack.said(key) == ["Failed", "Failed"], "an operator asked for it"
     assert stack.depth("FailedQueue") == 1
-    stack.upload(key, exposures[SMALL])  # mended
+    stack.upload(key, exposures[SMALL])  # a good file now
     stack.drain(60)
     assert stack.said(key)[2:] == ["Complete"]
 
 
 def test_redriving_ends_while_the_function_works(stack: Stack) -> None:
-    """What fails comes back to the queue while that is being emptied."""
+    """Failures return to the queue while it is redriven."""
     stack.messages("FailedQueue")
     keys = [f"redriven/jw{number:02}_uncal.fits" for number in range(30)]
     for key in keys:
@@ -134,7 +134,7 @@ def test_missing_mask_is_retried_then_reported_as_failed(
     s3.delete_object(Bucket=MIRROR, Key=mask)
     body = exposures["niriss-ami"]
     for process in stack.workers():
-        process.kill()  # what has the mask in memory
+        process.kill()  # its memory holds the mask
     forget_masks(stack)
     stack.upload(key, body)
     stack.messages("FailedQueue")
@@ -147,7 +147,7 @@ def test_missing_mask_is_retried_then_reported_as_failed(
     s3.put_object(Bucket=MIRROR, Key=mask, Body=content)
     assert redriven(stack).done == 1
     stack.drain(60)
-    assert stack.said(key) == ["Failed", "Complete"], "redriven after the mirror was mended"
+    assert stack.said(key) == ["Failed", "Complete"], "redriven after the mask was added"
 
 
 def test_killed_functions_lose_and_repeat_nothing(
@@ -217,14 +217,14 @@ def test_one_exposure_by_state_machine(stack: Stack, exposures: dict[str, bytes]
     rejected = execute(stack, "OneExposure", {"bucket": stack["RawBucket"], "key": "absent"})
     assert rejected["status"] == "FAILED"
     stack.drain(60)
-    # MiniStack names every error of a function alike, so that the state machine takes the function's
-    # own announcement for none (tests/infra/test_state_machines.py has the names that AWS gives).
+    # MiniStack gives every error of a function one name, so the state machine does not recognise errors
+    # that the function published (tests/infra/test_state_machines.py has the names of AWS).
     mine = [d for d in stack.announced if d["input"] and d["input"]["key"] == "absent"]
     assert len({d["id"] for d in mine if d["error"] == "InputRejected"}) == 1
 
 
 def test_a_backfill(stack: Stack, exposures: dict[str, bytes]) -> None:
-    """MiniStack has no ResultWriter: that the failures are named is not seen here."""
+    """MiniStack has no ResultWriter, so this does not test the file of failures."""
     keys = [f"backfill/jw{i}_uncal.fits" for i in range(3)]
     with stack.paused():
         for key in keys:
@@ -239,7 +239,7 @@ def test_a_backfill(stack: Stack, exposures: dict[str, bytes]) -> None:
         wait_for(lambda: all(stack.said(key) for key in keys), 30)
         for key in keys:
             assert stack.said(key) == ["Complete"]
-    stack.drain(60)  # the events that waited find the products
+    stack.drain(60)  # the waiting events find the products
     for key in keys:
         assert stack.said(key) == ["Complete", "Skipped"]
 

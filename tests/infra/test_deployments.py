@@ -1,4 +1,4 @@
-"""The templates as SAM transforms them and CloudFormation evaluates them: in every partition, at the limits."""
+"""The templates, transformed by SAM and evaluated as CloudFormation does."""
 
 import json
 import re
@@ -38,7 +38,7 @@ LEAST = {MAIN: {"MirrorBucket": "crds"}, MIRROR: {}}
 
 
 def most(template: str, partition: str) -> dict[str, str]:
-    """Every parameter as long as it may be, and everything that is optional."""
+    """Return the longest value of every parameter."""
     region, bucket = PARTITIONS[partition], "b" * 63
     key = f"arn:{partition}:kms:{region}:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
     common = {
@@ -153,7 +153,7 @@ def test_malformed_read_buckets_are_refused(value: str) -> None:
 
 @pytest.mark.parametrize("regions", [("us-east-1",) * 2, ("us-east-1", "eu-central-1")])
 def test_two_stacks_share_no_name(template: str, regions: tuple[str, str]) -> None:
-    """Two stacks of one region have different names; in two regions the stacks may be namesakes."""
+    """Stacks in one region have different names; stacks in two regions may have the same name."""
     same_region = regions[0] == regions[1]
     first, second = (
         Deployment(

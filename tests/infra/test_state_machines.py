@@ -1,4 +1,4 @@
-"""OneExposure, run by a state machine service: what it asks of the function, and what it announces."""
+"""OneExposure, run by moto: the requests that it sends to the function and the events that it announces."""
 
 import json
 import time
@@ -29,7 +29,7 @@ CONFIG = {"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_dock
 
 
 class Machine:
-    """The state machine, and a function that answers as it is told."""
+    """The state machine, and a function with prepared answers."""
 
     def __init__(self) -> None:
         self.name = f"one-exposure-{uuid.uuid4().hex}"
@@ -92,7 +92,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     clock = type("Clock", (), {"sleep": staticmethod(running.waited.append)})
     monkeypatch.setattr(retrier_decl, "time", clock)
     mock = mock_aws(config=CONFIG)
-    mock.start(reset=False)  # the embedded AWS of the other tests lives in this process, too
+    mock.start(reset=False)  # the embedded AWS of other tests runs in this process, too
     try:
         sqs, events = boto3.client("sqs", REGION), boto3.client("events", REGION)
         sqs.create_queue(QueueName=running.name)
@@ -134,7 +134,7 @@ def test_failure_that_the_function_reported_is_not_repeated(machine: Machine) ->
 
 
 def test_report_is_retried_ten_times(machine: Machine) -> None:
-    """The bus is down: nothing was published yet."""
+    """The event bus is unavailable, so nothing was published."""
     done = machine.run(REQUEST, *["TransientFailure"] * 14, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED"
     assert machine.published == []
@@ -156,7 +156,7 @@ def test_killed_function_is_retried_then_reported(machine: Machine) -> None:
 
 
 def test_throttling_for_an_hour_does_not_fail(machine: Machine) -> None:
-    """35 s of throttling once were."""
+    """The retries once ended after 35 s of throttling."""
     done = machine.run(REQUEST, *[THROTTLED] * 20, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED"
     assert len(machine.waited) == 20

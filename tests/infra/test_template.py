@@ -1,4 +1,4 @@
-"""The template and the code: what one says of the other is true."""
+"""The template and the code agree: environment, permissions, queues, versions."""
 
 import json
 import re
@@ -35,7 +35,7 @@ THEIRS = "theirs"
 BACKFILLS = "https://sqs.us-east-1.amazonaws.com/123456789012/backfills"
 CREATED = {"MakesProductBucket": True}
 BY_LAMBDA = {"PollQueues", "Log", "Trace"}
-"""What Lambda itself does in the function's name."""
+"""Statements that Lambda itself uses with the function's role."""
 
 
 def test_settings_accept_the_environment_of_the_template() -> None:
@@ -78,7 +78,7 @@ def test_dead_letter_queues_are_unfinished_then_undelivered() -> None:
 
 
 def test_changed_parameters_take_effect_without_a_new_version() -> None:
-    """SAM makes a version of new code only: a context that was rolled back stayed on (SAM 1640)."""
+    """SAM publishes a version for new code only, so a changed parameter would not apply (SAM issue 1640)."""
     assert "AutoPublishAlias" not in FUNCTION
     called = [mapping["FunctionName"] for mapping in MAPPINGS]
     called.append(RESOURCES["OneExposure"]["Properties"]["DefinitionSubstitutions"]["FunctionArn"])
@@ -93,7 +93,7 @@ def test_failed_events_go_by_one_rule_to_one_queue() -> None:
 
 
 def test_queue_policies_accept_rules_of_any_bus() -> None:
-    """``Ref`` of a rule on a bus that is named is ``bus|rule``, which is no part of its ARN."""
+    """``Ref`` of a rule on a named bus is ``bus|rule``, which does not occur in its ARN."""
     text = (PROJECT / "template.yaml").read_text()
     assert not re.search(r"rule/\$\{\w+Rule\}", text)
     for name, resource in RESOURCES.items():
@@ -174,7 +174,7 @@ def test_function_role_allows_exactly_what_is_called(
 
 
 def exercise(function: Harness, keys: list[str]) -> None:
-    """Do whatever the function can do: products, blocks, failures, aborted uploads, looks."""
+    """Use every operation of the function: products, blocks, failures, aborted uploads, reports."""
     first, second = keys
 
     def fail(**_: Any) -> None:
