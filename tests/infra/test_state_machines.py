@@ -1,4 +1,4 @@
-"""OneExposure, run by moto: the requests that it sends to the function and the events that it announces."""
+"""OneExposure, run by moto: the requests that it sends to the function and the events that it publishes."""
 
 import json
 import time
