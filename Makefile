@@ -1,44 +1,44 @@
-# Each target sets up what it needs in virtual environments inside the clone.
+# Each target sets up its virtual environments inside the clone.
 PYTHON ?= python3
 ARCHITECTURE ?= arm64
 PIP = pip --disable-pip-version-check --quiet
-# Says what it does, where a person waits for it.
-TELLING_PIP = pip --disable-pip-version-check
-# The first pip that knows the dependency groups of pyproject.toml.
+# Prints its progress, for the first installation.
+VERBOSE_PIP = pip --disable-pip-version-check
+# The first pip that supports dependency groups: pip.pypa.io/en/stable/news/#v25-1
 GROUPS = 'pip>=25.1'
 BIN = .venv/bin
 TOOLS = .venv-tools/bin
 CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation
-# sam and the tools beside it ask no one who or where this is, nor mind what the shell says of it.
+# sam and its tools contact no AWS service and ignore the AWS profile of the shell.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
 .PHONY: help demo test fuzz mutation coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
-	@echo "make demo    process one exposure of every kind on an embedded AWS, and show the result"
+	@echo "make demo    process one exposure of every kind on an embedded AWS and print the results"
 	@echo "             (make demo FILE=x_uncal.fits CRDS_PATH=crds_cache: your own exposure)"
 	@echo "make test    run the tests"
 	@echo "make coverage"
-	@echo "             run the tests, and print the lines and branches that no test runs"
+	@echo "             run the tests and print the lines and branches that no test runs"
 	@echo "make mutation MUTANTS=200 SEED=0 MINUTES=25"
 	@echo "             change core/ and handler/ at random; print the changes that no test notices"
 	@echo "make fuzz    damage 10,000 headers per kind of file and compare with astropy (CASES=...)"
-	@echo "make lint    check style, types, imports and the template"
-	@echo "make build   make the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
+	@echo "make lint    check style, types, words, imports, templates and state machines"
+	@echo "make build   build the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
 	@echo "make lock UPGRADE=1"
 	@echo "             lock the newest versions for the bundle"
-	@echo "make e2e     deploy the template on a local AWS and leave it to itself; make soak: for long"
+	@echo "make e2e     deploy the template on a local AWS and test it; make soak: 2,000 exposures"
 	@echo "make release-check"
-	@echo "             do all that in a clean clone"
+	@echo "             run lint, test, build, bundle-test and e2e in a clean clone"
 	@echo "make s3-matrix"
 	@echo "             run the handler's tests on localstack's S3 over TLS and on Ceph's"
 	@echo "make sam-local"
-	@echo "             run sam local invoke and sam local start-lambda, where Docker can be had"
-	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (some 15 minutes)"
-	@echo "make cost    count what an exposure costs, on the model of S3; writes docs/cost.md"
+	@echo "             run sam local invoke and sam local start-lambda, if Docker is available"
+	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (15 minutes)"
+	@echo "make cost    measure the cost of an exposure on the model of S3; writes docs/cost.md"
 	@echo "make conformance SEEDS=1000"
-	@echo "             compare with jwst over every mode and as many random cases"
+	@echo "             compare with jwst over every mode and that many random cases"
 
 .venv/made:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed: make PYTHON=python3.11 ...')"
@@ -48,15 +48,15 @@ help:
 
 .venv/demo: .venv/made pyproject.toml
 	@echo "Setting up .venv, once: downloads some 100 MB, writes 340 MB, takes a minute"
-	@$(BIN)/$(TELLING_PIP) install --editable '.[demo]'
+	@$(BIN)/$(VERBOSE_PIP) install --editable '.[demo]'
 	@touch $@
 
 .venv/dev: .venv/made pyproject.toml
 	@echo "Setting up .venv, once: downloads some 180 MB, writes 600 MB, takes two minutes"
-	@$(BIN)/$(TELLING_PIP) install --editable '.[demo]' --group dev
+	@$(BIN)/$(VERBOSE_PIP) install --editable '.[demo]' --group dev
 	@touch $@
 
-# aws-sam-cli and checkov pin what they depend on, and so have environments of their own.
+# aws-sam-cli and checkov pin their dependencies, so each has an environment of its own.
 .venv-tools/done: pyproject.toml
 	$(PYTHON) -m venv .venv-tools
 	$(TOOLS)/$(PIP) install $(GROUPS)
@@ -69,7 +69,7 @@ help:
 	.venv-checkov/bin/$(PIP) install --group checkov
 	@touch $@
 
-# A CRDS_PATH of the environment is used with FILE only; one of the command line needs FILE.
+# CRDS_PATH of the environment is used only with FILE; on the command line it needs FILE.
 OWN_CACHE = $(if $(FILE)$(filter command,$(origin CRDS_PATH)),$(CRDS_PATH))
 quoted = '$(subst ','\'',$(1))'
 
@@ -79,11 +79,11 @@ demo: .venv/demo
 test: .venv/dev
 	$(BIN)/python -m pytest
 
-# A random sample of small changes of core/ and handler/: which does no test notice?
+# Random small changes of core/ and handler/; lists those that no test notices.
 mutation: .venv/dev
 	$(BIN)/python -m tests.mutation --mutants $(or $(MUTANTS),200) --seed $(or $(SEED),0) --minutes $(or $(MINUTES),25)
 
-# The tests again, with the lines and branches that none of them runs.
+# The tests, with the lines and branches that none of them runs.
 coverage: .venv/dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
 
@@ -96,6 +96,7 @@ lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell core handler infra docs README.md template.yaml
 	@mkdir -p build
 	for template in template.yaml infra/mirror.yaml; do \
 	  transformed=build/$$(basename $$template .yaml).transformed.json && \
@@ -104,11 +105,11 @@ lint: .venv/dev .venv-tools/done .venv-checkov/done
 	  $(CHECKOV) --file $$template && $(CHECKOV) --file $$transformed && \
 	  $(TOOLS)/python tests/lint/state_machines.py $$template || exit 1; done
 
-# For Lambda on arm64, or with ARCHITECTURE=x86_64 for the other and for what runs here.
+# For Lambda on arm64; ARCHITECTURE=x86_64 also for the tests on this machine.
 build: .venv/dev .venv-tools/done
 	$(OFFLINE) ARCHITECTURE=$(ARCHITECTURE) $(TOOLS)/sam build --build-in-source --parameter-overrides Architecture=$(ARCHITECTURE)
 
-# What sam build calls.
+# Called by sam build.
 build-Function:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)'
 
@@ -122,7 +123,7 @@ build-Reprocessing:
 	$(BIN)/python -m infra.bundle build --architecture $(ARCHITECTURE) --into '$(ARTIFACTS_DIR)' --reprocess \
 	  --with infra/mirror infra/reprocess infra/jobs infra/operate infra/aws.py infra/cli.py
 
-# Lock the newest versions that pyproject.toml allows; what is locked already stays without UPGRADE.
+# UPGRADE=1 locks the newest versions that pyproject.toml allows; without it, locked versions stay.
 lock: .venv-tools/done
 	$(TOOLS)/uv pip compile pyproject.toml --quiet --python-version 3.13 --generate-hashes --no-header \
 	  $(if $(UPGRADE),--upgrade) --output-file infra/bundle/requirements.lock
@@ -133,20 +134,20 @@ lock: .venv-tools/done
 bundle-report: build
 	$(BIN)/python -m infra.bundle report .aws-sam/build/Function
 
-# What runs on this machine is built for it; what is deployed on AWS is make build.
+# Built for this machine (x86_64), unlike the bundle of make build.
 e2e: .venv-ministack/done
 	$(MAKE) build build-mirror ARCHITECTURE=x86_64
 	$(BIN)/python -m pytest -n 0 tests/e2e
 
-# Whether what is committed can be released: a clean clone builds, tests and deploys to the local AWS.
+# Check whether the commit can be released: test, build and deploy to the local AWS in a clean clone.
 release-check:
 	rm -rf build/release
 	git clone --quiet . build/release
 	$(MAKE) -C build/release lint test build bundle-report bundle-test e2e
 	@cd build/release && $(BIN)/python -c "import core; print('version', core.__version__, 'can be released')"
 
-# What runs on the Python that Lambda runs, each in an environment of its own: AWS's client of the
-# runtime, local AWSs, and jwst, which the figures and the equality are measured against.
+# Environments with the Python of the Lambda runtime: AWS's runtime client, local AWSs, and jwst for
+# comparison.
 ON_TARGET = runtime localstack jwst ministack
 $(ON_TARGET:%=.venv-%/done): .venv-%/done: pyproject.toml .venv/dev
 	target=$$($(BIN)/python -m infra.bundle python) && $$target -m venv .venv-$*
@@ -167,18 +168,18 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-# What an exposure costs, by requests, seconds and bytes on the model of S3; writes docs/cost.md and
+# Requests, seconds and bytes of an exposure on the model of S3; writes docs/cost.md and
 # infra/cost/measured.json.
 cost: .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark.cost
 
-# The handler on other S3s than moto's: one over TLS as on AWS, one that is real storage.
+# The handler on localstack's S3, over TLS as on AWS, and on Ceph's.
 s3-matrix: .venv-localstack/done
 	@mkdir -p build
 	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python --ceph build/ceph
 
-# sam local invoke and start-lambda, as docs/operating.md says, where a container engine can be had.
+# The commands of docs/operating.md, if a container engine is available.
 sam-local: .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.sam_local --runtime .venv-runtime/bin/python
@@ -192,4 +193,4 @@ format: .venv/dev
 
 clean:
 	rm -rf .venv .venv-tools .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
-	@if [ -d demo-output ]; then echo "demo-output is kept: it may hold files of yours (rm -r demo-output)"; fi
+	@if [ -d demo-output ]; then echo "demo-output is kept, because it may contain your files (rm -r demo-output)"; fi

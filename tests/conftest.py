@@ -1,4 +1,4 @@
-"""What all tests share: the material, an embedded AWS, and the function set up in it."""
+"""Fixtures of all tests: sample data, an embedded AWS and the function in it."""
 
 import gzip
 import json
@@ -51,22 +51,22 @@ SCHEMA = json.loads(
 )
 
 SMALL_MASKS = tuple(replace(mask, dtype="u1") if mask.own_bits else mask for mask in MASKS)
-"""A quarter of the bytes of CRDS's own where the bits allow it, for the disk's sake."""
+"""Masks of one byte per pixel if their bits fit, to save disk space."""
 
 hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("default")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _nobodys_shell() -> Iterator[None]:
-    """No test depends on the shell it is run from, nor on a test before it that started an AWS."""
+def _isolated_shell() -> Iterator[None]:
+    """Isolate the tests from the user's environment variables and from one another's."""
     with isolated_environment():
         yield
 
 
 @pytest.fixture(autouse=True)
-def _crds_untold() -> None:
-    """What a test before it told `crds`, which the mirror's tools do by the environment, is forgotten."""
+def _reset_crds_environment() -> None:
+    """Remove the variables by which an earlier test configured `crds`."""
     for name in [name for name in os.environ if name.startswith("CRDS_")]:
         del os.environ[name]
 
@@ -84,9 +84,7 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A CRDS cache with the real rules of jwst_0541 and one real mask."""
     source = SHARED / "crds-mirror"
     if not source.is_dir():
-        pytest.skip(
-            "the real CRDS rules are not here: the project's own material stands in, see test_modes"
-        )
+        pytest.skip("the real CRDS rules are not here: test_modes uses the project's own")
     root = tmp_path_factory.mktemp("real_cache")
     for packed in source.rglob("*.gz"):
         unpacked = root / packed.relative_to(source).with_suffix("")
@@ -99,7 +97,7 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A subarray of NIRCam: small, and with a mask."""
+    """A small subarray exposure of NIRCam that has a mask."""
     path = tmp_path_factory.mktemp("exposure") / "x_uncal.fits"
     write_exposure(next(mode for mode in MODES if mode.name == "nircam-sub64p"), path)
     return path.read_bytes()
@@ -107,7 +105,7 @@ def exposure(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture(scope="session")
 def large() -> bytes:
-    """A full frame of NIRCam, 17 MB of SCI: a multipart upload with copies."""
+    """A full frame of NIRCam with 17 MB of SCI, which needs a multipart upload with copies."""
     sci = np.arange(2 * 2048 * 2048, dtype=np.uint32).astype(np.uint16).reshape(1, 2, 2048, 2048)
     header = primary_header(next(mode for mode in MODES if mode.name == "nircam-full"))
     buffer = BytesIO()
@@ -118,7 +116,7 @@ def large() -> bytes:
 
 @pytest.fixture(scope="session")
 def aws() -> Iterator[LocalAws]:
-    """An embedded AWS, reached over HTTP; ``make s3-matrix`` puts another S3 beside it."""
+    """An embedded AWS over HTTP, with another S3 in ``make s3-matrix``."""
     with local_aws() as running:
         other = os.environ.get("S3_OF_TESTS")
         yield another_s3(running, other) if other else running
@@ -133,7 +131,7 @@ def mirrors(aws: LocalAws, sample_cache: Path) -> set[str]:
 
 @dataclass
 class Harness:
-    """The function, in the embedded AWS."""
+    """The function in the embedded AWS."""
 
     aws: LocalAws
     function: Services
@@ -156,7 +154,7 @@ class Harness:
         return replace(self, function=replace(self.function, **changes))
 
     def run(self, key: str, **fields: Any) -> dict[str, Any]:
-        """A direct request; returns the detail, raises on failure."""
+        """Send a direct request; return the detail of its event, or raise its failure."""
         return self.run_event({"bucket": RAW, "key": key, **fields})
 
     def run_event(self, event: Any, request_id: str = "") -> dict[str, Any]:
@@ -167,7 +165,7 @@ class Harness:
     def run_batch(
         self, *bodies: str, identifier: str = "", deliveries: int = 1, queue: str = ""
     ) -> list[str]:
-        """An SQS batch; returns which of its messages are to be delivered again."""
+        """Send an SQS batch; return the ids of the messages to retry."""
         identifiers = [identifier or f"message-{next(self.requests)}" for _ in bodies]
         records = [
             record_of(name, body, queue, deliveries)
@@ -177,7 +175,7 @@ class Harness:
         return [failure["itemIdentifier"] for failure in answer["batchItemFailures"]]
 
     def run_unfinished(self, *bodies: str, identifier: str = "") -> list[str]:
-        """A batch from the queue of messages whose every attempt failed."""
+        """Send a batch from UnfinishedQueue."""
         return self.run_batch(*bodies, identifier=identifier, queue=UNFINISHED)
 
     def product(self, detail: dict[str, Any]) -> bytes:
@@ -190,7 +188,7 @@ class Harness:
         return {item["Key"] for item in found.get("Contents", [])}
 
     def announcements(self) -> list[dict[str, Any]]:
-        """The processing events on the bus since the last look, each checked by its schema."""
+        """Return the processing events since the last call, each checked against the schema."""
         details = []
         for message in self.aws.receive(self.aws.announcements):
             event = json.loads(message["Body"])
@@ -203,7 +201,7 @@ class Harness:
 
 
 def record_of(identifier: str, body: str, queue: str, deliveries: int = 1) -> dict[str, Any]:
-    """A message, as Lambda's poller hands it over within a batch."""
+    """Return a message as Lambda's poller passes it in a batch."""
     return {
         "eventSource": "aws:sqs",
         "messageId": identifier,
@@ -215,7 +213,7 @@ def record_of(identifier: str, body: str, queue: str, deliveries: int = 1) -> di
 
 
 def created(key: str, version: str | None = None, etag: str | None = None) -> str:
-    """The body of a message: EventBridge says that an exposure was uploaded."""
+    """Return the body of a message: an EventBridge event of an uploaded exposure."""
     entity = {"key": key, "version-id": version, "etag": etag}
     known = {name: value for name, value in entity.items() if value is not None}
     detail = {"bucket": {"name": RAW}, "object": known}
@@ -224,7 +222,7 @@ def created(key: str, version: str | None = None, etag: str | None = None) -> st
 
 @pytest.fixture
 def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[Any]:
-    """Make functions of any settings, each with an empty /tmp."""
+    """A factory of functions with other settings, each with an empty /tmp."""
     empty_buckets(aws)
 
     def make(
@@ -257,13 +255,13 @@ def make_function(aws: LocalAws, mirrors: set[str], tmp_path: Path) -> Iterator[
 
 @pytest.fixture
 def function(make_function: Any) -> Harness:
-    """The function, with the project's own mirror."""
+    """The function with the project's own mirror."""
     return make_function()
 
 
 @pytest.fixture
 def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
-    """The function's entry in an environment and a /tmp of its own, nothing made yet."""
+    """The entry module with an environment and a /tmp of its own, before INIT."""
     monkeypatch.setenv("OUTPUT_BUCKET", PRODUCTS)
     monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -273,20 +271,20 @@ def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
 
 
 def forget() -> None:
-    """Let the entry make its services and clients anew."""
+    """Clear the cached services and clients of the entry."""
     app.services_from_environment.cache_clear()
     client.cache_clear()
 
 
 def empty_bucket(s3: Any, bucket: str) -> None:
-    """Forget every version of every object."""
+    """Delete every version of every object."""
     found = s3.list_object_versions(Bucket=bucket)
     for item in found.get("Versions", []) + found.get("DeleteMarkers", []):
         s3.delete_object(Bucket=bucket, Key=item["Key"], VersionId=item["VersionId"])
 
 
 def empty_buckets(aws: LocalAws) -> None:
-    """Forget the exposures, products and messages of the tests before."""
+    """Delete the exposures, products and messages of earlier tests."""
     s3 = aws.client("s3")
     for bucket in (RAW, PRODUCTS):
         empty_bucket(s3, bucket)

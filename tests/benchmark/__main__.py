@@ -1,4 +1,4 @@
-"""Measure the function against the design's figures and against jwst, side by side.
+"""Measure the function side by side with jwst, and compare with the targets.
 
 ``make bench`` runs it. What it prints it also writes to RESULTS.md beside this file.
 """
@@ -27,7 +27,7 @@ PARTS = ("warm", "cold", "model", "size", "archive")
 
 
 def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) -> Iterator[Row]:
-    """Yield the rows of some parts; what is to be said below the table goes into `notes`."""
+    """Yield the rows of some parts; append remarks below the table to `notes`."""
     upload(bench.s3, EXPOSURES[0])
     full, subarray = bench.folder / "full_uncal.fits", bench.folder / "subarray_uncal.fits"
     with full.open("wb") as file:
@@ -52,7 +52,7 @@ def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) 
 
 
 def report(rows: list[Row], notes: list[str], seconds: float) -> str:
-    """The table, as Markdown."""
+    """Return the table as Markdown."""
     with Path("/proc/cpuinfo").open() as info:
         processor = next((line.split(":")[1].strip() for line in info if "model name" in line), "?")
     lines = [

@@ -1,4 +1,4 @@
-"""A million exposures, and which of them a newer context affects.
+"""Select the exposures that a new context affects, of a million.
 
 ``python -m tests.benchmark.archive FOLDER ENDPOINT`` selects in a process of its own; `rows` measures it
 beside `crds`, which is asked for a sample of the same exposures one by one.
@@ -51,16 +51,16 @@ class Files:
         return (self.folder / name).read_text()
 
     def discard(self, name: str) -> None:
-        """Nothing is damaged."""
+        """Do nothing: no file is damaged."""
 
 
 def write_cache(folder: Path) -> tuple[str, str]:
-    """Put two contexts into a CRDS cache, real ones where they are at hand; returns their names."""
+    """Write two contexts into a CRDS cache, real ones if available; return their names."""
     real = SHARED / "crds-contexts" / "mappings" / "jwst"
     mappings = folder / "mappings" / "jwst"
     if real.is_dir():
         shutil.copytree(real, mappings, copy_function=shutil.copyfile)
-        for path in mappings.glob("*.imap"):  # the rules of other reference types are not at hand
+        for path in mappings.glob("*.imap"):  # the rules of other reference types are not available
             lines = path.read_text().splitlines(keepends=True)
             kept = [x for x in lines if ".rmap'" not in x or "_mask_" in x]
             unsigned = "".join(line for line in kept if "'sha1sum'" not in line)
@@ -82,7 +82,7 @@ def write_cache(folder: Path) -> tuple[str, str]:
 
 
 def settings(context: Context, chance: random.Random) -> list[dict[str, Any]]:
-    """Parameters of as many settings as an archive has."""
+    """Return rule parameters of as many settings as an archive has."""
     pairs = sorted({(rule.instrument.upper(), rule.value("DETECTOR")) for rule in context.rules})
     subarrays = sorted({rule.value("SUBARRAY.NAME") for rule in context.rules} | {"FULL", "SUB64P"})
     found: dict[str, dict[str, Any]] = {}
@@ -149,7 +149,7 @@ def write_archive(folder: Path, context: Context) -> None:
 
 
 def select(folder: Path, endpoint: str) -> None:
-    """Select, and print what it took."""
+    """Select; print time and memory."""
     os.environ |= {
         "AWS_ACCESS_KEY_ID": "x",
         "AWS_SECRET_ACCESS_KEY": "x",
@@ -169,23 +169,23 @@ def select(folder: Path, endpoint: str) -> None:
             for _, key, _ in selection.inputs({Effect.NAME, Effect.CONTENT}):
                 file.write(f"{key}\n")
                 count += 1
-    told = {
+    summary = {
         "seconds": time.perf_counter() - start,
         "selected": count,
         "evaluated": sum(context.evaluated for context in masks),
         "peak_mib": peak_mib(),
     }
-    print(json.dumps(told))
+    print(json.dumps(summary))
 
 
 def peak_mib() -> float:
-    """Peak memory of this process."""
+    """Return the peak memory of this process."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
 def rows(folder: Path, jwst: Jwst) -> Iterator[Row]:
-    """Measure, and hold the selection against what crds says of a sample."""
+    """Measure; compare the selection with crds on a sample."""
     cache = folder / "cache"
     before, after = write_cache(cache)
     (folder / "contexts.json").write_text(json.dumps([before, after]))
@@ -225,7 +225,7 @@ def rows(folder: Path, jwst: Jwst) -> Iterator[Row]:
 
 
 def beside_crds(folder: Path, jwst: Jwst, before: str, after: str) -> tuple[float, int]:
-    """Ask crds for a sample: exposures a second, and how many we have decided otherwise."""
+    """Return the exposures per second of crds, and the number of differing decisions."""
     with database(folder) as connection:
         sample = connection.execute(
             f"SELECT input_key, parameters, observed FROM '{folder / 'exposures.parquet'}' "

@@ -1,4 +1,4 @@
-"""What all rows share: a filled S3 server, and the deployed bundle in processes of its own."""
+"""Shared by all rows: a filled S3 server, and the built bundle in processes."""
 
 import json
 import os
@@ -33,7 +33,7 @@ _PART = 64 * MIB
 
 
 def spread(seconds: list[float]) -> str:
-    """Median, least and most."""
+    """Return median, minimum and maximum."""
     return f"{median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
@@ -48,13 +48,13 @@ class Row(NamedTuple):
 
 @dataclass
 class Worker:
-    """The function, in a process of its own."""
+    """The function in a process."""
 
     process: "subprocess.Popen[str]"
     proxy: CountingProxy
 
     def run(self, key: str) -> dict[str, Any]:
-        """Have it make a product anew; returns detail, cost, and bytes at the socket."""
+        """Rebuild a product; return detail, cost and bytes at the socket."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.proxy.reset()
@@ -71,7 +71,7 @@ class Worker:
 
 @dataclass
 class Bench:
-    """An S3 server, what counts its bytes, and a folder for files."""
+    """An S3 server, a proxy that counts its bytes, and a folder."""
 
     port: int
     proxy: CountingProxy
@@ -79,14 +79,14 @@ class Bench:
 
     @property
     def s3(self) -> Any:
-        """A client that goes to the server directly, past the counter."""
+        """A client of the server, without the proxy."""
         return client(self.port)
 
     @contextmanager
     def worker(
         self, encoding: str, blocks: bool = True, counted: bool = True, group: Path | None = None
     ) -> Iterator[Worker]:
-        """Start the deployed bundle with an empty /tmp; behind the counter, which costs it time.
+        """Start the built bundle with an empty /tmp behind the proxy, which takes time.
 
         `group` is what limits its CPU (tests.benchmark.cpu).
         """
@@ -116,7 +116,7 @@ class Bench:
 def served(
     bench: Bench, cache: Path, exposure: LongExposure, *options: str
 ) -> Iterator[tuple[Bench, Path]]:
-    """Put the server that keeps nothing in the place of the emulator, with one exposure in it."""
+    """Replace the emulator by the server that discards products, with one exposure."""
     path = bench.folder / "served_uncal.fits"
     with path.open("wb") as file:
         file.writelines(exposure.content())
@@ -128,7 +128,7 @@ def served(
 
 
 def move(bench: Bench, key: str, product: Path) -> float:
-    """Fetch an exposure and put its product back, as boto3 does by itself; returns seconds."""
+    """Download an exposure and upload its product by boto3's transfer; return seconds."""
     start = time.perf_counter()
     bench.s3.download_file(RAW, key, str(bench.folder / "fetched.fits"))
     bench.s3.upload_file(str(product), PRODUCTS, "jwst.fits")
@@ -138,7 +138,7 @@ def move(bench: Bench, key: str, product: Path) -> float:
 def function_environment(
     port: int, encoding: str = "native", blocks: bool = True
 ) -> dict[str, str]:
-    """The function's environment, with S3 on that port."""
+    """Return the function's environment with S3 on a port."""
     return _CREDENTIALS | {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "OUTPUT_BUCKET": PRODUCTS,
@@ -153,7 +153,7 @@ def function_environment(
 
 
 def client(port: int) -> Any:
-    """A boto3 client of the server on that port."""
+    """Return a boto3 client of the server on a port."""
     return boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",
@@ -188,7 +188,7 @@ def upload(s3: Any, exposure: LongExposure) -> None:
 
 
 def fill(s3: Any, cache: Path) -> None:
-    """Make the buckets and the mirror."""
+    """Create the buckets and the mirror."""
     for bucket in (RAW, PRODUCTS, MIRROR):
         s3.create_bucket(Bucket=bucket)
     copy_cache(cache, s3, MIRROR, instruments=["nircam"])

@@ -1,4 +1,4 @@
-"""From what length on does a block of repeated planes gain?
+"""Measure the length of repetitions from which a block saves time.
 
 ``python -m tests.benchmark.blocks --ministack INTERPRETER`` prints, for full frames of ever more
 groups, what a warm invocation costs with the block and without it; docs/performance.md quotes it.
@@ -21,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ministack", type=absolute, required=True, help="MiniStack's interpreter")
     arguments = parser.parse_args()
-    os.environ["BENCH_LEAST_GAIN"] = "1"  # so that even the shortest repetition has a block
+    os.environ["BENCH_LEAST_GAIN"] = "1"  # even the shortest repetition has a block
     with tempfile.TemporaryDirectory() as folder, ministack(arguments.ministack) as port:
         write_sample_mirror(Path(folder) / "cache")
         proxy = CountingProxy(port)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def cost(bench: Bench, exposure: LongExposure, blocks: bool) -> tuple[float, float]:
-    """CPU time in ms and MiB out of a warm invocation."""
+    """Return CPU time in ms and MiB sent of a warm invocation."""
     with bench.worker("native", blocks) as worker:
         worker.run(exposure.key)
         answers = [worker.run(exposure.key) for _ in range(7)]

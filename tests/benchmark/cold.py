@@ -1,4 +1,4 @@
-"""The first product of a fresh process, against jwst's; and where its time goes.
+"""Time of the first product of a new process, compared with jwst, by phase.
 
 The function is the deployed bundle under AWS's own runtime client and emulator, with an empty /tmp:
 what is measured is one Invoke, from the start of Python to the answer. jwst is measured from the
@@ -32,7 +32,7 @@ _LEAST_SHOWN = 0.010
 
 @dataclass
 class First:
-    """First products of one exposure, by fresh processes that take turns; all in seconds."""
+    """Seconds of first products of one exposure, by alternating new processes."""
 
     name: str
     ours: list[float] = field(default_factory=list)
@@ -43,7 +43,7 @@ class First:
     transfer: list[float] = field(default_factory=list)
 
     def rows(self) -> Iterator[Row]:
-        """The first products side by side: of what is asked for, and of the whole way."""
+        """Return the rows that compare the first products."""
         ways = {"on local files": self.theirs}
         if self.transfer:
             whole = [step + moved for step, moved in zip(self.theirs, self.transfer, strict=True)]
@@ -58,7 +58,7 @@ class First:
 
 
 def measure(bench: Bench, jwst: Jwst, subarray: Path, full: Path) -> list[First]:
-    """Measure a subarray and a full frame; the latter also where S3's own work takes no time."""
+    """Measure a subarray and a full frame, the latter also on a server that discards products."""
     found = []
     for name, path in (("a subarray", subarray), (EXPOSURES[0].name, full)):
         first, key = First(name), f"cold/{path.name}"
@@ -77,7 +77,7 @@ def measure(bench: Bench, jwst: Jwst, subarray: Path, full: Path) -> list[First]
 
 
 def _ours(port: int, key: str, first: First) -> None:
-    """Start the bundle, past the counter of bytes, and have it make the product twice."""
+    """Start the bundle without the proxy and build the product twice."""
     request = {"bucket": RAW, "key": key, "onExisting": "replace"}
     with tempfile.TemporaryDirectory() as folder:
         with runtime(function_environment(port), Path(folder)) as running:
@@ -98,11 +98,11 @@ def _theirs(bench: Bench, jwst: Jwst, path: Path, first: First) -> None:
 
 
 def phases(measured: list[First]) -> list[str]:
-    """Where the time of the first product goes, as Markdown."""
+    """Return the time of the first product by phase, as Markdown."""
     lines = [
         "## Where the time of a first product goes",
         "",
-        "As AWS's runtime emulator tells it, medians in milliseconds:",
+        "As printed by AWS's runtime emulator, medians in milliseconds:",
         "",
         f"| phase | {' | '.join(first.name for first in measured)} |",
         f"|---|{'---|' * len(measured)}",
@@ -122,7 +122,7 @@ def phases(measured: list[First]) -> list[str]:
 
 
 def imports() -> dict[str, float]:
-    """Seconds that importing takes by package, without what each imports of others; best of 5."""
+    """Return the seconds of imports by package, without those of other packages; best of 5."""
     command = [str(PYTHON), "-X", "importtime", "-c", "import handler.app"]
     runs = []
     with tempfile.TemporaryDirectory() as folder:

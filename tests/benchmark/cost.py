@@ -1,4 +1,4 @@
-"""What an exposure costs: ``make cost`` runs one of every class, and writes docs/cost.md.
+"""Measure the cost of an exposure of every class; ``make cost`` writes docs/cost.md.
 
 The deployed bundle runs against the model of S3 (tests/model_of_s3), whose speed is what public
 measurements say, with the CPU that Lambda gives (tests.benchmark.cpu). Requests, seconds, bytes
@@ -50,13 +50,13 @@ EACH = 3
 
 
 class Function:
-    """The deployed bundle in a process of its own, whose log is counted."""
+    """The built bundle in a process whose log is counted."""
 
     def __init__(self, process: "subprocess.Popen[str]", port: int, log: Path) -> None:
         self.process, self.port, self.log = process, port, log
 
     def run(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Have it answer an event; returns what that took."""
+        """Process an event; return its requests, seconds and bytes."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.counts()
@@ -67,7 +67,7 @@ class Function:
         return answer | {"counts": self.counts(), "logged": self.log.stat().st_size - before}
 
     def counts(self) -> dict[str, int]:
-        """What was asked of the server since the last look."""
+        """Return the requests to the server since the last call."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{COUNTS}") as answer:
             found: dict[str, int] = json.load(answer)
         return found
@@ -75,7 +75,7 @@ class Function:
 
 @contextmanager
 def function(port: int, encoding: str, memory: int) -> Iterator[Function]:
-    """Start it, as it is deployed, with the CPU of so much memory."""
+    """Start the bundle with the environment of the template and the CPU of a memory size."""
     with tempfile.TemporaryDirectory() as scratch, as_lambda(memory) as group:
         more = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
         environment = os.environ | function_environment(port, encoding) | more
@@ -96,18 +96,18 @@ def function(port: int, encoding: str, memory: int) -> Iterator[Function]:
 
 
 def created(key: str) -> dict[str, Any]:
-    """An upload, as EventBridge tells of it."""
+    """Return the EventBridge event of an upload."""
     detail = {"bucket": {"name": RAW}, "object": {"key": key}}
     return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
 
 def batch(body: dict[str, Any]) -> dict[str, Any]:
-    """As Lambda's poller hands it over: a message that was never delivered before."""
+    """Return a batch of one message at its first delivery."""
     return {"Records": [record_of(uuid4().hex, json.dumps(body), QUEUE)]}
 
 
 class Subject(NamedTuple):
-    """What is measured: an exposure of some class, and how the function is set."""
+    """A measurement: an exposure of some class and the settings of the function."""
 
     name: str
     path: Path
@@ -118,12 +118,14 @@ class Subject(NamedTuple):
 def measure(
     subject: Subject, cache: Path, ways: tuple[str, ...] = WAYS, each: int = EACH
 ) -> Iterator[Invocation]:
-    """Run an exposure as it arrives, as its event is repeated, and as it is made anew."""
+    """Measure an exposure for an upload, a repeated event and a rebuild."""
     with (
         discarding(subject.path, cache, "--slow") as port,
         function(port, subject.encoding, subject.memory) as running,
     ):
-        running.run(batch(created("bench/first_uncal.fits")))  # what a container does once
+        running.run(
+            batch(created("bench/first_uncal.fits"))
+        )  # includes the work that a container does once
         for way in ways:
             runs = [running.run(_event(way, number)) for number in range(each)]
             last, counts = runs[-1], runs[-1]["counts"]
@@ -138,7 +140,7 @@ def measure(
 
 
 def cold_seconds(path: Path, cache: Path) -> float:
-    """What the first invocation of a container takes more: starting, importing, rules, mask."""
+    """Return the additional seconds of a container's first invocation."""
     taken = []
     for _ in range(EACH):
         with discarding(path, cache, "--slow") as port:
@@ -159,7 +161,7 @@ def _event(way: str, number: int) -> dict[str, Any]:
 
 
 def exposures(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Write one exposure of every class, one after another."""
+    """Write one exposure of every class and yield each."""
     path = folder / "x_uncal.fits"
     for name, mode in SMALL.items():
         write_exposure(mode, path)
@@ -171,7 +173,7 @@ def exposures(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def measure_all(folder: Path, only: str | None) -> Measured:
-    """Measure every class, as deployed; and with other memories."""
+    """Measure every class with the memory of the template and with others."""
     write_sample_mirror(folder / "cache")
     found: list[Invocation] = []
     others: list[Invocation] = []

@@ -1,4 +1,4 @@
-"""A process that gets as much CPU as Lambda gives a function of so much memory.
+"""A process with the CPU share that Lambda gives for a memory size.
 
 Lambda gives one vCPU for 1,769 MB and a proportional share of the time below ("Configure Lambda
 function memory", AWS Lambda Developer Guide), in periods of 20 ms (pwrdrvr/lambda-dispatch 246): what
@@ -15,9 +15,9 @@ from tests.infra.template import load
 __all__ = ["DEPLOYED", "ONE_CPU", "as_lambda"]
 
 DEPLOYED = int(load()["Resources"]["Function"]["Properties"]["MemorySize"])
-"""MB of memory that the template gives the function."""
+"""MB of memory of the template."""
 ONE_CPU = 1769
-"""MB of memory that one CPU belongs to."""
+"""MB of memory for which Lambda gives one CPU."""
 
 _PERIOD = 20_000
 """Microseconds."""
@@ -26,7 +26,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 @contextmanager
 def as_lambda(memory: int) -> Iterator[Path]:
-    """Make a group whose processes share the CPU time of a function of `memory` MB.
+    """Create a cgroup whose processes share the CPU time of a function of `memory` MB.
 
     Yields the file that a process's number is written to, which makes it one of them.
     """

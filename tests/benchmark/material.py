@@ -1,4 +1,4 @@
-"""The exposures that are measured: full frames of NIRCam, written piece by piece."""
+"""Full-frame exposures of NIRCam for measurements, written in pieces."""
 
 import math
 from collections.abc import Iterator

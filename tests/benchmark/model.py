@@ -1,4 +1,4 @@
-"""Time of a warm invocation on the model of S3, beside jwst's with its files moved there and back."""
+"""Time of a warm invocation on the model of S3, compared with jwst and its transfers."""
 
 from collections.abc import Iterator
 from statistics import median
@@ -11,11 +11,11 @@ from tests.jwst import Jwst
 _GOALS = {"92 MB": 1.5, "839 MB": 3.0, "4 GB": 8.0}
 _EACH = 5
 _THEIRS = {"92 MB": 3, "839 MB": 1}
-"""Runs of jwst's step; for 4 GB it needs more memory than most machines have."""
+"""Runs of jwst's step; none for 4 GB, which needs more memory than most machines have."""
 
 
 def rows(bench: Bench, jwst: Jwst, exposures: tuple[LongExposure, ...]) -> Iterator[Row]:
-    """Yield a row for every size, with the settings that are deployed."""
+    """Yield a row for every size, with the settings of the template."""
     for exposure in exposures:
         with served(bench, jwst.cache, exposure, "--slow") as (there, path):
             with (

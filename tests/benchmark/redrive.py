@@ -24,7 +24,7 @@ LATENCY = 0.025
 
 
 class Queue:
-    """Messages by id, as many as were asked for, each received once; and those sent elsewhere."""
+    """The messages of a queue, each received once, and the number of sent ones."""
 
     def __init__(self, messages: int) -> None:
         self.left = {str(number) for number in range(messages)}
@@ -79,7 +79,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, *_: Any) -> None:
-        """Write no log."""
+        """Discard the log."""
 
 
 def serve(messages: int) -> None:

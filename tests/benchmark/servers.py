@@ -1,4 +1,4 @@
-"""An S3 server in a process of its own, behind a proxy that counts the bytes at the socket."""
+"""S3 servers in processes, behind a proxy that counts the bytes at the socket."""
 
 import contextlib
 import os
@@ -21,7 +21,7 @@ _CHUNK = 1 << 18
 
 @dataclass
 class CountingProxy:
-    """A TCP proxy; counts what passes in each direction, as the client sees it."""
+    """A TCP proxy that counts the bytes of each direction."""
 
     upstream: int
     port: int = 0
@@ -36,7 +36,7 @@ class CountingProxy:
         threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
 
     def reset(self) -> None:
-        """Start counting anew."""
+        """Reset the counts."""
         with self._lock:
             self.received = self.sent = 0
 
@@ -62,13 +62,13 @@ class CountingProxy:
 
 
 def absolute(path: str) -> Path:
-    """An interpreter's path that holds in any folder; links are kept, as environments are links."""
+    """Return the absolute path of an interpreter without resolving links, which a virtual environment needs."""
     return Path(path).absolute()
 
 
 @contextmanager
 def moto() -> Iterator[int]:
-    """moto's server; yields its port."""
+    """Start moto's server and yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "moto.server", "-p", str(port)]
     with _running(command, port, {}):
@@ -77,7 +77,7 @@ def moto() -> Iterator[int]:
 
 @contextmanager
 def discarding(exposure: Path, cache: Path, *options: str) -> Iterator[int]:
-    """A server that keeps nothing of what is uploaded; yields its port."""
+    """Start a server that discards uploads, and yield its port."""
     port = free_port()
     command = [sys.executable, "-m", "tests.model_of_s3.server", str(port)]
     with _running([*command, str(exposure), str(cache), *options], port, {}):
@@ -88,7 +88,7 @@ def discarding(exposure: Path, cache: Path, *options: str) -> Iterator[int]:
 def ministack(
     interpreter: Path, port: int | None = None, address: str = "127.0.0.1"
 ) -> Iterator[int]:
-    """MiniStack, installed beside `interpreter`; yields its port, which is a free one by default."""
+    """Start the MiniStack of an interpreter's environment and yield its port, a free one by default."""
     port = port or free_port()
     folder = tempfile.mkdtemp()
     settings = {
@@ -126,7 +126,7 @@ def _running(
 
 
 def environment_of_aws(settings: dict[str, str]) -> dict[str, str]:
-    """What a server that is AWS itself is told: not where another one is, for it and its functions."""
+    """Return an environment without AWS endpoints, for a server that is AWS itself."""
     ours = {name: v for name, v in os.environ.items() if not name.startswith("AWS_ENDPOINT_URL")}
     return ours | settings
 

@@ -1,4 +1,4 @@
-"""Bytes through the function and its memory, for every size and both encodings."""
+"""Bytes through the function and peak memory, for every size and encoding."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +9,12 @@ from tests.benchmark.material import LongExposure
 
 
 def rows(bench: Bench, cache: Path, exposures: tuple[LongExposure, ...]) -> Iterator[Row]:
-    """Yield the rows, against a server that keeps nothing of the products."""
+    """Yield the rows, measured with a server that discards products."""
     for exposure in exposures:
         with served(bench, cache, exposure) as (there, _):
             for encoding in ("native", "float32"):
                 with there.worker(encoding) as worker:
-                    worker.run(exposure.key)  # the first makes the block
+                    worker.run(exposure.key)  # the first invocation writes the block
                     answer = worker.run(exposure.key)
                 if exposure.name == "839 MB" and encoding == "native":
                     yield from moved(answer)
@@ -22,7 +22,7 @@ def rows(bench: Bench, cache: Path, exposures: tuple[LongExposure, ...]) -> Iter
 
 
 def moved(answer: dict[str, Any]) -> Iterator[Row]:
-    """The rows of the bytes through the function."""
+    """Yield the rows of bytes."""
     for way, goal in (("received", 8), ("sent", 32)):
         yield Row(
             f"bytes through the function, 839 MB, warm: {way}",
@@ -33,7 +33,7 @@ def moved(answer: dict[str, Any]) -> Iterator[Row]:
 
 
 def memory(exposure: LongExposure, encoding: str, answer: dict[str, Any]) -> Row:
-    """The row of the peak memory."""
+    """Return the row of peak memory."""
     cost = answer["cost"]
     moved = f"{answer['received'] / MIB:.1f} MiB in, {answer['sent'] / MIB:.1f} MiB out"
     return Row(

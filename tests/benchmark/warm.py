@@ -1,4 +1,4 @@
-"""CPU time of a warm invocation against jwst's; and that the products are the same."""
+"""CPU time of a warm invocation compared with jwst, and equality of the products."""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.jwst import Jwst
 from tests.products import undated
 
 _ROUNDS, _EACH = 5, 3
-"""Processes of either side, taken in turns; warm invocations of each process."""
+"""Number of alternating processes of each side; warm invocations per process."""
 
 
 def rows(bench: Bench, jwst: Jwst, exposure: LongExposure, local: Path) -> Iterator[Row]:
@@ -39,7 +39,7 @@ def rows(bench: Bench, jwst: Jwst, exposure: LongExposure, local: Path) -> Itera
 
 
 def compared(bench: Bench, jwst: Jwst, encoding: str, exposure: LongExposure) -> Iterator[Row]:
-    """The same product by assembly, by streaming and on moto; and as jwst sees it."""
+    """Compare the product of assembly, of streaming and on moto, and with that of jwst."""
     digests = {}
     with bench.worker(encoding) as worker:
         worker.run(exposure.key)
@@ -81,5 +81,5 @@ def fetched(bench: Bench, exposure: LongExposure, name: str) -> Path:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a product, DATE left out."""
+    """Return the SHA-256 of a product without DATE."""
     return hashlib.sha256(undated(path.read_bytes())).hexdigest()

@@ -1,4 +1,4 @@
-"""Run by jwst's own interpreter: its step, reading and writing local files.
+"""The step of jwst on local files, run by jwst's own interpreter.
 
 Usage: with_jwst.py step INPUT OUTPUT TIMES | compare OURS THEIRS
 """
@@ -15,18 +15,18 @@ warnings.simplefilter("ignore")
 
 
 def peak_mib() -> float:
-    """Peak memory of this process alone; getrusage counts what its parent had before the start."""
+    """Return the peak memory of this process; getrusage would include its parent's."""
     with open("/proc/self/status") as status:  # noqa: PTH123
         line = next(line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def step(path: str, output: str, times: int) -> None:
-    """Run the step some times in one process; print what each run cost."""
+    """Run the step several times in one process; print time and memory of each run."""
     from jwst.dq_init import DQInitStep
 
     logging.disable(logging.CRITICAL)
-    # It would ask the CRDS server for parameters of the step, which no mirror of masks has.
+    # The step would request parameters from the CRDS server.
     DQInitStep.get_config_from_reference = classmethod(lambda cls, *a, **k: {})
     costs = []
     for _ in range(times):

@@ -1,4 +1,4 @@
-"""The function in a process of its own: one line of JSON in, one line of JSON out.
+"""The function in a process: one line of JSON in, one line of JSON out.
 
 In comes an event; out goes the detail, and what the invocation cost this process.
 """
@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 
 def context() -> SimpleNamespace:
-    """What Lambda says of an invocation; each is a cause of its own."""
+    """The context of an invocation; each has an id of its own."""
     return SimpleNamespace(
         aws_request_id=uuid.uuid4().hex,
         function_name="dq-init",
@@ -24,21 +24,21 @@ def context() -> SimpleNamespace:
 
 
 def peak_mib() -> float:
-    """Peak memory of this process alone; getrusage counts what its parent had before the start."""
+    """Return the peak memory of this process; getrusage would include its parent's."""
     with open("/proc/self/status") as status:  # noqa: PTH123
         line = next(line for line in status if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
 
 
 def main() -> None:
-    """Answer events until there are no more."""
+    """Process events until standard input ends."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what the function logs goes elsewhere
+    os.dup2(2, 1)  # standard output is for results only
 
     from handler import app  # noqa: PLC0415  # imports are part of a cold start
 
     app.start()
-    if "BENCH_LEAST_GAIN" in os.environ:  # what tests.benchmark.blocks varies
+    if "BENCH_LEAST_GAIN" in os.environ:  # set by tests.benchmark.blocks
         app.services_from_environment().blocks.least_gain = int(os.environ["BENCH_LEAST_GAIN"])
     for line in sys.stdin:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()

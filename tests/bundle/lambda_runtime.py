@@ -1,4 +1,4 @@
-"""The built bundle under AWS's own runtime client, alone: nothing of the checkout is on its path."""
+"""The built bundle under AWS's runtime client and emulator, without the clone on its path."""
 
 import json
 import os
@@ -45,7 +45,7 @@ class Runtime:
             return answer.text
 
     def mapped(self) -> set[Path]:
-        """Files that its processes have mapped: the shared objects that they have loaded."""
+        """Return the files that its processes have mapped, such as shared objects."""
         found = set()
         for maps in Path("/proc").glob("[0-9]*/maps"):
             try:
@@ -83,7 +83,7 @@ def runtime(environment: dict[str, str], folder: Path, timeout: int = 60) -> Ite
 
 
 def alone(environment: dict[str, str], folder: Path) -> dict[str, str]:
-    """An environment that has nothing of this one's."""
+    """Return an environment without variables of this process."""
     return {
         "PATH": os.defpath,
         "LAMBDA_TASK_ROOT": str(BUNDLE),

@@ -1,4 +1,4 @@
-"""Every kind of event, put through the bundle that is deployed, on the Python that runs it."""
+"""Every kind of event, processed by the built bundle on the Python of Lambda."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ from tests.infra.template import load
 KEY = "2023/03/jw01234001001_02101_00001_nrca1_uncal.fits"
 ODD_KEY = "2023/a b+c %d_uncal.fits"
 VERSION, ETAG = "096fKKXTRTtl3on89fVO.nfljtsv6qko", "d41d8cd98f00b204e9800998ecf8427e"
-"""What the sample events say of the object."""
+"""Size and ETag of the object in the sample events."""
 EVENTS = PROJECT / "tests" / "events"
 MIRROR_BUNDLES = PROJECT / ".aws-sam" / "mirror"
 MIRROR_HANDLERS = {
@@ -100,14 +100,14 @@ def test_an_unavailable_reference_is_raised(function: Runtime) -> None:
 def test_a_transient_failure_is_raised(
     environment: dict[str, str], tmp_path: Path, aws: LocalAws
 ) -> None:
-    nobody = {"AWS_ENDPOINT_URL_EVENTBRIDGE": "http://127.0.0.1:9"}
-    with runtime(environment | nobody, tmp_path) as running:
+    unreachable = {"AWS_ENDPOINT_URL_EVENTBRIDGE": "http://127.0.0.1:9"}
+    with runtime(environment | unreachable, tmp_path) as running:
         answer = running.invoke({"bucket": RAW, "key": KEY})
     assert answer["errorType"] == "TransientFailure"
     assert "announcing the result" in answer["errorMessage"]
 
 
-def test_a_fault_of_the_deployment_surfaces_as_itself_and_is_announced(
+def test_deployment_fault_is_raised_and_published(
     environment: dict[str, str], tmp_path: Path, aws: LocalAws
 ) -> None:
     with runtime(environment | {"OUTPUT_BUCKET": "no-such-bucket"}, tmp_path) as running:
@@ -116,12 +116,12 @@ def test_a_fault_of_the_deployment_surfaces_as_itself_and_is_announced(
     assert announced(aws)[0]["error"] == "NoSuchBucket"
 
 
-def test_nonsense_is_rejected_and_the_next_event_answered(function: Runtime) -> None:
+def test_malformed_event_is_rejected_and_the_next_answered(function: Runtime) -> None:
     assert function.invoke({"Records": 5})["errorType"] == "InputRejected"
     assert function.invoke({"bucket": RAW, "key": KEY})["status"] in {"Complete", "Skipped"}
 
 
-def test_a_batch_says_what_to_deliver_again(function: Runtime) -> None:
+def test_batch_returns_the_messages_to_retry(function: Runtime) -> None:
     bodies = [{"bucket": RAW, "key": KEY}, {"bucket": RAW, "key": KEY, "context": "jwst_0001.pmap"}]
     records = [
         {
@@ -135,7 +135,7 @@ def test_a_batch_says_what_to_deliver_again(function: Runtime) -> None:
     assert function.invoke({"Records": records}) == {"batchItemFailures": [{"itemIdentifier": "1"}]}
 
 
-def test_a_time_out_ends_it(environment: dict[str, str], tmp_path: Path) -> None:
+def test_timeout_ends_the_invocation(environment: dict[str, str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         stalled = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}"}
         with runtime(environment | stalled, tmp_path, timeout=3) as running:
@@ -153,7 +153,7 @@ def test_nothing_of_the_checkout_is_loaded(function: Runtime) -> None:
 
 
 def run_alone(code: str, environment: dict[str, str], folder: Path, bundle: Path = BUNDLE) -> str:
-    """Run code with the bundle and nothing else on its path; returns what it prints."""
+    """Run code with only the bundle on its path; return its output."""
     command = [str(PYTHON), "-c", code]
     settings = alone(environment, folder)
     done = subprocess.run(
@@ -162,9 +162,7 @@ def run_alone(code: str, environment: dict[str, str], folder: Path, bundle: Path
     return done.stdout
 
 
-def test_init_imports_what_the_path_needs_and_nothing_else(
-    environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_init_imports_only_what_is_needed(environment: dict[str, str], tmp_path: Path) -> None:
     code = (
         "import sys; from types import SimpleNamespace; from handler import app; "
         "app.services_from_environment(); init = set(sys.modules); "
@@ -200,7 +198,7 @@ def test_mirror_bundle_holds_what_its_handler_imports(logical: str, tmp_path: Pa
     assert not {"jinja2", "matplotlib", "rich"} & set(loaded)
     for own in (bundle / "infra").rglob("*.py"):
         if ".".join(own.relative_to(bundle).with_suffix("").parts) in loaded:
-            for imported in imports_of(own):  # within functions, too
+            for imported in imports_of(own):  # also inside functions
                 path = bundle.joinpath(*imported.split("."))
                 assert path.is_dir() or path.with_suffix(".py").is_file(), f"{own}: {imported}"
 
@@ -212,7 +210,7 @@ def imports_of(path: Path) -> set[str]:
     return {name for name in named if name.startswith("infra.")}
 
 
-def test_the_bundle_is_within_its_budget_and_holds_nothing_that_is_left_out() -> None:
+def test_bundle_is_within_its_budget_and_leaves_out_packages() -> None:
     assert measure(BUNDLE).is_within_budget
     names = [path.relative_to(BUNDLE).as_posix() for path in BUNDLE.rglob("*") if path.is_file()]
     assert [n for n in names if is_left_out(n) and not n.endswith(".pyc")] == []

@@ -1,4 +1,4 @@
-"""Compare the function with jwst's own step; ``make conformance`` runs it.
+"""Compare the function with jwst's own step (``make conformance``).
 
 jwst runs in its own environment, on the same files. The result is RESULTS.md beside this file; the
 exit status is 1 if anything differs.
@@ -63,7 +63,7 @@ class Row:
 
 
 def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) -> None:
-    """Give jwst and the function the same cases, and note what differs."""
+    """Run jwst and the function on the same cases and record differences."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
         messages = {}
@@ -85,7 +85,7 @@ def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) 
 
 
 def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
-    """Note the outcome of one case."""
+    """Record the outcome of one case."""
     theirs = place / "jwst.refused"
     if message is not None and theirs.exists():
         row.refused += 1
@@ -103,7 +103,7 @@ def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
 
 
 def questions(cache: Path, context: str) -> Iterator[dict[str, Any]]:
-    """Headers that sweep everything the mask rules of a context match on."""
+    """Yield headers with every value that the MASK rules of a context match on."""
     text = {path.name: path.read_text() for path in (cache / "mappings" / "jwst").iterdir()}
     subarrays = ("FULL", "GENERIC", "SUB64", "SUBSTRIP256", "SUB80", "BRIGHTSKY", "N/A", "NOSUCH")
     patterns = ("NRSRAPID", "NRSIRS2", "NRSIRS2RAPID", "FASTR1")
@@ -143,7 +143,7 @@ _PATHS = {
 def compare_choices(
     cache: Path, context: str, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path
 ) -> None:
-    """Ask crds in the ordinary way and the function's rules the same questions."""
+    """Compare the masks that crds and the function's rules select for the same headers."""
     prefix = f"choices-{context[5:9]}"
     copy_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=())
     rules = Rules.of(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
@@ -174,7 +174,7 @@ def compare_choices(
 
 
 def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path) -> None:
-    """Ask crds beside jwst, and the function, for the context of whoever names none."""
+    """Compare the context that crds and the function use if none is named."""
     place = f"s3://{MIRROR}/builds"
     for context in (CONTEXT, OTHER):
         with crds_server(cache) as server:
@@ -198,7 +198,7 @@ _QUALITY = {"SCI", "PIXELDQ", "GROUPDQ", "DQ"}
 
 
 def compare_tables(row: Row, jwst: Jwst) -> None:
-    """Check that the tables that we took from jwst and its schemas are still theirs."""
+    """Check that our tables equal those of jwst and its schemas."""
     models, keywords = jwst.answer("models"), jwst.answer("keywords")
     types = {keyword: keywords[keyword][0] for keyword in FITS_KEYWORDS.values()}
     of_type = {kind: {k for k, known in types.items() if known == kind} for kind in types.values()}
@@ -233,7 +233,7 @@ def compare_tables(row: Row, jwst: Jwst) -> None:
 
 
 def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
-    """Cut a stream of cases into lists that fit a disk."""
+    """Yield lists of cases that fit on a disk."""
     waiting: list[Case] = []
     for case in cases:
         waiting.append(case)
@@ -245,7 +245,7 @@ def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
 
 
 def report(rows: list[Row], versions: str, seeds: int, minutes: float) -> str:
-    """The page."""
+    """Return the page RESULTS.md."""
     lines = [
         "# Conformance",
         "",
@@ -288,7 +288,7 @@ def _write_cache(cache: Path) -> None:
 
 
 def main() -> None:
-    """Compare everything, write the page."""
+    """Run all comparisons and write the page."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
     parser.add_argument("--seeds", type=int, default=golden.COUNT, help="how many random cases")
@@ -316,13 +316,13 @@ def main() -> None:
             row = Row(what, to_the_end.get(what, everything))
             for some in batches(cases):
                 compare(some, row, ours, jwst, scratch)
-            rows.append(tell(row))
+            rows.append(report_row(row))
         page, odd_lines, unexplained = odd_table(ours, jwst, scratch)
         (HERE / "ODD.md").write_text(page)
         row = Row("random geometry, masks and faults", "float32 file, native data model")
         for some in batches(random_cases(arguments.seeds, arguments.seed)):
             compare(some, row, ours, jwst, scratch)
-        rows.append(tell(row))
+        rows.append(report_row(row))
         versions = jwst.run("versions").strip()
         if arguments.seed == golden.SEED and len(row.golden) >= golden.COUNT:
             golden.write_golden([*row.golden[: golden.COUNT], *odd_lines], versions)
@@ -332,20 +332,20 @@ def main() -> None:
         for place, context, what in contexts:
             row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
             compare_choices(place, context, row, aws, jwst, scratch)
-            rows.append(tell(row))
+            rows.append(report_row(row))
         row = Row("tables of suffixes, keywords and data models", "against jwst and its schemas")
         compare_tables(row, jwst)
-        rows.append(tell(row))
+        rows.append(report_row(row))
         row = Row("build context", "against crds.client.api.get_default_context beside jwst")
         compare_builds(cache, row, aws, jwst, scratch)
-        rows.append(tell(row))
+        rows.append(report_row(row))
     minutes = (datetime.now(UTC) - started).total_seconds() / 60
     (HERE / "RESULTS.md").write_text(report(rows, versions, arguments.seeds, minutes))
     sys.exit(unexplained or any(row.differences for row in rows))
 
 
-def tell(row: Row) -> Row:
-    """Print how a row came out."""
+def report_row(row: Row) -> Row:
+    """Print the outcome of a row."""
     print(
         f"{row.what}: {row.cases} cases, {row.refused} refused by both, {len(row.differences)} differences",
         flush=True,

@@ -1,4 +1,4 @@
-"""The cases that jwst and the function are both given: exposures, masks, user DQ, faults.
+"""Cases for jwst and the function: exposures, masks, user DQ, faults.
 
 A case is a directory: ``exposure_uncal.fits``, ``mask.fits`` (unless CRDS would say N/A), perhaps
 ``user_dq.fits``, and ``case.json``, which says what it is.
@@ -23,7 +23,7 @@ MODE = {mode.name: mode for mode in MODES}
 
 
 class Stable:
-    """A random generator whose numbers are the same under every version of numpy.
+    """A random generator with the same numbers in every version of numpy.
 
     numpy freezes the stream of `RandomState`, not that of `Generator`:
     https://numpy.org/neps/nep-0019-rng-policy.html
@@ -36,12 +36,12 @@ class Stable:
     def integers(
         self, low: int, high: int | None = None, size: Any = None, dtype: Any = np.int64
     ) -> Any:
-        """Return integers from `low` (or 0) up to `high`, without it."""
+        """Return integers from `low` (or 0) to `high`, exclusive."""
         low, high = (0, low) if high is None else (low, high)
         return self._state.randint(low, high, size, dtype)
 
     def random(self, size: Any = None, dtype: Any = np.float64) -> Any:
-        """Return numbers from 0 up to 1."""
+        """Return numbers in [0, 1)."""
         drawn = self._state.random_sample(size)
         return drawn if size is None else drawn.astype(dtype)
 
@@ -158,7 +158,7 @@ def _exposure(case: Case, rng: Stable) -> fits.HDUList:
 
 
 def _ramps(shape: tuple[int, ...], rng: Stable) -> NDArray[Any]:
-    """Pixels that fill at rates of their own, some hit by cosmic rays, some full."""
+    """Return ramps with individual rates, cosmic rays and saturation."""
     rates = rng.gamma(1.0, 2000, shape[-2:])
     signal = rng.poisson(np.broadcast_to(rates, shape)).astype(np.float64)
     signal += 10_000 * (rng.random(shape) < 0.01)
@@ -193,7 +193,7 @@ def _mask(spec: dict[str, Any], rng: Stable) -> fits.HDUList:
 
 
 def random_cases(count: int, seed: int) -> Iterator[Case]:
-    """Random geometry within each mode, random masks, random faults."""
+    """Yield cases with random geometry, masks and faults in each mode."""
     rng = Stable(seed)
     makers = (
         _random_window,
@@ -232,7 +232,7 @@ def _seed(rng: Stable) -> int:
 
 
 def _random_window(rng: Stable, name: str) -> Case:
-    """A window of a small detector, its mask whole, a part of it, or exactly the window."""
+    """Return a window of a small detector; its mask covers the detector, a part, or the window."""
     mode = MODE[_pick(rng, "nircam-sub64p", "niriss-ami", "miri-brightsky", "nirspec-s1600a1")]
     x0, y0 = (int(n) for n in rng.integers(1, 6, 2))
     columns, rows = (int(n) for n in rng.integers(8, 60, 2))
@@ -242,7 +242,7 @@ def _random_window(rng: Stable, name: str) -> Case:
         x, y, nx, ny = x0, y0, columns, rows
     shape = tuple(int(n) for n in (*rng.integers(1, 4, 2), ny, nx))
     area = _subarray((x0, y0), (columns, rows))
-    if rng.random() < 0.15:  # the mask declares another size than its array has
+    if rng.random() < 0.15:  # the declared size differs from the array
         area["SUBSIZE1"] += int(rng.integers(-3, 4))
         area["SUBSIZE2"] += int(rng.integers(-3, 4))
     extras = [extra for extra in ("pixeldq", "groupdq", "user_dq") if rng.random() < 0.25]
@@ -260,7 +260,7 @@ def _base(mode: Mode) -> dict[str, Any]:
 
 
 def _random_stripes(rng: Stable, name: str) -> Case:
-    """A substripe readout of a full detector."""
+    """Return a substripe readout of a full detector."""
     mode = MODE["nircam-dhs"]
     slow = _pick(rng, 2, -2, 1, -1)
     fast = (2 if abs(slow) == 1 else 1) * _pick(rng, 1, -1)
@@ -279,12 +279,12 @@ def _random_stripes(rng: Stable, name: str) -> Case:
 
 
 def _start(rng: Stable) -> int:
-    """The row that a stripe starts at, from 1; often one of the first."""
+    """Return the 1-based start row of a stripe, often one of the first."""
     return int(rng.integers(1, 4) if rng.random() < 0.3 else rng.integers(1, 600))
 
 
 def _random_superstripes(rng: Stable, name: str) -> Case:
-    """Superstripes: several images that share a readout."""
+    """Return a superstripe readout: several images of one readout."""
     mode = MODE["niriss-superstripe"]
     slow = _pick(rng, 2, -2, 1, -1)
     fast = (2 if abs(slow) == 1 else 1) * _pick(rng, 1, -1)
@@ -329,7 +329,7 @@ def _random_guider(rng: Stable, name: str) -> Case:
     shape = (int(rng.integers(1, 4)), int(rng.integers(1, 4)), ny, nx)
     extras = tuple(extra for extra in ("dq", "err", "user_dq") if rng.random() < 0.25)
     header = {**_base(mode), **_subarray((x, y), (nx, ny))}
-    if rng.random() < 0.2:  # stripes, which no guider has
+    if rng.random() < 0.2:  # stripe keywords, which guiders do not use
         header |= {"MSTR_RD1": 0, "MSTR_SK1": 0, "MSTR_RD2": nx, "MSTR_SK2": 0, "MSTR_RPT": 0,
                    "MSTR_ILV": 0, "SSTR_STP": 1, "SSTR_NST": int(rng.integers(0, 3))}  # fmt: skip
     return Case(name, mode.name, _seed(rng), header, shape,
@@ -337,7 +337,7 @@ def _random_guider(rng: Stable, name: str) -> Case:
 
 
 def _random_irs2(rng: Stable, name: str) -> Case:
-    """3200 rows that are declared as 2048 or otherwise, on a detector a few columns wide."""
+    """Return an IRS2 case: 3200 rows declared as 2048 or otherwise, few columns."""
     mode = MODE["nirspec-irs2"]
     columns = int(rng.integers(1, 6))
     declared, of_mask = (_pick(rng, 2048, 2048, 2048, 3200, 2040) for _ in range(2))

@@ -1,6 +1,6 @@
-"""jwst's whole Detector1Pipeline, from the raw exposure and from the function's product.
+"""Compare Detector1Pipeline of jwst from the raw exposure and from the product.
 
-The product is gone on with as docs/using.md says: with dq_init left out, or run once more.
+The product is used as in docs/using.md: with dq_init skipped, or run again.
 
 Run by jwst's own interpreter, as a part of with_jwst.py. The steps that follow take references that
 are made here, of the exposure's own readout or, for stripes, of the whole detector. The mask is the
@@ -17,16 +17,16 @@ from metadata import metadata_differences  # beside this file
 from stdatamodels.jwst import datamodels
 
 _NOT_MADE = ("ipc", "refpix", "sirskernel", "reset", "rscd")
-"""References that their steps can do without, or are left out without."""
+"""References without which steps run or are skipped."""
 _GROUPS = 6
-"""Of the dark: no exposure of ours has more."""
+"""Number of groups of the dark; the exposures have at most as many."""
 _COMPARED = ("data", "err", "dq", "var_poisson", "var_rnoise")
 _ITS_OWN = ("cal_step.dq_init", "cal_logs")
-"""Metadata in which rate images may differ besides: that the step was skipped, and what was logged."""
+"""Metadata in which rate images may differ: the status of the step and its log."""
 
 
 class _Area(NamedTuple):
-    """What a reference covers, as its header has it."""
+    """The subarray of a reference, as in its header."""
 
     xstart: int
     ystart: int
@@ -40,7 +40,7 @@ class _Area(NamedTuple):
 
 
 def rate_differences(case: Path, exempt: tuple[str, ...]) -> list[str]:
-    """Compare the rate images of one case, but for some metadata; returns what differs."""
+    """Compare the rate images of one case except for some metadata; return the differences."""
     references, exempt = _references(case), (*exempt, *_ITS_OWN)
     theirs = _rates(case / "exposure_uncal.fits", references, {})
     found = []
@@ -66,7 +66,7 @@ def _differences(ours: Any, theirs: Any, exempt: tuple[str, ...]) -> list[str]:
 
 
 def _rates(path: Path, references: dict[str, str], dq_init: dict[str, Any]) -> tuple[Any, Any]:
-    """Run it; returns the rate image and, where there are integrations, those of each."""
+    """Run the pipeline; return the rate image and, for several integrations, those of each."""
     made: list[Any] = []
     pipeline = Detector1Pipeline()
     pipeline.save_model = lambda model, *a, **k: made.append(model)
@@ -82,11 +82,11 @@ def _rates(path: Path, references: dict[str, str], dq_init: dict[str, Any]) -> t
 
 
 def _references(case: Path) -> dict[str, str]:
-    """Write what the steps subtract, divide by and compare with; returns paths by kind."""
+    """Write the references of the steps; return paths by type."""
     header = fits.getheader(case / "exposure_uncal.fits")
     own = _Area(*(header[name] for name in ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")))
     if header.get("SSTR_NST"):
-        # The stripes of a superstripe, along NIRISS's x axis, are put together before the dark.
+        # The stripes of a superstripe are joined along NIRISS's x axis before the dark.
         own = own._replace(xstart=1, xsize=2048)
     whole = _Area(1, 1, 2048, 2048) if "MSTR_RD1" in header else own
     paths = {}
@@ -106,7 +106,7 @@ def _references(case: Path) -> dict[str, str]:
 
 
 def _of_the_readout(image: tuple[int, int], is_miri: bool) -> dict[str, Any]:
-    """What CRDS keeps for each subarray, stripes among them."""
+    """Return references that CRDS has per subarray, including stripes."""
     rng, integrations = np.random.default_rng(1), (1,) if is_miri else ()
     shape = (*integrations, _GROUPS, *image)
     charge = np.cumsum(rng.normal(0.1, 0.01, shape), axis=-3).astype(np.float32)
@@ -119,7 +119,7 @@ def _of_the_readout(image: tuple[int, int], is_miri: bool) -> dict[str, Any]:
 
 
 def _of_the_detector(image: tuple[int, int]) -> dict[str, Any]:
-    """What is cut to any readout."""
+    """Return references that are cut to the readout."""
     rng = np.random.default_rng(2)
 
     def values(mean: float, spread: float) -> Any:
@@ -140,5 +140,5 @@ def _of_the_detector(image: tuple[int, int]) -> dict[str, Any]:
 
 
 def _some(rng: np.random.Generator, image: tuple[int, int], bit: int) -> Any:
-    """A flag, on one pixel of a hundred."""
+    """Return an image with a flag on 1 % of the pixels."""
     return (rng.random(image) < 0.01).astype(np.uint32) << bit

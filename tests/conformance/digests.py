@@ -15,10 +15,10 @@ DECISIVE = (
     "DATAMODL", "S_DQINIT", "CRDS_CTX", "EXP_TYPE", "SUBARRAY", "SUBSTRT1", "SUBSTRT2", "SUBSIZE1",
     "SUBSIZE2", "SSTR_NST",
 )  # fmt: skip
-"""Cards of the primary header that are kept as they are, besides the digest of all."""
+"""Cards of the primary header that are recorded besides the digest."""
 
 _SKIPPED = frozenset({"", "COMMENT", "HISTORY", "END", "CHECKSUM", "DATASUM"})
-"""Cards that are not compared; jwst keeps the checksums of its input, which are then wrong."""
+"""Cards that are not compared; jwst copies the checksums of its input, which are wrong then."""
 
 
 def digests(
@@ -58,7 +58,7 @@ def _described(hdu: Any, exempt: frozenset[str], dtype: str | None) -> dict[str,
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold; an undefined value is None."""
+    """Return a JSON value; None for an undefined one."""
     return None if isinstance(value, fits.card.Undefined) else value
 
 

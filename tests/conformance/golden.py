@@ -1,4 +1,4 @@
-"""Golden vectors: what jwst 3.0.0 makes of random cases and of odd input, in ``golden.jsonl``.
+"""Golden vectors: results of jwst 3.0.0 for random cases and odd input, in ``golden.jsonl``.
 
 ``make conformance`` records them while jwst runs; ``make test`` replays them without jwst. The file
 starts with a line that says how it was made; then there is one line for each case.
@@ -30,7 +30,7 @@ __all__ = [
 
 GOLDEN = Path(__file__).with_name("golden.jsonl")
 SEED, COUNT = 1, 300
-"""Of the random cases in the file."""
+"""Seeds of the random cases in the file."""
 
 _STRICTER = {
     "expected one of them to be +1 or -1": "FASTAXIS and SLOWAXIS name no two axes",
@@ -39,7 +39,7 @@ _STRICTER = {
     "where the mask has no pixels": "a window that wraps around the mask's edge",
     "contradicts SCI": "a size of 1 that is broadcast over the image",
 }
-"""What the design rejects although jwst accepts it, by a phrase of the message."""
+"""Input that the design rejects although jwst accepts it, by a phrase of the message."""
 
 _EXEMPT = frozenset({"DATE", "FILENAME", "CAL_VER", "CAL_VCS", "CRDS_VER", "HISTORY"})
 """EXEMPT_KEYWORDS of with_jwst.py."""
@@ -51,7 +51,7 @@ def why_stricter(message: str) -> str | None:
 
 
 def golden_line(case: Case, folder: Path, odd: str = "") -> dict[str, Any]:
-    """Return what `jwst` made of a case, as ``with_jwst.py run`` noted it in the case's folder."""
+    """Return the result of `jwst`, which ``with_jwst.py run`` wrote to the case's folder."""
     return {
         "odd": odd,
         "case": asdict(case),
@@ -85,14 +85,14 @@ def read_golden() -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def refusal_difference(line: dict[str, Any], message: str) -> str:
-    """Say how a rejection differs from what `jwst` made of the case; nothing if it does not."""
+    """Return the difference of a rejection from the result of `jwst`, or an empty string."""
     if "refused" in line or why_stricter(message):
         return ""
     return f"jwst accepts it, and we reject it: {message}"
 
 
 def product_differences(line: dict[str, Any], product: Path, native: bool) -> list[str]:
-    """Say in which HDUs a product differs from that of `jwst`.
+    """Return the HDUs in which a product differs from that of `jwst`.
 
     A native product has other pixel types than that of jwst, and so other cards; its arrays are
     converted to jwst's types, as the data models do.

@@ -109,7 +109,7 @@ _TO_THE_END = (
     "full-nrca2", "nrcb1-sub64p", "nrca5-grism64-f322w2", "nis-sub256", "nrs1-sub512", "mirim-mask1065",
     "fgs1-sub128cntr", "nrca1-sub164stripe4_dhs", "sub204stripe_soss",
 )  # fmt: skip
-"""Cases that are once more looked at after the whole pipeline, with groups enough for a slope."""
+"""Cases that are also compared after the whole pipeline, with enough groups for a slope."""
 
 
 def matrix(apertures: list[list[Any]]) -> Iterator[tuple[str, Case]]:
@@ -192,7 +192,7 @@ def _striped() -> Iterator[tuple[str, Case]]:
             ("NRCALONG", (971, 0), 0),
         ):
             if 1 + skips[0] + count * (reads2 + skips[1]) > 2048:
-                skips = (1300, 60)  # noqa: PLW2901  # what fits the detector
+                skips = (1300, 60)  # noqa: PLW2901  # values that fit the detector
             yield "NIRCAM DHS substripes", _case(
                 f"{detector}-{name}".lower(), detector, (1, 1, 2048, size), (1, 2, size, 2048), SUBARRAY=name,
                 MSTR_RD1=1, MSTR_SK1=skips[0], MSTR_RD2=reads2, MSTR_SK2=skips[1], MSTR_RPT=1,

@@ -1,10 +1,10 @@
-"""Metadata of two of jwst's data models, compared. Run by jwst's own interpreter."""
+"""Compare the metadata of two jwst data models. Run by jwst's own interpreter."""
 
 from typing import Any
 
 
 def metadata_differences(ours: Any, theirs: Any, exempt: tuple[str, ...]) -> list[str]:
-    """Say in which metadata two models differ, but those whose names begin so."""
+    """Return the differing metadata of two models, except those with some prefixes."""
     first, second = (model.to_flat_dict(include_arrays=False) for model in (ours, theirs))
     found = []
     for key in sorted(set(first) | set(second)):

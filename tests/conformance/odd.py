@@ -1,4 +1,4 @@
-"""Odd input, one kind each: what jwst does with it, and what the function does.
+"""Odd input, one case of each kind, for jwst and the function.
 
 Every kind starts from a small exposure and a small mask that are right, and changes one thing in the
 files. `python -m tests.conformance` puts them through both and writes the table.
@@ -76,7 +76,7 @@ def write_inputs(odd: str, case: Mapping[str, Any], folder: Path) -> None:
 
 
 def _window(extras: tuple[str, ...] = (), by: str = "mask", **header: Any) -> Case:
-    """A window of 8 x 6 pixels of NIRCam, its mask a little larger; under the rules, SUB64P."""
+    """Return a NIRCam window of 8 x 6 pixels with a slightly larger mask; SUB64P for the rules."""
     mode = MODE["nircam-sub64p"]
     ny, nx = (64, 64) if by == "rules" else (6, 8)
     x, y = (1851, 1817) if by == "rules" else (3, 2)
@@ -93,7 +93,7 @@ def _window(extras: tuple[str, ...] = (), by: str = "mask", **header: Any) -> Ca
 
 
 def _ruled() -> Case:
-    """A window whose mask the rules choose."""
+    """Return a window whose mask the rules select."""
     return _window(by="rules", SUBARRAY="SUB64P", DETECTOR="NRCB1")
 
 
@@ -137,7 +137,7 @@ def _set(**cards: Any) -> Change:
 
 
 def _pixels(name: str, make: Callable[[NDArray[Any]], NDArray[Any]]) -> Change:
-    """Store an array otherwise."""
+    """Return a change of an array's format."""
 
     def change(hdus: fits.HDUList) -> None:
         hdus[name] = fits.ImageHDU(make(hdus[name].data), name=name, ver=1)
@@ -153,7 +153,7 @@ def _append(name: str, version: int, make: Callable[[fits.HDUList], NDArray[Any]
 
 
 def _asdf(make: Callable[[bytes], bytes]) -> Change:
-    """Change the ASDF document."""
+    """Return a change of the ASDF document."""
 
     def change(hdus: fits.HDUList) -> None:
         document = make(bytes(hdus["ASDF"].data[0][0]))
@@ -165,7 +165,7 @@ def _asdf(make: Callable[[bytes], bytes]) -> Change:
 
 
 def _only_in_asdf(path: str, keyword: str, value: Any) -> Change:
-    """Move a keyword from the header into the ASDF document, as its writer might have put it."""
+    """Return a change that moves a keyword from the header to the ASDF document."""
 
     def change(hdus: fits.HDUList) -> None:
         hdus[0].header.remove(keyword, ignore_missing=True)
@@ -180,7 +180,7 @@ def _only_in_asdf(path: str, keyword: str, value: Any) -> Change:
 
 
 def _table(name: str, change: Callable[[list[str]], list[str]], ascii: bool = False) -> Change:  # noqa: A002
-    """Insert a table that the ramp models know, its columns changed."""
+    """Return a change that adds a table of the ramp models with other columns."""
     expected = OPENED[Kind.RAMP][name]
     assert isinstance(expected, frozenset)
     columns = [
@@ -210,7 +210,7 @@ def _int_times(change_names: Callable[[list[str]], list[str]]) -> Change:
 
 
 def _gzip(content: bytes) -> bytes:
-    """Compress without a time stamp."""
+    """Compress by gzip without a time stamp."""
     return gzip.compress(content, mtime=0)
 
 
@@ -520,4 +520,4 @@ ODD = tuple(
         )
     )
 )
-"""Every kind."""
+"""All kinds of odd input."""

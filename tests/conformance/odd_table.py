@@ -1,4 +1,4 @@
-"""What jwst and the function make of odd input: the table in ODD.md.
+"""Compare jwst and the function on odd input; the table is ODD.md.
 
 ``python -m tests.conformance.odd_table --jwst INTERPRETER`` writes it alone.
 """
@@ -34,7 +34,7 @@ _COMPARED = ("float32 file", "native data model")
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one kind of odd input."""
+    """The results of one kind of odd input."""
 
     odd: Odd
     jwst: str
@@ -44,12 +44,12 @@ class Outcome:
 
     @property
     def is_unexplained(self) -> bool:
-        """Whether the two differ for no reason that is known."""
+        """Whether the results differ without a known reason."""
         return not self.is_same and not self.odd.on_purpose
 
 
 def odd_table(ours: Ours, jwst: Jwst, scratch: Path) -> tuple[str, list[dict[str, Any]], int]:
-    """Give both every kind; return the page, golden lines, and how many differences have no reason."""
+    """Run every kind; return the page, golden lines and the number of unexplained differences."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         outcomes = list(_outcomes(ours, jwst, Path(name)))
     unexplained = [outcome for outcome in outcomes if outcome.is_unexplained]
@@ -123,7 +123,7 @@ def _cell(text: str) -> str:
 
 
 def main() -> None:
-    """Write the table; exit with 1 if a difference has no reason."""
+    """Write the table; exit with 1 if a difference is unexplained."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
     arguments = parser.parse_args()

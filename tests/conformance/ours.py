@@ -1,4 +1,4 @@
-"""The function on an embedded AWS, as it is compared with jwst."""
+"""The function on an embedded AWS, for comparison with jwst."""
 
 from dataclasses import dataclass, replace
 from functools import partial
@@ -32,7 +32,7 @@ class Ours:
 
     @classmethod
     def of(cls, aws: LocalAws, scratch: Path, prefix: str = "") -> "Ours":
-        """Set the function up, with the mirror at a prefix of the mirrors' bucket."""
+        """Return the function with the mirror at a prefix of the mirrors' bucket."""
         mirror = S3Location(MIRROR, prefix)
         s3, bus = aws.client("s3"), Bus("default", aws.client("events"))
         references = References.of(mirror, scratch, s3)
@@ -41,7 +41,7 @@ class Ours:
         return cls(aws, Services(settings, s3, references, Blocks(None), Ledger(None), bus, sqs))
 
     def product(self, folder: Path, case: Case, encoding: Encoding) -> bytes | str:
-        """Run it on a case; returns the product, or the message with which it refuses."""
+        """Process a case; return the product or the message of the rejection."""
         s3 = self.aws.client("s3")
         key = f"{case.name}_uncal.fits"
         s3.upload_file(str(folder / "exposure_uncal.fits"), RAW, key)

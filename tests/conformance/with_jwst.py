@@ -1,4 +1,4 @@
-"""Run by jwst's own interpreter.
+"""Commands for comparison, run by jwst's own interpreter.
 
 Usage: with_jwst.py apertures | build | models | keywords | suffixes | run FOLDER | compare FOLDER | choose FILE
 """
@@ -71,7 +71,7 @@ def apertures() -> None:
 
 
 def run(folder: Path) -> None:
-    """Make jwst's product of every case, or note why it refuses; note digests in ``jwst.json``.
+    """Write jwst's product of every case, or its error; write digests to ``jwst.json``.
 
     The step looks the type of the data model up in the ASDF extension. An exposure without one is
     opened as that data model first.
@@ -122,8 +122,8 @@ def compare(folder: Path) -> None:
     for case in cases(folder):
         if not (case / "jwst.fits").exists() or not (case / "float32.fits").exists():
             continue
-        told = json.loads((case / "case.json").read_text())
-        by, made_of = told["by"], told["extras"]
+        details = json.loads((case / "case.json").read_text())
+        by, made_of = details["by"], details["extras"]
         differences = {
             "float32 file": file_differences(case, own_mask=by == "mask"),
             "native data model": model_differences(case, own_mask=by == "mask"),
@@ -134,7 +134,7 @@ def compare(folder: Path) -> None:
 
 
 def file_differences(case: Path, own_mask: bool) -> list[str]:
-    """What FITSDiff sees in the float32 product, the exemptions taken out of both."""
+    """Return the differences by FITSDiff of the float32 product, without the exemptions."""
     from astropy.io import fits
 
     keywords = [*EXEMPT_KEYWORDS, *(EXEMPT_WITH_OWN_MASK if own_mask else ())]
@@ -154,7 +154,7 @@ def file_differences(case: Path, own_mask: bool) -> list[str]:
 
 
 def model_differences(case: Path, own_mask: bool) -> list[str]:
-    """Arrays and metadata in which the native product's data model differs."""
+    """Return the arrays and metadata in which the native product's data model differs."""
     import numpy as np
     from metadata import metadata_differences  # beside this file
     from stdatamodels.jwst import datamodels
@@ -175,7 +175,7 @@ def model_differences(case: Path, own_mask: bool) -> list[str]:
 
 
 def step_differences(case: Path) -> list[str]:
-    """Differences after jwst's next steps, run on both products."""
+    """Return the differences after the next steps of jwst on both products."""
     import numpy as np
     from jwst.group_scale import GroupScaleStep
     from jwst.guider_cds import GuiderCdsStep
@@ -217,7 +217,7 @@ def step_differences(case: Path) -> list[str]:
 
 
 def guider_reference(folder: Path, kind: str) -> str:
-    """A gain or readnoise reference for guider_cds; refpix goes without one."""
+    """Write a gain or readnoise reference for guider_cds; refpix needs none."""
     import numpy as np
     from stdatamodels.jwst import datamodels
 
@@ -235,7 +235,7 @@ def guider_reference(folder: Path, kind: str) -> str:
 
 
 def models() -> None:
-    """Print what the schemas ask of arrays and tables: {model: {EXTNAME: axes or column names}}."""
+    """Print the arrays and tables of the schemas: {model: {EXTNAME: axes or column names}}."""
     from stdatamodels import schema
     from stdatamodels.jwst import datamodels
 
@@ -283,7 +283,7 @@ def suffixes() -> None:
 
 
 def choose(path: Path) -> None:
-    """Ask crds in the ordinary way for the mask of each header; print the names."""
+    """Print the mask that crds selects for each header."""
     import crds
 
     answers = []
@@ -299,7 +299,7 @@ def choose(path: Path) -> None:
 
 
 def build() -> None:
-    """Ask crds which context a pipeline uses that names none."""
+    """Print the context that crds uses if none is named."""
     from crds.client import api
 
     print(json.dumps(api.get_default_context("jwst")))

@@ -1,4 +1,4 @@
-"""Whether the deployed alarms fire on what was measured: MiniStack evaluates no metrics of logs."""
+"""Evaluate the deployed alarms on measured points, because MiniStack has no metrics of logs."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _COMPARISONS = {
 
 @dataclass(frozen=True)
 class Point:
-    """One measurement, as CloudWatch keeps it: dimensions are part of a metric's name."""
+    """One point of a metric; its dimensions are part of its identity."""
 
     namespace: str
     name: str
@@ -44,7 +44,7 @@ def queued(stack: Stack, *queues: str) -> Iterator[Point]:
 
 
 def firing(stack: Stack, points: Iterable[Point]) -> set[str]:
-    """Logical names of the alarms that fire, were all points of one period."""
+    """Return the logical ids of the alarms that fire if all points are of one period."""
     points, found = list(points), set()
     for alarm in stack.client("cloudwatch").describe_alarms()["MetricAlarms"]:
         dimensions = frozenset((item["Name"], item["Value"]) for item in alarm["Dimensions"])

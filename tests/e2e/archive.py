@@ -1,4 +1,4 @@
-"""An archive on the deployed stack, a context that affects a part of it, and kills meanwhile.
+"""Reprocess an archive on the deployed stack while its function is killed.
 
 ``make soak`` runs it. Exactly the exposures with other pixels get a new product, a second selection
 selects nothing, and the audit finds what was done to ledger, products and exposures.
@@ -39,11 +39,11 @@ KINDS = {
     "niriss": MODE["niriss-ami"],
     "guider": MODE["fgs1-acq2"],
 }
-"""Only the first reads out pixels that differ in the newer mask of NRCB1."""
+"""Only the first mode reads out pixels that differ in the newer mask of NRCB1."""
 
 
 def publish_newer(stack: Stack, folder: Path) -> None:
-    """Put a context into the mirror in which NRCB1 has a mask with other pixels in one corner."""
+    """Add a context in which the mask of NRCB1 has other pixels in one corner."""
     write_sample_mirror(folder)
     masks = folder / "references" / "jwst" / "nircam"
     shutil.copy(masks / "jwst_nircam_mask_9002.fits", masks / "jwst_nircam_mask_9003.fits")
@@ -57,7 +57,7 @@ def publish_newer(stack: Stack, folder: Path) -> None:
 
 
 def infra(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
-    """Type a command."""
+    """Run a command."""
     environment = os.environ | {"AWS_ENDPOINT_URL": stack.endpoint, "COLUMNS": "100"}
     command = [sys.executable, "-m", "infra", *words, "--stack", NAME]
     return subprocess.run(
@@ -66,7 +66,7 @@ def infra(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def tags(stack: Stack) -> dict[str, str]:
-    """Entity tags and times of the products."""
+    """Return the ETags and times of the products."""
     pages = stack.client("s3").get_paginator("list_objects_v2")
     found = pages.paginate(Bucket=stack["ProductBucket"], Prefix="dq_init/")
     return {
@@ -77,7 +77,7 @@ def tags(stack: Stack) -> dict[str, str]:
 
 
 def upload(stack: Stack, number: int, folder: Path) -> None:
-    """Upload exposures of all kinds in turn."""
+    """Upload exposures of each kind in turn."""
     bodies = {}
     for kind, mode in KINDS.items():
         write_exposure(mode, folder / "x.fits")
@@ -90,20 +90,20 @@ def upload(stack: Stack, number: int, folder: Path) -> None:
 
 
 def killing(stack: Stack, stop: threading.Event, killed: list[int]) -> None:
-    """Kill the function now and then."""
+    """Kill the function at random times."""
     chance = random.Random(7)
     while not stop.wait(chance.uniform(2, 8)):
         killed.append(stack.kill_function(chance))
 
 
 def selected(stack: Stack) -> int:
-    """How many products have other pixels in the newer context."""
-    told = json.loads(infra(stack, "reprocess", "select", "--to", NEWER, "--json").stdout)
-    return sum(window["by_change"].get("pixels", 0) for window in told["windows"])
+    """Return the number of products that have other pixels in the newer context."""
+    summary = json.loads(infra(stack, "reprocess", "select", "--to", NEWER, "--json").stdout)
+    return sum(window["by_change"].get("pixels", 0) for window in summary["windows"])
 
 
 def damage(stack: Stack, before: dict[str, str]) -> dict[str, str]:
-    """Delete an entry and a product, replace an exposure; returns what the audit must find."""
+    """Delete an entry and a product, replace an exposure; return the expected findings."""
     s3, bucket = stack.client("s3"), stack["ProductBucket"]
     entry, product, replaced = (
         next(key for key in sorted(before) if f"/{kind}/" in key)
@@ -119,7 +119,7 @@ def damage(stack: Stack, before: dict[str, str]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run it; prints what was seen, and fails if anything is not as it should be."""
+    """Run the scenario, print a summary and check it."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--exposures", type=int, default=2000)
     arguments = parser.parse_args()
@@ -130,36 +130,36 @@ def main() -> None:
         upload(stack, arguments.exposures, folder)
         stack.drain(3600)
         publish_newer(stack, folder / "cache")
-        told: dict[str, Any] = {"exposures": arguments.exposures, "products": len(tags(stack))}
+        summary: dict[str, Any] = {"exposures": arguments.exposures, "products": len(tags(stack))}
         print(infra(stack, "reprocess", "catalogue").stdout)
         print(infra(stack, "reprocess", "select", "--to", NEWER).stdout)
-        told["selected"], before = selected(stack), tags(stack)
+        summary["selected"], before = selected(stack), tags(stack)
         stop, killed = threading.Event(), list[int]()
         threading.Thread(target=killing, args=(stack, stop, killed), daemon=True).start()
         start = time.monotonic()
-        for runs in (1, 2, 3):  # what was killed at every attempt has failed; the next run heals it
+        for runs in (1, 2, 3):  # a request killed at every attempt fails; the next run repeats it
             done = infra(stack, "reprocess", "submit", "--to", NEWER, "--yes", "--pause", "2")
             print(done.stdout)
-            told["runs"] = runs
+            summary["runs"] = runs
             if done.returncode == 0:
                 break
             infra(stack, "reprocess", "catalogue")
         stop.set()
-        told |= {"seconds": round(time.monotonic() - start), "kills": sum(killed)}
+        summary |= {"seconds": round(time.monotonic() - start), "kills": sum(killed)}
         after = tags(stack)
         changed = {key for key in after if after[key] != before.get(key)}
         inside = {key for key in after if "/inside/" in key}
         infra(stack, "reprocess", "catalogue")
-        told |= {"made anew": len(changed), "selected again": selected(stack)}
+        summary |= {"made anew": len(changed), "selected again": selected(stack)}
         expected = damage(stack, after)
         infra(stack, "reprocess", "catalogue")
         found = json.loads(infra(stack, "reprocess", "audit", "--json").stdout)
-        told["audit found"] = {row["product"]: row["what"] for row in found}
-        print(json.dumps(told, indent=2))
+        summary["audit found"] = {row["product"]: row["what"] for row in found}
+        print(json.dumps(summary, indent=2))
         assert done.returncode == 0
         assert changed == inside
-        assert told["selected"] == len(inside)
-        assert told["selected again"] == 0
+        assert summary["selected"] == len(inside)
+        assert summary["selected again"] == 0
         assert {row["product"].partition("/dq_init/")[2] for row in found} == {
             key.removeprefix("dq_init/") for key in expected
         }

@@ -19,7 +19,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def exposures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """One exposure of every mode that is small."""
+    """One small exposure of every mode."""
     folder, found = tmp_path_factory.mktemp("exposures"), {}
     for mode in MODES:
         path = Path(folder, f"{mode.name}_uncal.fits")

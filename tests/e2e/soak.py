@@ -1,4 +1,4 @@
-"""Thousands of exposures, some bad, some repeated, the function killed again and again.
+"""Process thousands of exposures, some bad or repeated, while the function is killed.
 
 ``python -m tests.e2e.soak`` deploys the built template on MiniStack, lets it work, and counts what
 is left: products, results, messages. Sizes are mixed, so that single PUTs, multipart uploads and the
@@ -26,13 +26,13 @@ SIZES = {
     "multipart": (replace(MODE["nircam-full"], shape=(1, 1, 2048, 2048)), 0.06),
     "with blocks": (replace(MODE["nircam-full"], shape=(1, 4, 2048, 2048)), 0.02),
 }
-"""What is uploaded, and its share."""
+"""Sizes of the exposures, and their fractions."""
 FOLDER = "soak/"
 
 
 @dataclass
 class Work:
-    """What is uploaded, and what happened meanwhile."""
+    """The uploaded exposures and the number of kills."""
 
     sizes: dict[str, str]
     bad: set[str]
@@ -41,7 +41,7 @@ class Work:
 
 
 def main() -> None:
-    """Run it, and print what is left."""
+    """Run the soak and print its results."""
     parser = argparse.ArgumentParser(prog="python -m tests.e2e.soak", description=__doc__)
     parser.add_argument("--count", type=int, default=2000, help="exposures")
     parser.add_argument("--seed", type=int, default=20220712)
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def summary(stack: Stack, work: Work, seconds: float) -> str:
-    """What a person wants to know of it."""
+    """Return the rows of the summary."""
     results = {detail["id"]: detail["status"] for detail in stack.announced}
     again = len(stack.announced) - len(results)
     return (
@@ -82,7 +82,7 @@ def summary(stack: Stack, work: Work, seconds: float) -> str:
 
 
 def exposures() -> dict[str, bytes]:
-    """One of each size."""
+    """Return an exposure of each size."""
     bodies = {}
     with TemporaryDirectory() as folder:
         path = Path(folder, "x_uncal.fits")
@@ -93,14 +93,14 @@ def exposures() -> dict[str, bytes]:
 
 
 def bad_of(body: bytes) -> bytes:
-    """One that is cut off."""
+    """Return a truncated exposure."""
     return body[:5000]
 
 
 def run(
     stack: Stack, work: Work, bodies: dict[str, bytes], pause: float, chance: random.Random
 ) -> None:
-    """Upload everything while the function is killed now and then; wait for the end."""
+    """Upload the exposures while the function is killed, and wait until all are processed."""
     ended = threading.Event()
 
     def kill() -> None:
@@ -122,12 +122,12 @@ def run(
 
 
 def made(stack: Stack) -> dict[str, int]:
-    """The soak's products, and their sizes."""
+    """Return the sizes of the soak's products."""
     return {key: size for key, size in stack.products().items() if key.startswith(FOLDER)}
 
 
 def check(stack: Stack, work: Work) -> list[str]:
-    """Say what is not as it should be."""
+    """Return the differences from the expected state."""
     good = [key for key in work.sizes if key not in work.bad]
     products, faults = made(stack), []
     if products.keys() != {key.replace("_uncal", "_dq_init") for key in good}:

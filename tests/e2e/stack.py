@@ -1,4 +1,4 @@
-"""The template, deployed by `sam deploy` on a local AWS (MiniStack), and what the tests do with it.
+"""The template, deployed by `sam deploy` on a local AWS (MiniStack).
 
 What MiniStack leaves out is done here in its place, and said where it is done:
 
@@ -41,7 +41,7 @@ MIRROR_BUILT = PROJECT / ".aws-sam" / "mirror" / "template.yaml"
 _EMPTY = '""'
 PARAMETERS = {"MirrorBucket": MIRROR, "Architecture": "x86_64", "MaximumConcurrency": "2"}
 TIMEOUT, VISIBILITY_TIMEOUT, RETRY_DELAY = 20, 25, 2
-"""Seconds, where AWS has 900, 5400 and 30: tests do not wait that long for a killed function."""
+"""Seconds; 900, 5400 and 30 on AWS, which is too long for a test of a killed function."""
 
 
 @dataclass
@@ -63,13 +63,13 @@ class Stack:
     def __getitem__(self, output: str) -> str:
         return self.outputs[output]
 
-    # Putting in
+    # Input
 
     def upload(self, key: str, body: bytes) -> None:
         self.client("s3").put_object(Bucket=self["RawBucket"], Key=key, Body=body)
 
     def repeat_event(self, key: str) -> None:
-        """Deliver an event once more, as EventBridge may at any time."""
+        """Repeat an event, as EventBridge may."""
         head = self.client("s3").head_object(Bucket=self["RawBucket"], Key=key)
         found = {"key": key, "size": head["ContentLength"], "etag": head["ETag"].strip('"')}
         event = {
@@ -83,7 +83,7 @@ class Stack:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Let exposures wait in the queue."""
+        """Disable the event source, so that exposures wait in the queue."""
         self._switch(enabled=False)
         try:
             yield
@@ -96,7 +96,7 @@ class Stack:
             functions.update_event_source_mapping(UUID=mapping["UUID"], Enabled=enabled)
 
     def kill_function(self, chance: random.Random) -> bool:
-        """Kill a process that runs the function, as Lambda does at time-out or out of memory."""
+        """Kill a process of the function, as Lambda does at a timeout or out of memory."""
         workers = self.workers()
         if not workers:
             return False
@@ -108,10 +108,10 @@ class Stack:
     def workers(self) -> list[psutil.Process]:
         return [p for p in self.server.children(recursive=True) if p.status() != "zombie"]
 
-    # Looking
+    # Output
 
     def depth(self, queue: str) -> int:
-        """Messages of a queue, those in flight included."""
+        """Return the number of messages of a queue, including those in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.client("sqs").get_queue_attributes(QueueUrl=self[queue], AttributeNames=names)[
             "Attributes"
@@ -119,7 +119,7 @@ class Stack:
         return sum(int(found[name]) for name in names)
 
     def drain(self, seconds: float) -> None:
-        """Wait until no exposure waits, and every announcement has arrived."""
+        """Wait until the queues are empty and every event has arrived."""
         end = time.monotonic() + seconds
         while any(self.depth(f"{name}Queue") for name in ("Uploaded", "Backfill", "Unfinished")):
             assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
@@ -130,7 +130,7 @@ class Stack:
             time.sleep(1)
 
     def products(self) -> dict[str, int]:
-        """Names and sizes of the products."""
+        """Return the keys and sizes of the products."""
         pages = (
             self.client("s3")
             .get_paginator("list_objects_v2")
@@ -140,12 +140,12 @@ class Stack:
         return {item["Key"].removeprefix("dq_init/"): item["Size"] for item in found}
 
     def said(self, key: str) -> list[str]:
-        """What was announced of an exposure, in order; ids that are known already are dropped."""
+        """Return the statuses published for an exposure, in order, without repeated ids."""
         mine = (d for d in self.announced if d["input"] and d["input"]["key"] == key)
         return [detail["status"] for detail in {d["id"]: d for d in mine}.values()]
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
-        """Take what waits in a queue."""
+        """Receive and delete the messages of a queue."""
         sqs, bodies = self.client("sqs"), []
         while found := sqs.receive_message(QueueUrl=self[queue], MaxNumberOfMessages=10).get(
             "Messages"
@@ -156,7 +156,7 @@ class Stack:
         return bodies
 
     def logged(self) -> list[dict[str, Any]]:
-        """The function's log lines."""
+        """Return the function's log lines."""
         pages = (
             self.client("logs")
             .get_paginator("filter_log_events")
@@ -167,7 +167,7 @@ class Stack:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Collect what is announced."""
+        """Collect the processing events."""
         sqs, events = self.client("sqs"), self.client("events")
         queue = sqs.create_queue(QueueName="announcements")["QueueUrl"]
         arn = f"arn:aws:sqs:{REGION}:000000000000:announcements"
@@ -230,7 +230,7 @@ def impatient(endpoint: str) -> Path:
 
 
 def deploy_mirror(stack: Stack, sam: Path, name: str, **changes: str) -> dict[str, str]:
-    """Deploy infra/mirror.yaml with the closed loop, beside a stack; returns its outputs."""
+    """Deploy infra/mirror.yaml with Reprocess=submit; return its outputs."""
     values = {
         "Architecture": "x86_64",
         "ScheduleState": "DISABLED",
@@ -243,7 +243,7 @@ def deploy_mirror(stack: Stack, sam: Path, name: str, **changes: str) -> dict[st
 
 
 def deploy(stack: Stack, sam: Path, name: str = NAME, **changes: str) -> None:
-    """Run `sam deploy`, as docs/operating.md has it; other parameters than the tests' by name.
+    """Run `sam deploy` as in docs/operating.md, with further parameters by name.
 
     To `sam` an empty value is a pair of quotes.
     """
@@ -280,7 +280,7 @@ def outputs_of(stack: Stack, name: str) -> dict[str, str]:
 
 
 def port_owner(port: int) -> int:
-    """The process that listens on a port of this machine."""
+    """Return the process that listens on a port of this machine."""
     return next(
         connection.pid
         for connection in psutil.net_connections("tcp")

@@ -1,4 +1,4 @@
-"""A context that becomes operational has what it affects made anew, with nobody looking."""
+"""A new operational context rebuilds the affected products automatically."""
 
 import json
 import time
@@ -38,10 +38,10 @@ def make_operational(context: str, stack: Stack, bucket: str) -> None:
     for copy in (bucket, MIRROR):
         use(context, Mirror(stack.client("s3"), S3Location(copy, "")))
     for process in stack.workers():
-        process.kill()  # a container believes the previous context for three minutes
+        process.kill()  # a container uses the previous context for three minutes
 
 
-def test_only_what_a_context_affects_is_made_anew_by_itself(
+def test_new_context_rebuilds_only_affected_products(
     stack: Stack, mirror: str, tmp_path: Path
 ) -> None:
     for kind in ("inside", "outside", "other-detector"):
@@ -52,14 +52,14 @@ def test_only_what_a_context_affects_is_made_anew_by_itself(
     detail = detail_of(S3Location(mirror, ""), CONTEXT, NEWER, [])
     events = stack.client("events")
     entry: dict[str, Any] = {"Source": SOURCE, "DetailType": CHANGED, "Detail": json.dumps(detail)}
-    time.sleep(1.1)  # S3 tells whole seconds apart
+    time.sleep(1.1)  # S3's times have whole seconds
     make_operational(NEWER, stack, mirror)
     events.put_events(Entries=[entry])
     end = time.monotonic() + 120
     while (after := tags(stack))["dq_init/loop/inside_dq_init.fits"] == (
         before["dq_init/loop/inside_dq_init.fits"]
     ):
-        assert time.monotonic() < end, "nothing was made anew"
+        assert time.monotonic() < end, "nothing was rebuilt"
         time.sleep(1)
     stack.drain(120)
     after = tags(stack)

@@ -1,4 +1,4 @@
-"""A bucket that was there before, and one of another account: by event, and by backfill."""
+"""Existing buckets: uploads to one, and a backfill from another account's."""
 
 import json
 import os
@@ -32,7 +32,7 @@ ONLY_READING = {
 
 @pytest.fixture(scope="module")
 def elsewhere(stack: Stack, exposures: dict[str, bytes]) -> Iterator[Stack]:
-    """The stack, which listens to a bucket that it has not made, and reads another account's."""
+    """The stack with an existing raw bucket and a read bucket of another account."""
     stack.client("s3").create_bucket(Bucket=MINE)
     other = boto3.client(
         "s3",
@@ -61,20 +61,20 @@ def infra(stack: Stack, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_uploads_to_a_bucket_of_ones_own_are_processed(
+def test_upload_to_an_existing_bucket_is_processed(
     elsewhere: Stack, exposures: dict[str, bytes]
 ) -> None:
     assert "--enable-events" in infra(elsewhere, "status").stdout
-    told = infra(elsewhere, "status", "--enable-events", "--yes")
-    assert told.returncode == 0, told.stderr
-    assert "sends events to EventBridge now" in told.stdout
+    done = infra(elsewhere, "status", "--enable-events", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "sends events to EventBridge now" in done.stdout
     assert "--enable-events" not in infra(elsewhere, "status").stdout
     elsewhere.upload("own/jw01_uncal.fits", exposures[SMALL])
     elsewhere.drain(60)
     assert elsewhere.said("own/jw01_uncal.fits") == ["Complete"]
 
 
-def test_another_accounts_exposures_are_processed_by_a_command(elsewhere: Stack) -> None:
+def test_backfill_processes_exposures_of_another_account(elsewhere: Stack) -> None:
     done = infra(elsewhere, "backfill", f"s3://{THEIRS}/{FOLDER}", "--yes", "--pause", "1")
     assert done.returncode == 1, done.stdout + done.stderr
     said = " ".join(done.stdout.split())
@@ -90,7 +90,7 @@ def test_another_accounts_exposures_are_processed_by_a_command(elsewhere: Stack)
 
 
 def test_a_bucket_that_the_stack_may_not_read_is_refused(elsewhere: Stack) -> None:
-    done = infra(elsewhere, "backfill", "s3://nobodys/jw01_uncal.fits", "--yes", "--pause", "1")
+    done = infra(elsewhere, "backfill", "s3://foreign/jw01_uncal.fits", "--yes", "--pause", "1")
     assert done.returncode == 1
     assert "InputRejected" in done.stdout
     elsewhere.messages("FailedQueue")

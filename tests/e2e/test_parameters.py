@@ -1,4 +1,4 @@
-"""What is deployed with another parameter holds at once, and so does taking it back."""
+"""A changed parameter takes effect when deployed, and so does its reset."""
 
 from tests.conftest import PROJECT
 from tests.e2e.stack import Stack, deploy
@@ -13,7 +13,7 @@ CHANGES = {
 }
 
 
-def test_each_parameter_holds_once_it_is_deployed(
+def test_changed_parameter_takes_effect_when_deployed(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     stack.client("events").create_event_bus(Name="other")
@@ -23,7 +23,7 @@ def test_each_parameter_holds_once_it_is_deployed(
             deploy(stack, SAM, **{parameter: changed})
             found = functions.get_function_configuration(FunctionName=name)
             assert found["Environment"]["Variables"][variable] == changed
-    finally:  # sam keeps what is not named
+    finally:  # sam keeps parameters that are not named
         before = {parameter: value for parameter, (_, _, value) in CHANGES.items()}
         deploy(stack, SAM, **before)
     found = functions.get_function_configuration(FunctionName=name)

@@ -1,4 +1,4 @@
-"""The deployed template, left alone: nothing lost, nothing twice, nothing silent."""
+"""The deployed template loses, repeats and hides no result."""
 
 import io
 import json
@@ -69,7 +69,7 @@ def test_good_bad_and_repeated_exposures_fifty_at_once(
     assert {stack.products()[product_of(key)] for key in good} == {259200}
 
 
-def test_rejected_input_waits_with_its_reason_and_can_be_sent_again(
+def test_rejected_input_waits_with_its_reason_until_redriven(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     stack.messages("FailedQueue")
@@ -86,13 +86,13 @@ def test_rejected_input_waits_with_its_reason_and_can_be_sent_again(
     stack.drain(60)
     assert stack.said(key) == ["Failed", "Failed"], "an operator asked for it"
     assert stack.depth("FailedQueue") == 1
-    stack.upload(key, exposures[SMALL])  # mended
+    stack.upload(key, exposures[SMALL])  # a good file now
     stack.drain(60)
     assert stack.said(key)[2:] == ["Complete"]
 
 
 def test_redriving_ends_while_the_function_works(stack: Stack) -> None:
-    """What fails comes back to the queue while that is being emptied."""
+    """Failures return to the queue while it is redriven."""
     stack.messages("FailedQueue")
     keys = [f"redriven/jw{number:02}_uncal.fits" for number in range(30)]
     for key in keys:
@@ -104,7 +104,7 @@ def test_redriving_ends_while_the_function_works(stack: Stack) -> None:
     assert len(stack.messages("FailedQueue")) == len(keys)
 
 
-def test_an_exposure_that_is_replaced_in_the_queue_is_processed_once(
+def test_exposure_replaced_while_queued_is_processed_once(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     key = "replaced/jw02_uncal.fits"
@@ -125,7 +125,7 @@ def test_an_exposure_that_is_replaced_in_the_queue_is_processed_once(
     assert head["Metadata"]["input-etag"] == current["ETag"].strip('"')
 
 
-def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
+def test_missing_mask_is_retried_then_reported_as_failed(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     s3, key = stack.client("s3"), "mirror/niriss_uncal.fits"
@@ -134,7 +134,7 @@ def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
     s3.delete_object(Bucket=MIRROR, Key=mask)
     body = exposures["niriss-ami"]
     for process in stack.workers():
-        process.kill()  # what has the mask in memory
+        process.kill()  # its memory holds the mask
     forget_masks(stack)
     stack.upload(key, body)
     stack.messages("FailedQueue")
@@ -147,10 +147,10 @@ def test_a_mirror_that_lacks_a_mask_is_waited_for_then_told_of(
     s3.put_object(Bucket=MIRROR, Key=mask, Body=content)
     assert redriven(stack).done == 1
     stack.drain(60)
-    assert stack.said(key) == ["Failed", "Complete"], "redriven after the mirror was mended"
+    assert stack.said(key) == ["Failed", "Complete"], "redriven after the mask was added"
 
 
-def test_killed_functions_lose_and_double_nothing(
+def test_killed_functions_lose_and_repeat_nothing(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     keys = [f"killed/jw{i:04}_uncal.fits" for i in range(40)]
@@ -168,7 +168,7 @@ def test_killed_functions_lose_and_double_nothing(
         assert stack.products()[product_of(key)] == 259200
 
 
-def test_the_alarms_are_silent_when_all_is_well_and_each_of_them_can_fire(stack: Stack) -> None:
+def test_alarms_are_silent_on_success_and_each_can_fire(stack: Stack) -> None:
     everything = [*measured(stack.logged()), *queued(stack, "UndeliveredQueue")]
     flags = {"FewFlagsAlarm", "ManyFlagsAlarm"}
     assert not flags & firing(stack, everything), "all modes were processed, and each is good data"
@@ -217,14 +217,14 @@ def test_one_exposure_by_state_machine(stack: Stack, exposures: dict[str, bytes]
     rejected = execute(stack, "OneExposure", {"bucket": stack["RawBucket"], "key": "absent"})
     assert rejected["status"] == "FAILED"
     stack.drain(60)
-    # MiniStack names every error of a function alike, so that the state machine takes the function's
-    # own announcement for none (tests/infra/test_state_machines.py has the names that AWS gives).
+    # MiniStack gives every error of a function one name, so the state machine does not recognise errors
+    # that the function published (tests/infra/test_state_machines.py has the names of AWS).
     mine = [d for d in stack.announced if d["input"] and d["input"]["key"] == "absent"]
     assert len({d["id"] for d in mine if d["error"] == "InputRejected"}) == 1
 
 
 def test_a_backfill(stack: Stack, exposures: dict[str, bytes]) -> None:
-    """MiniStack has no ResultWriter: that the failures are named is not seen here."""
+    """MiniStack has no ResultWriter, so this does not test the file of failures."""
     keys = [f"backfill/jw{i}_uncal.fits" for i in range(3)]
     with stack.paused():
         for key in keys:
@@ -239,7 +239,7 @@ def test_a_backfill(stack: Stack, exposures: dict[str, bytes]) -> None:
         wait_for(lambda: all(stack.said(key) for key in keys), 30)
         for key in keys:
             assert stack.said(key) == ["Complete"]
-    stack.drain(60)  # the events that waited find the products
+    stack.drain(60)  # the waiting events find the products
     for key in keys:
         assert stack.said(key) == ["Complete", "Skipped"]
 
@@ -253,12 +253,12 @@ def test_nothing_is_left_behind(stack: Stack) -> None:
         .get_paginator("list_objects_v2")
         .paginate(Bucket=stack["ProductBucket"], Prefix="dq_ledger/")
     )
-    told = {detail["id"] for detail in stack.announced}
+    known_ids = {detail["id"] for detail in stack.announced}
     for page in entries:
         for item in page["Contents"]:
             body = stack.client("s3").get_object(Bucket=stack["ProductBucket"], Key=item["Key"])
             entry = json.loads(body["Body"].read())
-            assert entry["failure"] or entry["result"]["id"] in told
+            assert entry["failure"] or entry["result"]["id"] in known_ids
     logged = stack.logged()
     assert all(
         {"function_request_id", "exposure", "mask", "context"} <= line.keys()

@@ -1,4 +1,4 @@
-"""Two stacks of each template beside each other, and what is left after they are deleted."""
+"""Two stacks of each template in one account, and the resources left after deletion."""
 
 import time
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ SAM = PROJECT / ".venv-tools" / "bin" / "sam"
 
 
 def names(stack: Stack) -> dict[str, set[str]]:
-    """Everything that a stack may leave, by its kind."""
+    """Return the resources that a stack may leave, by type."""
     client = stack.client
     mappings = client("lambda").list_event_source_mappings()["EventSourceMappings"]
     machines = client("stepfunctions").list_state_machines()["stateMachines"]
@@ -34,9 +34,7 @@ def names(stack: Stack) -> dict[str, set[str]]:
     }
 
 
-def test_a_stack_lives_beside_another_and_leaves_its_data_only(
-    stack: Stack, exposures: dict[str, bytes]
-) -> None:
+def test_two_stacks_leave_only_their_buckets(stack: Stack, exposures: dict[str, bytes]) -> None:
     before, name = names(stack), "second"
     beside = Stack(stack.endpoint, stack.server)
     deploy(beside, SAM, name=name)
@@ -56,7 +54,7 @@ def test_a_stack_lives_beside_another_and_leaves_its_data_only(
     assert beside.products().keys() == {"beside/jw01_dq_init.fits"}, "the data stay"
 
 
-def test_two_mirrors_live_beside_each_other_and_leave_their_data_only(stack: Stack) -> None:
+def test_two_mirror_stacks_leave_only_their_buckets(stack: Stack) -> None:
     before, mirrors = names(stack), {}
     for name in ("mirror-one", "mirror-two"):
         earlier = names(stack)
@@ -73,7 +71,7 @@ def test_two_mirrors_live_beside_each_other_and_leave_their_data_only(stack: Sta
 def left_of(
     stack: Stack, deleted: Iterable[str], before: dict[str, set[str]]
 ) -> dict[str, set[str]]:
-    """Delete stacks; return what is left of them after at most a minute."""
+    """Delete stacks; return the resources that are left after at most a minute."""
     for name in deleted:
         stack.client("cloudformation").delete_stack(StackName=name)
     for _ in range(60):

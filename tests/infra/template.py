@@ -1,4 +1,4 @@
-"""Reading the template: its intrinsic functions, resolved with the names of the embedded AWS."""
+"""Read the template; resolve its intrinsic functions with names of the embedded AWS."""
 
 import fnmatch
 import re
@@ -49,11 +49,11 @@ NAMED = {
     "RawBucketName": "mine",
     "ReadBuckets": "stpubdata,theirs",
 }
-"""Parameters that conditions make a difference of."""
+"""Parameters that conditions test."""
 
 
 class Loader(yaml.SafeLoader):
-    """Reads ``!Ref x`` as CloudFormation's JSON form of it."""
+    """A YAML loader that reads ``!Ref x`` as its JSON form."""
 
 
 def _intrinsic(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def load(name: str = "template.yaml") -> dict[str, Any]:
 def resolve(  # noqa: PLR0911  # one for each function
     value: Any, names: Mapping[str, str], conditions: Mapping[str, bool]
 ) -> Any:
-    """Replace intrinsic functions by what they stand for; None for AWS::NoValue."""
+    """Replace intrinsic functions by their values; None for AWS::NoValue."""
     if isinstance(value, list):
         return [r for item in value if (r := resolve(item, names, conditions)) is not None]
     if not isinstance(value, dict):
@@ -102,7 +102,7 @@ def resolve(  # noqa: PLR0911  # one for each function
 
 
 def names_of(template: dict[str, Any], **changes: str) -> dict[str, str]:
-    """Parameters, at their defaults, and resources."""
+    """Return the names of parameters, with their defaults, and resources."""
     defaults = {name: str(p.get("Default", "")) for name, p in template["Parameters"].items()}
     return defaults | REFERENCES | changes
 
@@ -125,7 +125,7 @@ def permissions(
     named: Mapping[str, str] = NAMED,
     **conditions: bool,
 ) -> Iterator[Permission]:
-    """What a role may do."""
+    """Yield the permissions of a role."""
     usual = {name: True for name in template["Conditions"] if name.startswith("Makes")}
     every = dict.fromkeys(template["Conditions"], False) | usual | conditions
     names = names_of(template, **named)

@@ -1,4 +1,4 @@
-"""The templates as SAM transforms them and CloudFormation evaluates them: in every partition, at the limits."""
+"""The templates, transformed by SAM and evaluated as CloudFormation does."""
 
 import json
 import re
@@ -38,7 +38,7 @@ LEAST = {MAIN: {"MirrorBucket": "crds"}, MIRROR: {}}
 
 
 def most(template: str, partition: str) -> dict[str, str]:
-    """Every parameter as long as it may be, and everything that is optional."""
+    """Return the longest value of every parameter."""
     region, bucket = PARTITIONS[partition], "b" * 63
     key = f"arn:{partition}:kms:{region}:{ACCOUNT}:key/12345678-1234-1234-1234-123456789012"
     common = {
@@ -141,7 +141,7 @@ def test_each_read_bucket_may_be_read_and_no_other(partition: str, count: int) -
     parameters = {**LEAST[MAIN], "ReadBuckets": ",".join(buckets)}
     deployed = Deployment(MAIN, parameters, partition, PARTITIONS[partition])
     statements = deployed.statements("FunctionRole")
-    (statement,) = (s for s in statements if s["Sid"] == "ReadOthers")
+    (statement,) = (s for s in statements if s["Sid"] == "ReadOtherBuckets")
     assert statement["Action"] == "s3:GetObject"
     assert set(statement["Resource"]) == {f"arn:{partition}:s3:::{name}/*" for name in buckets}
 
@@ -153,7 +153,7 @@ def test_malformed_read_buckets_are_refused(value: str) -> None:
 
 @pytest.mark.parametrize("regions", [("us-east-1",) * 2, ("us-east-1", "eu-central-1")])
 def test_two_stacks_share_no_name(template: str, regions: tuple[str, str]) -> None:
-    """Two stacks of one region have different names; in two regions the stacks may be namesakes."""
+    """Stacks in one region have different names; stacks in two regions may have the same name."""
     same_region = regions[0] == regions[1]
     first, second = (
         Deployment(
@@ -252,7 +252,7 @@ def test_messages_stay_hidden_six_timeouts(deployment: Deployment) -> None:
         assert queues[mapping["EventSourceArn"]]["VisibilityTimeout"] >= 6 * timeout
 
 
-def test_log_retention_takes_only_what_cloudwatch_takes(template: str) -> None:
+def test_log_retention_accepts_what_cloudwatch_accepts(template: str) -> None:
     parameter = load(template)["Parameters"]["LogRetentionDays"]
     assert {int(value) for value in parameter["AllowedValues"]} == set(RETENTIONS)
     assert not is_accepted(parameter, "100")
@@ -272,16 +272,16 @@ def test_only_the_rule_may_write_the_event_log(bus: str) -> None:
     policy = deployed.of_type("Logs::ResourcePolicy")["EventLogPolicy"]
     statements = json.loads(policy["PolicyDocument"])["Statement"]
     (put,) = (s for s in statements if s["Action"] == "logs:PutLogEvents")
-    rule = deployed.arn("AnnouncedRule")
+    rule = deployed.arn("EventLogRule")
     assert put["Condition"] == {"ArnEquals": {"aws:SourceArn": rule}}
     assert rule.endswith(
-        "rule/science/one-AnnouncedRule-1ABCDEFGHIJKL"
+        "rule/science/one-EventLogRule-1ABCDEFGHIJKL"
         if bus == "science"
         else f"rule/{rule.rpartition('/')[2]}"
     )
 
 
-def test_missing_keys_are_told_from_forbidden_ones() -> None:
+def test_function_may_list_the_buckets_that_it_reads() -> None:
     """S3 answers 404 only to a role that may list the bucket, whatever the key."""
     statements = Deployment(MAIN, LEAST[MAIN]).statements("FunctionRole")
     (lists,) = (s for s in statements if "s3:ListBucket" in listed(s["Action"]))
@@ -299,7 +299,7 @@ def test_keys_of_read_buckets_may_be_used_to_decrypt() -> None:
     assert (statement["Action"], statement["Resource"]) == ("kms:Decrypt", keys)
 
 
-def test_largest_stack_keeps_the_limits_of_aws(deployment: Deployment) -> None:
+def test_largest_stack_is_within_the_limits_of_aws(deployment: Deployment) -> None:
     for logical, role in deployment.of_type("IAM::Role").items():
         size = sum(len(json.dumps(p["PolicyDocument"])) for p in role["Policies"])
         assert size <= 10_240, f"{logical}: an inline policy of {size} characters"
@@ -314,7 +314,7 @@ def test_largest_stack_keeps_the_limits_of_aws(deployment: Deployment) -> None:
     assert deployment.of_type("Lambda::Version") == {}
 
 
-def test_existing_buckets_take_the_place_of_new_ones(template: str) -> None:
+def test_existing_buckets_replace_the_created_ones(template: str) -> None:
     deployed = Deployment(template, most(template, "aws"))
     assert deployed.of_type("S3::Bucket") == deployed.of_type("S3::BucketPolicy") == {}
     if template == MAIN:
@@ -323,7 +323,7 @@ def test_existing_buckets_take_the_place_of_new_ones(template: str) -> None:
         assert variables["LEDGER_URI"] == f"s3://{'p' * 63}/dq_ledger"
 
 
-def test_a_failed_first_deployment_keeps_no_bucket(template: str) -> None:
+def test_failed_first_deployment_keeps_no_bucket(template: str) -> None:
     for resource in load(template)["Resources"].values():
         if resource["Type"] == "AWS::S3::Bucket":
             assert resource["DeletionPolicy"] == "RetainExceptOnCreate"
@@ -372,7 +372,7 @@ def test_closed_loop_may_read_and_write_its_jobs() -> None:
     ("template", "role"),
     [(MAIN, "FunctionRole"), (MIRROR, "FreshenRole"), (MIRROR, "ReprocessingRole")],
 )
-def test_readers_of_the_mirror_can_see_that_a_file_is_missing(template: str, role: str) -> None:
+def test_readers_of_the_mirror_may_list_its_bucket(template: str, role: str) -> None:
     """Without s3:ListBucket, S3 answers 403 for a missing mirror.json; a prefix also causes that.
 
     A GET has no s3:prefix, so that a condition on it denies the permission.

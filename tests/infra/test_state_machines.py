@@ -1,4 +1,4 @@
-"""OneExposure, run by a state machine service: what it asks of the function, and what it announces."""
+"""OneExposure, run by moto: the requests that it sends to the function and the events that it publishes."""
 
 import json
 import time
@@ -29,7 +29,7 @@ CONFIG = {"stepfunctions": {"execute_state_machine": True}, "lambda": {"use_dock
 
 
 class Machine:
-    """The state machine, and a function that answers as it is told."""
+    """The state machine, and a function with prepared answers."""
 
     def __init__(self) -> None:
         self.name = f"one-exposure-{uuid.uuid4().hex}"
@@ -62,7 +62,7 @@ class Machine:
             time.sleep(0.05)
 
     @property
-    def announced(self) -> list[dict[str, Any]]:
+    def published(self) -> list[dict[str, Any]]:
         sqs = boto3.client("sqs", REGION)
         url = sqs.get_queue_url(QueueName=self.name)["QueueUrl"]
         found = sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", [])
@@ -92,7 +92,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     clock = type("Clock", (), {"sleep": staticmethod(running.waited.append)})
     monkeypatch.setattr(retrier_decl, "time", clock)
     mock = mock_aws(config=CONFIG)
-    mock.start(reset=False)  # the embedded AWS of the other tests lives in this process, too
+    mock.start(reset=False)  # the embedded AWS of other tests runs in this process, too
     try:
         sqs, events = boto3.client("sqs", REGION), boto3.client("events", REGION)
         sqs.create_queue(QueueName=running.name)
@@ -105,69 +105,69 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         mock.stop(remove_data=False)
 
 
-def test_the_execution_is_the_cause_in_every_attempt(machine: Machine) -> None:
+def test_every_attempt_has_the_execution_as_cause(machine: Machine) -> None:
     done = machine.run(REQUEST, "TransientFailure", "ReferenceUnavailable", {"status": "Complete"})
     assert (done["status"], json.loads(done["output"])) == ("SUCCEEDED", {"status": "Complete"})
     attempt = {**REQUEST, "cause": done["executionArn"], "retried": True}
     assert machine.asked == [attempt] * 3
-    assert machine.announced == []
+    assert machine.published == []
 
 
-def test_what_no_retry_helps_is_not_tried_again(machine: Machine) -> None:
+def test_rejected_input_is_not_retried(machine: Machine) -> None:
     done = machine.run(REQUEST, "InputRejected")
     assert (done["status"], done["error"]) == ("FAILED", "InputRejected")
-    assert machine.announced == [], "the function has announced it"
+    assert machine.published == [], "the function has published it"
 
 
-def test_when_the_attempts_are_over_the_function_looks(machine: Machine) -> None:
+def test_function_reports_after_the_last_retry(machine: Machine) -> None:
     done = machine.run(REQUEST, *["TransientFailure"] * 6, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED", "the last attempt was killed after it wrote the product"
     assert machine.asked[-1] == {**REQUEST, "cause": done["executionArn"], "reportOnly": True}
 
 
-def test_a_failure_that_the_function_has_announced_is_not_announced_again(machine: Machine) -> None:
+def test_failure_that_the_function_reported_is_not_repeated(machine: Machine) -> None:
     reported = {"status": "Failed", "error": "ReferenceUnavailable", "reason": "no mask"}
     done = machine.run(REQUEST, *["ReferenceUnavailable"] * 6, reported)
     assert (done["status"], done["error"]) == ("FAILED", "ReferenceUnavailable")
     assert done["cause"] == "no mask"
-    assert machine.announced == []
+    assert machine.published == []
 
 
-def test_a_look_that_fails_is_tried_again_for_hours(machine: Machine) -> None:
-    """The bus is down: nothing was announced yet."""
+def test_report_is_retried_ten_times(machine: Machine) -> None:
+    """The event bus is unavailable, so nothing was published."""
     done = machine.run(REQUEST, *["TransientFailure"] * 14, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED"
-    assert machine.announced == []
+    assert machine.published == []
 
 
 @pytest.mark.parametrize("error", ["TransientFailure", "Runtime.ImportModuleError", "KeyError"])
-def test_a_look_that_never_answers_is_announced_here(error: str, machine: Machine) -> None:
-    looks = 11 if error == "TransientFailure" else 1
-    done = machine.run(REQUEST, *["TransientFailure"] * 6, *[error] * looks)
+def test_report_that_fails_is_published_as_failed(error: str, machine: Machine) -> None:
+    reports = 11 if error == "TransientFailure" else 1
+    done = machine.run(REQUEST, *["TransientFailure"] * 6, *[error] * reports)
     assert done["status"] == "FAILED"
-    (detail,) = machine.announced
+    (detail,) = machine.published
     jsonschema.validate(detail, SCHEMA)
     assert error in detail["reason"]
 
 
-def test_a_function_that_is_killed_is_tried_again_and_then_looked_at(machine: Machine) -> None:
+def test_killed_function_is_retried_then_reported(machine: Machine) -> None:
     done = machine.run(REQUEST, *[KILLED] * 4, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED"
 
 
-def test_a_busy_hour_is_no_failure(machine: Machine) -> None:
-    """35 s of throttling once were."""
+def test_throttling_for_an_hour_does_not_fail(machine: Machine) -> None:
+    """The retries once ended after 35 s of throttling."""
     done = machine.run(REQUEST, *[THROTTLED] * 20, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED"
     assert len(machine.waited) == 20
 
 
-def test_a_function_that_cannot_be_run_at_all_is_announced_with_the_whole_request(
+def test_function_that_never_runs_is_published_with_its_request(
     machine: Machine,
 ) -> None:
     done = machine.run(REQUEST, *[THROTTLED] * 31, *[THROTTLED] * 31)
     assert (done["status"], done["error"]) == ("FAILED", THROTTLED)
-    (detail,) = machine.announced
+    (detail,) = machine.published
     jsonschema.validate(detail, SCHEMA)
     assert detail["request"] == REQUEST
     assert (detail["cause"], detail["error"]) == (done["executionArn"], "TransientFailure")

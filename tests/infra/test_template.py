@@ -1,4 +1,4 @@
-"""The template and the code: what one says of the other is true."""
+"""The template and the code agree: environment, permissions, queues, versions."""
 
 import json
 import re
@@ -33,16 +33,16 @@ MAPPINGS = [
 MODE = {mode.name: mode for mode in MODES}
 THEIRS = "theirs"
 BACKFILLS = "https://sqs.us-east-1.amazonaws.com/123456789012/backfills"
-MADE = {"MakesProductBucket": True}
-OF_LAMBDA = {"BeDrivenByQueues", "Log", "Trace"}
-"""What Lambda itself does in the function's name."""
+CREATED = {"MakesProductBucket": True}
+BY_LAMBDA = {"PollQueues", "Log", "Trace"}
+"""Statements that Lambda itself uses with the function's role."""
 
 
-def test_the_function_is_given_an_environment_it_accepts() -> None:
+def test_settings_accept_the_environment_of_the_template() -> None:
     assert FUNCTION["Handler"] == "handler.app.lambda_handler"
     assert FUNCTION["Runtime"] == f"python{PYTHON}"
     variables = FUNCTION["Environment"]["Variables"]
-    environment = resolve(variables, names_of(TEMPLATE), MADE)
+    environment = resolve(variables, names_of(TEMPLATE), CREATED)
     assert {type(value) for value in environment.values()} == {str}
     required = {"OUTPUT_BUCKET": PRODUCTS, "CRDS_MIRROR": f"s3://{MIRROR}"}
     queues = ("UPLOADED_QUEUE_URL", "BACKFILL_QUEUE_URL", "UNFINISHED_QUEUE_ARN")
@@ -52,7 +52,7 @@ def test_the_function_is_given_an_environment_it_accepts() -> None:
     ), "the template's defaults are the code's"
 
 
-def test_the_environment_of_sam_local_invoke_is_one_of_the_templates() -> None:
+def test_sam_local_environment_has_only_template_variables() -> None:
     environment = json.loads((PROJECT / "infra" / "local-environment.json").read_text())["Function"]
     assert environment.keys() <= FUNCTION["Environment"]["Variables"].keys(), "others are ignored"
     assert Settings.from_environment(environment).mirror == S3Location(MIRROR, "")
@@ -65,7 +65,7 @@ def test_queues_deliver_one_message_at_a_time() -> None:
         assert mapping["BatchSize"] == 1
 
 
-def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
+def test_dead_letter_queues_are_unfinished_then_undelivered() -> None:
     def after(queue: str) -> str:
         return RESOURCES[queue]["Properties"]["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"]
 
@@ -77,8 +77,8 @@ def test_what_is_not_finished_in_one_queue_goes_on_in_the_next() -> None:
     assert FUNCTION["Environment"]["Variables"]["UNFINISHED_QUEUE_ARN"] == sources[2]
 
 
-def test_no_parameter_waits_for_a_version() -> None:
-    """SAM makes a version of new code only: a context that was rolled back stayed on (SAM 1640)."""
+def test_changed_parameters_take_effect_without_a_new_version() -> None:
+    """SAM publishes a version for new code only, so a changed parameter would not apply (SAM issue 1640)."""
     assert "AutoPublishAlias" not in FUNCTION
     called = [mapping["FunctionName"] for mapping in MAPPINGS]
     called.append(RESOURCES["OneExposure"]["Properties"]["DefinitionSubstitutions"]["FunctionArn"])
@@ -86,14 +86,14 @@ def test_no_parameter_waits_for_a_version() -> None:
         assert name in ({"Ref": "Function"}, {"Fn::GetAtt": "Function.Arn"})
 
 
-def test_every_failure_goes_by_one_rule_into_one_queue() -> None:
+def test_failed_events_go_by_one_rule_to_one_queue() -> None:
     rule = RESOURCES["FailedRule"]["Properties"]
     assert rule["EventPattern"] == {"source": ["jwst.dq_init"], "detail": {"status": ["Failed"]}}
     assert [target["Arn"]["Fn::GetAtt"] for target in rule["Targets"]] == ["FailedQueue.Arn"]
 
 
-def test_queues_let_rules_of_any_bus_send() -> None:
-    """``Ref`` of a rule on a bus that is named is ``bus|rule``, which is no part of its ARN."""
+def test_queue_policies_accept_rules_of_any_bus() -> None:
+    """``Ref`` of a rule on a named bus is ``bus|rule``, which does not occur in its ARN."""
     text = (PROJECT / "template.yaml").read_text()
     assert not re.search(r"rule/\$\{\w+Rule\}", text)
     for name, resource in RESOURCES.items():
@@ -104,12 +104,12 @@ def test_queues_let_rules_of_any_bus_send() -> None:
                 assert arn["Fn::GetAtt"].endswith("Rule.Arn"), name
 
 
-def test_only_the_function_may_write_what_is_believed() -> None:
+def test_only_the_function_may_write_blocks_and_ledger() -> None:
     statements = RESOURCES["ProductBucketPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     (statement,) = (s for s in statements if s["Sid"] == "OnlyTheFunctionWrites")
     resolved = resolve(statement, names_of(TEMPLATE), {})
     assert (resolved["Effect"], resolved["Action"]) == ("Deny", "s3:PutObject")
-    variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), MADE)
+    variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), CREATED)
     for name in ("DQ_BLOCK_URI", "LEDGER_URI"):
         key = variables[name].removeprefix(f"s3://{PRODUCTS}/")
         assert f"arn:aws:s3:::{PRODUCTS}/{key}/*" in resolved["Resource"]
@@ -117,27 +117,27 @@ def test_only_the_function_may_write_what_is_believed() -> None:
     assert resolved["Condition"] == {"ArnNotEquals": {"aws:PrincipalArn": role}}
 
 
-def test_the_commands_look_where_the_template_has_the_function_write() -> None:
-    variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), MADE)
+def test_commands_and_template_agree_on_key_prefixes() -> None:
+    variables = resolve(FUNCTION["Environment"]["Variables"], names_of(TEMPLATE), CREATED)
     assert variables["LEDGER_URI"] == str(ledger_in(PRODUCTS))
     substituted = RESOURCES["Backfill"]["Properties"]["DefinitionSubstitutions"]
     assert job_in(PRODUCTS, "x").key.startswith(f"{substituted['ResultPrefix']}/x/")
 
 
-def test_replaced_products_are_not_kept_for_ever() -> None:
+def test_replaced_products_expire_after_30_days() -> None:
     rules = RESOURCES["ProductBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
     (rule,) = (r for r in rules if r["Id"] == "replaced-products")
     assert rule["Prefix"] == {"Ref": "OutputPrefix"}
     assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 30}
 
 
-def test_a_product_never_sets_the_function_off() -> None:
+def test_product_does_not_invoke_the_function() -> None:
     (key,) = RESOURCES["UploadedRule"]["Properties"]["EventPattern"]["detail"]["object"]["key"]
     assert key["wildcard"]["Fn::Sub"].endswith("*_uncal.fits")
     assert not product_name("jw_uncal.fits").endswith("_uncal.fits")
 
 
-def test_there_is_one_version() -> None:
+def test_state_machine_has_the_version_of_the_code() -> None:
     for name in ("OneExposure",):
         substitutions = RESOURCES[name]["Properties"]["DefinitionSubstitutions"]
         assert substitutions["Version"] == __version__
@@ -148,7 +148,7 @@ def test_there_is_one_version() -> None:
     [{}, {"MakesRawBucket": False}, {"HasReadBuckets": True}],
     ids=["a bucket that is made", "a bucket of ones own", "others' buckets"],
 )
-def test_the_function_may_do_what_it_does_and_nothing_else(
+def test_function_role_allows_exactly_what_is_called(
     variant: dict[str, bool], make_function: Any, tmp_path: Path, calls: set[tuple[str, str]]
 ) -> None:
     function: Harness = make_function(blocks=S3Location(PRODUCTS, "dq_blocks"))
@@ -166,7 +166,7 @@ def test_the_function_may_do_what_it_does_and_nothing_else(
         function.run_event({"bucket": THEIRS, "key": "third_uncal.fits"})
     named = {"RawBucketName": RAW, "ReadBuckets": THEIRS}
     granted = permissions(TEMPLATE, "FunctionRole", named, **variant)
-    allowed = [p for p in granted if p.sid not in OF_LAMBDA]
+    allowed = [p for p in granted if p.sid not in BY_LAMBDA]
     for action, resource in sorted(calls):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"
     unused = [p for p in allowed if not any(p.allows(*call) for call in calls)]
@@ -174,7 +174,7 @@ def test_the_function_may_do_what_it_does_and_nothing_else(
 
 
 def exercise(function: Harness, keys: list[str]) -> None:
-    """Do whatever the function can do: products, blocks, failures, aborted uploads, looks."""
+    """Use every operation of the function: products, blocks, failures, aborted uploads, reports."""
     first, second = keys
 
     def fail(**_: Any) -> None:
@@ -203,47 +203,47 @@ def exercise(function: Harness, keys: list[str]) -> None:
         assert function.run_batch(created(second), queue=queue) == []
 
 
-def test_a_bucket_of_ones_own_takes_the_place_of_the_one_that_is_made() -> None:
+def test_existing_raw_bucket_replaces_the_created_one() -> None:
     usual = set(permissions(TEMPLATE, "FunctionRole"))
     own = set(permissions(TEMPLATE, "FunctionRole", MakesRawBucket=False, HasReadKmsKeys=True))
     assert own - usual == {
         Permission("ReadExposures", "s3:GetObject", "arn:aws:s3:::mine/*"),
         Permission("ReadExposures", "s3:GetObjectVersion", "arn:aws:s3:::mine/*"),
         Permission("TellMissingFromForbidden", "s3:ListBucket", "arn:aws:s3:::mine"),
-        Permission("DecryptWhatIsRead", "kms:Decrypt", "arn:kms:read"),
+        Permission("DecryptReadBuckets", "kms:Decrypt", "arn:kms:read"),
     }
     assert {p.sid for p in usual - own} == {"ReadExposures", "TellMissingFromForbidden"}
     for part in ("RawBucket", "RawBucketPolicy"):
         assert RESOURCES[part]["Condition"] == "MakesRawBucket"
 
 
-def test_of_others_buckets_only_objects_are_read() -> None:
+def test_read_buckets_grant_only_get_object() -> None:
     usual = set(permissions(TEMPLATE, "FunctionRole"))
     more = set(permissions(TEMPLATE, "FunctionRole", HasReadBuckets=True)) - usual
     assert more == {
-        Permission("ReadOthers", "s3:GetObject", "arn:aws:s3:::stpubdata/*"),
-        Permission("ReadOthers", "s3:GetObject", "arn:aws:s3:::theirs/*"),
+        Permission("ReadOtherBuckets", "s3:GetObject", "arn:aws:s3:::stpubdata/*"),
+        Permission("ReadOtherBuckets", "s3:GetObject", "arn:aws:s3:::theirs/*"),
     }
 
 
-def test_encrypted_buckets_ask_for_their_keys_and_for_nothing_else() -> None:
+def test_kms_parameters_grant_only_their_keys() -> None:
     usual = set(permissions(TEMPLATE, "FunctionRole"))
     keyed = set(permissions(TEMPLATE, "FunctionRole", HasKmsKey=True, HasReadKmsKeys=True))
     assert keyed - usual == {
-        Permission("UseTheBucketsKey", "kms:Decrypt", "arn:kms:key"),
-        Permission("UseTheBucketsKey", "kms:GenerateDataKey", "arn:kms:key"),
-        Permission("DecryptWhatIsRead", "kms:Decrypt", "arn:kms:read"),
+        Permission("UseKmsKey", "kms:Decrypt", "arn:kms:key"),
+        Permission("UseKmsKey", "kms:GenerateDataKey", "arn:kms:key"),
+        Permission("DecryptReadBuckets", "kms:Decrypt", "arn:kms:read"),
     }
 
 
-def test_no_statement_but_those_that_must_names_every_resource() -> None:
+def test_only_traces_and_log_deliveries_use_any_resource() -> None:
     conditions = dict.fromkeys(TEMPLATE["Conditions"], True)
     for role in ("FunctionRole", "OneExposureRole", "BackfillRole"):
         granted = permissions(TEMPLATE, role, **conditions)
         assert {p.sid for p in granted if p.resource == "*"} <= {"Trace", "DeliverLogs"}
 
 
-def test_traces_are_made_where_they_are_asked_for() -> None:
+def test_tracing_parameter_enables_tracing_everywhere() -> None:
     traced = {"Tracing": "Active"}
     for is_traced in (False, True):
         names = names_of(TEMPLATE, **traced if is_traced else {})
@@ -256,7 +256,7 @@ def test_traces_are_made_where_they_are_asked_for() -> None:
             assert resolve(tracing, names, {"IsTraced": is_traced}) is is_traced
 
 
-def test_metrics_and_their_alarms_are_of_one_stack() -> None:
+def test_metrics_and_alarms_have_the_stack_as_dimension() -> None:
     service = FUNCTION["Environment"]["Variables"]["POWERTOOLS_SERVICE_NAME"]
     assert service == {"Ref": "AWS::StackName"}
     ours = [
@@ -274,7 +274,7 @@ def test_metrics_and_their_alarms_are_of_one_stack() -> None:
     assert "SOURCE '${EventLog}'" in board
 
 
-def test_deleting_the_stack_leaves_the_data_and_nothing_else() -> None:
+def test_deleted_stack_leaves_only_the_data_buckets() -> None:
     kept = {
         name: resource["Type"]
         for name, resource in RESOURCES.items()
@@ -288,11 +288,11 @@ def test_deleting_the_stack_leaves_the_data_and_nothing_else() -> None:
         assert not any(p.action == "logs:CreateLogGroup" for p in granted), "none comes back"
 
 
-def test_what_the_application_repository_asks_for_is_there() -> None:
-    told = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
-    assert told["SemanticVersion"] == __version__
+def test_application_repository_metadata_are_valid() -> None:
+    metadata = TEMPLATE["Metadata"]["AWS::ServerlessRepo::Application"]
+    assert metadata["SemanticVersion"] == __version__
     for name in ("LicenseUrl", "ReadmeUrl"):
-        assert (PROJECT / told[name]).is_file()
-    assert re.fullmatch(r"[A-Za-z0-9-]{1,140}", told["Name"])
-    assert len(told["Labels"]) <= 10
-    assert len(told["Description"]) <= 256
+        assert (PROJECT / metadata[name]).is_file()
+    assert re.fullmatch(r"[A-Za-z0-9-]{1,140}", metadata["Name"])
+    assert len(metadata["Labels"]) <= 10
+    assert len(metadata["Description"]) <= 256

@@ -1,1 +1,1 @@
-"""S3 as public measurements and trackers say that it behaves, where no emulator shows it."""
+"""A model of S3 with the behaviour that public measurements show and emulators lack."""

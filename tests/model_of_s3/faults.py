@@ -1,4 +1,4 @@
-"""What S3 may answer, or fail to answer, at any call."""
+"""Faults that S3 may show at any request."""
 
 import threading
 import time
@@ -9,7 +9,7 @@ __all__ = ["REFUSALS", "Fault", "Kind", "Rate"]
 
 
 class Kind(StrEnum):
-    """What goes wrong with a request.
+    """The kind of a fault.
 
     Amazon S3 API Reference, "Error responses"; User Guide, "How to prevent object overwrites with
     conditional writes" (409 and 412) and the API's note that a copy or a completion that fails
@@ -34,12 +34,12 @@ REFUSALS = {
     Kind.PRECONDITION: (412, "PreconditionFailed"),
     Kind.ERROR_IN_200: (200, "InternalError"),
 }
-"""Kinds that are answered instead of done: status and code."""
+"""Status and error code of the faults that are answered without doing the request."""
 
 
 @dataclass
 class Fault:
-    """A fault, the operation that it befalls, and how often.
+    """A fault, its operation and its number of occurrences.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Fault:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def befalls(self, operation: str) -> bool:
-        """Say whether a request suffers the fault, and count it."""
+        """Return whether a request has the fault, and count it."""
         with self._lock:
             if operation != self.operation or self.times < 1:
                 return False
@@ -67,14 +67,14 @@ class Fault:
 
 @dataclass
 class Rate:
-    """Requests a second above which S3 answers SlowDown (3,500 PUT-class ones for a prefix)."""
+    """A request rate above which S3 answers SlowDown (3,500 PUT-class requests per second for a prefix)."""
 
     most: float
     _taken: list[float] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def is_exceeded(self) -> bool:
-        """Count a request; say whether it is one too many."""
+        """Count a request; return whether it exceeds the rate."""
         with self._lock:
             now = time.monotonic()
             self._taken = [then for then in self._taken if now - then < 1]

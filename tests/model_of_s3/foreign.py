@@ -1,8 +1,8 @@
-"""A bucket of another account that lets objects be read, and nothing else.
+"""A bucket of another account that allows only reads of objects.
 
 So is the public archive, ``stpubdata``: no versions, no listing of them; without ``s3:ListBucket`` a
 key that is not there is answered 403 (Amazon S3 API Reference, HeadObject, "Permissions"). Where the
-requester pays, whoever does not say so is refused (User Guide, "Using Requester Pays buckets").
+requester pays, requests without the header are refused (User Guide, "Using Requester Pays buckets").
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ __all__ = ["ForeignBucket"]
 
 @dataclass
 class ForeignBucket:
-    """What the other account grants.
+    """Permissions that the other account grants.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class ForeignBucket:
     refused: list[str] = field(default_factory=list)
 
     def refuses(self, method: str, path: str, headers: Mapping[str, str]) -> bool:
-        """Say whether a request is refused, and remember it."""
+        """Return whether a request is refused, and record it."""
         url = urlsplit(path)
         query = parse_qs(url.query, keep_blank_values=True)
         source = headers.get("x-amz-copy-source")

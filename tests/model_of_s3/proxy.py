@@ -1,4 +1,4 @@
-"""A proxy before an emulator of S3, with faults by choice."""
+"""A proxy in front of an S3 emulator that adds faults."""
 
 import http.client
 import socket
@@ -18,7 +18,7 @@ _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length"
 
 
 class Proxy(ThreadingHTTPServer):
-    """The proxy; faults and rate may be changed at any time.
+    """The proxy; its faults and rate can be changed at any time.
 
     Attributes
     ----------
@@ -47,17 +47,17 @@ class Proxy(ThreadingHTTPServer):
 
     @property
     def endpoint(self) -> str:
-        """Its address."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def fault_of(self, operation: str) -> Kind | None:
-        """Say what goes wrong with a request, if anything does."""
+        """Return the fault of a request, or None."""
         if self.rate is not None and operation.startswith(_PUT_CLASS) and self.rate.is_exceeded():
             return Kind.SLOW_DOWN
         return next((fault.kind for fault in self.faults if fault.befalls(operation)), None)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no fault of the proxy's."""
+        """Ignore clients that close the connection."""
 
 
 _PUT_CLASS = ("Put", "Create", "Upload", "Complete")
@@ -65,7 +65,7 @@ _PUT_CLASS = ("Put", "Create", "Upload", "Complete")
 
 @contextmanager
 def proxy_of(endpoint: str) -> Iterator[Proxy]:
-    """Start a proxy before an emulator; yields it."""
+    """Start a proxy in front of an emulator and yield it."""
     proxy = Proxy(urlsplit(endpoint).netloc)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     try:
@@ -108,14 +108,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._refuse(*REFUSALS[kind])
             return
         if operation == "CompleteMultipartUpload" and self.path in self.server.completed:
-            self._refuse(404, "NoSuchUpload")  # as S3 may say; emulators are kinder
+            self._refuse(404, "NoSuchUpload")  # as S3 may answer; emulators do not
             return
         if kind is Kind.CUT:
             self._cut()
             return
         status, content, headers = self._forwarded(body)
         if status == 404 and foreign is not None:
-            self._refuse(403, "AccessDenied")  # who may not list is not told what is not there
+            self._refuse(
+                403, "AccessDenied"
+            )  # without s3:ListBucket, S3 answers 403 for a missing key
             return
         if operation == "CompleteMultipartUpload" and b"<Error>" not in content:
             self.server.completed.add(self.path)
@@ -129,13 +131,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(status, b"" if self.command == "HEAD" else text.encode(), [])
 
     def _foreign(self) -> ForeignBucket | None:
-        """The bucket of another account that is spoken of, or copied from."""
+        """The bucket of another account that is read or copied from."""
         source = self.headers.get("x-amz-copy-source")
         name = unquote(source or urlsplit(self.path).path).strip("/").split("/")[0]
         return self.server.foreign.get(name)
 
     def _operation(self) -> str:
-        """The operation's name, as S3's API has it."""
+        """The name of the operation in S3's API."""
         query = parse_qs(urlsplit(self.path).query, keep_blank_values=True)
         if self.command == "POST":
             return "CreateMultipartUpload" if "uploads" in query else "CompleteMultipartUpload"

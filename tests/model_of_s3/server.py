@@ -1,4 +1,4 @@
-"""An S3 server that keeps nothing of what is uploaded but its length, and that may be as slow as S3.
+"""An S3 server that keeps only the lengths of uploads and can be as slow as S3.
 
 Emulators keep objects in memory and put their parts together in Python (half an hour for the 10 GB
 of a float32 product of 4 GB), and none shows how slow S3's own copying is. What is measured here is
@@ -22,23 +22,23 @@ _PIECE = 1 << 20
 
 METADATA = "x-amz-meta-"
 COUNTS = "/counts"
-"""What was asked since the last look: GET-class, PUT-class, events and their bytes, of SQS."""
+"""Requests since the last call: GET-class, PUT-class, events and their bytes, SQS."""
 _LEDGER = "/dq_ledger/"
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the calls that the function makes."""
+    """Handle the requests of the function."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = (
-        True  # or each answer waits 40 ms for the client to acknowledge its head
+        True  # else each response waits 40 ms for an acknowledgement of its headers
     )
     exposure: Path
     cache: Path
     speed = Speed()
-    uploads: dict[str, dict[str, str]] = {}  # noqa: RUF012  # of the one server there is
-    entries: dict[str, bytes] = {}  # noqa: RUF012  # of the ledger, which are kept after all
+    uploads: dict[str, dict[str, str]] = {}  # noqa: RUF012  # of the only server
+    entries: dict[str, bytes] = {}  # noqa: RUF012  # of the ledger, which are kept
     counts: Counter[str] = Counter()  # noqa: RUF012
     lengths: dict[str, int] = {}  # noqa: RUF012
 
@@ -59,9 +59,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.key() == COUNTS:
-            told = json.dumps(self.counts).encode()
+            reply = json.dumps(self.counts).encode()
             self.counts.clear()
-            self.answer(200, told)
+            self.answer(200, reply)
             return
         self.counts["get"] += 1
         self.speed.begin()
@@ -119,7 +119,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, b"<R><ETag>&quot;product&quot;</ETag></R>")
 
     def answer_others(self, target: str) -> None:
-        """What is asked of SQS and EventBridge."""
+        """Answer requests to SQS and EventBridge."""
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if target.startswith("AmazonSQS"):
             self.counts["message"] += 1
@@ -128,8 +128,8 @@ class Handler(BaseHTTPRequestHandler):
         entries = json.loads(body)["Entries"]
         self.counts["event"] += len(entries)
         self.counts["event bytes"] += sum(len(entry["Detail"]) for entry in entries)
-        told = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"} for _ in entries]}
-        self.answer(200, json.dumps(told).encode())
+        reply = {"FailedEntryCount": 0, "Entries": [{"EventId": "1"} for _ in entries]}
+        self.answer(200, json.dumps(reply).encode())
 
     def key(self) -> str:
         return unquote(urlsplit(self.path).path)
@@ -141,14 +141,14 @@ class Handler(BaseHTTPRequestHandler):
         return {n: v for n, v in self.headers.items() if n.lower().startswith(METADATA)}
 
     def path_of(self, key: str) -> Path | None:
-        """The file behind a key: the exposure, or one of the mirror's."""
+        """Return the file of a key: the exposure, or a file of the mirror."""
         if key.endswith("_uncal.fits"):
             return self.exposure
         path = self.cache.joinpath(*key.split("/")[2:])
         return path if path.is_file() else None
 
     def receive(self, keep: bool) -> int:
-        """Read the body, and keep it if it is a plain one; return the length of its content."""
+        """Read the body and keep it unless it is chunked; return the length of its content."""
         if not keep or "chunked" in self.headers.get("Transfer-Encoding", ""):
             return self.discard()
         self.entries[self.key()] = self.rfile.read(int(self.headers["Content-Length"]))
@@ -180,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    """Serve until the process is ended."""
+    """Serve until the process ends."""
     Handler.exposure, Handler.cache = Path(sys.argv[2]), Path(sys.argv[3])
     if "--slow" in sys.argv[4:]:
         Handler.speed = Speed(**AS_MEASURED)

@@ -1,4 +1,4 @@
-"""How fast S3 is."""
+"""The speed of S3."""
 
 import math
 import threading
@@ -10,7 +10,7 @@ __all__ = ["AS_MEASURED", "Speed"]
 
 @dataclass
 class Speed:
-    """How fast the server is; as fast as it can be by default.
+    """The speed of the server; unlimited by default.
 
     Attributes
     ----------
@@ -30,15 +30,15 @@ class Speed:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def begin(self) -> None:
-        """Let the time pass that any request takes."""
+        """Wait for the time of any request."""
         time.sleep(self.latency)
 
     def copy(self, length: int) -> None:
-        """Let the time pass that a copy takes."""
+        """Wait for the time of a copy."""
         time.sleep(length / self.copy_rate)
 
     def move(self, length: int) -> None:
-        """Let the time pass that bytes take which are uploaded or read, behind all others."""
+        """Wait for the transfer of bytes, after all earlier transfers."""
         with self._lock:
             now = time.monotonic()
             self._free_at = max(now, self._free_at) + length / self.shared_rate

@@ -1,8 +1,8 @@
-"""Mutation run: ``make mutation``; how many small changes of core/ and handler/ does no test notice?
+"""Mutation run (``make mutation``): count small changes of core/ and handler/ that no test notices.
 
 The tests run once with coverage, which records the tests that run each line. Then every mutant of a
 random sample runs the tests of its line, the fastest first, until one fails. Nothing is asserted:
-survivors are printed and written to build/mutation/survivors.md, to be looked at one by one.
+survivors are printed and written to build/mutation/survivors.md, for review.
 """
 
 import argparse
@@ -74,7 +74,7 @@ def _tests(contexts: Iterable[str]) -> set[str]:
 
 
 def main() -> None:
-    """Run it, and print a table."""
+    """Run the mutants and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mutants", type=int, default=200, help="size of the sample (200)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample (0)")

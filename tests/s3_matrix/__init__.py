@@ -1,1 +1,1 @@
-"""The tests of the handler on other servers of S3 than moto's: ``make s3-matrix``."""
+"""Tests of the handler on S3 servers other than moto: ``make s3-matrix``."""

@@ -1,9 +1,9 @@
 """Run the tests of the handler on two other S3s: localstack's over TLS, and Ceph's gateway.
 
-On localstack run those of the handler, of all modes and all results; on Ceph, which is real storage,
-those of assembly, results, races and kills. On both the bytes of every mode's product are compared with
-those that moto's S3 holds, and every promise that the function relies on is tried: what a server is known
-not to keep (docs/s3-servers.md) is printed, and does not fail the run.
+On localstack: the tests of the handler, of all modes and all results; on Ceph: those of assembly,
+results, races and kills. On both, the product of every mode is compared with moto's, and every
+guarantee is tried. A guarantee that a server does not keep (docs/s3-servers.md) is printed and does not
+fail the run.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tests.benchmark.servers import absolute, free_port
 from tests.s3_matrix.ceph import CannotRun, ceph, install
 from tests.s3_matrix.server import Server, localstack
 
-PROMISES = "tests/s3_matrix/test_promises.py"
+GUARANTEES = "tests/s3_matrix/test_guarantees.py"
 BYTES = "tests/s3_matrix/test_bytes.py"
 ON_LOCALSTACK = (
     "tests/handler",
@@ -38,7 +38,7 @@ ON_CEPH = (
 
 
 def on(server: Server, *command: str) -> int:
-    """Run a command with that server as its S3."""
+    """Run a command that uses a server as S3."""
     places = dict.fromkeys(("S3_OF_TESTS", "AWS_ENDPOINT_URL_S3"), server.endpoint)
     environment = os.environ | places
     if server.certificate is not None:
@@ -49,16 +49,16 @@ def on(server: Server, *command: str) -> int:
 
 
 def tried(name: str, server: Server, tests: tuple[str, ...]) -> int:
-    """Run tests, and try the promises; return pytest's exit code for the tests."""
+    """Run tests and the trials of guarantees; return pytest's exit code of the tests."""
     print(f"{name} at {server.endpoint}", flush=True)
     # One process: the tests share the server's buckets.
     failed = on(server, "pytest", "-n", "0", *tests)
-    on(server, "pytest", "-n", "0", "-rA", "--tb=no", PROMISES)  # told, not asserted
+    on(server, "pytest", "-n", "0", "-rA", "--tb=no", GUARANTEES)  # printed, not asserted
     return failed
 
 
 def main() -> None:
-    """Run all of it; the exit code is that of what failed."""
+    """Run all tests; exit with the code of those that failed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--localstack", type=absolute, required=True, help="its interpreter")
     parser.add_argument("--ceph", type=absolute, required=True, help="where its packages go")
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def on_both(interpreter: Path, packages: Path) -> int:
-    """Start one after the other; return the exit code of what failed."""
+    """Run both servers, one after the other; return the exit code of the tests that failed."""
     with localstack(interpreter, free_port()) as server:
         failed = tried("localstack's S3", server, ON_LOCALSTACK)
     try:

@@ -1,4 +1,4 @@
-"""Ceph's RADOS Gateway on this machine: storage that observatories run, in processes of its own.
+"""Ceph's RADOS Gateway on this machine.
 
 One monitor, one store of objects in a sparse file, one gateway, on loopback, without passwords among
 them. Its programs are Debian's packages, laid out in a folder by `mmdebstrap` and run in it: they
@@ -26,17 +26,17 @@ _PACKAGES = "radosgw,ceph-mon,ceph-osd,ceph-common"
 _PROGRAMS = ("mmdebstrap", "unshare", "chroot")
 _MERGED = ("bin", "sbin", "lib", "lib64")
 _FOLDER = "/ceph"
-"""Of the monitor, the store and the gateway, inside the folder of the packages."""
+"""Folder of the monitor, the store and the gateway, below that of the packages."""
 _IN_PLACE = 'mount -t proc proc "$0/proc" && exec chroot "$0" "$@"'
-"""Each program has a mount of its own, which is gone with it."""
+"""Each program has a mount namespace of its own, which ends with it."""
 
 
 class CannotRun(Exception):
-    """This machine cannot run Ceph; the message says why."""
+    """Raised if this machine cannot run Ceph."""
 
 
 def install(root: Path) -> None:
-    """Lay Debian's packages of Ceph out in a folder, unless they are there.
+    """Unpack Debian's packages of Ceph in a folder, unless it exists.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def install(root: Path) -> None:
             "mmdebstrap",
             "--variant=extract",
             f"--include={_PACKAGES}",
-            # A mirror that is some weeks behind will do for a test.
+            # A mirror that is some weeks old is good enough for a test.
             '--aptopt=Acquire::Check-Valid-Until "false"',
             _SUITE,
             str(root),
@@ -75,7 +75,7 @@ def install(root: Path) -> None:
 
 @contextmanager
 def ceph(root: Path) -> Iterator[Server]:
-    """Start a cluster of one, empty, and wait until its gateway answers.
+    """Start an empty cluster of one node and wait until its gateway answers.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def ceph(root: Path) -> Iterator[Server]:
 
 @dataclass(frozen=True)
 class _Cluster:
-    """Programs in a folder of packages; `folder` is theirs, as they see it."""
+    """Programs in a folder of packages; `folder` is their root directory."""
 
     root: Path
     folder: str
@@ -121,7 +121,7 @@ class _Cluster:
         name = str(uuid.uuid4())
         self.ask("osd", "new", name)
         self.run("ceph-osd", *self.configuration, "-i", "0", "--mkfs", "--osd-uuid", name)
-        # Now and then it is faster than its own client of the monitor, and ends: again, then.
+        # The store sometimes ends because its client of the monitor is not ready: try again.
         for _ in range(5):
             process = self.keep("ceph-osd", "-i", "0")
             self.until(lambda p=process: p.poll() is not None or self.is_up(), "the store")  # type: ignore[misc]
@@ -158,7 +158,7 @@ class _Cluster:
         return done.stdout
 
     def ask(self, *words: str) -> str:
-        """Ask the monitor; nothing where it does not answer yet."""
+        """Query the monitor; return nothing until it answers."""
         command = self.command("ceph", *self.configuration, "--connect-timeout", "5", *words)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout

@@ -1,4 +1,4 @@
-"""Another S3 than moto's: localstack's, in a process of its own, over TLS as on AWS."""
+"""The S3 of localstack, in a process of its own, over TLS as on AWS."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ _REGION = "us-east-1"
 
 @dataclass(frozen=True)
 class Server:
-    """A running S3: its address, and the certificate that it is known by over TLS."""
+    """A running S3: its endpoint URL and TLS certificate."""
 
     endpoint: str
     certificate: Path | None = None
@@ -31,7 +31,7 @@ class Server:
 
 @dataclass
 class _WithAnotherS3(LocalAws):
-    """An embedded AWS whose S3 is another server."""
+    """An embedded AWS with another S3."""
 
     s3: str = ""
 
@@ -42,7 +42,7 @@ class _WithAnotherS3(LocalAws):
 
 
 def another_s3(aws: LocalAws, endpoint: str) -> LocalAws:
-    """Put another S3 in the place of the embedded AWS's own, with the same buckets."""
+    """Replace the S3 of the embedded AWS by another, with the same buckets."""
     os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
     if "S3_OF_TESTS_CERTIFICATE" in os.environ:
         os.environ["AWS_CA_BUNDLE"] = os.environ["S3_OF_TESTS_CERTIFICATE"]
@@ -84,7 +84,7 @@ def localstack(interpreter: Path, port: int) -> Iterator[Server]:
 
 
 def _settings(folder: Path, port: int) -> dict[str, str]:
-    """S3 and its keys alone, no Docker, nothing asked of anybody."""
+    """Return an environment for S3 and KMS only, without Docker or the network."""
     return {
         "GATEWAY_LISTEN": f"127.0.0.1:{port}",
         "LOCALSTACK_HOST": f"127.0.0.1:{port}",

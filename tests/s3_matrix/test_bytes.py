@@ -1,4 +1,4 @@
-"""The product of every mode is the same bytes on moto's S3 and on another."""
+"""Products have the same bytes on moto and on another S3."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ def on_moto(function: Harness, moto: Any, cache: Path) -> Harness:
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_the_product_is_the_same(mode: Mode, function: Harness, moto: Any, tmp_path: Path) -> None:
+def test_product_has_the_same_bytes(
+    mode: Mode, function: Harness, moto: Any, tmp_path: Path
+) -> None:
     path = tmp_path / sample_name(mode)
     write_exposure(mode, path)
     function.upload(path, path.name)

@@ -1,6 +1,6 @@
-"""Two functions that write one product at once, on an S3 that decides such races.
+"""Two functions write one product at once, on a server that resolves such races.
 
-Of the servers at hand, Ceph's does in buckets without versions (docs/s3-servers.md).
+Ceph does so in buckets without versioning (docs/s3-servers.md).
 """
 
 import threading
@@ -25,7 +25,7 @@ def plain(function: Harness) -> Harness:
 
 
 @pytest.mark.parametrize("path", ["one PUT", "multipart"])
-def test_of_two_at_once_one_writes_and_both_announce_it(
+def test_of_two_writers_one_writes_and_both_publish(
     path: str, plain: Harness, exposure: bytes, large: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = threading.Barrier(2)
@@ -51,6 +51,6 @@ def test_of_two_at_once_one_writes_and_both_announce_it(
             thread.join()
         assert [detail["status"] for detail in details] == ["Complete", "Complete"]
         (identifier,) = {detail["id"] for detail in details}
-        told = {d["id"] for d in plain.announcements() if d["output"]["bucket"] == PLAIN}
-        assert told == {identifier}, "whoever lost announces what the other has written"
+        published = {d["id"] for d in plain.announcements() if d["output"]["bucket"] == PLAIN}
+        assert published == {identifier}, "the other function publishes the same result"
         assert "Uploads" not in s3.list_multipart_uploads(Bucket=PLAIN)

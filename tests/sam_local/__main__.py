@@ -1,4 +1,4 @@
-"""Run the trial with a container engine; say what stood for AWS's image, or why nothing was run."""
+"""Run the trial with a container engine, if there is one; print the image it used."""
 
 import argparse
 import sys
@@ -9,7 +9,7 @@ from tests.sam_local.image import NAME, make_image, pulled
 
 
 def main() -> None:
-    """Run it; the exit code is the trial's."""
+    """Run the trial; exit with its code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--runtime", type=absolute, required=True, help="interpreter beside awslambdaric"

@@ -1,4 +1,4 @@
-"""A container engine: the one that runs here, or one of our own, in a network of its own."""
+"""A container engine: a running one, or one started in a network namespace."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ _PROGRAMS = ("docker", "dockerd", "ip", "nsenter")
 
 
 class CannotRun(Exception):
-    """There is no engine, and none can be started; the message says why."""
+    """No container engine runs or can be started."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Engine:
         )
 
     def answers(self) -> bool:
-        """Say whether it is there."""
+        """Return whether the engine answers."""
         return self.run("docker", "version", capture_output=True).returncode == 0
 
 
 @contextmanager
 def engine() -> Iterator[Engine]:
-    """Yield the engine that runs on this machine; start Debian's dockerd where there is none.
+    """Yield the running engine, or start Debian's dockerd.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def engine() -> Iterator[Engine]:
 
 @contextmanager
 def _own_engine() -> Iterator[Engine]:
-    """dockerd in a network namespace of its own: it changes nothing of this machine's network."""
+    """Start dockerd in a network namespace, so that it does not change this machine's network."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp())
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -82,7 +82,7 @@ def _own_engine() -> Iterator[Engine]:
         prefix = ("nsenter", f"--net=/run/netns/{name}")
         _done(*prefix, "ip", "link", "set", "lo", "up")
         address = f"unix://{folder}/docker.sock"
-        # sam builds images with the builder that dockerd has in itself.
+        # sam builds images with the builder included in dockerd.
         own = Engine({"DOCKER_HOST": address, "DOCKER_BUILDKIT": "0"}, prefix)
         (folder / "daemon.json").write_text("{}")
         stack.enter_context(_dockerd(folder, address, prefix))

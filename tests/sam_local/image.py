@@ -1,8 +1,8 @@
-"""An image that stands for AWS's base image of Python 3.13, made from what this machine has.
+"""A substitute for AWS's base image of Python 3.13, built from files of this machine.
 
 Python 3.13 with its standard library, AWS's runtime client of the package index, busybox, and the
 libraries that they need, laid out as AWS's own image is (aws-lambda-base-images). `sam` adds AWS's
-runtime emulator to it by itself, as it does to AWS's own.
+runtime emulator to it automatically, as to AWS's own.
 """
 
 import re
@@ -61,12 +61,12 @@ _SETTINGS = (
 
 
 def pulled(engine: Engine) -> bool:
-    """Fetch AWS's own image, where a registry is reached."""
+    """Pull AWS's own image, if the registry is reachable."""
     return engine.run("docker", "pull", "--quiet", NAME, capture_output=True).returncode == 0
 
 
 def make_image(engine: Engine, runtime: Path) -> None:
-    """Make the image that stands for AWS's own.
+    """Build the substitute for AWS's image.
 
     Parameters
     ----------
@@ -112,7 +112,7 @@ def _lay_out(root: Path, runtime: Path) -> None:
 
 
 def _copy_python(lang: Path, runtime: Path) -> Path:
-    """The interpreter, its library and AWS's client; returns where its packages are."""
+    """Copy the interpreter, its library and AWS's client; return the path of the packages."""
     asked = "import sys, sysconfig; print(sys.base_prefix, sysconfig.get_path('purelib'))"
     found = subprocess.run([str(runtime), "-c", asked], capture_output=True, text=True, check=True)
     prefix, installed = (Path(word) for word in found.stdout.split())
@@ -136,7 +136,7 @@ def _copy_python(lang: Path, runtime: Path) -> Path:
 
 
 def _libraries(root: Path, packages: Path) -> Iterator[Path]:
-    """What the interpreter, its modules and the client are linked with."""
+    """Return the shared libraries of the interpreter, its modules and the client."""
     lang = root / "var" / "lang"
     linked = [lang / "bin" / "python3.13", *packages.glob("*.so")]
     linked += (lang / "lib" / "python3.13" / "lib-dynload").glob("*.so")

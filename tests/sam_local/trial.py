@@ -1,4 +1,4 @@
-"""What docs/operating.md says of invoking the function locally, done word by word.
+"""Run the commands of docs/operating.md that invoke the function locally.
 
 An emulator on port 4566 is filled, then `sam local invoke` is given the direct request and the SQS
 batch, `sam local start-lambda` is called by an SDK. Each product must be the same bytes as that of the
@@ -41,40 +41,40 @@ _LAMBDA = 3001
 
 
 def main(*more: str) -> None:
-    """Do it; `more` are further options of `sam`."""
+    """Run the trial; `more` are further options of `sam`."""
     started = time.monotonic()
     os.environ["SAM_CLI_TELEMETRY"] = "0"
     with isolated_environment(), tempfile.TemporaryDirectory() as name, _ministack():
         s3 = _filled(Path(name) / "material")
         expected = _by_the_bundle(Path(name), s3)
-        tell(started, "the bundle alone: Complete")
+        report(started, "the bundle alone: Complete")
         answer = _invoked("direct-request.json", *more)
         assert answer["status"] == "Complete", answer
         _compare(s3, expected)
-        tell(started, "sam local invoke, a direct request: Complete, the same bytes")
+        report(started, "sam local invoke, a direct request: Complete, the same bytes")
         assert _invoked("sqs-batch.json", *more) == {"batchItemFailures": []}
         _compare(s3, expected)
-        tell(started, "sam local invoke, an SQS batch: nothing to deliver again, the same bytes")
+        report(started, "sam local invoke, an SQS batch: nothing to deliver again, the same bytes")
         with _start_lambda(Path(name), *more):
             answer = _called()
         assert answer["status"] == "Complete", answer
         _compare(s3, expected)
-        tell(started, "sam local start-lambda, called by boto3: Complete, the same bytes")
+        report(started, "sam local start-lambda, called by boto3: Complete, the same bytes")
 
 
-def tell(started: float, what: str) -> None:
-    """Print how far it is."""
+def report(started: float, what: str) -> None:
+    """Print a step and the seconds since the start."""
     print(f"{time.monotonic() - started:6.1f} s  {what}", flush=True)
 
 
 def _ministack() -> AbstractContextManager[int]:
-    """MiniStack where the docs have it: reached from containers, too."""
+    """Start MiniStack on the port of the docs, reachable from containers."""
     interpreter = PROJECT / ".venv-ministack" / "bin" / "python"
     return ministack(interpreter, 4566, "0.0.0.0")  # noqa: S104
 
 
 def _filled(folder: Path) -> Any:
-    """The buckets, the mirror and one exposure."""
+    """Create the buckets, the mirror and one exposure."""
     s3 = boto3.client("s3", endpoint_url=ENDPOINT)
     for bucket in ("raw-exposures", "products", "crds-mirror"):
         s3.create_bucket(Bucket=bucket)
@@ -87,7 +87,7 @@ def _filled(folder: Path) -> Any:
 
 
 def _by_the_bundle(folder: Path, s3: Any) -> bytes:
-    """The product of the bundle alone, under AWS's runtime client and emulator; then forget it."""
+    """Return the product of the bundle without a container, and delete it."""
     environment = json.loads((PROJECT / "infra" / "local-environment.json").read_text())["Function"]
     environment = {name: value for name, value in environment.items() if value}
     with runtime(environment | {"AWS_ENDPOINT_URL": ENDPOINT}, folder) as running:
@@ -101,7 +101,7 @@ def _compare(s3: Any, expected: bytes) -> None:
 
 
 def _taken(s3: Any) -> bytes:
-    """The product, which is removed: the next way in has to make it again."""
+    """Return the product and delete it, so that the next event builds it again."""
     content: bytes = s3.get_object(Bucket="products", Key=PRODUCT)["Body"].read()
     s3.delete_object(Bucket="products", Key=PRODUCT)
     return content

@@ -1,8 +1,8 @@
-"""The promises of S3 that the function relies on, each found out by trying.
+"""The guarantees of S3 that the function relies on, each with a trial of it.
 
-What they are is in the Amazon S3 API Reference (PutObject, UploadPartCopy, CompleteMultipartUpload)
-and in the User Guide ("Conditional requests", "Checking object integrity", "Multipart upload
-limits"). What is tried is done by the function's own requests where it makes such requests.
+They are documented in the Amazon S3 API Reference (PutObject, UploadPartCopy,
+CompleteMultipartUpload) and in the User Guide ("Conditional requests", "Checking object
+integrity", "Multipart upload limits"). A trial uses the function's own requests if there are any.
 """
 
 import os
@@ -24,7 +24,7 @@ from handler.s3.write import put as put_object
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
-__all__ = ["PROMISES", "Promise", "Scratch", "tried"]
+__all__ = ["GUARANTEES", "Guarantee", "Scratch", "tried"]
 
 MIB = 1024 * 1024
 ODD_KEY = "a b+c %d/ü_uncal.fits"
@@ -37,15 +37,7 @@ _RACERS = 4
 
 @dataclass
 class Scratch:
-    """A place for trials; everything below it is removed at the end.
-
-    Attributes
-    ----------
-    prefix : `~handler.s3.objects.S3Location`
-        Where.
-    client : boto3 S3 client
-        How to reach it.
-    """
+    """A key prefix for trials; everything below it is removed at the end."""
 
     prefix: S3Location
     client: "S3Client"
@@ -53,23 +45,23 @@ class Scratch:
 
     @property
     def store(self) -> ObjectStore:
-        """S3 as the function reaches it."""
+        """The function's access to S3."""
         return ObjectStore(self.client)
 
     def new(self, name: str = "") -> S3Location:
-        """Return a place where nothing is."""
+        """Return a key that has no object."""
         location = self.prefix.below(name or uuid.uuid4().hex)
         self._keys.add(location.key)
         return location
 
     def put(self, content: bytes = b"first", name: str = "", **more: Any) -> StoredObject:
-        """Write an object; describe it."""
+        """Write an object and describe it."""
         location = self.new(name)
         self.client.put_object(**location.as_kwargs, Body=content, **more)
         return self.describe(location)
 
     def describe(self, location: S3Location) -> StoredObject:
-        """Look an object up."""
+        """Describe an object."""
         return self.store.describe(location, FileNotFoundError)
 
     def read(self, location: S3Location) -> bytes:
@@ -77,7 +69,7 @@ class Scratch:
         return self.client.get_object(**location.as_kwargs)["Body"].read()
 
     def remove(self) -> None:
-        """Remove what was written, every version of it where they may be listed."""
+        """Remove every version of the objects that were written."""
         for key in sorted(self._keys):
             self.client.delete_object(Bucket=self.prefix.bucket, Key=key)
         found = self.client.list_object_versions(
@@ -90,18 +82,8 @@ class Scratch:
 
 
 @dataclass(frozen=True)
-class Promise:
-    """A promise.
-
-    Attributes
-    ----------
-    name : str
-        What is promised.
-    otherwise : str
-        What would break without it.
-    is_kept : callable
-        Tries it.
-    """
+class Guarantee:
+    """A guarantee, the consequence if it is not kept, and a trial."""
 
     name: str
     otherwise: str
@@ -109,7 +91,7 @@ class Promise:
 
 
 def _refused(call: Callable[[], object], *codes: str) -> bool:
-    """Say whether S3 refuses a request with one of some codes."""
+    """Return whether S3 refuses a request with one of some error codes."""
     try:
         call()
     except Exception as exc:
@@ -122,7 +104,7 @@ def _refused(call: Callable[[], object], *codes: str) -> bool:
 
 _FAILED = ("412", "PreconditionFailed")
 _STALE = '"0123456789abcdef0123456789abcdef"'
-"""An entity tag that no object has."""
+"""An ETag that no object has."""
 
 
 def _write(location: S3Location, condition: Mapping[str, str], scratch: Scratch) -> None:
@@ -152,7 +134,7 @@ def _source(scratch: Scratch) -> StoredObject:
 def _assemble(
     scratch: Scratch, source: StoredObject, target: Target, first: int = 5, etag: str = ""
 ) -> None:
-    """Put an object together as the function does: a range that S3 copies, a part that is sent."""
+    """Assemble an object from a copied byte range and an uploaded part."""
     with multipart(target, scratch.store) as upload:
         copied = upload.copy(1, source.location, etag or source.etag, first, _COPIED)
         upload.complete([copied, upload.put(2, _TAIL)], _COPIED + len(_TAIL))
@@ -227,17 +209,17 @@ def _takes_any_key(scratch: Scratch) -> bool:
 
 
 def _forgets_aborted_uploads(scratch: Scratch) -> bool:
-    with suppress(_Given), multipart(_target(scratch), scratch.store) as upload:
+    with suppress(_Aborted), multipart(_target(scratch), scratch.store) as upload:
         upload.put(1, _TAIL)
-        raise _Given
+        raise _Aborted
     address = {**upload.target.location.as_kwargs, "UploadId": upload.upload_id}
     return _refused(
         lambda: scratch.client.list_parts(**address), "NoSuchUpload", "NoSuchKey", "404"
     )
 
 
-class _Given(Exception):
-    """Given up by choice."""
+class _Aborted(Exception):
+    """Raised to abort an upload."""
 
 
 def _keeps_versions(scratch: Scratch) -> bool:
@@ -249,7 +231,7 @@ def _keeps_versions(scratch: Scratch) -> bool:
 
 
 def _has_one_winner(write: Callable[[Scratch, Target], None]) -> Callable[[Scratch], bool]:
-    """Of several that write to one place at once, one succeeds."""
+    """Return a trial in which several write to one key at once, and one succeeds."""
 
     def is_kept(scratch: Scratch) -> bool:
         target = _target(scratch)
@@ -271,60 +253,68 @@ def _assemble_target(scratch: Scratch, target: Target) -> None:
     _assemble(scratch, _source(scratch), target)
 
 
-_LOST = "of two products written at once one is lost unnoticed"
-PROMISES = (
-    Promise("PUT with If-None-Match creates, and never replaces", _LOST, _creates_only),
-    Promise("PUT with If-Match replaces only what was found", _LOST, _replaces_only),
-    Promise("PUT with If-Match creates nothing", _LOST, _replaces_nothing),
-    Promise("completion with If-None-Match never replaces", _LOST, _completes_only),
-    Promise("completion with If-Match replaces only what was found", _LOST, _completes_in_place_of),
-    Promise("of PUTs at once one wins", _LOST, _has_one_winner(_put_target)),
-    Promise("of completions at once one wins", _LOST, _has_one_winner(_assemble_target)),
-    Promise(
-        "reads are ranges of the object that was found",
-        "headers of one exposure are taken for another's",
+_LOST = "of two products written at once, one is lost without a failure"
+GUARANTEES = (
+    Guarantee("PUT with If-None-Match creates, and never replaces", _LOST, _creates_only),
+    Guarantee("PUT with If-Match replaces only what was found", _LOST, _replaces_only),
+    Guarantee("PUT with If-Match creates nothing", _LOST, _replaces_nothing),
+    Guarantee("completion with If-None-Match never replaces", _LOST, _completes_only),
+    Guarantee(
+        "completion with If-Match replaces only what was found", _LOST, _completes_in_place_of
+    ),
+    Guarantee("of concurrent PUTs one succeeds", _LOST, _has_one_winner(_put_target)),
+    Guarantee("of concurrent completions one succeeds", _LOST, _has_one_winner(_assemble_target)),
+    Guarantee(
+        "a read with If-Match returns only the object that was found",
+        "headers of two versions of an exposure are mixed",
         _reads_ranges,
     ),
-    Promise(
-        "ranges are copied between objects", "products of 5 MB and more are wrong", _copies_ranges
+    Guarantee(
+        "UploadPartCopy copies a byte range", "products of 5 MB and more are wrong", _copies_ranges
     ),
-    Promise(
-        "copies are pinned to the object that was found",
-        "an input that is replaced meanwhile fails its attempt only when it is looked at again",
+    Guarantee(
+        "CopySourceIfMatch copies only the object that was found",
+        "a replaced input is found only by the check before completion",
         _pins_copies,
     ),
-    Promise(
-        "parts of less than 5 MiB are refused", "nothing; plans keep to it", _refuses_short_parts
+    Guarantee(
+        "parts of less than 5 MiB are refused",
+        "no consequence; no part of ours is shorter",
+        _refuses_short_parts,
     ),
-    Promise(
-        "the CRC-32 of a whole object is known, copied parts included",
-        "blocks are trusted by what their maker noted",
+    Guarantee(
+        "the CRC-32 of a whole object is known, including copied parts",
+        "a block is checked by its recorded CRC-32 only",
         _sums_the_whole,
     ),
-    Promise(
-        "what arrives with another CRC-32 is refused", "damage on the way is kept", _refuses_damage
+    Guarantee(
+        "a body with another CRC-32 is refused",
+        "bytes damaged in transfer are stored",
+        _refuses_damage,
     ),
-    Promise(
-        "metadata of 2 KB come back as they were", "no product is known again", _keeps_metadata
+    Guarantee(
+        "2 KB of metadata are returned unchanged",
+        "the provenance of products is lost",
+        _keeps_metadata,
     ),
-    Promise("any key may be used", "exposures of odd names fail", _takes_any_key),
-    Promise(
-        "an upload that was aborted is gone",
-        "parts of failures are paid for",
+    Guarantee("every key is accepted", "exposures with unusual names fail", _takes_any_key),
+    Guarantee(
+        "an aborted upload is removed",
+        "parts of failed uploads are paid for",
         _forgets_aborted_uploads,
     ),
-    Promise(
-        "versions that were replaced can be read (versioning is on)",
-        "a replaced product is lost; two writings within a second count as one result",
+    Guarantee(
+        "replaced versions can be read (versioning is on)",
+        "a replaced product is lost; two writes within a second count as one result",
         _keeps_versions,
     ),
 )
 
 
-def tried(scratch: Scratch) -> Iterator[tuple[Promise, bool, str]]:
-    """Try every promise; yields whether it is kept and, if trying failed, what went wrong."""
-    for promise in PROMISES:
+def tried(scratch: Scratch) -> Iterator[tuple[Guarantee, bool, str]]:
+    """Yield each guarantee, whether it is kept, and the error of its trial."""
+    for guarantee in GUARANTEES:
         try:
-            yield promise, promise.is_kept(scratch), ""
-        except Exception as exc:  # whatever a server answers instead is what is to be told
-            yield promise, False, f"{type(exc).__name__}: {exc}"
+            yield guarantee, guarantee.is_kept(scratch), ""
+        except Exception as exc:  # servers fail in various ways; the caller prints it
+            yield guarantee, False, f"{type(exc).__name__}: {exc}"
