@@ -10,8 +10,7 @@ import numpy as np
 from botocore.exceptions import ClientError
 
 from core.errors import ReferenceUnavailable
-from core.fits.hdus import Keywords
-from core.fits.pixels import locate_in
+from core.fits.hdus import Keywords, locate_in
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask, definitions, full_frame, own_flags
 from handler.crds.mirror import FileDigest, MirrorConfig, key_of

@@ -11,7 +11,7 @@ from astropy.io import fits
 
 from core.compat import _DECIDING, OPENED, Kind, check_asdf_agrees, check_jwst_can_open
 from core.errors import InputRejected
-from core.fits.pixels import locate_in
+from core.fits.hdus import locate_in
 from infra.demo.samples.exposures import primary_header
 from infra.demo.samples.modes import MODES
 
@@ -105,10 +105,10 @@ def test_a_whole_document_is_not_looked_into() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (gzip.compress, "is damaged, compressed or breaks off"),
-        (lambda d: d[:-5], "is damaged, compressed or breaks off"),
-        (lambda d: b"x" + d, "is damaged, compressed or breaks off"),
-        (lambda d: b"", "is damaged, compressed or breaks off"),
+        (gzip.compress, "is damaged, compressed or incomplete"),
+        (lambda d: d[:-5], "is damaged, compressed or incomplete"),
+        (lambda d: b"x" + d, "is damaged, compressed or incomplete"),
+        (lambda d: b"", "is damaged, compressed or incomplete"),
     ],
 )
 def test_a_damaged_document_is_refused(damage: Callable[[bytes], Any], message: str) -> None:
@@ -214,7 +214,7 @@ def test_document_without_bounds_is_rejected(body: bytes) -> None:
 
 def test_document_that_numbers_a_moved_hdu_is_rejected() -> None:
     document = WHOLE.replace(b"meta:", b"a: !core/ndarray-1.0.0 {source: 'fits:2'}\nmeta:")
-    with pytest.raises(InputRejected, match=r"x\.fits, ASDF: names HDU 2 by its number"):
+    with pytest.raises(InputRejected, match=r"x\.fits, ASDF: refers to HDU 2 by number"):
         checked(document)
     checked(document.replace(b"fits:2", b"fits:0"))
     checked(document.replace(b"fits:2", b"fits:ASDF,1"))
@@ -223,7 +223,7 @@ def test_document_that_numbers_a_moved_hdu_is_rejected() -> None:
 def test_document_that_names_a_missing_hdu_is_rejected() -> None:
     """jwst 3.0.0: KeyError, Extension ('SCI', 1) not found."""
     document = WHOLE.replace(b"meta:", b"a: !core/ndarray-1.0.0 {source: 'fits:SCI,1'}\nmeta:")
-    with pytest.raises(InputRejected, match="names SCI with EXTVER 1, which the file lacks"):
+    with pytest.raises(InputRejected, match="refers to SCI with EXTVER 1, which the file lacks"):
         checked(document)
     checked(document.replace(b"SCI,1", b"ASDF,1"))
     checked(document.replace(b"SCI,1", b"PRIMARY,1"))

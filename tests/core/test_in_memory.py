@@ -63,4 +63,7 @@ def test_mask_of_another_detector_is_used_with_warning(
     values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", "crds://x")
     mask = Mask.from_bytes((tmp_path / "other.fits").read_bytes(), "other.fits")
     assert dq_init((tmp_path / "x_uncal.fits").read_bytes(), mask, values)
-    assert "other.fits: is of NIRCAM NRCA1, and x_dq_init.fits is of NIRCAM NRC" in caplog.text
+    assert (
+        "other.fits: the mask is of NIRCAM NRCA1, but x_dq_init.fits is of NIRCAM NRC"
+        in caplog.text
+    )

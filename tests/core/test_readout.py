@@ -206,7 +206,7 @@ def test_early_products_mean_row_0_of_the_detector(
         *[({key: None}, f"{key} is missing") for key in ("MSTR_SK1", "MSTR_RD2", "MSTR_SK2", "MSTR_RPT",
                                                          "FASTAXIS", "SLOWAXIS", "SSTR_NST")],
         ({"SSTR_NST": -3}, "SSTR_NST is -3"),
-        ({"MSTR_RD2": 0}, "no rows in a stripe's block"),
+        ({"MSTR_RD2": 0}, "a stripe reads blocks of 0 rows, expected at least 1"),
         ({"MSTR_RD2": 41}, "read 168 rows, the subarray has 164"),
         ({"MSTR_SK1": 2000}, r"reads rows 2001 to 2040|rows 2126 to 2165 .*rows 0 to 2047"),
         ({"MSTR_SK1": -5}, "reads rows -4 to 35"),

@@ -95,7 +95,10 @@ ODD_GEOMETRY = [
     (raw(SUBSTRT1=0), "corner must be at least"),
     (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
     (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
-    (raw("nircam-superstripe", (65, 2, 8, 64)), "65 integrations are no multiple of SSTR_NST=64"),
+    (
+        raw("nircam-superstripe", (65, 2, 8, 64)),
+        "65 integrations, expected a multiple of SSTR_NST=64",
+    ),
 ]
 
 
@@ -155,7 +158,7 @@ def test_user_flags_are_merged_and_reach_the_groups() -> None:
 def test_user_flags_that_are_no_whole_numbers_are_rejected(value: float) -> None:
     user = np.zeros((8, 64))
     user[3, 4] = value
-    with pytest.raises(InputRejected, match="user-supplied DQ: 1 pixels are no whole numbers"):
+    with pytest.raises(InputRejected, match="user-supplied DQ: 1 pixels are not integers"):
         step(raw(), FLAGS, user=user)
 
 
@@ -237,7 +240,9 @@ def test_something_else_of_that_name_is_rejected() -> None:
     content = raw(
         "nircam-sub64p", SHAPE, fits.ImageHDU(np.ones((2, 8, 64), np.uint32), name="PIXELDQ")
     )
-    with pytest.raises(InputRejected, match="PIXELDQ has 3 axes, expected an image of 2"):
+    with pytest.raises(
+        InputRejected, match="PIXELDQ is an image of 3 axes, expected an image of 2 axes"
+    ):
         read(content).existing_array("PIXELDQ", (8, 64))
 
 
