@@ -50,14 +50,7 @@ class Exposure:
 
     @classmethod
     def from_hdus(cls, hdus: tuple[Hdu, ...], name: str) -> "Exposure":
-        """Read the headers of an exposure.
-
-        Parameters
-        ----------
-        hdus : tuple of `~core.fits.hdus.Hdu`
-            The HDUs that `core.fits.hdus.locate` found.
-        name : str
-            URI or file name of the exposure, for messages.
+        """Read the headers of an exposure, given its HDUs as `core.fits.hdus.locate` finds them.
 
         Raises
         ------

@@ -26,13 +26,6 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
     size is used whole; otherwise the rows that the stripes read are gathered, or a window is cut
     out.
 
-    Parameters
-    ----------
-    mask : `~core.mask.Mask`
-        The mask.
-    exposure : `~core.exposure.Exposure`
-        The exposure.
-
     Returns
     -------
     ndarray of uint32
@@ -54,10 +47,7 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
         )
     science = exposure.subarray
     if science is None:
-        raise InputRejected(
-            f"{exposure.name}: SUBSTRT1, SUBSTRT2, SUBSIZE1 or SUBSIZE2 is missing from the "
-            "primary header, expected all four"
-        )
+        raise InputRejected(f"{exposure.name}: SUBSTRT1, SUBSTRT2, SUBSIZE1 or SUBSIZE2 is missing")
     if exposure.superstripes <= 0 and (
         _true_area(mask.area, mask.dq.shape, mask.name)
         == _true_area(science, exposure.image_shape, exposure.name)

@@ -46,9 +46,9 @@ def initialize(
     Parameters
     ----------
     exposure : `~core.exposure.Exposure`
-        The exposure.
+        The raw exposure.
     mask : `~core.mask.Mask` or None
-        The mask; None if CRDS has none for the exposure.
+        The mask, before it is cut; None if CRDS has none for the exposure.
     existing : ndarray of uint32 or None
         PIXELDQ or DQ of the input, in the shape of `DataQuality.image`.
     user : ndarray or None

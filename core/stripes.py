@@ -73,8 +73,7 @@ class StripeReadout:
     @property
     def slow_is_x(self) -> bool:
         """Whether the slow axis is x, so that detector rows are columns of the science frame."""
-        fast = self["FASTAXIS"]
-        slow = self["SLOWAXIS"]
+        fast, slow = self["FASTAXIS"], self["SLOWAXIS"]
         if {abs(fast), abs(slow)} != {1, 2}:
             raise InputRejected(
                 f"{self.name}: FASTAXIS={fast} and SLOWAXIS={slow}, expected one of them to be "
@@ -86,7 +85,7 @@ class StripeReadout:
     def count(self) -> int:
         """Superstripes in a super-integration; 0 for a substripe readout."""
         count = self["SSTR_NST"]
-        # A crafted count would ask for memory; every superstripe reads at least one row.
+        # A crafted count would exhaust memory; every superstripe reads at least one row.
         if not 0 <= count <= DETECTOR_SIZE:
             raise InputRejected(f"{self.name}: SSTR_NST is {count}, expected 0 to {DETECTOR_SIZE}")
         return count
@@ -146,7 +145,7 @@ class StripeReadout:
         """Return the detector row (from 0) at which the readout starts."""
         backwards = self["SLOWAXIS"] < 0
         start = DETECTOR_SIZE - science_start if backwards else science_start - 1
-        # Early products give the start in the detector frame, or as 1 (jwst.lib.stripe_utils).
+        # Early products have a wrong slow-axis start in these cases (jwst.lib.stripe_utils).
         if start != 0 and ((backwards and science_start == 1) or "DHS" in self.subarray_name):
             log.warning(
                 "%s: slow-axis start %d of %s interpreted as detector row 0 (early products "
