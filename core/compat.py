@@ -1,9 +1,4 @@
-"""The metadata of an exposure as its last HDU has them: a document of ASDF.
-
-Keywords of the header say the same and win. The text is looked at, not parsed, which would cost
-more than the rest of the step, unless the header lacks a keyword that decides something and is
-mentioned there.
-"""
+"""The kinds of exposure, and what the `jwst` data models must be able to open."""
 
 import logging
 import re
@@ -16,24 +11,11 @@ from typing import Any
 from core.errors import InputRejected
 from core.fits.hdus import Hdu, Keywords, Reader, find_all
 
-__all__ = [
-    "KIND_SPECS",
-    "OPENED",
-    "Kind",
-    "KindSpec",
-    "check_asdf_agrees",
-    "check_jwst_can_open",
-    "kind_of",
-    "without_metadata",
-]
-
-_GUIDER_TYPES = frozenset(
-    {"FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_ACQ1", "FGS_ACQ2", "FGS_TRACK", "FGS_FINEGUIDE"}
-)
+log = logging.getLogger(__name__)
 
 
 class Kind(StrEnum):
-    """Which arrays the step makes, and which `jwst` data model the product is."""
+    """The kind of an exposure: it decides the arrays of the product and its data model."""
 
     RAMP = "ramp"
     SUPERSTRIPE = "superstripe"
@@ -42,24 +24,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class KindSpec:
-    """What follows from an exposure's kind.
+    """The arrays and the data model of one kind of exposure, by EXTNAME."""
 
-    Attributes
-    ----------
-    data_model : str
-        DATAMODL of the product.
-    image : str
-        EXTNAME of the data-quality image.
-    adds : frozenset of str
-        EXTNAMEs of the arrays whose place is after SCI, whatever the input has of them.
-    converts : frozenset of str
-        EXTNAMEs of the arrays that `jwst` writes as float32.
-    """
-
-    data_model: str
-    image: str
-    adds: frozenset[str]
-    converts: frozenset[str]
+    data_model: str  # DATAMODL of the product
+    image: str  # the data-quality image
+    adds: frozenset[str]  # arrays that the product has after SCI, whatever the input has
+    converts: frozenset[str]  # arrays that jwst writes as float32
 
 
 _QUALITY = frozenset({"PIXELDQ", "GROUPDQ"})
@@ -74,47 +44,41 @@ KIND_SPECS: Mapping[Kind, KindSpec] = MappingProxyType(
         ),
     }
 )
-"""The table above."""
+
+_GUIDER_TYPES = frozenset(
+    {"FGS_ID-IMAGE", "FGS_ID-STACK", "FGS_ACQ1", "FGS_ACQ2", "FGS_TRACK", "FGS_FINEGUIDE"}
+)
 
 
 def kind_of(keywords: Keywords, superstripes: int) -> Kind:
-    """Return the kind of an exposure.
-
-    Parameters
-    ----------
-    keywords : `~core.fits.hdus.Keywords`
-        Its primary header's.
-    superstripes : int
-        SSTR_NST; 0 where it is absent.
-
-    Raises
-    ------
-    InputRejected
-        If EXP_TYPE is not written as `jwst` knows it.
-    """
+    """Return the kind of an exposure from EXP_TYPE and SSTR_NST."""
     if keywords.word("EXP_TYPE") in _GUIDER_TYPES:
         return Kind.GUIDER
     return Kind.SUPERSTRIPE if superstripes > 0 else Kind.RAMP
 
 
-_RAMP: dict[str, int | str] = {
+def _columns(names: str) -> frozenset[str]:
+    return frozenset(names.split())
+
+
+_RAMP: dict[str, int | frozenset[str]] = {
     "ZEROFRAME": 3,
     "REFOUT": 4,
     "AVDRKCUR": 2,
-    "GROUP": (
+    "GROUP": _columns(
         "INTEGRATION_NUMBER GROUP_NUMBER END_DAY END_MILLISECONDS END_SUBMILLISECONDS "
         "GROUP_END_TIME NUMBER_OF_COLUMNS NUMBER_OF_ROWS NUMBER_OF_GAPS "
         "COMPLETION_CODE_NUMBER COMPLETION_CODE_TEXT BARY_END_TIME HELIO_END_TIME"
     ),
-    "INT_TIMES": (
+    "INT_TIMES": _columns(
         "INTEGRATION_NUMBER INT_START_MJD_UTC INT_MID_MJD_UTC INT_END_MJD_UTC "
         "INT_START_BJD_TDB INT_MID_BJD_TDB INT_END_BJD_TDB"
     ),
-    "INT_TIMES_STRIPE": (
+    "INT_TIMES_STRIPE": _columns(
         "INTEGRATION_NUMBER STRIPE_NUMBER INT_START_MJD_UTC INT_MID_MJD_UTC INT_END_MJD_UTC "
         "INT_START_BJD_TDB INT_MID_BJD_TDB INT_END_BJD_TDB"
     ),
-    "MSA_TARG_ACQ": (
+    "MSA_TARG_ACQ": _columns(
         "EXPOSURE_ID ORDER_NUMBER REFERENCE_STAR_NUMBER REFERENCE_STAR_NAME REFERENCE_STAR_RA "
         "REFERENCE_STAR_DEC REFERENCE_STAR_MAG CATALOG_NAME PLANNED_V2 PLANNED_V3 DESIRED_V2 "
         "DESIRED_V3 EXTRACT_COL_START EXTRACT_ROW_START REF_STAR_DETECTOR BACKGROUND_VALUE "
@@ -128,234 +92,168 @@ _RAMP: dict[str, int | str] = {
         "V3_NEW_FROM_FIT V2_FIT_RESIDUAL V3_FIT_RESIDUAL"
     ),
 }
-_SUPERSTRIPE = {name: value for name, value in _RAMP.items() if name != "AVDRKCUR"}
-
-_GUIDER: dict[str, int | str] = {
-    "PLANNED REFERENCE STARS": (
+_GUIDER: dict[str, int | frozenset[str]] = {
+    "PLANNED REFERENCE STARS": _columns(
         "GUIDE_STAR_ORDER REFERENCE_ORDER REFERENCE_STAR_ID RA DEC ID_X ID_Y FGS_MAG "
         "FGS_MAG_UNCERT COUNT_RATE COUNT_RATE_UNCERT"
     ),
-    "FLIGHT REFERENCE STARS": ("REFERENCE_STAR_ID ID_X ID_Y COUNT_RATE"),
-    "POINTING": (
+    "FLIGHT REFERENCE STARS": _columns("REFERENCE_STAR_ID ID_X ID_Y COUNT_RATE"),
+    "POINTING": _columns(
         "TIME JITTER DELTA_DDC_RA DELTA_DDC_DEC DELTA_APERTURE_PA DELTA_V1_RA DELTA_V1_DEC "
         "DELTA_V3_PA DELTA_J1_RA DELTA_J1_DEC DELTA_J3_PA HGA_MOTION"
     ),
-    "FGS CENTROID PACKET": (
+    "FGS CENTROID PACKET": _columns(
         "OBSERVATORY_TIME CENTROID_TIME GUIDE_STAR_POSITION_X GUIDE_STAR_POSITION_Y "
         "GUIDE_STAR_INSTRUMENT_COUNTS_PER_SEC SIGNAL_TO_NOISE_CURRENT_FRAME DELTA_SIGNAL "
         "DELTA_NOISE PSF_WIDTH_X PSF_WIDTH_Y DATA_QUALITY BAD_PIXEL_FLAG BAD_CENTROID_DQ_FLAG "
         "COSMIC_RAY_HIT_FLAG SW_SUBWINDOW_LOC_CHANGE_FLAG "
         "GUIDE_STAR_AT_DETECTOR_SUBWINDOW_BOUNDARY_FLAG SUBWINDOW_OUT_OF_FOV_FLAG"
     ),
-    "TRACK SUBARRAY TABLE": ("OBSERVATORY_TIME X_CORNER Y_CORNER X_SIZE Y_SIZE"),
+    "TRACK SUBARRAY TABLE": _columns("OBSERVATORY_TIME X_CORNER Y_CORNER X_SIZE Y_SIZE"),
 }
 
+# Schemas of stdatamodels 6.0.0, checked by `make conformance`.
 OPENED: Mapping[Kind, Mapping[str, int | frozenset[str]]] = MappingProxyType(
     {
-        kind: {
-            name: value if isinstance(value, int) else frozenset(value.split())
-            for name, value in table.items()
-        }
-        for kind, table in (
-            (Kind.RAMP, _RAMP),
-            (Kind.SUPERSTRIPE, _SUPERSTRIPE),
-            (Kind.GUIDER, _GUIDER),
-        )
+        Kind.RAMP: _RAMP,
+        Kind.SUPERSTRIPE: {name: value for name, value in _RAMP.items() if name != "AVDRKCUR"},
+        Kind.GUIDER: _GUIDER,
     }
 )
-"""Kind -> EXTNAME -> number of axes, or names of columns in any order and case.
+"""Number of axes, or names of columns in any order and case, of the extensions of each kind.
 
-SCI and the data-quality arrays are checked where they are read (`core.exposure`).
+SCI and the data-quality arrays are checked in `core.exposure`.
 """
 
 
 def check_jwst_can_open(hdus: tuple[Hdu, ...], kind: Kind, name: str) -> None:
-    """Check that the `jwst` data models can open what the step passes on.
-
-    Parameters
-    ----------
-    hdus : tuple of `~core.fits.hdus.Hdu`
-        Of the exposure.
-    kind : `~core.compat.Kind`
-        Its kind.
-    name : str
-        Its name, for messages.
-
-    Raises
-    ------
-    InputRejected
-        If an array has another number of axes than its data model says, or a table other columns.
-    """
+    """Reject an exposure with an array or a table that the `jwst` data models cannot open."""
     for hdu in hdus:
         expected = OPENED[kind].get(hdu.name)
         if expected is None or (hdu.is_image and not hdu.shape):
             continue
+        label = f"{name}: {hdu.name}"
         if isinstance(expected, int):
-            _check_axes(hdu, expected, name)
-        else:
-            _check_columns(hdu, expected, name)
+            if not hdu.is_image:
+                raise InputRejected(f"{label} is a table, expected an image of {expected} axes")
+            if len(hdu.shape) != expected:
+                raise InputRejected(f"{label} has {len(hdu.shape)} axes, expected {expected}")
+            continue
+        if hdu.is_image:
+            raise InputRejected(f"{label} is an image, expected a table")
+        found = {str(value).strip().upper() for value in hdu.header["TTYPE*"].values()}
+        for columns, fault in ((expected - found, "lacks"), (found - expected, "also has")):
+            if columns:
+                raise InputRejected(
+                    f"{label} {fault} {', '.join(sorted(columns))}, expected the "
+                    f"{len(expected)} columns of the jwst data model"
+                )
 
 
-def _check_axes(hdu: Hdu, axes: int, name: str) -> None:
-    if not hdu.is_image:
-        raise InputRejected(f"{name}: {hdu.name} is a table, expected an image of {axes} axes")
-    if len(hdu.shape) != axes:
-        raise InputRejected(f"{name}: {hdu.name} has {len(hdu.shape)} axes, expected {axes}")
+_DECIDING: Mapping[str, str] = MappingProxyType({
+    "EXP_TYPE": "exposure.type", "READPATT": "exposure.readpatt",
+    "INSTRUME": "instrument.name", "DETECTOR": "instrument.detector",
+    "DATE-OBS": "observation.date", "TIME-OBS": "observation.time",
+    "SUBARRAY": "subarray.name",
+    "SUBSTRT1": "subarray.xstart", "SUBSTRT2": "subarray.ystart",
+    "SUBSIZE1": "subarray.xsize", "SUBSIZE2": "subarray.ysize",
+    "FASTAXIS": "subarray.fastaxis", "SLOWAXIS": "subarray.slowaxis",
+    "MSTR_RD1": "subarray.multistripe_reads1", "MSTR_SK1": "subarray.multistripe_skips1",
+    "MSTR_RD2": "subarray.multistripe_reads2", "MSTR_SK2": "subarray.multistripe_skips2",
+    "MSTR_RPT": "subarray.repeat_stripe", "MSTR_ILV": "subarray.interleave_reads1",
+    "SSTR_STP": "subarray.superstripe_step", "SSTR_NST": "subarray.num_superstripe",
+})  # fmt: skip
+"""Keywords that decide kind, mask or geometry -> path in the ASDF document, below ``meta``."""
 
-
-def _check_columns(hdu: Hdu, expected: frozenset[str], name: str) -> None:
-    if hdu.is_image:
-        raise InputRejected(f"{name}: {hdu.name} is an image, expected a table")
-    found = {str(value).strip().upper() for value in hdu.header["TTYPE*"].values()}
-    for columns, fault in ((expected - found, "lacks"), (found - expected, "also has")):
-        if columns:
-            raise InputRejected(
-                f"{name}: {hdu.name} {fault} {', '.join(sorted(columns))}, expected the "
-                f"{len(expected)} columns that the jwst data models know"
-            )
-
-
-log = logging.getLogger(__name__)
-
-_DECIDING: Mapping[str, str] = MappingProxyType(
-    {
-        "EXP_TYPE": "exposure.type",
-        "READPATT": "exposure.readpatt",
-        "INSTRUME": "instrument.name",
-        "DETECTOR": "instrument.detector",
-        "DATE-OBS": "observation.date",
-        "TIME-OBS": "observation.time",
-        "SUBARRAY": "subarray.name",
-        "SUBSTRT1": "subarray.xstart",
-        "SUBSTRT2": "subarray.ystart",
-        "SUBSIZE1": "subarray.xsize",
-        "SUBSIZE2": "subarray.ysize",
-        "FASTAXIS": "subarray.fastaxis",
-        "SLOWAXIS": "subarray.slowaxis",
-        "MSTR_RD1": "subarray.multistripe_reads1",
-        "MSTR_SK1": "subarray.multistripe_skips1",
-        "MSTR_RD2": "subarray.multistripe_reads2",
-        "MSTR_SK2": "subarray.multistripe_skips2",
-        "MSTR_RPT": "subarray.repeat_stripe",
-        "MSTR_ILV": "subarray.interleave_reads1",
-        "SSTR_STP": "subarray.superstripe_step",
-        "SSTR_NST": "subarray.num_superstripe",
-    }
-)
-"""What decides kind, mask or geometry: keyword -> where the document has it, below ``meta``."""
-
-_NODES = ("ScalarEvent", "AliasEvent", "MappingStartEvent", "SequenceStartEvent")
+_DQ_ARRAYS = frozenset({"PIXELDQ", "GROUPDQ", "ERR", "DQ"})
+_LARGEST_DOCUMENT = 4 * 1024 * 1024
 _MOST_EVENTS = 200_000
 _DEEPEST = 100
-_LONGEST_PATH = 3
-"""Keys of a path that decides: meta, a section, a value."""
-_DQ_ARRAYS = frozenset({"PIXELDQ", "GROUPDQ", "ERR", "DQ"})
-_NUMBERED = re.compile(rb"(?<![\w.])fits:(\d+)(?![\d,])")
-"""An HDU that the document names by its number: ``source: fits:2``."""
-_NAMED = re.compile(rb"(?<![\w.])source: *['\"]?fits:([ -~]{1,68}?),(\d{1,9})")
-"""An HDU that the document names by EXTNAME and EXTVER: ``source: fits:SCI,1``."""
-_LARGEST_DOCUMENT = 4 * 1024 * 1024
-_ASDF = b"#ASDF "
-_END_OF_YAML = re.compile(rb"\r?\n\.\.\.(?:\r?\n|$)")
+_LONGEST_PATH = 3  # keys of a deciding path: meta, a section, a value
 _START_OF_YAML = re.compile(rb"(?:^|\n)---")
-
-
-def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
-    """Check that the document is whole, and says nothing that decides which the header does not.
-
-    An exposure without a document is accepted, with a warning in the log.
-
-    Parameters
-    ----------
-    hdus : tuple of `~core.fits.hdus.Hdu`
-        Of the exposure.
-    read : callable
-        ``read(start, length)`` returns a byte range of the file.
-    name : str
-        Its name, for messages.
-
-    Raises
-    ------
-    InputRejected
-        If the document is damaged, kind, mask or geometry depend on a keyword that it has and the
-        header lacks, or it names an HDU that the file lacks, or by a number that the product
-        changes.
-    """
-    warning = without_metadata(hdus)
-    if warning:
-        log.warning("%s: %s", name, warning)
-        return
-    document = _document(find_all(hdus, "ASDF")[0], read, name)
-    _check_numbers(hdus, document, name)
-    _check_names(hdus, document, name)
-    lacking = {keyword for keyword in _DECIDING if keyword not in hdus[0].header}
-    _check_nothing_is_said_there_only(lacking, document, name)
+_END_OF_YAML = re.compile(rb"\r?\n\.\.\.(?:\r?\n|$)")
+_BY_NUMBER = re.compile(rb"(?<![\w.])fits:(\d+)(?![\d,])")  # source: fits:2
+_BY_NAME = re.compile(rb"(?<![\w.])source: *['\"]?fits:([ -~]{1,68}?),(\d{1,9})")  # fits:SCI,1
 
 
 def without_metadata(hdus: tuple[Hdu, ...]) -> str | None:
-    """Return the warning about an exposure that has no ASDF extension; None if it has one."""
+    """Return the warning about an exposure without an ASDF extension, None if it has one."""
     if find_all(hdus, "ASDF"):
         return None
     return "no ASDF extension; jwst 3.0.0 opens it as a data model, but not by its file name"
 
 
-def _document(hdu: Hdu, read: Reader, name: str) -> bytes:
-    """The document's text; a reader that fetches what lies around a header has it already."""
+def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
+    """Reject an exposure whose ASDF extension is damaged or says what the headers should say.
+
+    An exposure without the extension is accepted, with a warning in the log.
+
+    Raises
+    ------
+    InputRejected
+        If the document is damaged; if a keyword that decides something is in the document but not
+        in the primary header; or if the document refers to an HDU that the file lacks, or to one
+        by a number that changes in the product.
+    """
+    warning = without_metadata(hdus)
+    if warning:
+        log.warning("%s: %s", name, warning)
+        return
+    hdu = find_all(hdus, "ASDF")[0]
     if hdu.data_length > _LARGEST_DOCUMENT:
         raise InputRejected(
-            f"{name}: its ASDF HDU has {hdu.data_length} bytes, expected at most "
+            f"{name}: the ASDF extension has {hdu.data_length} bytes, expected at most "
             f"{_LARGEST_DOCUMENT}"
         )
-    text = read(hdu.data_start, hdu.data_length)
-    if not text.startswith(_ASDF) or not _END_OF_YAML.search(text):
+    document = read(hdu.data_start, hdu.data_length)
+    if not document.startswith(b"#ASDF ") or not _END_OF_YAML.search(document):
         raise InputRejected(
-            f"{name}: its ASDF HDU starts with {text[:8]!r} and is damaged, compressed or breaks "
-            "off: no jwst data model opens it"
+            f"{name}: the ASDF extension starts with {document[:8]!r} and is damaged, compressed "
+            "or incomplete; jwst.datamodels cannot open it"
         )
-    return text
-
-
-def _check_numbers(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
-    """Check that HDUs named by number keep it: the product has its new HDUs behind SCI."""
-    names = [hdu.name for hdu in hdus]
-    kept = names.index("SCI") + 1 if "SCI" in names else 1
-    kept = next((place for place in range(kept) if names[place] in _DQ_ARRAYS), kept)
-    moved = [number for found in _NUMBERED.findall(document) if (number := int(found[:9])) >= kept]
-    if moved:
-        raise InputRejected(
-            f"{name}, ASDF: names HDU {moved[0]} by its number, which the product's new HDUs "
-            "change; expected the number of an HDU before them, or a name"
-        )
-
-
-def _check_names(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
-    """Check that the file has every HDU that the document names; the data models need them all."""
-    present = {(hdu.name, hdu.header.get("EXTVER", 1)) for hdu in hdus}
-    for extension, version in _NAMED.findall(document):
-        named = extension.decode().strip().upper(), int(version)
-        if named not in present and named[0] != "PRIMARY":  # astropy: the primary HDU of any EXTVER
+    _check_references(hdus, document, name)
+    # Parsing YAML would cost more than the rest of the step, so the text is searched first: nearly
+    # every exposure has all of the deciding keywords in its header.
+    mentioned = {
+        keyword
+        for keyword, path in _DECIDING.items()
+        if keyword not in hdus[0].header and path.rpartition(".")[2].encode() in document
+    }
+    if mentioned:
+        values = _paths_with_values(document, name)
+        only_there = sorted(kw for kw in mentioned if _has_value(values, _DECIDING[kw]))
+        if only_there:
             raise InputRejected(
-                f"{name}, ASDF: names {named[0]} with EXTVER {named[1]}, which the file lacks, "
-                "expected an HDU of the file"
+                f"{name}: {', '.join(only_there)} in the ASDF metadata only, expected in the "
+                "primary header"
             )
 
 
-def _check_nothing_is_said_there_only(lacking: set[str], document: bytes, name: str) -> None:
-    mentioned = {
-        keyword for keyword in lacking if _DECIDING[keyword].rpartition(".")[2].encode() in document
-    }
-    if not mentioned:  # in most exposures: nothing to parse for
-        return
-    values = _values(document, name)
-    only_there = sorted(keyword for keyword in mentioned if _has_value(values, _DECIDING[keyword]))
-    if only_there:
-        raise InputRejected(
-            f"{name}: {', '.join(only_there)} in the ASDF metadata only, expected in the header"
-        )
+def _check_references(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
+    """Check the references of the document to HDUs; the data models follow all of them."""
+    # The product has its new HDUs after SCI, so the number of every later HDU changes.
+    names = [hdu.name for hdu in hdus]
+    kept = names.index("SCI") + 1 if "SCI" in names else 1
+    kept = next((place for place in range(kept) if names[place] in _DQ_ARRAYS), kept)
+    for digits in _BY_NUMBER.findall(document):
+        number = int(digits[:9])
+        if number >= kept:
+            raise InputRejected(
+                f"{name}, ASDF: refers to HDU {number} by number, which changes in the product; "
+                "expected a reference by EXTNAME and EXTVER"
+            )
+    present = {(hdu.name, hdu.header.get("EXTVER", 1)) for hdu in hdus}
+    for extension, version in _BY_NAME.findall(document):
+        extname, extver = extension.decode().strip().upper(), int(version)
+        # astropy takes the primary HDU for PRIMARY of any EXTVER.
+        if (extname, extver) not in present and extname != "PRIMARY":
+            raise InputRejected(
+                f"{name}, ASDF: refers to {extname} with EXTVER {extver}, which the file lacks"
+            )
 
 
 def _has_value(values: set[str], path: str) -> bool:
-    """Return whether the document gives a value: itself, or by an alias or a merge on its way."""
+    """Return whether the document gives a value at a path: directly, by an alias or by a merge."""
     parts = f"meta.{path}".split(".")
     above = [".".join(parts[:depth]) for depth in range(len(parts))]
     merges = {f"{way}.<<".lstrip(".") for way in above}
@@ -363,30 +261,26 @@ def _has_value(values: set[str], path: str) -> bool:
     return not values.isdisjoint({f"meta.{path}", f"meta.{path}*"} | by_reference)
 
 
-def _values(document: bytes, name: str) -> set[str]:
-    """Return the paths, such as ``meta.exposure.type``, at which the document has values.
-
-    A path that ends in ``*`` has an alias. The document's events are read one by one and nothing is
-    built of them: merges, aliases and numbers are not evaluated, so a small document cannot take
-    much time or memory.
-    """
+def _paths_with_values(document: bytes, name: str) -> set[str]:
+    """Return the paths that have a value, such as ``meta.exposure.type``; ``*`` marks an alias."""
     start, end = _START_OF_YAML.search(document), _END_OF_YAML.search(document)
     if start is None or end is None:
-        raise InputRejected(f"{name}: its ASDF HDU has no YAML document")
-    # Without its first line, which holds the document's tag.
-    body = document[start.end() : end.start()].partition(b"\n")[2]
+        raise InputRejected(f"{name}: the ASDF extension has no YAML document")
+    body = document[start.end() : end.start()].partition(b"\n")[2]  # without the document's tag
     import yaml  # noqa: PLC0415  # rarely needed, and slow to import
 
+    # Events are read one by one and no object is built: merges, aliases and numbers are not
+    # evaluated, so a small crafted document cannot take much time or memory.
     events = yaml.parse(body, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     try:
-        return set(_paths(events, name))
+        return set(_walk(events, name))
     except (yaml.YAMLError, ValueError) as exc:
-        raise InputRejected(f"{name}: its ASDF metadata cannot be read: {exc}") from exc
+        raise InputRejected(f"{name}: the ASDF metadata cannot be read: {exc}") from exc
 
 
-def _paths(events: Iterable[Any], name: str) -> Iterator[str]:
-    """Yield the path of every value that is not null, as far as such paths can matter."""
-    keys: list[str | None] = []  # the key that each open collection is at; None before a key
+def _walk(events: Iterable[Any], name: str) -> Iterator[str]:
+    """Yield the path of every value that is not null, down to the depth of `_LONGEST_PATH`."""
+    keys: list[str | None] = []  # the current key of each open collection; None before a key
     mappings: list[bool] = []  # whether each open collection is a mapping
     for number, event in enumerate(events):
         if number > _MOST_EVENTS or len(keys) > _DEEPEST:
@@ -394,16 +288,17 @@ def _paths(events: Iterable[Any], name: str) -> Iterator[str]:
                 f"{name}: ASDF metadata of {number} keys and values, {len(keys)} levels deep, "
                 f"expected at most {_MOST_EVENTS} and {_DEEPEST}"
             )
-        kind = type(event).__name__
+        kind = type(event).__name__.removesuffix("Event")
         is_key = bool(mappings) and mappings[-1] and keys[-1] is None
-        is_value = kind in _NODES and not is_key and None not in keys
-        if is_value and len(keys) <= _LONGEST_PATH and not _is_null(event):
-            yield ".".join(map(str, keys)) + "*" * (kind == "AliasEvent")
-        if kind in ("MappingStartEvent", "SequenceStartEvent"):
+        if kind in ("Scalar", "Alias", "MappingStart", "SequenceStart"):
+            is_value = not is_key and None not in keys and len(keys) <= _LONGEST_PATH
+            if is_value and not _is_null(event):
+                yield ".".join(map(str, keys)) + "*" * (kind == "Alias")
+        if kind in ("MappingStart", "SequenceStart"):
             keys.append(None)
-            mappings.append(kind == "MappingStartEvent")
+            mappings.append(kind == "MappingStart")
             continue
-        if kind in ("MappingEndEvent", "SequenceEndEvent"):
+        if kind in ("MappingEnd", "SequenceEnd"):
             keys.pop()
             mappings.pop()
             is_key = bool(mappings) and mappings[-1] and keys[-1] is None
@@ -412,6 +307,6 @@ def _paths(events: Iterable[Any], name: str) -> Iterator[str]:
 
 
 def _is_null(event: Any) -> bool:
-    """Return whether a node is YAML's null (yaml.org/type/null.html)."""
+    # yaml.org/type/null.html; a quoted scalar has a style.
     plain = getattr(event, "style", None) in (None, "")
     return plain and getattr(event, "value", None) in ("", "~", "null", "Null", "NULL")

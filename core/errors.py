@@ -1,18 +1,8 @@
-"""The three ways an exposure can fail; each class tells the caller what to do next.
-
-Anything that is none of these is a bug and surfaces as itself.
-"""
-
-__all__ = [
-    "EXPECTED",
-    "InputRejected",
-    "ReferenceUnavailable",
-    "TransientFailure",
-]
+"""The three classes of expected failure; each says whether the caller should retry."""
 
 
 class InputRejected(Exception):
-    """The exposure (or the request for it) is at fault: never retry.
+    """The exposure or the request is at fault: never retry.
 
     Raised when the input is not FITS, is truncated, lacks a keyword or contradicts itself, was
     read out where the mask has no pixels, or comes with a user-supplied DQ image that does not fit.
@@ -30,9 +20,9 @@ class ReferenceUnavailable(Exception):
 class TransientFailure(Exception):
     """The network or a service is at fault: retry.
 
-    Raised for throttling, time-outs and conflicts that resolve themselves.
+    Raised for throttling, timeouts and conflicts that resolve themselves.
     """
 
 
 EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)
-"""Whatever else is raised is a bug."""
+"""Any other exception is a bug and is not caught."""

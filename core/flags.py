@@ -1,9 +1,4 @@
-"""The 32 standard data-quality flags, and translation of a mask's own bits into them.
-
-The flags are those that the JWST pipeline documents under "Data Quality Flags"
-(jwst-pipeline.readthedocs.io, References: General); `stdatamodels.jwst.datamodels.dqflags`
-holds the same table.
-"""
+"""The 32 standard data-quality flags, and the translation of a mask's own bits into them."""
 
 import logging
 from collections import defaultdict
@@ -14,18 +9,9 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = [
-    "DO_NOT_USE",
-    "PIXEL_FLAGS",
-    "FlagCount",
-    "FlagDefinition",
-    "count_by_mnemonic",
-    "flagged_pixels",
-    "translate",
-]
-
 log = logging.getLogger(__name__)
 
+# jwst-pipeline.readthedocs.io, "Data Quality Flags"; stdatamodels.jwst.datamodels.dqflags
 _MNEMONICS_BY_BIT = (
     "DO_NOT_USE", "SATURATED", "JUMP_DET", "DROPOUT",
     "OUTLIER", "PERSISTENCE", "AD_FLOOR", "CHARGELOSS",
@@ -44,38 +30,18 @@ PIXEL_FLAGS: Mapping[str, int] = MappingProxyType(
 
 DO_NOT_USE = PIXEL_FLAGS["DO_NOT_USE"]
 
-_GOOD = "GOOD"  # a known name that stands for no bit at all
-_WORD = 0xFFFFFFFF
-
 
 @dataclass(frozen=True)
 class FlagDefinition:
-    """One row of a mask's DQ_DEF table.
+    """One row of a mask's DQ_DEF table."""
 
-    Attributes
-    ----------
-    value : int
-        The bits of the mask's DQ array that the row speaks of (signed 32-bit values are read as
-        unsigned ones).
-    name : str
-        Mnemonic of the standard flag they stand for.
-    """
-
-    value: int
-    name: str
+    value: int  # bits of the mask's DQ array; a negative value is read as unsigned 32-bit integer
+    name: str  # mnemonic of the standard flag that they stand for
 
 
 @dataclass(frozen=True)
 class FlagCount:
-    """How many pixels carry a flag.
-
-    Attributes
-    ----------
-    pixels : int
-        All of them.
-    do_not_use : int
-        Those of them that are DO_NOT_USE.
-    """
+    """The number of pixels with a flag, and of those that are DO_NOT_USE as well."""
 
     pixels: int
     do_not_use: int
@@ -86,84 +52,60 @@ def translate(
 ) -> NDArray[np.uint32]:
     """Translate a mask's own bits to the standard flags.
 
-    Each definition sets the standard flag of its name wherever the mask has any of its bits. Rows
-    of one name merge, one bit may serve several rows, and a name that is no standard mnemonic is
-    ignored with a warning. Without definitions the bits are standard already.
+    Each row of DQ_DEF sets the standard flag of its name in every pixel that has any of its bits.
+    Rows with the same name merge, one bit may serve several rows, and a name that is not a
+    standard mnemonic is ignored with a warning.
 
     Parameters
     ----------
     dq : ndarray of uint32
-        The mask's DQ array, in its own bits. It is left as it is.
+        The mask's DQ array, in its own bits; it is not modified.
     definitions : iterable of `FlagDefinition`
         The rows of its DQ_DEF table.
     name : str
-        The mask's name, for the warnings.
+        The mask's name, for warnings.
 
     Returns
     -------
     ndarray of uint32
-        The same pixels in standard flags; `dq` itself where there are no definitions.
+        Standard flags; `dq` itself if there are no definitions, because its bits are standard then.
     """
     rows = list(definitions)
     if not rows:
         return dq
+    bits: dict[str, int] = defaultdict(int)
+    for row in rows:
+        if row.name in PIXEL_FLAGS:
+            bits[row.name] |= row.value & 0xFFFFFFFF
+        elif row.name != "GOOD":  # the name of "no flag"
+            log.warning(
+                "%s: DQ_DEF names %r, which is not a standard flag; ignored", name, row.name
+            )
     flagged = np.nonzero(dq)  # few pixels of a mask are flagged: work on those alone
     own = dq[flagged]
     standard = np.zeros_like(own)
-    for mnemonic, bits in _bits_by_mnemonic(rows, name).items():
-        standard[own & np.uint32(bits) != 0] |= np.uint32(PIXEL_FLAGS[mnemonic])
+    for mnemonic, value in bits.items():
+        standard[own & np.uint32(value) != 0] |= np.uint32(PIXEL_FLAGS[mnemonic])
     translated = np.zeros_like(dq)
     translated[flagged] = standard
     return translated
 
 
-def _bits_by_mnemonic(rows: list[FlagDefinition], name: str) -> dict[str, int]:
-    """Merge the rows of each standard flag: at most 32 remain, however long the table is."""
-    bits: dict[str, int] = defaultdict(int)
-    for row in rows:
-        if row.name in PIXEL_FLAGS:
-            bits[row.name] |= row.value & _WORD
-        elif row.name != _GOOD:
-            log.warning(
-                "%s: DQ_DEF names %r, which is not a standard flag; ignored", name, row.name
-            )
-    return bits
-
-
 def flagged_pixels(dq: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.uint32]]:
-    """Find the pixels that carry any flag; few do, and what is asked of them is asked of few.
-
-    Parameters
-    ----------
-    dq : ndarray of uint32
-        Flags, of any shape.
-
-    Returns
-    -------
-    tuple of 1-d ndarray
-        Their indices in the flattened array, and their flags.
-    """
-    indices = np.flatnonzero(dq != 0)  # of bool: half the time that uint32 pixels take
+    """Return the indices in the flattened array of the pixels with any flag, and their flags."""
+    indices = np.flatnonzero(dq != 0)  # on booleans it takes half the time that uint32 takes
     return indices, dq.reshape(-1)[indices]
 
 
 def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, FlagCount]:
-    """Count the pixels that carry each standard flag.
+    """Count the flags that `flagged_pixels` returns: mnemonic -> count, in bit order.
 
-    Parameters
-    ----------
-    flagged : ndarray of uint32
-        Standard flags, as `flagged_pixels` returns them.
-
-    Returns
-    -------
-    dict of str to `FlagCount`
-        By mnemonic, in bit order; flags that no pixel carries are left out.
+    Flags that no pixel has are left out.
     """
     values, pixels = np.unique(flagged, return_counts=True)
     unusable = pixels * (values & np.uint32(DO_NOT_USE) != 0)
     return {
-        mnemonic: FlagCount(int(pixels[carriers].sum()), int(unusable[carriers].sum()))
+        mnemonic: FlagCount(int(pixels[has].sum()), int(unusable[has].sum()))
         for mnemonic, bit in PIXEL_FLAGS.items()
-        if (carriers := values & np.uint32(bit) != 0).any()
+        if (has := values & np.uint32(bit) != 0).any()
     }

@@ -1,4 +1,4 @@
-"""Run dq_init on an exposure held in memory; AWS is not needed."""
+"""The step on an exposure held in memory; AWS is not needed."""
 
 import logging
 from typing import Any
@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from core.compat import check_asdf_agrees
 from core.exposure import Exposure
-from core.fits.hdus import locate, reader_of
+from core.fits.hdus import locate_in, reader_of
 from core.layout import Layout
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose
@@ -22,35 +22,27 @@ _PIECE = 16 * 1024 * 1024
 
 
 def read_exposure(content: bytes, name: str) -> Exposure:
-    """Read what the headers say of an exposure.
-
-    Parameters
-    ----------
-    content : bytes
-        The FITS file.
-    name : str
-        What messages call it.
+    """Read the headers of an exposure; `name` is its file name, for messages.
 
     Raises
     ------
     InputRejected
-        If it is no exposure.
+        If the file is not a raw exposure that `jwst` could process.
     """
-    read = reader_of(content)
-    hdus = locate(read, len(content), name)
+    hdus = locate_in(content, name)
     exposure = Exposure.from_hdus(hdus, name)
-    check_asdf_agrees(hdus, read, name)
+    check_asdf_agrees(hdus, reader_of(content), name)
     return exposure
 
 
 def render(layout: Layout, content: bytes) -> bytes:
-    """Return the output file that a layout describes, given the input file."""
+    """Return the output file that a layout describes, given the content of the input file."""
     out = bytearray(layout.length)
     position = 0
     for piece in layout.pieces(_PIECE):
-        wanted = piece.source
-        source = content[wanted.start : wanted.start + wanted.length] if wanted else b""
-        piece.render(source, memoryview(out)[position : position + piece.length])
+        source = piece.source
+        stored = content[source.start : source.start + source.length] if source else b""
+        piece.render(stored, memoryview(out)[position : position + piece.length])
         position += piece.length
     return bytes(out)
 
@@ -62,20 +54,21 @@ def dq_init(
     encoding: Encoding = Encoding.NATIVE,
     user: NDArray[Any] | None = None,
 ) -> bytes:
-    """Make the product of an exposure.
+    """Run the step on an exposure and return the product.
 
     Parameters
     ----------
     content : bytes
-        The exposure, a FITS file.
+        The raw exposure, a FITS file.
     mask : `~core.mask.Mask` or None
-        The mask; None where CRDS has none for the exposure.
+        The mask; None if CRDS has none for the exposure (``N/A``).
     values : `~core.product.HeaderValues`
-        What the product's header says of how it was made.
+        Header values of the product.
     encoding : `~core.product.Encoding`
-        How the science pixels are written.
+        Pixel type of the science arrays in the product.
     user : ndarray or None
-        User-supplied flags of the cut mask's shape, merged with the mask's.
+        User-supplied flags, merged with the mask's; shape (ny, nx), or (SSTR_NST, ny, nx) for
+        superstripes.
 
     Returns
     -------
@@ -85,9 +78,9 @@ def dq_init(
     Raises
     ------
     InputRejected
-        If it is no exposure, or the mask cannot be cut to its readout.
+        If the exposure is invalid, or the mask cannot be cut to its readout.
     ReferenceUnavailable
-        If the mask does not say what it covers.
+        If the mask does not declare the area that it covers.
     """
     exposure = read_exposure(content, values.filename)
     warning = mask and detector_mismatch(mask, exposure)

@@ -1,8 +1,12 @@
-"""The output file as an ordered list of segments, and how to render it piece by piece.
+"""The output file as an ordered list of segments, each rendered in bounded pieces.
 
-A segment is a run of output bytes: made here, a byte range of the input left as it is, planes
-repeated n times, or a byte range of the input whose pixels change. Whoever executes a layout reads
-the ranges it asks for, a bounded piece at a time, and writes what comes out in order.
+| segment | source |
+|---|---|
+| `Literal` | bytes that the step created: headers, planes, padding |
+| `Copied` | a byte range of the input, unchanged |
+| `Repeated` | planes that are repeated for every group and integration |
+| `Merged` | GROUPDQ of the input, with repeated planes merged into it |
+| `Converted` | pixels of the input, as float32 |
 """
 
 from collections.abc import Iterator
@@ -14,50 +18,37 @@ from numpy.typing import NDArray
 
 from core.fits.pixels import FLOAT32, PixelFormat, as_float32
 
-__all__ = [
-    "ByteRange",
-    "Converted",
-    "Copied",
-    "Layout",
-    "Literal",
-    "Merged",
-    "Piece",
-    "Repeated",
-    "Segment",
-]
-
-Content = bytes | memoryview
+# Planes copied by one call of numpy; each needs an index of 8 bytes, and a plane may be one pixel.
 _PLANES_AT_ONCE = 1 << 16
-"""Planes copied by one call: each needs an index of 8 bytes, more than a plane of one pixel has."""
 
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A byte range of the input object."""
+    """A byte range of the input file."""
 
     start: int
     length: int
 
 
 class Segment(Protocol):
-    """A run of output bytes, of which any part can be rendered by itself."""
+    """A run of output bytes; any part of it can be rendered on its own."""
 
     @property
     def length(self) -> int:
         """Bytes of output."""
 
     def source(self, offset: int, length: int) -> ByteRange | None:
-        """Which bytes of the input a piece needs; None if it needs none."""
+        """Return the byte range of the input that a part of the output needs, if any."""
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Fill `out` with the output from `offset` on, given the input's bytes that it needs."""
+        """Fill `out` with the output from `offset` on, given the bytes that `source` names."""
 
 
 @dataclass(frozen=True)
 class Literal:
-    """Bytes made by the step: headers, planes, padding."""
+    """Bytes that the step created: headers, planes, padding."""
 
-    content: Content
+    content: bytes | memoryview
 
     @property
     def length(self) -> int:
@@ -65,46 +56,40 @@ class Literal:
         return len(self.content)
 
     def source(self, offset: int, length: int) -> None:  # noqa: ARG002
-        """Nothing of the input is needed."""
+        """Return None."""
         return
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """Some of the bytes."""
+        """Copy the bytes from `offset` on."""
         out[:] = memoryview(self.content)[offset : offset + len(out)]
 
 
 @dataclass(frozen=True)
 class Copied:
-    """A byte range of the input, left as it is."""
+    """A byte range of the input, unchanged."""
 
     start: int
     length: int
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """The same bytes of the input."""
+        """Return the same bytes of the input."""
         return ByteRange(self.start + offset, length)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """The bytes of the input."""
+        """Copy the bytes of the input."""
         out[:] = source
 
 
 @dataclass(frozen=True)
 class Repeated:
-    """Planes of bytes, each repeated `each` times, the whole cycle `count` times.
+    """Planes of bytes, each repeated `each` times, and the whole cycle `count` times.
 
-    GROUPDQ of a ramp is one plane repeated for every group of every integration; of superstripes,
-    one plane per stripe, each repeated for every group, the cycle for every super-integration.
-
-    Attributes
-    ----------
-    planes : ndarray of uint8
-        Shape (planes, bytes of a plane).
-    each, count : int
-        Repetitions of a plane, and of the whole cycle.
+    GROUPDQ of a ramp is one plane, repeated for every group of every integration. GROUPDQ of
+    superstripes has one plane per stripe: each is repeated for every group, and the cycle of
+    stripes for every super-integration.
     """
 
-    planes: NDArray[np.uint8]
+    planes: NDArray[np.uint8]  # shape (planes, bytes of a plane)
     each: int
     count: int
 
@@ -114,15 +99,15 @@ class Repeated:
         return self.planes.size * self.each * self.count
 
     def source(self, offset: int, length: int) -> None:  # noqa: ARG002
-        """Nothing of the input is needed."""
+        """Return None."""
         return
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """The bytes at `offset`, of as many planes as they span."""
+        """Copy the planes that overlap the output; the first and the last may do so in part."""
         plane_bytes = self.planes.shape[1]
         first, position = -(-offset // plane_bytes), min(-offset % plane_bytes, len(out))
         if position:
-            out[:position] = self._part(offset, position).data
+            out[:position] = self.window(offset, position).data
         while whole := min((len(out) - position) // plane_bytes, _PLANES_AT_ONCE):
             stop = position + whole * plane_bytes
             into = np.frombuffer(out[position:stop], np.uint8).reshape(whole, plane_bytes)
@@ -130,42 +115,27 @@ class Repeated:
             np.take(self.planes, order, axis=0, out=into, mode="clip")
             first, position = first + whole, stop
         if position < len(out):
-            out[position:] = self._part(offset + position, len(out) - position).data
+            out[position:] = self.window(offset + position, len(out) - position).data
 
     def window(self, offset: int, length: int) -> NDArray[np.uint8]:
-        """Return `length` bytes of the sequence, starting at `offset`."""
-        plane_bytes = self.planes.shape[1]
-        if offset // plane_bytes == (offset + length - 1) // plane_bytes:
-            return self._part(offset, length)  # a view
-        window = np.empty(length, np.uint8)
-        self.render(offset, b"", window.data)
-        return window
-
-    def _part(self, offset: int, length: int) -> NDArray[np.uint8]:
-        """Return `length` bytes that lie inside one plane."""
+        """Return a part of the output; a view if it is inside one plane."""
         number, skip = divmod(offset, self.planes.shape[1])
-        plane = self.planes[number // self.each % len(self.planes)]
-        part: NDArray[np.uint8] = plane[skip : skip + length]
+        part: NDArray[np.uint8]
+        if skip + length <= self.planes.shape[1]:
+            part = self.planes[number // self.each % len(self.planes)][skip : skip + length]
+            return part
+        part = np.empty(length, np.uint8)
+        self.render(offset, b"", part.data)
         return part
 
 
 @dataclass(frozen=True)
 class Merged:
-    """GROUPDQ of the input, with the flags of repeated planes set in it.
+    """GROUPDQ of the input, with the flags of repeated planes merged into it."""
 
-    Attributes
-    ----------
-    start : int
-        Where the input's array lies.
-    pixel_format : `~core.fits.pixels.PixelFormat`
-        How its pixels are stored.
-    planes : `Repeated`
-        One byte per pixel, as many as the array has.
-    """
-
-    start: int
+    start: int  # offset of the array in the input
     pixel_format: PixelFormat
-    planes: Repeated
+    planes: Repeated  # one byte per pixel
 
     @property
     def length(self) -> int:
@@ -173,33 +143,23 @@ class Merged:
         return self.planes.length
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """The same pixels of the input."""
+        """Return the same pixels of the input."""
         size = self.pixel_format.itemsize
         return ByteRange(self.start + offset * size, length * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """The input's flags and the planes' together."""
+        """Merge the flags of the input with those of the planes."""
         existing = self.pixel_format.decode(source).astype(np.uint8)
         out[:] = (existing | self.planes.window(offset, len(out))).data
 
 
 @dataclass(frozen=True)
 class Converted:
-    """Pixels of the input, written as big-endian float32.
+    """Pixels of the input, converted to big-endian float32."""
 
-    Attributes
-    ----------
-    start : int
-        Where the input's array lies.
-    pixels : int
-        How many pixels it has.
-    pixel_format : `~core.fits.pixels.PixelFormat`
-        How they are stored.
-    """
-
-    start: int
+    start: int  # offset of the array in the input
     pixels: int
-    pixel_format: PixelFormat
+    pixel_format: PixelFormat  # of the input
 
     @property
     def length(self) -> int:
@@ -207,17 +167,17 @@ class Converted:
         return self.pixels * FLOAT32.itemsize
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """The input's pixels, of which the first and the last may be needed in part."""
+        """Return the pixels of the input that overlap the output, the outermost as a whole."""
         first, last = _pixels(offset, length)
         size = self.pixel_format.itemsize
         return ByteRange(self.start + first * size, (last - first) * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """The pixels as float32."""
+        """Convert the pixels; `out` may start or end inside a pixel."""
         if offset % FLOAT32.itemsize == 0 and len(out) % FLOAT32.itemsize == 0:
             as_float32(source, self.pixel_format, np.frombuffer(out, ">f4"))
             return
-        first, last = _pixels(offset, len(out))  # a part may begin or end inside a pixel
+        first, last = _pixels(offset, len(out))
         whole = np.empty(last - first, ">f4")
         as_float32(source, self.pixel_format, whole)
         skip = offset - first * FLOAT32.itemsize
@@ -225,13 +185,13 @@ class Converted:
 
 
 def _pixels(offset: int, length: int) -> tuple[int, int]:
-    """The float32 pixels that a byte range of the output touches: first, and one past the last."""
+    """Return the first float32 pixel that overlaps a byte range, and the last one plus 1."""
     return offset // FLOAT32.itemsize, -(-(offset + length) // FLOAT32.itemsize)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A bounded part of a segment."""
+    """A part of a segment."""
 
     segment: Segment
     offset: int
@@ -239,29 +199,23 @@ class Piece:
 
     @property
     def source(self) -> ByteRange | None:
-        """Which bytes of the input it needs."""
+        """The byte range of the input that the piece needs, if any."""
         return self.segment.source(self.offset, self.length)
 
     def render(self, source: bytes, out: memoryview) -> None:
-        """Fill `out`, of the piece's length, given the bytes of the input that it needs."""
+        """Fill `out`, of the piece's length, given the bytes that `source` names."""
         self.segment.render(self.offset, source, out)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The whole output file.
-
-    Attributes
-    ----------
-    segments : tuple of `Segment`
-        In order; copied ranges that follow one another in the input are joined.
-    """
+    """The output file: its segments in order."""
 
     segments: tuple[Segment, ...]
 
     @classmethod
     def of(cls, segments: list[Segment]) -> "Layout":
-        """Join neighbouring segments where that changes nothing; drop empty ones."""
+        """Build a layout, joining copied ranges that are adjacent in the input."""
         joined: list[Segment] = []
         for segment in segments:
             last = joined[-1] if joined else None
@@ -281,15 +235,7 @@ class Layout:
         return sum(segment.length for segment in self.segments)
 
     def pieces(self, most: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
-        """Walk through the output in order, in bounded pieces.
-
-        Parameters
-        ----------
-        most : int
-            Bytes that a piece has at most.
-        start, stop : int
-            The part of the output to walk through; all of it by default.
-        """
+        """Yield the output from byte `start` to `stop` in pieces of at most `most` bytes."""
         end = self.length if stop is None else stop
         position = 0
         for segment in self.segments:

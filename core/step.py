@@ -8,17 +8,15 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.exposure import Exposure
-from core.fits.pixels import whole_numbers
+from core.fits.pixels import integer_flags
 from core.flags import DO_NOT_USE
 from core.mask import Mask
 from core.readout import cut
 
-__all__ = ["DataQuality", "initialize"]
-
 
 @dataclass(frozen=True)
 class DataQuality:
-    """What the step makes of an exposure.
+    """The data-quality planes that the step creates.
 
     Attributes
     ----------
@@ -26,9 +24,8 @@ class DataQuality:
         PIXELDQ, or DQ of a guider exposure: (ny, nx), or (SSTR_NST, ny, nx) for superstripes.
         Standard flags, science frame.
     groupdq_planes : ndarray of uint8
-        The flags that the step sets in every group: one plane per stripe,
-        (1 or SSTR_NST, ny, nx); one plane where no mask applies. A guider exposure has no
-        GROUPDQ for them.
+        The flags to set in every group of GROUPDQ: (1, ny, nx), or (SSTR_NST, ny, nx) for
+        superstripes with a mask. Unused for a guider exposure, which has no GROUPDQ.
     """
 
     image: NDArray[np.uint32]
@@ -43,47 +40,42 @@ def initialize(
 ) -> DataQuality:
     """Initialise the data-quality planes and set the flags of the mask in them.
 
-    This is `jwst.dq_init` of jwst 3.0.0: the mask's flags are set in PIXELDQ (or DQ), its
-    DO_NOT_USE in GROUPDQ too.
+    The rules are those of `jwst.dq_init` in jwst 3.0.0: the mask's flags are set in PIXELDQ (or
+    DQ), and only DO_NOT_USE is passed on to GROUPDQ. No argument is modified.
 
     Parameters
     ----------
     exposure : `~core.exposure.Exposure`
-        The exposure.
+        The raw exposure.
     mask : `~core.mask.Mask` or None
-        The mask; None where there is none.
+        The mask, before it is cut; None if CRDS has none for the exposure.
     existing : ndarray of uint32 or None
-        The data-quality image that the input has already.
+        PIXELDQ or DQ of the input, in the shape of `DataQuality.image`.
     user : ndarray or None
-        User-supplied flags, integers or floats that are whole numbers, merged with the mask's.
-
-    Returns
-    -------
-    `DataQuality`
-        The planes. Nothing that was passed in is changed.
+        User-supplied flags in the same shape: integers, or floats without fractions.
 
     Raises
     ------
     InputRejected
-        If the user's image is not of whole numbers or not of the cut mask's shape, or the mask
-        cannot be cut to the readout (`core.readout.cut`).
+        If the user-supplied flags have another shape or are not integers, or the mask cannot be
+        cut to the readout (`core.readout.cut`).
     ReferenceUnavailable
-        If the mask does not say what it covers.
+        If the mask does not declare the area that it covers.
     """
     flags = np.zeros(exposure.plane_shape, np.uint32) if mask is None else cut(mask, exposure)
     if user is not None and mask is not None:
-        flags = flags | _user_flags(user, exposure)
-    image = flags if existing is None else flags | existing
-    # Without a mask one plane of nothing is set in every group, whatever the stripes.
-    set_in_groups = flags if mask is not None else np.zeros(exposure.image_shape, np.uint32)
-    planes = set_in_groups.astype(np.uint8) & np.uint8(DO_NOT_USE)
-    return DataQuality(image=image, groupdq_planes=planes.reshape(-1, *exposure.image_shape))
-
-
-def _user_flags(user: NDArray[Any], exposure: Exposure) -> NDArray[np.uint32]:
-    if user.shape != exposure.plane_shape:
-        raise InputRejected(
-            f"{exposure.name}: the user-supplied DQ is {user.dtype.name} of shape {user.shape}, "
-            f"expected integers of shape {exposure.plane_shape}"
-        )
-    return whole_numbers(user, f"{exposure.name}, user-supplied DQ").astype(np.uint32)
+        if user.shape != exposure.plane_shape:
+            raise InputRejected(
+                f"{exposure.name}: the user-supplied DQ is {user.dtype.name} of shape "
+                f"{user.shape}, expected integers of shape {exposure.plane_shape}"
+            )
+        own = integer_flags(user, f"{exposure.name}, user-supplied DQ")
+        flags = flags | own.astype(np.uint32)
+    # Without a mask jwst skips the step: GROUPDQ gets one plane of zeros, even for superstripes.
+    for_groups = flags if mask is not None else np.zeros(exposure.image_shape, np.uint32)
+    return DataQuality(
+        image=flags if existing is None else flags | existing,
+        groupdq_planes=(for_groups.astype(np.uint8) & np.uint8(DO_NOT_USE)).reshape(
+            -1, *exposure.image_shape
+        ),
+    )

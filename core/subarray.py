@@ -1,23 +1,13 @@
-"""The rectangle of a detector that an array covers, as its header declares it."""
+"""The area of a detector that an exposure or a mask covers, from its subarray keywords."""
 
 from dataclasses import dataclass
 
 from core.fits.hdus import Keywords
 
-__all__ = ["Subarray"]
-
 
 @dataclass(frozen=True)
 class Subarray:
-    """A rectangle in the science frame.
-
-    Attributes
-    ----------
-    xstart, ystart : int
-        First column and row (SUBSTRT1, SUBSTRT2), 1-based.
-    xsize, ysize : int
-        Columns and rows (SUBSIZE1, SUBSIZE2).
-    """
+    """A rectangle of pixels in the science frame; its first column and row are numbered 1."""
 
     xstart: int
     ystart: int
@@ -26,17 +16,12 @@ class Subarray:
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> "Subarray | None":
-        """Read the four subarray keywords; None unless all of them are there.
-
-        Parameters
-        ----------
-        keywords : `~core.fits.hdus.Keywords`
-            Of the primary header of an exposure or of a mask.
+        """Read the four subarray keywords of a primary header; return None if one is missing.
 
         Raises
         ------
         Exception
-            The header's class of error, if a keyword is no integer or a corner is less than 1.
+            `keywords.error`, if a keyword is not an integer or a corner is less than 1.
         """
         names = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
         values = [value for name in names if (value := keywords.integer(name)) is not None]
@@ -50,7 +35,6 @@ class Subarray:
         return subarray
 
     def __str__(self) -> str:
-        """The keywords as an astronomer reads them in the header."""
         return (
             f"SUBSTRT1={self.xstart}, SUBSTRT2={self.ystart}, "
             f"SUBSIZE1={self.xsize}, SUBSIZE2={self.ysize}"

@@ -1,10 +1,8 @@
-"""Comparing products that were made at different times."""
+"""Comparison of products that were built at different times."""
 
 import re
 
-__all__ = ["undated"]
-
 
 def undated(product: bytes) -> bytes:
-    """Return a product without the time at which it was made."""
+    """Return a product without the value of DATE."""
     return re.sub(rb"(DATE    = ').{23}", rb"\1", product, count=1)

@@ -1,7 +1,7 @@
-"""The step once more, written the slow and obvious way: what the tests compare with.
+"""A slow and obvious implementation of the step, as reference for tests.
 
-Whole files, whole arrays, a loop over every row that a stripe reads, and none of the product's
-code.
+It handles whole files and arrays, loops over every row that a stripe reads, and uses no code of
+`core`.
 """
 
 from io import BytesIO
@@ -32,7 +32,7 @@ def translated_mask(path: Path) -> NDArray[np.uint32]:
 
 
 def expected_image(exposure: bytes, mask: Path) -> NDArray[np.uint32]:
-    """PIXELDQ or DQ of an exposure that has none."""
+    """Return PIXELDQ or DQ of the product of an exposure that has neither."""
     with fits.open(BytesIO(exposure)) as hdus:
         header, shape = hdus[0].header, hdus["SCI"].shape
     dq, area = translated_mask(mask), fits.getheader(mask)

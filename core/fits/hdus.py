@@ -1,12 +1,12 @@
-"""Location of each HDU in a FITS file, found from the headers alone.
+"""The HDUs of a FITS file, located by its headers alone.
 
-FITS is read as the standard defines it (FITS Standard 4.0). What would move data, change pixels or
-change a decision is rejected; slips that astropy tolerates without consequence are tolerated.
+Anything that would move data, or change pixels or a decision, is rejected; deviations from FITS
+Standard 4.0 that astropy accepts without such a consequence are accepted.
 """
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from astropy.io import fits
@@ -14,90 +14,71 @@ from astropy.io.fits.verify import VerifyError
 
 from core.errors import InputRejected
 
-__all__ = [
-    "BLOCK",
-    "Hdu",
-    "Keywords",
-    "find",
-    "find_all",
-    "locate",
-    "padding",
-]
+BLOCK = 2880  # FITS Standard 4.0, section 3.1: a file is a sequence of blocks of 2880 bytes
+_CARD = 80
+_EXTENSION = b"XTENSION="
+_GZIP = b"\x1f\x8b"
+_COMMENTARY = (b"COMMENT ", b"HISTORY ", b" " * 8)
+# astropy, too, reads a byte that is not printable ASCII as a question mark.
+_REPAIRED = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
+# Keywords that decide how data are read. Astropy's two header parsers differ on duplicates of them.
+_STRUCTURAL = re.compile(
+    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|BSCALE|BZERO|BLANK"
+    r"|TFIELDS|THEAP|T(?:FORM|TYPE|BCOL|SCAL|ZERO|NULL|DIM)\d+"
+)
+# Bounds on crafted files, in bytes; all headers of a raw exposure take some 20 blocks.
+_LARGEST_HEADER = 400 * BLOCK
+_LARGEST_HEADERS = 800 * BLOCK
+_MOST_HDUS = 512
+_MOST_AXES = 999  # FITS Standard 4.0, section 4.4.1.1
+
+Reader = Callable[[int, int], bytes]
+"""``read(start, length)`` returns that byte range of the file, less if the file ends before."""
 
 
 @dataclass(frozen=True)
 class Keywords:
-    """The keywords of one header.
+    """The keywords of one header; a value of another type raises `error`, which names the keyword.
 
-    Attributes
-    ----------
-    header : `~astropy.io.fits.Header`
-        Where to look.
-    name : str
-        The object that the header belongs to, for messages.
-    error : type
-        What to raise: `InputRejected` for an exposure, `ReferenceUnavailable` for a mask.
+    A keyword that is missing or undefined gives None.
     """
 
     header: fits.Header = field(repr=False)
-    name: str
-    error: type[Exception] = InputRejected
+    name: str  # of the file, for messages
+    error: type[Exception] = InputRejected  # ReferenceUnavailable for a mask
 
     def integer(self, keyword: str) -> int | None:
-        """Return the integer that a keyword holds, or None where it is absent or undefined.
-
-        Raises
-        ------
-        Exception
-            `error`, if the keyword holds anything but an integer.
-        """
+        """Return the integer value of a keyword."""
         value = self._value(keyword)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected an integer")
 
     def required_integer(self, keyword: str) -> int:
-        """Return the integer that a keyword holds.
-
-        Raises
-        ------
-        Exception
-            `error`, if the keyword is absent, undefined, or holds anything but an integer.
-        """
+        """Return the integer value of a keyword that must be present."""
         value = self.integer(keyword)
         if value is None:
-            raise self.error(f"{self.name}: {keyword} is missing or has no value")
+            raise self.error(f"{self.name}: {keyword} is missing or undefined, expected an integer")
         return value
 
     def text(self, keyword: str) -> str | None:
-        """Return the string that a keyword holds, or None where it is absent or undefined.
-
-        Raises
-        ------
-        Exception
-            `error`, if the keyword holds anything but a string.
-        """
+        """Return the string value of a keyword."""
         value = self._value(keyword)
         if value is None or isinstance(value, str):
             return value
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected a string")
 
     def word(self, keyword: str) -> str | None:
-        """Return the word that a keyword holds, or None where it is absent or undefined.
+        """Return the string value of a keyword that must be in upper case, without leading blanks.
 
-        The schemas of the data models list words in capitals, without blanks before them; `jwst`
-        drops a value that is written otherwise, and so chooses otherwise.
-
-        Raises
-        ------
-        Exception
-            `error`, if the keyword holds anything but such a word.
+        The schemas of the data models list such words; `jwst` drops a value that is not among
+        them, and so may choose another mask.
         """
         value = self.text(keyword)
         if value is not None and value != value.strip().upper():
             raise self.error(
-                f"{self.name}: {keyword} is {value!r}, expected {value.strip().upper()!r}: jwst "
-                "knows it in capitals only"
+                f"{self.name}: {keyword} is {value!r}, expected {value.strip().upper()!r}; jwst "
+                "accepts upper case without leading blanks only"
             )
         return value
 
@@ -106,69 +87,28 @@ class Keywords:
         return None if isinstance(value, fits.card.Undefined) else value
 
 
-BLOCK = 2880
-"""FITS Standard 4.0, section 3.1: files are sequences of blocks of 2880 bytes."""
-
-_CARD = 80
-_EXTENSION = b"XTENSION="
-_LARGEST_HEADER = 400 * BLOCK
-_LARGEST_HEADERS = 800 * BLOCK
-"""Bytes of all headers of a file; raw exposures have some 20 blocks."""
-_MOST_HDUS = 512
-_GZIP = b"\x1f\x8b"
-_LARGEST_AXES = 999  # FITS Standard 4.0, section 4.4.1.1
-_COMMENTARY = (b"COMMENT ", b"HISTORY ", b" " * 8)
-_REPAIRED = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
-"""astropy reads a byte that is not ASCII as a question mark, too."""
-_STRUCTURAL = re.compile(
-    r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|BSCALE|BZERO|BLANK"
-    r"|TFIELDS|THEAP|T(?:FORM|TYPE|BCOL|SCAL|ZERO|NULL|DIM)\d+"
-)
-"""Keywords that decide how data are read; astropy's two header parsers differ on duplicates."""
-
-Reader = Callable[[int, int], bytes]
-"""``read(start, length)`` returns that byte range of the file, less where the file ends."""
-
-
 @dataclass(frozen=True)
 class Hdu:
-    """One header and data unit, and its place in the file.
-
-    Attributes
-    ----------
-    header : `~astropy.io.fits.Header`
-        Its header.
-    start : int
-        Offset of the header's first byte.
-    data_start : int
-        Offset of the first byte after the header.
-    data_length : int
-        Bytes of data, without the padding that fills the last block.
-    """
+    """A header and data unit, and its byte offsets in the file."""
 
     header: fits.Header
     start: int
     data_start: int
-    data_length: int
+    data_length: int  # without the padding of the last block
 
     @property
     def name(self) -> str:
-        """EXTNAME in upper case; if absent, ``PRIMARY`` for the first HDU, else empty.
-
-        An EXTNAME that is not text names nothing, as in astropy.
-        """
+        """EXTNAME in upper case; if it is missing, ``PRIMARY`` for the first HDU, else empty."""
         name = self.header.get("EXTNAME")
-        if isinstance(name, str):
+        if isinstance(name, str):  # astropy ignores an EXTNAME that is not a string
             return name.strip().upper()
         return "PRIMARY" if self.start == 0 else ""
 
     @property
     def version(self) -> int | None:
-        """EXTVER; 1 if the keyword is absent or 0, None if it is not an integer.
-
-        FITS Standard 4.0, section 4.4.2.6. The data models find an extension of version 0 as
-        they find one of version 1; they do not open a file in which EXTVER is undefined.
-        """
+        """EXTVER; 1 if it is missing or 0, None if it is not an integer."""
+        # FITS Standard 4.0, section 4.4.2.6. The data models treat version 0 as 1, and do not open
+        # a file with an undefined EXTVER.
         version = self.header.get("EXTVER", 1)
         if isinstance(version, float) and version.is_integer():
             version = int(version)
@@ -178,12 +118,12 @@ class Hdu:
 
     @property
     def end(self) -> int:
-        """Offset of the first byte after the HDU's padding."""
+        """Offset of the first byte after the padding."""
         return self.data_start + self.data_length + padding(self.data_length)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes in numpy's order (the last varies fastest)."""
+        """Lengths of the axes in numpy's order: the last varies fastest."""
         naxis = int(self.header["NAXIS"])
         return tuple(int(self.header[f"NAXIS{axis}"]) for axis in range(naxis, 0, -1))
 
@@ -194,47 +134,37 @@ class Hdu:
 
 
 def padding(length: int) -> int:
-    """Return how many bytes fill `length` bytes of data up to whole FITS blocks."""
+    """Return the number of bytes that fill `length` bytes of data up to whole blocks."""
     return -length % BLOCK
 
 
 def find(hdus: tuple[Hdu, ...], name: str) -> Hdu | None:
-    """Return the first HDU of that EXTNAME whose EXTVER is 1, or None."""
+    """Return the first HDU with that EXTNAME and EXTVER 1, or None."""
     return next((hdu for hdu in find_all(hdus, name) if hdu.version == 1), None)
 
 
 def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
-    """Return all HDUs of that EXTNAME, in the order of the file."""
+    """Return all HDUs with that EXTNAME, in file order."""
     return [hdu for hdu in hdus if hdu.name == name]
 
 
 def reader_of(content: bytes) -> Reader:
-    """Return a reader of a file whose content is in memory."""
+    """Return a reader of a file in memory."""
     return lambda start, length: content[start : start + length]
 
 
+def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
+    """Locate the HDUs of a file in memory; see `locate`."""
+    return locate(reader_of(content), len(content), name)
+
+
 def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
-    """Read the headers of a FITS file one by one, stepping over the data.
-
-    Parameters
-    ----------
-    read : callable
-        ``read(start, length)`` returns a byte range of the file.
-    size : int
-        Length of the file in bytes.
-    name : str
-        The file's name, for messages.
-
-    Returns
-    -------
-    tuple of `Hdu`
-        In the order of the file.
+    """Locate the HDUs of a file of `size` bytes; only its headers are read.
 
     Raises
     ------
     InputRejected
-        If the file is empty, is not FITS, has a header that cannot be read or more headers than
-        any exposure, or ends before the data that a header declares.
+        If the file is empty, is not FITS, is truncated, or has an invalid header.
     """
     if size == 0:
         raise InputRejected(f"{name}: the file is empty, expected FITS")
@@ -258,71 +188,67 @@ def _only_padding(read: Reader, position: int, size: int) -> bool:
     if position == 0:
         return False
     rest = read(position, min(BLOCK, size - position))
-    if len(rest) < BLOCK:  # astropy ignores it, whatever it holds; a header may break off there
+    if len(rest) < BLOCK:  # astropy ignores it, unless it is the start of another header
         return not (rest.startswith(_EXTENSION) or _EXTENSION.startswith(rest))
     return not rest.strip(b"\0 ")
 
 
 def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
-    """Read the header at `start` and check that its data lie inside the file."""
-    cards, length = _read_cards(read, start, size, name)
+    """Read the header at `start` and check that its data are inside the file."""
+    cards, data_start = _read_cards(read, start, size, name)
     header = _parse(cards, name)
     if isinstance(header.get("EXTNAME"), str):
         name = f"{name} ({header['EXTNAME'].strip()})"
-    _check_unique(header, cards, name)
-    data_start = start + length
-    data_length = _data_length(Keywords(header, name), size - data_start, start == 0)
-    return Hdu(header, start, data_start, data_length)
+    written = Counter(card[:8].rstrip().decode() for card in cards if card[8:10] == b"= ")
+    for keyword, count in Counter(header.keys()).items():
+        # Astropy also counts HIERARCH cards and cards in free format.
+        if _STRUCTURAL.fullmatch(keyword) and (count, written[keyword]) != (1, 1):
+            raise InputRejected(
+                f"{name}: {keyword} occurs {count} times, expected one card '{keyword:8}= ...'"
+            )
+    length = _data_length(Keywords(header, name), size - data_start, start == 0)
+    return Hdu(header, start, data_start, length)
 
 
 def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[bytes], int]:
-    """Return the cards before END, and the bytes that the whole header takes."""
+    """Return the cards before END, and the offset of the first byte after the header."""
     cards: list[bytes] = []
     for offset in range(start, start + _LARGEST_HEADER, BLOCK):
         block = read(offset, BLOCK)
-        if offset == start:
-            _check_signature(block, start, name)
+        expected = b"SIMPLE  =" if start == 0 else _EXTENSION
+        if offset == start and block.startswith(_GZIP):
+            raise InputRejected(f"{name}: is compressed; unpack it first (gunzip)")
+        if offset == start and not block.startswith(expected):
+            raise InputRejected(
+                f"{name}: not FITS: the header starts with {block[:9]!r}, expected {expected!r}"
+            )
         if len(block) < BLOCK:
             raise InputRejected(
                 f"{name}: truncated: the header has no END before the file ends at byte {size}"
             )
-        for card in _split(block):
-            if _is_end(card, name):
-                return cards, offset + BLOCK - start
+        for card in (block[place : place + _CARD] for place in range(0, BLOCK, _CARD)):
+            if card.rstrip(b" \0") == b"END":  # some programs pad the card with NUL bytes
+                return cards, offset + BLOCK
+            if re.match(rb"END[^A-Z0-9_-]", card):  # astropy's two header parsers differ on it
+                raise InputRejected(
+                    f"{name}: END is followed by {card[3:].strip()!r}, expected blanks"
+                )
             cards.append(card)
     raise InputRejected(f"{name}: no END card within {_LARGEST_HEADER} bytes of header")
 
 
-def _split(block: bytes) -> Iterator[bytes]:
-    return (block[i : i + _CARD] for i in range(0, BLOCK, _CARD))
-
-
-def _is_end(card: bytes, name: str) -> bool:
-    """Return whether a card is END; some programs fill it with NUL bytes."""
-    if card.rstrip(b" \0") == b"END":
-        return True
-    if re.match(rb"END[^A-Z0-9_-]", card):  # astropy's two header parsers differ on it
-        raise InputRejected(f"{name}: END is followed by {card[3:].strip()!r}, expected blanks")
-    return False
-
-
-def _check_signature(block: bytes, start: int, name: str) -> None:
-    expected = b"SIMPLE  =" if start == 0 else _EXTENSION
-    if block.startswith(_GZIP):
-        raise InputRejected(f"{name}: is compressed; unpack it first (gunzip)")
-    if not block.startswith(expected):
-        raise InputRejected(
-            f"{name}: not FITS: the header starts with {block[:9]!r}, expected {expected!r}"
-        )
-
-
 def _parse(cards: list[bytes], name: str) -> fits.Header:
-    """Return the header of some cards, of which astropy can read every value."""
     text = b"".join(cards)
-    if text.translate(_REPAIRED) != text:
-        text = b"".join(_repaired(card, name) for card in cards)
+    repaired = text.translate(_REPAIRED)
+    if repaired != text:
+        for card in cards:
+            if card[:10].translate(_REPAIRED) != card[:10] and not card.startswith(_COMMENTARY):
+                raise InputRejected(
+                    f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which "
+                    "only values and comments may hold"
+                )
     try:
-        header = fits.Header.fromstring(text)
+        header = fits.Header.fromstring(repaired)
         for card in header.cards:
             _ = card.value  # astropy parses a card when it is read: find damage here
     except (VerifyError, ValueError) as exc:
@@ -330,32 +256,9 @@ def _parse(cards: list[bytes], name: str) -> fits.Header:
     return header
 
 
-def _repaired(card: bytes, name: str) -> bytes:
-    """Replace by ? what is not printable ASCII in a value or comment, as astropy does."""
-    repaired = card.translate(_REPAIRED)
-    if repaired[:10] != card[:10] and not card.startswith(_COMMENTARY):
-        raise InputRejected(
-            f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which only "
-            "values and comments may hold"
-        )
-    return repaired
-
-
-def _check_unique(header: fits.Header, cards: list[bytes], name: str) -> None:
-    """Check that each structural keyword occurs once, in a card of fixed format."""
-    written = Counter(card[:8].rstrip().decode() for card in cards if card[8:10] == b"= ")
-    for keyword, count in Counter(header.keys()).items():
-        if _STRUCTURAL.fullmatch(keyword) and (count, written[keyword]) != (1, 1):
-            raise InputRejected(
-                f"{name}: {keyword} occurs {count} times, expected one card '{keyword:8}= ...'"
-            )
-
-
 def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
-    """Return the bytes of data, once the keywords that declare them are checked.
-
-    FITS Standard 4.0, section 4.4.1 and chapter 7.
-    """
+    """Return the bytes of data, after checking the keywords that declare them."""
+    # FITS Standard 4.0, section 4.4.1 and chapter 7.
     name, header = keywords.name, keywords.header
     if primary and header["SIMPLE"] is not True:
         raise InputRejected(f"{name}: SIMPLE is {header['SIMPLE']!r}, expected T")
@@ -363,8 +266,8 @@ def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
     bitpix, naxis = keywords.required_integer("BITPIX"), keywords.required_integer("NAXIS")
     if bitpix not in (8, 16, 32, 64, -32, -64):
         raise InputRejected(f"{name}: BITPIX is {bitpix}, expected 8, 16, 32, 64, -32 or -64")
-    if not 0 <= naxis <= _LARGEST_AXES:
-        raise InputRejected(f"{name}: NAXIS is {naxis}, expected 0 to {_LARGEST_AXES}")
+    if not 0 <= naxis <= _MOST_AXES:
+        raise InputRejected(f"{name}: NAXIS is {naxis}, expected 0 to {_MOST_AXES}")
     axes = [keywords.required_integer(f"NAXIS{axis}") for axis in range(1, naxis + 1)]
     for axis, length in enumerate(axes, start=1):
         if length < 0:
@@ -384,20 +287,15 @@ def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
         )
     if not naxis:
         return 0
-    length = (_bounded_product(axes, available) + pcount) * abs(bitpix) // 8
+    pixels = 0 if 0 in axes else 1
+    for length in axes:
+        pixels *= length
+        if pixels > available:  # large enough: the product of 999 axes may have 10,000 digits
+            break
+    length = (pixels + pcount) * abs(bitpix) // 8
     if length > available:
         raise InputRejected(
             f"{name}: truncated: {available} bytes are left for its data, expected at least "
             f"{length}"
         )
     return length
-
-
-def _bounded_product(axes: list[int], bound: int) -> int:
-    """Return the product, or something above `bound`: 999 axes may multiply to 10,000 digits."""
-    product = 0 if 0 in axes else 1
-    for length in axes:
-        product *= length
-        if product > bound:
-            break
-    return product

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from core.errors import ReferenceUnavailable
-from core.fits.hdus import Keywords
-from core.fits.pixels import locate_in
+from core.fits.hdus import Keywords, locate_in
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask, definitions, full_frame, own_flags
 from handler.crds.mirror import FileDigest, key_of

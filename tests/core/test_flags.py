@@ -17,13 +17,13 @@ from core.flags import (
 DQ = np.array([[0, 1, 2], [3, 4, 1 << 31]], dtype=np.uint32)
 
 
-def test_there_are_32_flags_in_the_standard_order() -> None:
+def test_pixel_flags_are_32_in_the_standard_order() -> None:
     assert list(PIXEL_FLAGS.values()) == [1 << bit for bit in range(32)]
     known = {"DO_NOT_USE": 0, "JUMP_DET": 2, "DEAD": 10, "RC": 14, "REFERENCE_PIXEL": 31}
     assert {name: PIXEL_FLAGS[name] for name in known} == {k: 1 << v for k, v in known.items()}
 
 
-def test_without_definitions_the_bits_are_standard_already() -> None:
+def test_bits_without_definitions_are_standard_already() -> None:
     assert translate(DQ, []) is DQ
 
 
@@ -32,11 +32,11 @@ def test_rows_of_one_name_merge_and_one_bit_serves_several_rows() -> None:
     assert translate(DQ, rows).tolist() == [[0, 1 << 14, 0], [1 << 14, (1 << 14) | (1 << 11), 0]]
 
 
-def test_the_highest_bit_may_be_written_as_a_negative_number() -> None:
+def test_negative_value_is_read_as_the_highest_bit() -> None:
     assert translate(DQ, [FlagDefinition(-(1 << 31), "DEAD")])[1, 2] == 1 << 10
 
 
-def test_an_unknown_name_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+def test_unknown_flag_name_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert not translate(DQ, [FlagDefinition(1, "WEIRD"), FlagDefinition(2, "GOOD")]).any()
     assert [record.getMessage() for record in caplog.records] == [
@@ -45,7 +45,7 @@ def test_an_unknown_name_is_ignored_with_a_warning(caplog: pytest.LogCaptureFixt
 
 
 @given(st.lists(st.integers(0, 2**32 - 1), max_size=20))
-def test_counts_are_those_of_each_bit(values: list[int]) -> None:
+def test_count_by_mnemonic_equals_a_count_of_each_bit(values: list[int]) -> None:
     dq = np.array(values, dtype=np.uint32)
     expected = {name: sum(bool(v & bit) for v in values) for name, bit in PIXEL_FLAGS.items()}
     unusable = {

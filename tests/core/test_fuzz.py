@@ -41,44 +41,12 @@ SUPERSTRIPE = {"FASTAXIS": 1, "SLOWAXIS": 2, "SUBSTRT2": 5, "MSTR_RD1": 2, "MSTR
 """Each stripe reads rows 4 and 5 of the mask (from 0), then six rows: 7 to 12, or 13 to 18."""
 NUMBERS = (-1, 0, 1, 2, 3, 7, 8, 10, 16, 32, 64, 999, 1000, 2880, 32768, 2**31, 10**15, -32, -64)
 KEYWORDS = [
-    "SIMPLE",
-    "XTENSION",
-    "BITPIX",
-    "NAXIS",
-    "NAXIS1",
-    "NAXIS2",
-    "NAXIS3",
-    "NAXIS4",
-    "NAXIS5",
-    "PCOUNT",
-    "GCOUNT",
-    "GROUPS",
-    "EXTNAME",
-    "EXTVER",
-    "BSCALE",
-    "BZERO",
-    "BLANK",
-    "TFIELDS",
-    "TFORM1",
-    "TFORM2",
-    "TFORM3",
-    "TTYPE2",
-    "TTYPE3",
-    "TDIM1",
-    "TSCAL2",
-    "TNULL2",
-    "THEAP",
-    "TBCOL2",
-    "SUBSTRT1",
-    "SUBSIZE2",
-    "CHECKSUM",
-    "DATASUM",
-    "HISTORY",
-    "COMMENT",
-    "CONTINUE",
-    "HIERARCH",
-    "END",
-]
+    "SIMPLE", "XTENSION", "BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "NAXIS3", "NAXIS4", "NAXIS5",
+    "PCOUNT", "GCOUNT", "GROUPS", "EXTNAME", "EXTVER", "BSCALE", "BZERO", "BLANK", "TFIELDS",
+    "TFORM1", "TFORM2", "TFORM3", "TTYPE2", "TTYPE3", "TDIM1", "TSCAL2", "TNULL2", "THEAP",
+    "TBCOL2", "SUBSTRT1", "SUBSIZE2", "CHECKSUM", "DATASUM", "HISTORY", "COMMENT", "CONTINUE",
+    "HIERARCH", "END",
+]  # fmt: skip
 
 
 def written(*hdus: Any) -> bytes:
@@ -134,7 +102,7 @@ def user_images() -> list[bytes]:
 
 
 def damaged(rng: np.random.Generator, content: bytes) -> bytes:
-    """Return a file, damaged in one place of its headers or at its end; at times in two or three."""
+    """Return a file with one to three faults in its headers or at its end."""
     out = bytearray(content)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         headers = [i for i in range(0, len(out), 80) if out[i : i + 80].isascii()
@@ -151,7 +119,7 @@ def damaged(rng: np.random.Generator, content: bytes) -> bytes:
                 out[place + 10 : place + 80] = value.rjust(20).ljust(70).encode()
             case 2:
                 out[place : place + 80] = card
-            case 3:  # a card more, where the padding has room
+            case 3:  # an additional card, if the padding has room
                 _insert(out, place, card)
             case 4:
                 _insert(out, place, bytes(out[place : place + 10]) + card[10:])
@@ -169,7 +137,7 @@ def damaged(rng: np.random.Generator, content: bytes) -> bytes:
 
 
 def _insert(out: bytearray, place: int, card: bytes) -> None:
-    """Insert a card; take a blank one behind END away, so that no data move."""
+    """Insert a card; remove a blank one after END, so that no data move."""
     blank = out.find(b" " * 80, place)
     out[place:place] = card
     if blank >= 0:
@@ -218,7 +186,7 @@ def flags_read_out(dq: Any, header: Any, shape: Any) -> Any:
 
 
 def merged(before: Any, name: str, flags: Any) -> Any:
-    """Return the flags merged with the array that the exposure has, if it is of their size."""
+    """Return the flags merged with the exposure's own array, if it has their shape."""
     if (name, 1) not in before or before[name, 1].data is None:
         return flags
     own = before[name, 1].data

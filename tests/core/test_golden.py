@@ -1,4 +1,4 @@
-"""The step makes of every golden case what `jwst` 3.0.0 made of it; jwst is not needed.
+"""Golden cases: recorded results of `jwst` 3.0.0, compared without jwst.
 
 tests/handler/crds/test_golden.py replays the cases whose mask the CRDS rules choose.
 """
@@ -62,7 +62,7 @@ def test_golden_file_holds_exactly_the_cases() -> None:
 
 
 @pytest.mark.parametrize("line", REPLAYED, ids=identifier)
-def test_golden_case_gives_what_jwst_makes(line: dict[str, Any], tmp_path: Path) -> None:
+def test_golden_case_equals_the_result_of_jwst(line: dict[str, Any], tmp_path: Path) -> None:
     folder, product = tmp_path / "case", tmp_path / "product.fits"
     write_inputs(line["odd"], line["case"], folder)
     if line["inputs"]:
@@ -79,6 +79,6 @@ def test_golden_case_gives_what_jwst_makes(line: dict[str, Any], tmp_path: Path)
             assert wrong_checksums(product) == []
 
 
-def test_random_numbers_are_the_same_everywhere() -> None:
+def test_random_numbers_are_the_same_on_every_platform() -> None:
     assert Stable(1).integers(0, 1000, 4).tolist() == [37, 235, 908, 72]
     assert np.isclose(Stable(1).random(), 0.417022004702574)

@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 from core.errors import InputRejected
-from core.fits.hdus import Hdu, locate
+from core.fits.hdus import Hdu, locate, locate_in
 
 
 def fits_bytes() -> bytes:
@@ -24,10 +24,10 @@ def fits_bytes() -> bytes:
 
 
 def located(content: bytes) -> tuple[Hdu, ...]:
-    return locate(lambda start, length: content[start : start + length], len(content), "x.fits")
+    return locate_in(content, "x.fits")
 
 
-def test_places_are_those_that_astropy_finds() -> None:
+def test_offsets_of_hdus_equal_those_of_astropy() -> None:
     content = fits_bytes()
     with fits.open(BytesIO(content)) as hdus:
         expected = [hdu.fileinfo() for hdu in hdus]
@@ -39,7 +39,7 @@ def test_places_are_those_that_astropy_finds() -> None:
     assert found[1].shape == (2, 3, 10, 100)
 
 
-def test_only_headers_are_read() -> None:
+def test_locate_reads_headers_only() -> None:
     content = fits_bytes()
     read = []
 
@@ -79,14 +79,14 @@ def patched(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (patched(b"PCOUNT  =                    0", b"PCOUNT  =                   -9"), "PCOUNT is -9"),
     ],
 )  # fmt: skip
-def test_damage_is_rejected_with_what_was_found(
+def test_damaged_file_is_rejected_with_what_was_found(
     damage: Callable[[bytes], bytes], message: str
 ) -> None:
     with pytest.raises(InputRejected, match=message):
         located(damage(fits_bytes()))
 
 
-def test_a_header_without_an_end_is_not_read_for_ever() -> None:
+def test_header_without_end_is_read_up_to_a_limit() -> None:
     card = b"SIMPLE  =                    T".ljust(80)
     read = []
 
@@ -99,8 +99,8 @@ def test_a_header_without_an_end_is_not_read_for_ever() -> None:
     assert sum(read) < 2_000_000
 
 
-def test_many_large_headers_are_refused_before_memory_is_asked_for_them() -> None:
-    """Each of them would do; together they took 286 MiB."""
+def test_many_large_headers_are_rejected_before_they_use_memory() -> None:
+    # Each is within the limit of one header; together they took 286 MiB.
     header = fits.Header([(f"KEY{number}", "x" * 60) for number in range(9000)])
     content = fits.PrimaryHDU(header=header).header.tostring().encode()
     more = fits.ImageHDU(header=header).header.tostring().encode()
@@ -112,7 +112,7 @@ SCI_NAXIS4 = b"NAXIS4  =                    2"
 
 
 def with_card(content: bytes, before: bytes, card: bytes) -> bytes:
-    """Insert a card before another one; take a blank card of the padding away."""
+    """Insert a card before another one; remove a blank card of the padding."""
     place = content.index(before)
     end = content.index(b"END" + b" " * 77, place) + 80
     return content[:place] + card.ljust(80) + content[place:end] + content[end + 80 :]
@@ -132,7 +132,7 @@ def with_card(content: bytes, before: bytes, card: bytes) -> bytes:
         (patched(b"TFIELDS =", b"HIST\0RY ="), "only values and comments may hold"),
     ],
 )  # fmt: skip
-def test_structure_against_the_standard_is_rejected(
+def test_structure_against_the_fits_standard_is_rejected(
     damage: Callable[[bytes], bytes], message: str
 ) -> None:
     with pytest.raises(InputRejected, match=message):
@@ -172,7 +172,7 @@ def test_extname_that_is_not_text_names_nothing() -> None:
 
 
 def test_more_hdus_than_any_exposure_has_are_rejected() -> None:
-    """Each is one block, so the limit on the bytes of headers is not reached."""
+    # Each is one block, so the limit on the bytes of headers is not reached.
     content = fits.PrimaryHDU().header.tostring().encode()
     more = fits.ImageHDU(name="A").header.tostring().encode()
     assert len(located(content + more * 511)) == 512

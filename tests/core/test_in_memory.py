@@ -1,4 +1,4 @@
-"""The step on bytes at hand, as README shows it, is the step of the function."""
+"""The step in memory, as README shows it, gives the product of the function."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ MODE = next(mode for mode in MODES if mode.name == "nircam-sub64p")
 MASK = "jwst_nircam_mask_9002.fits"
 
 
-def test_what_readme_says_makes_the_product_that_the_function_makes(
+def test_readme_example_equals_the_product_of_the_function(
     function: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -36,7 +36,7 @@ def test_what_readme_says_makes_the_product_that_the_function_makes(
     assert undated((tmp_path / "x_dq_init.fits").read_bytes()) == undated(by_function)
 
 
-def test_flags_that_the_exposure_has_are_kept(tmp_path: Path) -> None:
+def test_pixeldq_of_the_exposure_is_kept(tmp_path: Path) -> None:
     write_exposure(MODE, tmp_path / "x_uncal.fits")
     mine = np.full((64, 64), 1024, np.uint32)
     with fits.open(tmp_path / "x_uncal.fits", mode="append") as hdus:
@@ -48,7 +48,7 @@ def test_flags_that_the_exposure_has_are_kept(tmp_path: Path) -> None:
     np.testing.assert_array_equal(fits.getdata(tmp_path / "y.fits", "PIXELDQ"), mine)
 
 
-def test_what_is_no_exposure_is_refused_by_name() -> None:
+def test_file_that_is_not_fits_is_rejected_by_name() -> None:
     values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", None)
     with pytest.raises(InputRejected, match=r"x_dq_init\.fits"):
         dq_init(b"nothing", None, values)
@@ -63,4 +63,7 @@ def test_mask_of_another_detector_is_used_with_warning(
     values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", "crds://x")
     mask = Mask.from_bytes((tmp_path / "other.fits").read_bytes(), "other.fits")
     assert dq_init((tmp_path / "x_uncal.fits").read_bytes(), mask, values)
-    assert "other.fits: is of NIRCAM NRCA1, and x_dq_init.fits is of NIRCAM NRC" in caplog.text
+    assert (
+        "other.fits: the mask is of NIRCAM NRCA1, but x_dq_init.fits is of NIRCAM NRC"
+        in caplog.text
+    )

@@ -16,10 +16,10 @@ def repeated(planes: list[bytes], each: int, count: int) -> tuple[Repeated, byte
 
 @st.composite
 def segments(draw: st.DrawFn) -> tuple[Segment, bytes]:
-    """A segment, and the bytes that it stands for."""
-    kind = draw(st.sampled_from(["made", "copied", "repeated", "merged", "converted"]))
+    """Draw a segment and the bytes that it renders to."""
+    kind = draw(st.sampled_from(["literal", "copied", "repeated", "merged", "converted"]))
     start = draw(st.integers(0, 2000))
-    if kind == "made":
+    if kind == "literal":
         content = draw(st.binary(max_size=50))
         return Literal(content), content
     if kind == "copied":
@@ -61,18 +61,18 @@ def test_pieces_of_any_size_give_the_same_bytes(
     assert rendered(layout, most) == expected
 
 
-def test_ranges_that_follow_one_another_are_joined() -> None:
+def test_adjacent_copied_ranges_are_joined() -> None:
     layout = Layout.of([Copied(0, 10), Copied(10, 5), Copied(20, 5), Literal(b""), Literal(b"b")])
     assert layout.segments == (Copied(0, 15), Copied(20, 5), Literal(b"b"))
 
 
-def test_a_conversion_asks_for_whole_pixels_of_the_input() -> None:
+def test_converted_segment_requests_whole_pixels() -> None:
     segment = Converted(100, 50, UINT16)
     assert segment.source(40, 20) == ByteRange(120, 10)
     assert segment.source(41, 20) == ByteRange(120, 12)
 
 
-def test_a_repeated_plane_is_rendered_without_a_copy() -> None:
+def test_window_inside_one_plane_is_a_view() -> None:
     planes = np.arange(100, dtype=np.uint8).reshape(1, 100)
     window = Repeated(planes, 1000, 1).window(350, 40)
     assert np.shares_memory(window, planes)

@@ -1,4 +1,4 @@
-"""Mask files: what is read of them, and what is refused before memory is asked for it."""
+"""Mask files: reading, and rejection before memory is allocated."""
 
 import gzip
 from io import BytesIO
@@ -31,14 +31,14 @@ def dq_hdu(dtype: Any = np.uint32) -> fits.ImageHDU:
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.uint32])
-def test_bits_are_translated_whatever_integers_they_are_stored_as(dtype: Any) -> None:
+def test_mask_bits_of_any_integer_type_are_translated(dtype: Any) -> None:
     definitions = fits.BinTableHDU(DEFINITIONS, name="DQ_DEF")
     mask = Mask.from_bytes(mask_file(dq_hdu(dtype), definitions), "m.fits")
     assert mask.dq.tolist() == [[0, 1], [1 << 11, 1 | 1 << 11]]
     assert (mask.instrument, mask.subarray) == ("NIRCAM", None)
 
 
-def test_without_definitions_the_bits_are_standard_already() -> None:
+def test_bits_without_definitions_are_standard_already() -> None:
     empty = fits.BinTableHDU(DEFINITIONS[:0], name="DQ_DEF")
     assert Mask.from_bytes(mask_file(dq_hdu()), "m.fits").dq.tolist() == DQ.tolist()
     assert Mask.from_bytes(mask_file(dq_hdu(), empty), "m.fits").dq.tolist() == DQ.tolist()
@@ -50,7 +50,7 @@ def huge_in_the_header() -> bytes:
     )
 
 
-def test_a_mask_may_hold_floats_that_are_whole_numbers() -> None:
+def test_mask_stored_as_floats_is_accepted() -> None:
     content = mask_file(fits.ImageHDU(DQ.astype(np.float64), name="DQ"))
     assert Mask.from_bytes(content, "m.fits").dq.tolist() == DQ.tolist()
 
@@ -61,7 +61,7 @@ def test_a_mask_may_hold_floats_that_are_whole_numbers() -> None:
         (gzip.compress(mask_file(dq_hdu()), mtime=0), "is compressed; unpack it first"),
         (huge_in_the_header(), "truncated: 2880 bytes are left for its data"),
         (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is BINTABLE"),
-        (mask_file(fits.ImageHDU(DQ + np.float32(0.5), name="DQ")), "4 pixels are no whole numbers"),
+        (mask_file(fits.ImageHDU(DQ + np.float32(0.5), name="DQ")), "4 pixels are not integers"),
         (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape \(1, 2, 2\)"),
         (mask_file(), "no DQ array among its HDUs"),
         (b"no FITS at all", "not FITS"),
@@ -69,7 +69,7 @@ def test_a_mask_may_hold_floats_that_are_whole_numbers() -> None:
         (mask_file(dq_hdu(), INSTRUME=5), "INSTRUME is 5, expected a string"),
     ],
 )  # fmt: skip
-def test_what_is_no_mask_is_refused(content: bytes, message: str) -> None:
+def test_invalid_mask_file_is_rejected(content: bytes, message: str) -> None:
     with pytest.raises(ReferenceUnavailable, match=message):
         Mask.from_bytes(content, "m.fits")
 

@@ -1,4 +1,4 @@
-"""Cutting masks: a table of geometry, and stripes against a readout followed row by row."""
+"""Cutting masks: a table of geometry, and stripes compared with a row-by-row readout."""
 
 import logging
 from typing import Any
@@ -38,7 +38,7 @@ def exposure(
     kind: Kind = Kind.RAMP,
     **header: Any,
 ) -> Exposure:
-    """`image` is (ny, nx); by default what the keywords say."""
+    """Return an exposure of images of shape `image`, by default the shape of `area`."""
     names = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
     keywords = dict(zip(names, area, strict=True)) if area else {}
     shape = image or (area[3], area[2])
@@ -82,7 +82,7 @@ def exposure(
         ),
     ],
 )  # fmt: skip
-def test_masks_are_cut_as_the_rules_say(
+def test_mask_is_cut_as_the_rules_say(
     reference: Mask, science: Exposure, expected: np.ndarray
 ) -> None:
     cutout = cut(reference, science)
@@ -119,7 +119,7 @@ def test_masks_are_cut_as_the_rules_say(
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_cut_is_refused(
+def test_mask_that_cannot_be_cut_is_rejected(
     reference: Mask, science: Exposure, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -136,7 +136,7 @@ DHS = (1, 1, 2048, 164)
 @pytest.mark.parametrize(
     "mode", [mode for mode in MODES if mode.stripes], ids=lambda mode: mode.name
 )
-def test_striped_modes_gather_the_rows_that_were_read(mode: Any) -> None:
+def test_striped_mode_gathers_the_rows_that_were_read(mode: Any) -> None:
     header = {
         **mode.stripes, "FASTAXIS": mode.axes[0], "SLOWAXIS": mode.axes[1], "SUBARRAY": mode.subarray,
         "SUBSTRT1": mode.corner[0], "SUBSTRT2": mode.corner[1],
@@ -149,7 +149,7 @@ def test_striped_modes_gather_the_rows_that_were_read(mode: Any) -> None:
 
 
 @given(data=st.data())
-def test_any_repeating_readout_gathers_the_rows_that_were_read(data: st.DataObject) -> None:
+def test_random_stripe_readout_gathers_the_rows_that_were_read(data: st.DataObject) -> None:
     draw = data.draw
     slow = draw(st.sampled_from([1, -1, 2, -2]))
     reads1, reads2, blocks = (
@@ -179,7 +179,7 @@ def test_any_repeating_readout_gathers_the_rows_that_were_read(data: st.DataObje
     assert np.array_equal(cut(mask(FULL, (1, 1, 2048, 2048)), science), striped(FULL, header))
 
 
-def test_a_mask_without_keywords_is_taken_whole_along_the_fast_axis() -> None:
+def test_mask_without_keywords_is_used_whole_on_the_fast_axis() -> None:
     science = exposure(DHS, **STRIPES)
     assert np.array_equal(
         cut(mask(FULL, None), science), cut(mask(FULL, (1, 1, 2048, 2048)), science)
@@ -189,7 +189,7 @@ def test_a_mask_without_keywords_is_taken_whole_along_the_fast_axis() -> None:
 @pytest.mark.parametrize(
     ("name", "start", "first"), [("X_DHS", 2008, 0), ("SUB640", 1, 0), ("SUB640", 2046, 2)]
 )
-def test_early_products_mean_row_0_of_the_detector(
+def test_mislabelled_slow_start_means_detector_row_0(
     name: str, start: int, first: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": name}
@@ -206,7 +206,7 @@ def test_early_products_mean_row_0_of_the_detector(
         *[({key: None}, f"{key} is missing") for key in ("MSTR_SK1", "MSTR_RD2", "MSTR_SK2", "MSTR_RPT",
                                                          "FASTAXIS", "SLOWAXIS", "SSTR_NST")],
         ({"SSTR_NST": -3}, "SSTR_NST is -3"),
-        ({"MSTR_RD2": 0}, "no rows in a stripe's block"),
+        ({"MSTR_RD2": 0}, "a stripe reads blocks of 0 rows, expected at least 1"),
         ({"MSTR_RD2": 41}, "read 168 rows, the subarray has 164"),
         ({"MSTR_SK1": 2000}, r"reads rows 2001 to 2040|rows 2126 to 2165 .*rows 0 to 2047"),
         ({"MSTR_SK1": -5}, "reads rows -4 to 35"),
@@ -214,7 +214,7 @@ def test_early_products_mean_row_0_of_the_detector(
         ({"FASTAXIS": 3}, "FASTAXIS=3 and SLOWAXIS=2"),
     ],
 )  # fmt: skip
-def test_stripe_keywords_that_are_missing_or_contradict_are_refused(
+def test_missing_or_contradictory_stripe_keywords_are_rejected(
     changes: dict[str, Any], message: str
 ) -> None:
     header = {k: v for k, v in (STRIPES | changes).items() if v is not None}
@@ -222,7 +222,7 @@ def test_stripe_keywords_that_are_missing_or_contradict_are_refused(
         cut(mask(FULL, (1, 1, 2048, 2048)), exposure(DHS, **header))
 
 
-def test_a_missing_interleave_keyword_means_no_interleaving() -> None:
+def test_missing_mstr_ilv_means_no_interleaving() -> None:
     without = {k: v for k, v in STRIPES.items() if k != "MSTR_ILV"}
     reference = mask(FULL, (1, 1, 2048, 2048))
     assert np.array_equal(
@@ -231,13 +231,13 @@ def test_a_missing_interleave_keyword_means_no_interleaving() -> None:
     )
 
 
-def test_stripes_outside_the_mask_along_the_fast_axis_are_refused() -> None:
+def test_stripes_outside_the_mask_on_the_fast_axis_are_rejected() -> None:
     with pytest.raises(InputRejected, match="fast axis -1 to 2047 of 2048"):
         cut(mask(FULL, (2, 1, 2048, 2048)), exposure(DHS, **STRIPES))
 
 
-def test_a_crafted_skip_ends_the_reading_at_once() -> None:
-    """Row numbers that leave the detector are refused when they are met, not when all are counted."""
+def test_crafted_skip_is_rejected_at_the_first_block() -> None:
+    # Counting all rows first would take minutes and gigabytes.
     header = {
         "MSTR_RD1": 1, "MSTR_SK1": 10**9, "MSTR_RD2": 1, "MSTR_SK2": 0, "MSTR_RPT": 0,
         "SSTR_NST": 0, "FASTAXIS": 1, "SLOWAXIS": 2,
@@ -258,7 +258,7 @@ def test_guider_with_superstripes_is_rejected(stripes: int) -> None:
         cut(mask(FULL, (1, 1, 2048, 2048)), guider)
 
 
-def test_stripes_that_start_at_2_backwards_are_rejected() -> None:
+def test_backward_stripes_that_leave_the_detector_are_rejected() -> None:
     header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": "SUB640"}
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
     assert readout is not None
@@ -267,7 +267,7 @@ def test_stripes_that_start_at_2_backwards_are_rejected() -> None:
 
 
 def test_mask_of_3200_declared_rows_is_used_whole() -> None:
-    """Only a declared size of 2048 rows stands for 3200."""
+    # Only a declared size of 2048 rows stands for 3200.
     declared = mask(IRS2, (1, 1, 2048, 3200), "NIRSPEC")
     science = exposure((1, 1, 2048, 3200))
     assert np.array_equal(cut(declared, science), IRS2)
@@ -280,13 +280,10 @@ def test_window_beyond_the_declared_mask_is_rejected() -> None:
         cut(mask(SMALL, (1, 1, 40, 30)), exposure((21, 1, 30, 8)))
 
 
-def test_stripes_that_start_at_row_2_start_there() -> None:
+def test_backward_stripes_from_row_2_start_there() -> None:
     header = {**STRIPES, "SLOWAXIS": -2, "SUBARRAY": "SUB640"}
+    header |= {"MSTR_RD1": 0, "MSTR_SK1": 0, "MSTR_RD2": 2, "MSTR_RPT": 0}
     readout = StripeReadout.from_keywords(Keywords(fits.Header(header), "x.fits"))
-    header["MSTR_SK1"] = 0
-    readout = StripeReadout.from_keywords(
-        Keywords(fits.Header({**header, "MSTR_RD1": 0, "MSTR_RD2": 2, "MSTR_RPT": 0}), "x.fits")
-    )
     assert next(readout.rows(Subarray(1, 2, 2048, 2), 2048)).tolist() == [0, 1]
 
 
@@ -298,7 +295,7 @@ def test_guider_exposure_in_superstripes_is_rejected() -> None:
 
 
 def test_more_superstripes_than_rows_are_rejected() -> None:
-    """A file of 4 MB with four million superstripes of one pixel took 1.5 GB."""
+    # A file of 4 MB with four million superstripes of one pixel took 1.5 GB.
     header = {**STRIPES, "SSTR_NST": 2049, "SSTR_STP": 0}
     science = exposure((1, 1, 1, 1), kind=Kind.SUPERSTRIPE, **header)
     with pytest.raises(InputRejected, match="SSTR_NST is 2049, expected 0 to 2048"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from core.compat import Kind
 from core.errors import InputRejected
 from core.exposure import Exposure
-from core.fits.hdus import locate
+from core.fits.hdus import locate_in
 from core.in_memory import render
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose, product_name
@@ -36,12 +36,11 @@ def raw(
 
 
 def read(content: bytes) -> Exposure:
-    hdus = locate(lambda start, length: content[start : start + length], len(content), "x.fits")
-    return Exposure.from_hdus(hdus, "x.fits")
+    return Exposure.from_hdus(locate_in(content, "x.fits"), "x.fits")
 
 
 def covering(exposure: Exposure, flags: NDArray[np.uint32] | None) -> Mask | None:
-    """A mask that is used whole."""
+    """Return a mask that is used whole."""
     if flags is None:
         return None
     return Mask("mask.fits", flags, "NIRCAM", exposure.subarray)
@@ -64,7 +63,7 @@ def product(
     return render(compose(exposure, quality, values, encoding), content)
 
 
-def test_kinds() -> None:
+def test_kind_follows_exp_type_and_sstr_nst() -> None:
     assert read(raw()).kind is Kind.RAMP
     assert read(raw("nircam-superstripe", (64, 2, 8, 64))).kind is Kind.SUPERSTRIPE
     assert read(raw("fgs1-track")).kind is Kind.GUIDER
@@ -86,7 +85,7 @@ def test_kinds() -> None:
         (raw(SSTR_NST=2.0), "SSTR_NST is 2.0, expected an integer"),
     ],
 )  # fmt: skip
-def test_exposures_that_are_none_are_rejected(content: bytes, message: str) -> None:
+def test_invalid_exposure_is_rejected(content: bytes, message: str) -> None:
     with pytest.raises(InputRejected, match=message):
         read(content)
 
@@ -95,14 +94,15 @@ ODD_GEOMETRY = [
     (raw(SUBSTRT1=0), "corner must be at least"),
     (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
     (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
-    (raw("nircam-superstripe", (65, 2, 8, 64)), "65 integrations are no multiple of SSTR_NST=64"),
+    (
+        raw("nircam-superstripe", (65, 2, 8, 64)),
+        "65 integrations, expected a multiple of SSTR_NST=64",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("content", "message"), ODD_GEOMETRY)
-def test_geometry_that_makes_no_sense_is_rejected_where_a_mask_applies(
-    content: bytes, message: str
-) -> None:
+def test_invalid_geometry_with_a_mask_is_rejected(content: bytes, message: str) -> None:
     whole = Mask(
         "mask.fits", np.zeros((2048, 2048), np.uint32), "NIRCAM", Subarray(1, 1, 2048, 2048)
     )
@@ -111,7 +111,7 @@ def test_geometry_that_makes_no_sense_is_rejected_where_a_mask_applies(
 
 
 @pytest.mark.parametrize("content", [content for content, _ in ODD_GEOMETRY])
-def test_geometry_that_makes_no_sense_does_not_matter_without_a_mask(content: bytes) -> None:
+def test_invalid_geometry_without_a_mask_is_accepted(content: bytes) -> None:
     with fits.open(BytesIO(product(content))) as hdus:
         assert hdus["GROUPDQ"].data.shape == hdus["SCI"].data.shape
         assert not hdus["GROUPDQ"].data.any()
@@ -127,22 +127,22 @@ def test_science_pixels_of_any_type_are_kept_or_become_float32(kind: str) -> Non
     buffer = BytesIO()
     fits.HDUList(hdus).writeto(buffer)
     for encoding, expected in ((Encoding.NATIVE, kind), (Encoding.FLOAT32, "f4")):
-        made = fits.getdata(BytesIO(product(buffer.getvalue(), encoding, FLAGS)), "SCI")
-        assert made.dtype.str[1:] == expected
-        assert np.array_equal(made, sci.reshape(SHAPE))
+        pixels = fits.getdata(BytesIO(product(buffer.getvalue(), encoding, FLAGS)), "SCI")
+        assert pixels.dtype.str[1:] == expected
+        assert np.array_equal(pixels, sci.reshape(SHAPE))
 
 
 FLAGS = np.zeros((8, 64), np.uint32)
 FLAGS[0, 0], FLAGS[1, 1] = 1 | 1 << 10, 1 << 11
 
 
-def test_do_not_use_goes_on_to_the_groups_and_nothing_else_does() -> None:
+def test_groupdq_gets_do_not_use_and_no_other_flag() -> None:
     quality = step(raw(), FLAGS)
     assert np.array_equal(quality.image, FLAGS)
     assert quality.groupdq_planes.sum() == quality.groupdq_planes[0, 0, 0] == 1
 
 
-def test_user_flags_are_merged_and_reach_the_groups() -> None:
+def test_user_flags_are_merged_and_set_in_groupdq() -> None:
     user = np.full((8, 64), 5, np.int16)
     before = FLAGS.copy()
     quality = step(raw(), FLAGS, user=user)
@@ -152,10 +152,10 @@ def test_user_flags_are_merged_and_reach_the_groups() -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, np.nan, np.inf, -1.0, 2.0**32])
-def test_user_flags_that_are_no_whole_numbers_are_rejected(value: float) -> None:
+def test_user_flags_that_are_not_integers_are_rejected(value: float) -> None:
     user = np.zeros((8, 64))
     user[3, 4] = value
-    with pytest.raises(InputRejected, match="user-supplied DQ: 1 pixels are no whole numbers"):
+    with pytest.raises(InputRejected, match="user-supplied DQ: 1 pixels are not integers"):
         step(raw(), FLAGS, user=user)
 
 
@@ -164,19 +164,19 @@ def test_user_flags_of_another_shape_are_rejected() -> None:
         step(raw(), FLAGS, user=np.zeros((8, 65), np.int32))
 
 
-def test_user_flags_may_be_floats_that_are_whole_numbers() -> None:
+def test_user_flags_stored_as_floats_are_accepted() -> None:
     user = np.full((8, 64), 2.0**31 + 1)
     assert np.array_equal(step(raw(), FLAGS, user=user).image, FLAGS | (1 << 31 | 1))
 
 
-def test_flags_that_are_there_are_kept_but_do_not_reach_the_groups() -> None:
+def test_existing_flags_are_kept_but_not_set_in_groupdq() -> None:
     quality = step(raw(), FLAGS, existing=np.full((8, 64), 1, np.uint32))
     assert np.array_equal(quality.image, FLAGS | 1)
     assert quality.groupdq_planes.sum() == 1
 
 
 @pytest.mark.parametrize("encoding", Encoding)
-def test_groupdq_that_is_there_is_merged_into(encoding: Encoding) -> None:
+def test_existing_groupdq_is_merged(encoding: Encoding) -> None:
     present = np.random.default_rng(3).integers(0, 256, SHAPE, dtype=np.uint8)
     extra = fits.ImageHDU(present, name="GROUPDQ")
     extra.header["NOTE"] = "kept"
@@ -186,7 +186,7 @@ def test_groupdq_that_is_there_is_merged_into(encoding: Encoding) -> None:
         assert hdus["GROUPDQ"].header["NOTE"] == "kept"
 
 
-def test_arrays_of_another_size_are_replaced_with_a_warning(
+def test_array_of_another_size_is_replaced_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     extra = fits.ImageHDU(np.ones((4, 3, 8, 65), np.uint8), name="GROUPDQ")
@@ -196,7 +196,7 @@ def test_arrays_of_another_size_are_replaced_with_a_warning(
     assert fits.getdata(BytesIO(content), "GROUPDQ").shape == SHAPE
 
 
-def test_a_skipped_step_leaves_arrays_of_another_size_alone() -> None:
+def test_skipped_step_keeps_an_array_of_another_size() -> None:
     extra = fits.ImageHDU(np.ones((4, 3, 8, 65), np.uint8), name="GROUPDQ")
     with fits.open(BytesIO(product(raw("nircam-sub64p", SHAPE, extra)))) as hdus:
         assert [hdu.name for hdu in hdus] == ["PRIMARY", "SCI", "PIXELDQ", "GROUPDQ"]
@@ -204,7 +204,7 @@ def test_a_skipped_step_leaves_arrays_of_another_size_alone() -> None:
         assert hdus["GROUPDQ"].data.all()
 
 
-def test_groupdq_of_signed_bytes_is_merged_into() -> None:
+def test_existing_groupdq_of_signed_bytes_is_merged() -> None:
     present = np.random.default_rng(3).integers(0, 256, SHAPE, dtype=np.uint8)
     extra = fits.ImageHDU(present.view(np.int8), name="GROUPDQ")
     content = product(raw("nircam-sub64p", SHAPE, extra), mask=FLAGS)
@@ -213,7 +213,7 @@ def test_groupdq_of_signed_bytes_is_merged_into() -> None:
     )
 
 
-def test_arrays_without_data_are_filled_and_of_several_the_first_version_is_meant() -> None:
+def test_array_without_data_counts_as_missing_and_extver_1_wins() -> None:
     empty = fits.ImageHDU(name="GROUPDQ")
     others = [fits.ImageHDU(np.full((8, 64), n, np.uint32), name="PIXELDQ", ver=n) for n in (2, 1)]
     exposure = read(raw("nircam-sub64p", SHAPE, empty, *others))
@@ -223,7 +223,7 @@ def test_arrays_without_data_are_filled_and_of_several_the_first_version_is_mean
     assert exposure.existing_array("GROUPDQ", SHAPE) is None
 
 
-def test_an_array_of_another_version_only_is_rejected() -> None:
+def test_array_with_another_extver_only_is_rejected() -> None:
     other = fits.ImageHDU(np.ones((8, 64), np.uint32), name="PIXELDQ", ver=2)
     with pytest.raises(InputRejected, match="PIXELDQ has EXTVER 2, expected 1"):
         read(raw("nircam-sub64p", SHAPE, other)).existing_array("PIXELDQ", (8, 64))
@@ -233,15 +233,17 @@ def test_an_array_of_another_version_only_is_rejected() -> None:
         read(content)
 
 
-def test_something_else_of_that_name_is_rejected() -> None:
+def test_pixeldq_with_another_number_of_axes_is_rejected() -> None:
     content = raw(
         "nircam-sub64p", SHAPE, fits.ImageHDU(np.ones((2, 8, 64), np.uint32), name="PIXELDQ")
     )
-    with pytest.raises(InputRejected, match="PIXELDQ has 3 axes, expected an image of 2"):
+    with pytest.raises(
+        InputRejected, match="PIXELDQ is an image of 3 axes, expected an image of 2 axes"
+    ):
         read(content).existing_array("PIXELDQ", (8, 64))
 
 
-def test_no_mask_gives_zeros_and_says_skipped() -> None:
+def test_product_without_a_mask_has_zeros_and_status_skipped() -> None:
     content = raw(R_MASK="crds://old.fits")
     with fits.open(BytesIO(product(content))) as hdus:
         assert hdus[0].header["S_DQINIT"] == "SKIPPED"
@@ -250,7 +252,7 @@ def test_no_mask_gives_zeros_and_says_skipped() -> None:
         assert not hdus["GROUPDQ"].data.any()
 
 
-def test_float32_encoding_converts_the_science_arrays_and_nothing_else() -> None:
+def test_float32_encoding_converts_science_arrays_only() -> None:
     zeroframe = fits.ImageHDU(np.full((4, 8, 64), 65535, np.uint16), name="ZEROFRAME")
     table = fits.BinTableHDU(int_times(3), name="INT_TIMES")
     content = raw("nircam-sub64p", SHAPE, zeroframe, table)
@@ -265,7 +267,7 @@ def test_float32_encoding_converts_the_science_arrays_and_nothing_else() -> None
         assert after["INT_TIMES"].header.tostring() == before["INT_TIMES"].header.tostring()
 
 
-def test_the_product_of_a_file_without_its_last_padding_is_whole() -> None:
+def test_product_of_a_file_without_last_padding_is_padded() -> None:
     table = fits.BinTableHDU(int_times(3), name="INT_TIMES")
     content = raw("nircam-sub64p", SHAPE, table)[: -2880 + 3 * 52]
     out = product(content, mask=FLAGS)
@@ -273,7 +275,7 @@ def test_the_product_of_a_file_without_its_last_padding_is_whole() -> None:
     assert fits.getdata(BytesIO(out), "INT_TIMES")["integration_number"].tolist() == [1, 2, 3]
 
 
-def test_a_guider_product_has_err_before_dq_and_keeps_an_err_that_is_there() -> None:
+def test_guider_product_has_err_before_dq_and_keeps_its_err() -> None:
     present = fits.ImageHDU(np.full((4, 3, 8, 64), 2.5, np.float32), name="ERR")
     with fits.open(BytesIO(product(raw("fgs1-track", SHAPE, present), mask=FLAGS))) as hdus:
         assert [hdu.name for hdu in hdus] == ["PRIMARY", "SCI", "ERR", "DQ"]
@@ -303,7 +305,7 @@ def test_stale_checksums_are_dropped_from_the_primary_header() -> None:
         ("x_rate.v2.fits", "x_rate.v2_dq_init.fits"),
     ],
 )
-def test_product_names(name: str, expected: str) -> None:
+def test_product_name_replaces_the_suffix_as_jwst_does(name: str, expected: str) -> None:
     assert product_name(name) == expected
 
 
@@ -332,7 +334,7 @@ def test_plane_of_too_many_pixels_is_rejected() -> None:
         read(raw(shape=(1, 1, 4097, 4097)))
 
 
-def test_name_of_the_primary_hdu_is_rejected() -> None:
+def test_extname_of_an_extension_in_the_primary_is_rejected() -> None:
     with pytest.raises(InputRejected, match="EXTNAME of the primary header is 'PIXELDQ'"):
         read(raw(EXTNAME="PIXELDQ"))
     read(raw(EXTNAME="RAW"))  # names no extension that jwst looks up

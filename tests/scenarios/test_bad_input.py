@@ -82,7 +82,7 @@ def check_failed(function: Harness, error: type[Exception], message: str, **fiel
         ("nircam-sub64p", lambda c: changed(c, SUBSIZE1=65), "contradicts SCI"),
         ("nircam-dhs", lambda c: changed(c, MSTR_RD2=39), "read 160 rows|read .* rows, the subarray has 164"),
         ("nircam-dhs", lambda c: changed(c, MSTR_SK1=None), "MSTR_SK1 is missing"),
-        ("niriss-superstripe", lambda c: changed(c, SSTR_NST=7), "20 integrations are no multiple of SSTR_NST=7"),
+        ("niriss-superstripe", lambda c: changed(c, SSTR_NST=7), "20 integrations, expected a multiple of SSTR_NST=7"),
         ("niriss-superstripe", lambda c: changed(c, SSTR_STP=400), "reads rows"),
         ("fgs1-acq1", lambda c: changed(c, SUBSTRT2=2000), "where the mask has no pixels"),
         ("nircam-sub64p", lambda c: changed(c, **{"DATE-OBS": None}), "DATE-OBS and TIME-OBS"),
@@ -111,7 +111,7 @@ def user_dq(data: Any) -> bytes:
     ("content", "message"),
     [
         (user_dq(np.ones((64, 65), np.int32)), r"int32 of shape \(64, 65\), expected integers of shape \(64, 64\)"),
-        (user_dq(np.full((64, 64), 0.5)), "4096 pixels are no whole numbers"),
+        (user_dq(np.full((64, 64), 0.5)), "4096 pixels are not integers"),
         (b"no FITS at all", "not FITS: the header starts with"),
         (gzip.compress(b"SIMPLE", mtime=0), "is compressed; unpack it first"),
         (user_dq(None), "no image among its HDUs"),
