@@ -104,7 +104,7 @@ def test_a_transient_failure_is_raised(
     with runtime(environment | nobody, tmp_path) as running:
         answer = running.invoke({"bucket": RAW, "key": KEY})
     assert answer["errorType"] == "TransientFailure"
-    assert "announcing the result" in answer["errorMessage"]
+    assert "publishing the result" in answer["errorMessage"]
 
 
 def test_a_fault_of_the_deployment_surfaces_as_itself_and_is_announced(

@@ -20,7 +20,7 @@ from handler.crds.lean_import import utils
 from handler.crds.masks import MaskCache, References
 from handler.crds.mirror import FileDigest, MirrorConfig, key_of, mapping_key, reference_keys
 from handler.crds.rules import Mappings, MirroredRules, Rules, read_config
-from handler.s3.objects import S3Location
+from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import SHARED, Harness
@@ -107,7 +107,7 @@ def test_a_directory_that_cannot_be_written_to_costs_reading_again(
     )
     assert best.mask is not None
     assert best.digest is not None
-    store = function.function.announcer(None).store  # type: ignore[arg-type]
+    store = ObjectStore(function.function.s3)
     assert references.masks.load(best.mask, best.digest, "NIRCAM", store).dq.any()
 
 
