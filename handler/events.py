@@ -116,15 +116,27 @@ class ExposureRequest:
         if unknown := set(event) - set(_FIELDS):
             names = ", ".join(sorted(repr(str(name)[:80]) for name in unknown)[:5])
             raise InputRejected(f"request: unknown fields {names}; expected {', '.join(_FIELDS)}")
+        source = _object(event)
+        context, on_existing = _text(event, "context"), _text(event, "onExisting") or "skip"
+        if context is not None and not _CONTEXT.fullmatch(context):
+            raise InputRejected(
+                f"request: context is {context!r}, expected latest, build or jwst_N.pmap"
+            )
+        no_mask = event.get("mask") == NO_MASK
+        mask = NO_MASK if no_mask else _location(event, "mask")
+        if not str(mask).isascii():  # FITS headers are ASCII
+            raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK names it")
+        if on_existing not in tuple(OnExisting):
+            raise InputRejected(
+                f"request: onExisting is {on_existing!r}, expected one of {', '.join(OnExisting)}"
+            )
         mode = Mode.RETRIED if _flag(event, "retried") else Mode.ONCE
         return cls(
-            source=S3Location(
-                _required(event, "bucket"), _required(event, "key"), _text(event, "versionId")
-            ),
-            context=_context(event),
-            mask=NO_MASK if event.get("mask") == NO_MASK else _mask(event),
+            source=source,
+            context=context,
+            mask=mask,
             user_dq=_location(event, "userSuppliedDq"),
-            on_existing=_on_existing(event),
+            on_existing=OnExisting(on_existing),
             output_key=_text(event, "outputKey"),
             cause=_text(event, "cause"),
             mode=Mode.REPORT if _flag(event, "reportOnly") else mode,
@@ -290,10 +302,7 @@ def _from_s3(event: Event) -> ExposureRequest:
             f"{kind}: {type(exc).__name__}: {exc}; expected a bucket's name and an object's key"
         ) from exc
     etag = _text(fields, "etag")
-    source = S3Location(
-        _required(fields, "bucket"), _required(fields, "key"), _text(fields, "versionId")
-    )
-    return ExposureRequest(source, etag=etag and etag.strip('"'), is_event=True)
+    return ExposureRequest(_object(fields), etag=etag and etag.strip('"'), is_event=True)
 
 
 def _from_failure(event: Event) -> ExposureRequest:
@@ -323,11 +332,11 @@ def _text(event: Event, field: str) -> str | None:
     return value
 
 
-def _required(event: Event, field: str) -> str:
-    value = _text(event, field)
-    if value is None:
-        raise InputRejected(f"request: {field} is missing")
-    return value
+def _object(event: Event) -> S3Location:
+    bucket, key = _text(event, "bucket"), _text(event, "key")
+    if bucket is None or key is None:
+        raise InputRejected(f"request: {'key' if bucket else 'bucket'} is missing")
+    return S3Location(bucket, key, _text(event, "versionId"))
 
 
 def _flag(event: Event, field: str) -> bool:
@@ -337,35 +346,9 @@ def _flag(event: Event, field: str) -> bool:
     raise InputRejected(f"request: {field} is {str(value)[:80]!r}, expected true or false")
 
 
-def _context(event: Event) -> str | None:
-    context = _text(event, "context")
-    if context is not None and not _CONTEXT.fullmatch(context):
-        raise InputRejected(
-            f"request: context is {context!r}, expected latest, build or jwst_N.pmap"
-        )
-    return context
-
-
 def _location(event: Event, field: str) -> S3Location | None:
     value = _text(event, field)
     try:
         return None if value is None else S3Location.parse(value)
     except ValueError as exc:
         raise InputRejected(f"request: {field}: {exc}") from exc
-
-
-def _mask(event: Event) -> S3Location | None:
-    mask = _location(event, "mask")
-    if mask is not None and not str(mask).isascii():  # FITS headers are ASCII
-        raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK names it")
-    return mask
-
-
-def _on_existing(event: Event) -> OnExisting:
-    value = _text(event, "onExisting") or OnExisting.SKIP.value
-    try:
-        return OnExisting(value)
-    except ValueError as exc:
-        raise InputRejected(
-            f"request: onExisting is {value!r}, expected one of {', '.join(OnExisting)}"
-        ) from exc
