@@ -1,1 +1,1 @@
-"""The Lambda function around the step: what came in, which mask, where the bytes go."""
+"""The Lambda function: from an event to a product in S3 and a processing event."""

@@ -1,15 +1,14 @@
-"""The function's entry: `handler.app.lambda_handler`.
+"""Entry of the Lambda function: `handler.app.lambda_handler`.
 
-What comes in                       what goes out
-an SQS batch                        the messages to deliver again (``batchItemFailures``)
-one event or direct request         the processing event's detail; a failure is raised
-
-An event that asks for nothing (a test of the notification) is answered with nothing.
+event                          answer
+SQS batch                      the messages to deliver again (``batchItemFailures``)
+one event or direct request    the processing event's detail; a failure is raised
+event without an exposure      {}
 """
 
 import gc
 
-gc.disable()  # what is imported is no garbage: not to look for any saves a tenth of INIT
+gc.disable()  # imports create no garbage; not looking for any saves a tenth of INIT
 
 import json
 import os
@@ -19,44 +18,29 @@ from typing import Any
 
 from aws_lambda_powertools.utilities.typing import LambdaContext
 
+from core import __version__
 from core.errors import InputRejected
-from handler.event import Findings, ProcessingEvent
-from handler.events import Attempt, decode, read_request, split, undelivered
+from handler.event import Findings, ProcessingEvent, Status, Usage
+from handler.events import Attempt, Mode, decode, read_request, split, undelivered
 from handler.observability import adopt_other_loggers, logger
 from handler.process import process, report_exhausted
-from handler.publish import Draft
+from handler.publish import publish_event
 from handler.services import Services
-from handler.sqs import Message, handle_batch
+from handler.sqs import GRACE, hide, read_batch, retry_delay
 
-__all__ = ["lambda_handler"]
-
-_QUOTED = 1000
-"""Characters of an event that cannot be read."""
+_LONGEST_QUOTE = 1000  # characters of an event that cannot be read
 
 
 @cache
 def services_from_environment() -> Services:
-    """Read the environment and make the clients, once per container."""
+    """Read the environment and create the clients, once per container."""
     adopt_other_loggers()
     return Services.from_environment(os.environ)
 
 
 @logger.inject_lambda_context(clear_state=True)
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Process what an event asks for.
-
-    Parameters
-    ----------
-    event : dict
-        An SQS batch, an S3 notification, an EventBridge event or a direct request.
-    context : LambdaContext
-        What AWS says of the invocation.
-
-    Returns
-    -------
-    dict
-        For an SQS batch, the messages to deliver again; else the processing event's detail.
-    """
+    """Process the exposures of an event."""
     services, request_id = services_from_environment(), context.aws_request_id
     if _is_batch(event):
         seconds_left = context.get_remaining_time_in_millis() / 1000
@@ -68,83 +52,80 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 def answer_batch(
     event: dict[str, Any], services: Services, request_id: str, seconds_left: float
 ) -> dict[str, Any]:
-    """Do what the messages of an SQS batch ask for; what is no JSON is announced, too."""
-
-    def answer_message(message: Message, is_unfinished: bool) -> None:
-        attempt = Attempt(message.identifier, request_id, is_retried=True)
+    """Process the messages of an SQS batch; a failure does not stop the others."""
+    messages = read_batch(event, services.settings)
+    for message in messages:
+        hide(message, seconds_left + GRACE, services.sqs)
+    again = []
+    for message in messages:
+        extra = {"message_id": message.identifier, "deliveries": message.deliveries}
+        attempt = Attempt(message.identifier, request_id, message.mode)
         try:
-            decoded = decode(message.body)
-        except InputRejected as exc:
-            _reject(exc, message.body, services, attempt)
-            raise
-        answer(decoded, services, attempt, is_unfinished)
+            answer(_decode(message.body, services, attempt), services, attempt)
+        except InputRejected:
+            logger.info("Failed: published, not retried", extra=extra)
+        except Exception as exc:
+            logger.warning("Retried: %s", exc, extra=extra)
+            hide(message, retry_delay(message, services.settings), services.sqs)
+            again.append({"itemIdentifier": message.identifier})
+    return {"batchItemFailures": again}
 
-    return handle_batch(event, services.settings, services.sqs, seconds_left, answer_message)
 
-
-def answer(
-    event: object, services: Services, attempt: Attempt, is_unfinished: bool = False
-) -> ProcessingEvent | None:
-    """Do what an event asks for.
-
-    Parameters
-    ----------
-    event : object
-        One of the ways in.
-    services : `~handler.services.Services`
-        What to work with.
-    attempt : `~handler.events.Attempt`
-        Who asks.
-    is_unfinished : bool
-        Whether nothing is to be made any more, only looked for.
-
-    Returns
-    -------
-    `~handler.event.ProcessingEvent` or None
-        How the last exposure ended; None if the event asks for none.
+def answer(event: object, services: Services, attempt: Attempt) -> ProcessingEvent | None:
+    """Process every exposure of an event; return the last result, None if there is no exposure.
 
     Raises
     ------
     Exception
-        The last failure, one that a retry may help before one that it may not. Every exposure of
-        the event is tried before.
+        The failure of an exposure, after all were processed; one that a retry may help goes first.
     """
     parts, results = split(event), []
     failures: list[Exception] = []
     for number, part in enumerate(parts, 1):
         cause = attempt.cause if len(parts) == 1 else f"{attempt.cause}/{number}"
         try:
-            one = replace(attempt, cause=cause)
-            results.append(_answer_one(part, services, one, is_unfinished))
-        except Exception as exc:  # raised below, when every exposure was tried
+            results.append(_answer_part(part, services, replace(attempt, cause=cause)))
+        except Exception as exc:  # raised below
             failures.append(exc)
     if failures:
+        # SQS deletes a message whose failure is InputRejected: the other exposures would be lost.
         raise max(failures, key=lambda failure: not isinstance(failure, InputRejected))
     return results[-1] if results else None
 
 
-def _answer_one(
-    part: object, services: Services, attempt: Attempt, is_unfinished: bool
-) -> ProcessingEvent:
+def _answer_part(part: object, services: Services, attempt: Attempt) -> ProcessingEvent:
     try:
-        if (event := undelivered(part)) is not None:
-            services.bus.send(event)
-            return event
+        if (result := undelivered(part)) is not None:
+            services.bus.send(result)
+            return result
         request = read_request(part)
     except InputRejected as exc:
-        _reject(exc, json.dumps(part), services, attempt)
+        _publish_unreadable(exc, json.dumps(part), services, attempt)
         raise
-    cause = request.cause or attempt.cause
-    attempt = replace(attempt, cause=cause, is_retried=attempt.is_retried or request.is_retried)
-    if is_unfinished or request.is_report_only:
+    mode = max(attempt.mode, request.mode)
+    attempt = replace(attempt, cause=request.cause or attempt.cause, mode=mode)
+    if mode is Mode.REPORT:
         return report_exhausted(request, services, attempt)
     return process(request, services, attempt)
 
 
-def _reject(error: InputRejected, quoted: str, services: Services, attempt: Attempt) -> None:
-    """Announce an event that cannot be read as a request for any exposure."""
-    reason = InputRejected(f"{error}; the event: {quoted[:_QUOTED]}")
-    services.announcer(attempt).failed(Draft(Findings()), reason)
+def _decode(body: str, services: Services, attempt: Attempt) -> object:
+    try:
+        return decode(body)
+    except InputRejected as exc:
+        _publish_unreadable(exc, body, services, attempt)
+        raise
+
+
+def _publish_unreadable(
+    error: InputRejected, event: str, services: Services, attempt: Attempt
+) -> None:
+    """Publish the failure of an event that names no exposure."""
+    reason, name = f"{error}; the event: {event[:_LONGEST_QUOTE]}", type(error).__name__
+    logger.error("DQ initialization failed: %s: %s", name, reason)
+    usage = Usage(__version__, attempt.request_id)
+    failed = ProcessingEvent(Status.FAILED, reason, name, attempt.cause, Findings(), usage)
+    publish_event(failed, services.bus)
 
 
 def _is_batch(event: Any) -> bool:
@@ -154,6 +135,6 @@ def _is_batch(event: Any) -> bool:
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
-    services_from_environment()  # in the INIT phase, in which Lambda gives a whole CPU
-gc.freeze()  # what is there now stays, and need never be looked at again
+    services_from_environment()  # during INIT, when Lambda grants a whole CPU
+gc.freeze()  # objects of INIT live as long as the container
 gc.enable()

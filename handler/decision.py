@@ -1,15 +1,15 @@
 """Decide what to do about the object at a product's key.
 
-the product's key holds                                what is done
-nothing                                                BUILD
-a product of equal provenance                          KEEP: published, if it was not yet
-a pinned product of the same version of the input      PINNED: skipped
-a product of the same input, built otherwise           BUILD
-a product of a newer version of the input              SUPERSEDED: skipped
-the product of another input, or something else        InputRejected
+object at the product's key                          action
+none                                                 BUILD
+product of equal provenance                          KEEP: published, if it was not yet
+pinned product of the same version of the input      PINNED: skipped
+product of the same input, built otherwise           BUILD
+product of a newer version of the input              SUPERSEDED: skipped
+product of another input, or a foreign object        InputRejected
 
-A direct request may say ``replace``: then whatever is there is built again; or ``error``: then
-whatever is there is InputRejected. A retry of the same cause continues its own work nevertheless.
+With onExisting=replace, any object is replaced; with onExisting=error, any object is InputRejected.
+In both cases a retry of the same cause keeps the product that the cause has built.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,9 @@ from handler.provenance import Provenance
 from handler.s3.objects import S3Location, StoredObject
 from handler.s3.write import Target, unchanged
 
-__all__ = ["Action", "action_for", "target_for"]
-
 
 class Action(Enum):
-    """What to do about the object at a product's key."""
+    """Action about the object at a product's key."""
 
     BUILD = auto()
     KEEP = auto()
@@ -41,22 +39,12 @@ def action_for(
 ) -> Action:
     """Decide by the table above.
 
-    Parameters
-    ----------
-    existing : `~handler.s3.objects.StoredObject` or None
-        The object at the product's key.
-    provenance : `~handler.provenance.Provenance`
-        Provenance of the product that the request asks for.
-    on_existing : `~handler.events.OnExisting`
-        The request's own rule.
-    is_current : callable
-        Says whether the request's version of the input is the current one; called only if the
-        product's version was written in the same second.
+    `is_current` says whether the input's version is the current one; it costs a request to S3.
 
     Raises
     ------
     InputRejected
-        If the key is taken.
+        If the object may not be replaced.
     """
     if existing is None:
         return Action.BUILD
@@ -67,7 +55,7 @@ def action_for(
             return Action.KEEP
     if on_existing is OnExisting.REPLACE:
         return Action.BUILD
-    whose = "is no product of this software" if other is None else f"is of {other.input_uri}"
+    whose = "is not a product of this software" if other is None else f"is of {other.input_uri}"
     if on_existing is OnExisting.ERROR:
         raise InputRejected(
             f"{existing.location}: already exists and {whose}; onExisting=error forbids "
@@ -91,6 +79,6 @@ def action_for(
 def target_for(
     product: S3Location, existing: StoredObject | None, provenance: Provenance
 ) -> Target:
-    """Return where a product goes: only if what was found there is still there."""
+    """Return the product's target: written only if the object that was found is still there."""
     condition = unchanged(existing.etag if existing else None)
     return Target(product, provenance.to_metadata(), condition)

@@ -1,40 +1,24 @@
-"""The processing event: what the world is told of every exposure.
+"""The processing event, published for every exposure.
 
-Its JSON Schema is kept in infra/contracts. This is the contract and nothing else: it imports
-nothing of the function. The names of the fields are those of the event's detail, in Python's style.
+Its JSON Schema is in infra/contracts. The fields of the event's detail have these names, in camel
+case.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
-from typing import Any, TypeVar
-
-__all__ = [
-    "SCHEMA_VERSION",
-    "SOURCE",
-    "ExposureSummary",
-    "Findings",
-    "FlagSummary",
-    "MnemonicCount",
-    "ObjectSummary",
-    "ProcessingEvent",
-    "ReferenceSummary",
-    "Status",
-    "Usage",
-]
+from typing import Any
 
 SOURCE = "jwst.dq_init"
 SCHEMA_VERSION = "2.1"
 _LONGEST_REASON = 2048
-_DIGITS = 32
-
-Part = TypeVar("Part")
+_DIGITS = 32  # of an id
 
 
 class Status(StrEnum):
-    """How it ended."""
+    """The status of a result."""
 
     COMPLETE = "Complete"
     SKIPPED = "Skipped"
@@ -43,16 +27,18 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ObjectSummary:
-    """An object in S3: as it was asked for, or as it was found.
+    """An object in S3.
 
     Attributes
     ----------
     bucket, key : str
-        Where it lies.
-    version_id, etag : str or None
-        Its version, where the bucket has versions, and its entity tag, in quotes.
+        Its location.
+    version_id : str or None
+        Its version; None in a bucket without versions.
+    etag : str or None
+        Its ETag, in quotes; None if the object was not found.
     last_modified : str or None
-        Where there is no version: ISO 8601, UTC.
+        ISO 8601, UTC; None if there is a version.
     bytes : int or None
         Its size.
     """
@@ -66,16 +52,16 @@ class ObjectSummary:
 
     @property
     def state(self) -> list[str | None]:
-        """What tells this state of the object from every other that lies, lay or will lie there."""
+        """The values that identify this version of the object."""
         unversioned = [self.etag, self.last_modified]
         return [self.bucket, self.key, *([self.version_id] if self.version_id else unversioned)]
 
 
 @dataclass(frozen=True)
 class ExposureSummary:
-    """What the exposure's headers say: INSTRUME, DETECTOR, EXP_TYPE, SUBARRAY, and SCI's shape.
+    """The headers of an exposure: INSTRUME, DETECTOR, EXP_TYPE, SUBARRAY, and SCI's shape.
 
-    `warning` says what is unusual about the file: it has no ASDF extension.
+    `warning` is set if the file has no ASDF extension.
     """
 
     instrument: str | None
@@ -89,9 +75,9 @@ class ExposureSummary:
 
 @dataclass(frozen=True)
 class ReferenceSummary:
-    """Which mask applies, and by which rules; `mask` and `sha1` are None where none does.
+    """The mask that applies and its context; `mask` and `sha1` are None if no mask applies.
 
-    `warning` says what speaks against a mask that the request names.
+    `warning` is set if the mask may not fit the exposure.
     """
 
     mask: str | None
@@ -103,7 +89,7 @@ class ReferenceSummary:
 
 @dataclass(frozen=True)
 class MnemonicCount:
-    """Pixels that carry a flag, and how many of them are DO_NOT_USE."""
+    """The pixels that have a flag, and those of them that are DO_NOT_USE."""
 
     pixels: int
     do_not_use: int
@@ -111,17 +97,7 @@ class MnemonicCount:
 
 @dataclass(frozen=True)
 class FlagSummary:
-    """The flags of PIXELDQ or DQ.
-
-    Attributes
-    ----------
-    pixels : int
-        All pixels of the array.
-    by_mnemonic : mapping of str to `MnemonicCount`
-        The flags that occur.
-    do_not_use, do_not_use_fraction : int and float
-        Pixels that are DO_NOT_USE, and their share.
-    """
+    """The number of pixels in PIXELDQ or DQ: all, by flag, and DO_NOT_USE."""
 
     pixels: int
     by_mnemonic: Mapping[str, MnemonicCount]
@@ -131,7 +107,7 @@ class FlagSummary:
 
 @dataclass(frozen=True)
 class Usage:
-    """The invocation: software version, AWS's request id, seconds, bytes moved in and out."""
+    """The invocation: software version, AWS request ID, seconds, bytes moved in and out."""
 
     version: str
     request_id: str
@@ -142,16 +118,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known of an exposure so far; None where nothing is.
+    """Everything known about an exposure; None for what was not reached.
 
-    Attributes
-    ----------
-    request : mapping of str to str, or None
-        The direct request that asks for the same.
-    input, output : `ObjectSummary` or None
-        The exposure and the product.
-    exposure, reference, flags
-        What was read, chosen and made.
+    `request` is the direct request that repeats the one of this result.
     """
 
     request: Mapping[str, str] | None = None
@@ -164,20 +133,20 @@ class Findings:
 
 @dataclass(frozen=True)
 class ProcessingEvent:
-    """How one exposure ended.
+    """The result of one exposure.
 
     Attributes
     ----------
     status : `Status`
-        How it ended.
+        Complete, Skipped or Failed.
     reason : str or None
-        Why it was skipped, or failed.
+        Reason of Skipped or Failed.
     error : str or None
-        Class of the exception, if it failed.
+        Class of the exception, if Failed.
     cause : str
-        Who asked: an SQS message, an execution, or an invocation.
+        ID of the SQS message, execution or invocation.
     findings : `Findings`
-        What is known.
+        The exposure, its mask and its product.
     function : `Usage`
         The invocation.
     """
@@ -191,33 +160,35 @@ class ProcessingEvent:
 
     @property
     def id(self) -> str:
-        """Stands for the result: the same however often it is reached, and never another's.
+        """The id of the result: the same whenever the result is published again.
 
-        Complete speaks of a state of the product; Failed of an input, a class of error and a
-        cause; Skipped of an input, a state of the product and a cause.
+        It is a digest: for Complete, of the product's version; for Failed, of the input, the class
+        of error and the cause; for Skipped, of the input, the product's version and the cause.
         """
         source, product = self.findings.input, self.findings.output
         state = product.state if product else None
-        asked = [source.bucket, source.key, source.version_id] if source else None
+        named = [source.bucket, source.key, source.version_id] if source else None
         identity = {
             Status.COMPLETE: [state],
-            Status.FAILED: [asked[:2] if asked else None, self.error, self.cause],
-            Status.SKIPPED: [asked, state, self.cause],
+            Status.FAILED: [named[:2] if named else None, self.error, self.cause],
+            Status.SKIPPED: [named, state, self.cause],
         }
         text = json.dumps([self.status.value, identity[self.status]])
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
     def to_detail(self) -> dict[str, Any]:
         """Return the event's detail, ready for JSON."""
+        # EventBridge rejects lone surrogates, which names from outside may contain.
+        reason = self.reason and self.reason.encode(errors="backslashreplace").decode()
         return {
             "schemaVersion": SCHEMA_VERSION,
             "id": self.id,
             "status": self.status.value,
-            "reason": self.reason and _text(self.reason)[:_LONGEST_REASON],
+            "reason": reason and reason[:_LONGEST_REASON],
             "error": self.error,
             "cause": self.cause,
-            **_plain(self.findings),
-            "function": _plain(self.function),
+            **asdict(self.findings, dict_factory=_camel_keys),
+            "function": asdict(self.function, dict_factory=_camel_keys),
         }
 
     @classmethod
@@ -227,54 +198,44 @@ class ProcessingEvent:
         Raises
         ------
         KeyError, TypeError, ValueError
-            If it is none.
+            If it is not a detail of a processing event.
         """
-        flags = _read(FlagSummary, detail["flags"])
         exposure = _read(ExposureSummary, detail["exposure"])
+        flags: Any = _read(FlagSummary, detail["flags"])
+        if flags is not None:
+            counts = flags.by_mnemonic.items()
+            counts = {name: _read(MnemonicCount, count) for name, count in counts}
+            flags = replace(flags, by_mnemonic=counts)
+        findings = Findings(
+            request=detail["request"],
+            input=_read(ObjectSummary, detail["input"]),
+            output=_read(ObjectSummary, detail["output"]),
+            exposure=exposure and replace(exposure, shape=tuple(exposure.shape)),
+            reference=_read(ReferenceSummary, detail["reference"]),
+            flags=flags,
+        )
         return cls(
             status=Status(detail["status"]),
             reason=detail["reason"],
             error=detail["error"],
             cause=detail["cause"],
-            findings=Findings(
-                request=detail["request"],
-                input=_read(ObjectSummary, detail["input"]),
-                output=_read(ObjectSummary, detail["output"]),
-                exposure=exposure and replace(exposure, shape=tuple(exposure.shape)),
-                reference=_read(ReferenceSummary, detail["reference"]),
-                flags=flags and replace(flags, by_mnemonic=_counts(flags.by_mnemonic)),
-            ),
-            function=Usage(**_fields(Usage, detail["function"])),
+            findings=findings,
+            function=_read(Usage, detail["function"]),
         )
 
 
-def _text(reason: str) -> str:
-    """Escape lone surrogates: EventBridge refuses them, and they may come in names from outside."""
-    return reason.encode(errors="backslashreplace").decode()
-
-
-def _counts(by_mnemonic: Mapping[str, Any]) -> dict[str, MnemonicCount]:
-    return {name: MnemonicCount(**_fields(MnemonicCount, n)) for name, n in by_mnemonic.items()}
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON has it, with the event's own names."""
-    if is_dataclass(value):
-        return {_camel(field.name): _plain(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return list(value) if isinstance(value, tuple) else value
-
-
-def _read(part: type[Part], data: Mapping[str, Any] | None) -> Part | None:
-    return None if data is None else part(**_fields(part, data))
-
-
-def _fields(part: Any, data: Mapping[str, Any]) -> dict[str, Any]:
+def _read(part: Any, data: Any) -> Any:
+    """Read a part of the detail; None if there is none."""
+    if data is None:
+        return None
     names = {field.name: _camel(field.name) for field in fields(part)}
-    return {name: data[key] for name, key in names.items() if key in data}
+    return part(**{name: data[key] for name, key in names.items() if key in data})
+
+
+def _camel_keys(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_camel(name): list(v) if isinstance(v, tuple) else v for name, v in items}
 
 
 def _camel(name: str) -> str:
-    first, *others = name.split("_")
-    return first + "".join(word.capitalize() for word in others)
+    words = name.title().replace("_", "")
+    return words[0].lower() + words[1:]

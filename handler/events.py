@@ -1,23 +1,20 @@
-"""Every way in becomes one `ExposureRequest` per exposure.
+"""Read every kind of event as `ExposureRequest`, one per exposure.
 
-What arrives                                       what it looks like
-an S3 notification                                 {"Records": [{"eventSource": "aws:s3", ...}]}
-an EventBridge event                               {"source": "aws.s3", "detail-type": ..., ...}
-a direct request (Step Functions, CLI, sam local)  {"bucket": ..., "key": ..., ...}
-a processing event of ours                         {"source": "jwst.dq_init", "detail": ...}
+event                                              form
+S3 notification                                    {"Records": [{"eventSource": "aws:s3", ...}]}
+EventBridge event                                  {"source": "aws.s3", "detail-type": ..., ...}
+direct request (Step Functions, CLI, sam local)    {"bucket": ..., "key": ..., ...}
+processing event of this function                  {"source": "jwst.dq_init", "detail": ...}
 
-The body of each message of an SQS batch is one of these, as JSON. S3 notifications encode keys as
-forms do (a blank is ``+``); EventBridge and direct requests carry them as they are. A failure that
-comes back (an operator has sent it from the queue of failures) asks for the same once more; any
-other result is one that EventBridge could not deliver, and is published again. The message that S3
-sends to test a notification asks for nothing.
+The body of an SQS message is one of these, as JSON. A processing event that says Failed is a retry
+of its request; any other one could not be delivered by EventBridge, and is published again.
 """
 
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import IntEnum, StrEnum, auto
 from typing import Any
 from urllib.parse import unquote_plus
 
@@ -26,54 +23,51 @@ from core.product import NO_MASK, product_name
 from handler.event import SOURCE, ProcessingEvent, Status
 from handler.s3.objects import S3Location
 
-__all__ = [
-    "Attempt",
-    "ExposureRequest",
-    "OnExisting",
-    "decode",
-    "read_request",
-    "split",
-    "undelivered",
-]
-
 Event = Mapping[str, Any]
 
 _CONTEXT = re.compile(r"latest|build|jwst-(latest|operational|build)|jwst_\d+\.pmap")
 _INPUT_SUFFIX = "_uncal.fits"
-_LONGEST_TEXT = 1024
-"""Bytes of any text of a request; S3's own limit for keys."""
+_LONGEST_TEXT = 1024  # bytes; S3's limit for keys, applied to every field
 
 
 class OnExisting(StrEnum):
-    """What a direct request wants done where the product's key is taken. Events always skip."""
+    """Treatment of an object that exists at the product's key. Events always skip."""
 
     SKIP = "skip"
     REPLACE = "replace"
     ERROR = "error"
 
 
+class Mode(IntEnum):
+    """Treatment of a failure. Of a message's mode and its request's, the larger applies."""
+
+    ONCE = auto()  # the caller does not retry: every failure is published
+    RETRIED = auto()  # the caller retries: a failure is published only if no retry can help
+    REPORT = auto()  # the attempts are over: the result is published, nothing is built
+
+
 @dataclass(frozen=True)
 class Attempt:
-    """Who asks, and whether somebody tries again after a failure that a retry may help.
+    """One attempt to process a request.
 
     Attributes
     ----------
     cause : str
-        The SQS message, the execution or the invocation that asks: the same in every attempt.
+        ID of the SQS message, execution or invocation; the same in every attempt.
     request_id : str
-        AWS's identifier of the invocation.
-    is_retried : bool
-        Whether a failure that a retry may help is noted, not announced.
+        AWS request ID of the invocation.
+    mode : `Mode`
+        Treatment of a failure.
     """
 
     cause: str
     request_id: str
-    is_retried: bool = False
+    mode: Mode = Mode.ONCE
 
 
 @dataclass(frozen=True)
 class ExposureRequest:
-    """One exposure to process, and what the caller wants done differently.
+    """One exposure to process, and the options of a direct request.
 
     Attributes
     ----------
@@ -82,24 +76,21 @@ class ExposureRequest:
     context : str or None
         CRDS context; None for the function's own.
     mask : `~handler.s3.objects.S3Location`, ``"N/A"`` or None
-        A mask to use instead of the rules' choice; N/A for none at all.
+        A mask instead of the one that the rules choose; N/A for no mask.
     user_dq : `~handler.s3.objects.S3Location` or None
         User-supplied DQ image.
     on_existing : `OnExisting`
-        What to do where the product's key is taken.
+        Treatment of an object at the product's key.
     output_key : str or None
-        Key of the product; None for the usual one.
+        Key of the product; None for the default key.
     etag : str or None
-        Entity tag of the object that the event speaks of, without quotes.
+        ETag in the event, without quotes.
     is_event : bool
-        Whether it speaks of the object as it was when it was created; a direct request names the
-        version that it wants read.
+        Whether S3 sent it: the version then identifies an upload, and is not the one to read.
     cause : str or None
-        What a direct request says of who asks.
-    is_retried : bool
-        Whether the caller of a direct request tries again.
-    is_report_only : bool
-        Whether nothing is to be made any more, only looked for.
+        Cause named by a direct request; None for that of the invocation.
+    mode : `Mode`
+        Treatment of a failure.
     """
 
     source: S3Location
@@ -111,8 +102,7 @@ class ExposureRequest:
     etag: str | None = None
     is_event: bool = False
     cause: str | None = None
-    is_retried: bool = False
-    is_report_only: bool = False
+    mode: Mode = Mode.ONCE
 
     @classmethod
     def from_direct(cls, event: Event) -> "ExposureRequest":
@@ -121,25 +111,41 @@ class ExposureRequest:
         Raises
         ------
         InputRejected
-            If a field is unknown, missing or makes no sense.
+            If a field is unknown, missing or invalid.
         """
-        unknown = set(event) - set(_FIELDS)
-        if unknown:
-            names = sorted(str(name)[:_LONGEST_TEXT] for name in unknown)[:5]
-            raise InputRejected(f"request: unknown fields {names}, expected some of {_FIELDS}")
+        if unknown := set(event) - set(_FIELDS):
+            names = ", ".join(sorted(repr(str(name)[:80]) for name in unknown)[:5])
+            raise InputRejected(f"request: unknown fields {names}; expected {', '.join(_FIELDS)}")
+        source = _object(event)
+        context, on_existing = _text(event, "context"), _text(event, "onExisting") or "skip"
+        if context is not None and not _CONTEXT.fullmatch(context):
+            raise InputRejected(
+                f"request: context is {context!r}, expected latest, build or jwst_N.pmap"
+            )
+        no_mask = event.get("mask") == NO_MASK
+        mask = NO_MASK if no_mask else _location(event, "mask")
+        if not str(mask).isascii():  # FITS headers are ASCII
+            raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK names it")
+        if on_existing not in tuple(OnExisting):
+            raise InputRejected(
+                f"request: onExisting is {on_existing!r}, expected one of {', '.join(OnExisting)}"
+            )
+        mode = Mode.RETRIED if _flag(event, "retried") else Mode.ONCE
         return cls(
-            source=S3Location(
-                _required(event, "bucket"), _required(event, "key"), _text(event, "versionId")
-            ),
-            context=_context(event),
-            mask=NO_MASK if event.get("mask") == NO_MASK else _mask(event),
+            source=source,
+            context=context,
+            mask=mask,
             user_dq=_location(event, "userSuppliedDq"),
-            on_existing=_on_existing(event),
+            on_existing=OnExisting(on_existing),
             output_key=_text(event, "outputKey"),
             cause=_text(event, "cause"),
-            is_retried=_flag(event, "retried"),
-            is_report_only=_flag(event, "reportOnly"),
+            mode=Mode.REPORT if _flag(event, "reportOnly") else mode,
         )
+
+    @property
+    def location(self) -> S3Location:
+        """The object to read: of a version only if a direct request names one."""
+        return S3Location(self.source.bucket, self.source.key) if self.is_event else self.source
 
     @property
     def pins(self) -> bool:
@@ -147,11 +153,11 @@ class ExposureRequest:
         return self.mask is not None or self.user_dq is not None
 
     def to_direct(self) -> dict[str, str]:
-        """Return the direct request that asks for the same; what was not said is left out."""
+        """Return the direct request that repeats this one; defaults are left out."""
         fields = {
             "bucket": self.source.bucket,
             "key": self.source.key,
-            "versionId": None if self.is_event else self.source.version_id,
+            "versionId": self.location.version_id,
             "context": self.context,
             "mask": None if self.mask is None else str(self.mask),
             "userSuppliedDq": None if self.user_dq is None else str(self.user_dq),
@@ -161,36 +167,34 @@ class ExposureRequest:
         return {name: value for name, value in fields.items() if value is not None}
 
     def target(self, bucket: str, prefix: str) -> S3Location:
-        """Return where the product goes.
+        """Return the location of the product.
 
         Parameters
         ----------
         bucket, prefix : str
-            Where products go.
+            Bucket and key prefix of the products.
 
         Raises
         ------
         InputRejected
-            If the product would set the function off again, or lie where its input lies, or
-            elsewhere than below the prefix.
+            If the product's key is outside the prefix, is an input's key, or is too long.
         """
         folder, slash, name = self.source.key.rpartition("/")
-        target = S3Location(
-            bucket, self.output_key or f"{prefix}{folder}{slash}{product_name(name)}"
-        )
+        default = f"{prefix}{folder}{slash}{product_name(name)}"
+        target = S3Location(bucket, self.output_key or default)
         if not target.key.startswith(prefix) or target.key == prefix:
             raise InputRejected(
                 f"{self.source}: outputKey is {target.key!r}, expected a key below {prefix!r}"
             )
-        if target.key.endswith(_INPUT_SUFFIX) or target == S3Location(
-            self.source.bucket, self.source.key
-        ):
+        # An upload to such a key would invoke the function again.
+        is_source = target == S3Location(self.source.bucket, self.source.key)
+        if target.key.endswith(_INPUT_SUFFIX) or is_source:
             raise InputRejected(
                 f"{self.source}: its product would be {target}, which is an input's key"
             )
-        if len(target.key.encode()) > _LONGEST_TEXT:
+        if (size := len(target.key.encode())) > _LONGEST_TEXT:
             raise InputRejected(
-                f"{self.source}: its product's key would have {len(target.key.encode())} bytes, "
+                f"{self.source}: its product's key would have {size} bytes, "
                 f"expected at most {_LONGEST_TEXT}"
             )
         return target
@@ -217,18 +221,9 @@ def decode(body: str) -> object:
 
 
 def split(event: object) -> list[object]:
-    """Divide what arrived into what asks for one exposure each.
+    """Split an event into parts of one exposure each, for `read_request`.
 
-    Parameters
-    ----------
-    event : object
-        An event, decoded from JSON; SQS batches are read message by message.
-
-    Returns
-    -------
-    list
-        For `read_request`, one by one: a bad one does not stop the others. None for a test message
-        or an event that speaks of no new object.
+    Test messages of S3, and events that do not announce a new object, have no parts.
     """
     if not isinstance(event, dict):
         return [event]
@@ -236,28 +231,28 @@ def split(event: object) -> list[object]:
         return []
     records = event.get("Records")
     if isinstance(records, list):
-        return [{"Records": [record]} for record in records if _asks(record)]
+        return [{"Records": [record]} for record in records if not _is_other_event(record)]
     if event.get("source") == "aws.s3" and event.get("detail-type") != "Object Created":
         return []
     return [event]
 
 
-def _asks(record: object) -> bool:
-    """Whether a record of a notification asks for something, or is none at all."""
-    if not isinstance(record, dict) or "eventName" not in record:
-        return True
-    return str(record["eventName"]).startswith("ObjectCreated:")
+def _is_other_event(record: object) -> bool:
+    """Whether a record of a notification announces something else than a new object."""
+    return (
+        isinstance(record, dict)
+        and "eventName" in record
+        and not str(record["eventName"]).startswith("ObjectCreated:")
+    )
 
 
 def undelivered(event: object) -> ProcessingEvent | None:
-    """Return a result of ours that EventBridge could not deliver, to be published as it was.
-
-    None for everything else; a failure is a request, see `read_request`.
+    """Return a result that EventBridge could not deliver; None for a failure or another event.
 
     Raises
     ------
     InputRejected
-        If it is a processing event, and not readable.
+        If it is a processing event that cannot be read.
     """
     if not isinstance(event, dict) or event.get("source") != SOURCE:
         return None
@@ -266,52 +261,53 @@ def undelivered(event: object) -> ProcessingEvent | None:
             return None
         return ProcessingEvent.from_detail(event["detail"])
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
-        raise InputRejected(f"processing event: {exc!r}, expected a whole detail") from exc
+        raise InputRejected(
+            f"processing event: {type(exc).__name__}: {exc}; expected a complete detail"
+        ) from exc
 
 
 def read_request(event: object) -> ExposureRequest:
-    """Read one of what `split` returns.
+    """Read one part that `split` returned.
 
     Raises
     ------
     InputRejected
-        If it is none of the ways in, or a field that it needs is missing or makes no sense.
+        If the kind of event is unknown, or a field is missing or invalid.
     """
     if not isinstance(event, dict):
         raise InputRejected(f"event is {type(event).__name__}, expected an object")
     if "Records" in event or event.get("source") == "aws.s3":
-        return _created(event)
+        return _from_s3(event)
     if event.get("source") == SOURCE:
         return _from_failure(event)
     return ExposureRequest.from_direct(event)
 
 
-def _created(event: Event) -> ExposureRequest:
-    """Read an event that S3 sends; its fields are no more trusted than a request's."""
+def _from_s3(event: Event) -> ExposureRequest:
     is_notification = "Records" in event
     kind = "S3 notification" if is_notification else "EventBridge event"
-    version, etag = ("versionId", "eTag") if is_notification else ("version-id", "etag")
     try:
-        entity = event["Records"][0]["s3"] if is_notification else event["detail"]
-        described = entity["object"]
+        part = event["Records"][0]["s3"] if is_notification else event["detail"]
+        bucket, key, created = part["bucket"]["name"], part["object"]["key"], part["object"]
+        # Notifications encode keys like forms; EventBridge does not encode them:
+        # docs.aws.amazon.com/AmazonS3/latest/userguide/notification-content-structure.html
         fields = {
-            "bucket": entity["bucket"]["name"],
-            "key": unquote_plus(described["key"]) if is_notification else described["key"],
-            "versionId": described.get(version),
-            "etag": described.get(etag),
+            "bucket": bucket,
+            "key": unquote_plus(key) if is_notification else key,
+            "versionId": created.get("versionId" if is_notification else "version-id"),
+            "etag": created.get("eTag" if is_notification else "etag"),
         }
     except (KeyError, IndexError, TypeError, AttributeError) as exc:
-        raise InputRejected(f"{kind}: {exc!r} where an object was expected") from exc
-    tag = _text(fields, "etag")
-    source = S3Location(
-        _required(fields, "bucket"), _required(fields, "key"), _text(fields, "versionId")
-    )
-    return ExposureRequest(source, etag=tag and tag.strip('"'), is_event=True)
+        raise InputRejected(
+            f"{kind}: {type(exc).__name__}: {exc}; expected a bucket's name and an object's key"
+        ) from exc
+    etag = _text(fields, "etag")
+    return ExposureRequest(_object(fields), etag=etag and etag.strip('"'), is_event=True)
 
 
 def _from_failure(event: Event) -> ExposureRequest:
     detail = event.get("detail")
-    failed = isinstance(detail, dict) and detail.get("status") == "Failed"
+    failed = isinstance(detail, dict) and detail.get("status") == Status.FAILED
     request = detail.get("request") if isinstance(detail, dict) and failed else None
     if not isinstance(request, dict):
         raise InputRejected("processing event: expected one that says Failed and names a request")
@@ -327,7 +323,7 @@ def _text(event: Event, field: str) -> str | None:
     try:
         size = len(value.encode())
     except UnicodeEncodeError as exc:
-        raise InputRejected(f"request: {field} is no text: {exc}") from exc
+        raise InputRejected(f"request: {field} is not UTF-8 text: {exc}") from exc
     if size > _LONGEST_TEXT:
         raise InputRejected(
             f"request: {field} has {size} bytes ({value[:80]!r}...), expected at most "
@@ -336,11 +332,11 @@ def _text(event: Event, field: str) -> str | None:
     return value
 
 
-def _required(event: Event, field: str) -> str:
-    value = _text(event, field)
-    if value is None:
-        raise InputRejected(f"request: {field} is missing")
-    return value
+def _object(event: Event) -> S3Location:
+    bucket, key = _text(event, "bucket"), _text(event, "key")
+    if bucket is None or key is None:
+        raise InputRejected(f"request: {'key' if bucket else 'bucket'} is missing")
+    return S3Location(bucket, key, _text(event, "versionId"))
 
 
 def _flag(event: Event, field: str) -> bool:
@@ -350,36 +346,9 @@ def _flag(event: Event, field: str) -> bool:
     raise InputRejected(f"request: {field} is {str(value)[:80]!r}, expected true or false")
 
 
-def _context(event: Event) -> str | None:
-    context = _text(event, "context")
-    if context is not None and not _CONTEXT.fullmatch(context):
-        raise InputRejected(
-            f"request: context is {context!r}, expected latest, build or jwst_N.pmap"
-        )
-    return context
-
-
 def _location(event: Event, field: str) -> S3Location | None:
     value = _text(event, field)
     try:
         return None if value is None else S3Location.parse(value)
     except ValueError as exc:
         raise InputRejected(f"request: {field}: {exc}") from exc
-
-
-def _mask(event: Event) -> S3Location | None:
-    """A mask's name goes into R_MASK, and FITS headers are ASCII."""
-    mask = _location(event, "mask")
-    if mask is not None and not str(mask).isascii():
-        raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK names it")
-    return mask
-
-
-def _on_existing(event: Event) -> OnExisting:
-    value = _text(event, "onExisting") or OnExisting.SKIP.value
-    try:
-        return OnExisting(value)
-    except ValueError as exc:
-        raise InputRejected(
-            f"request: onExisting is {value!r}, expected one of {', '.join(OnExisting)}"
-        ) from exc

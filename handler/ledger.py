@@ -1,21 +1,19 @@
-"""The ledger: one object per product, below LEDGER_URI. Storage, and nothing else.
+"""The ledger: one object per product, below LEDGER_URI.
 
 s3://bucket/prefix/<the product's key>.json
-    {"result": the processing event's detail, or null,
-     "catalogue": what a CRDS rule may match on, the window, the digest of the planes, or null,
-     "failure": how the last attempt to make it failed, or null}
+    {"result": the last processing event's detail, or null,
+     "catalogue": rule parameters, window and digest of the planes, or null,
+     "failure": how the last attempt failed, or null}
 
-It saves repeated events their announcement, tells why an exposure is unfinished, and is what an
-archive is searched by. It can be made again from the products, so nothing that goes wrong here ever
-fails an exposure.
+It can be rebuilt from the products, so a failure to read or write it never fails an exposure.
 """
 
 import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import islice
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -26,54 +24,33 @@ from handler.s3.errors import NETWORK
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target, WriteConflict, put, unchanged
 
-__all__ = ["CatalogueRow", "Entry", "Failure", "Ledger", "is_usable"]
-
 log = logging.getLogger(__name__)
 
 _LARGEST_ENTRY = 256 * 1024
-_CONFLICTS = 3
-"""How often an entry is tried to be written that others write at the same time."""
+_ATTEMPTS = 3  # to write an entry that others write at the same time
 _LARGEST_INTEGER = 2**63
-_PINNING = frozenset({"mask", "userSuppliedDq"})
-"""Fields of a request that pin its product."""
-_DIFFICULTIES = (TransientFailure, WriteConflict, ClientError, *NETWORK)
+_PINNING = frozenset({"mask", "userSuppliedDq"})  # fields of a request that pin its product
 
 
 @dataclass(frozen=True)
 class CatalogueRow:
-    """What decides whether another context would make another product.
+    """Everything that decides whether another context would give another product."""
 
-    Attributes
-    ----------
-    parameters : mapping
-        Every parameter that a rule may match on and that the exposure has.
-    window : tuple of int, or None
-        SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2; None where the exposure does not say.
-    planes_sha256 : str
-        Of the data-quality image: its shape, which pixels are flagged, and how (big-endian uint32).
-    pinned : bool
-        Whether the request named the mask or user DQ (`handler.provenance.Provenance.pinned`).
-    """
-
-    parameters: Mapping[str, str | int | float | bool]
-    window: tuple[int, int, int, int] | None
-    planes_sha256: str
+    parameters: Mapping[str, str | int | float | bool]  # that a MASK rule may match on
+    window: tuple[int, int, int, int] | None  # SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2
+    planes_sha256: str  # shape, indices and values of flagged pixels (big-endian uint32)
     pinned: bool = False
 
     @classmethod
     def from_plain(cls, row: Mapping[str, Any], request: Mapping[str, Any]) -> "CatalogueRow":
         """Read a row; one without ``pinned`` is pinned if the recorded request says so."""
-        known = _known(cls, row)
         parameters = {name: value for name, value in row["parameters"].items() if is_usable(value)}
         pinned = bool(row.get("pinned", not _PINNING.isdisjoint(request)))
-        return cls(**{**known, "parameters": parameters, "pinned": pinned})
+        return cls(**{**_known(cls, row), "parameters": parameters, "pinned": pinned})
 
 
 def is_usable(value: object) -> bool:
-    """Say whether a keyword's value can be written as JSON and searched by later.
-
-    Floats must be finite, integers fit 64 bits, and text have printable characters only.
-    """
+    """Say whether a keyword's value fits JSON and the catalogue's columns."""
     if isinstance(value, bool):
         return True
     if isinstance(value, int):
@@ -85,47 +62,23 @@ def is_usable(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """How an attempt to make the product failed.
-
-    Attributes
-    ----------
-    cause : str
-        Who asked.
-    error, reason : str
-        Class of the exception, and its message.
-    at : str
-        ISO 8601, UTC.
-    published : bool
-        Whether its event is on the bus.
-    """
+    """A failed attempt."""
 
     cause: str
-    error: str
+    error: str  # class of the exception
     reason: str
-    at: str
-    published: bool = False
+    at: str  # ISO 8601, UTC
+    published: bool = False  # whether its event is on the bus
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a product.
+    """The ledger's entry of a product."""
 
-    Attributes
-    ----------
-    result : `~handler.event.ProcessingEvent` or None
-        The last result that was announced.
-    catalogue : `CatalogueRow` or None
-        What the product depends on.
-    failure : `Failure` or None
-        How the last attempt failed, if it did.
-    stored : `~handler.s3.objects.StoredObject` or None
-        The object that it was read from.
-    """
-
-    result: ProcessingEvent | None = None
+    result: ProcessingEvent | None = None  # the last one that was published
     catalogue: CatalogueRow | None = None
-    failure: Failure | None = None
-    stored: StoredObject | None = None
+    failure: Failure | None = None  # of the last attempt, if it failed
+    stored: StoredObject | None = None  # the object that holds the entry
 
     def to_json(self) -> bytes:
         """Return the object's content."""
@@ -138,7 +91,7 @@ class Entry:
 
     @classmethod
     def from_json(cls, content: bytes, stored: StoredObject) -> "Entry":
-        """Read an object; fields of a newer release are ignored, and what is no entry is none."""
+        """Read an object; unknown fields are ignored, an unreadable one counts as empty."""
         try:
             data = json.loads(content)
             result, row, failure = (data[name] for name in ("result", "catalogue", "failure"))
@@ -149,73 +102,24 @@ class Entry:
                 stored,
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            log.warning("%s: is no entry of the ledger", stored.location, exc_info=True)
+            log.warning("%s: not a ledger entry, ignored", stored.location, exc_info=True)
             return cls(stored=stored)
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """The entries below a prefix.
-
-    Attributes
-    ----------
-    prefix : `~handler.s3.objects.S3Location` or None
-        Where they are kept; None to keep none.
-    """
+    """The entries below a key prefix; None to keep none."""
 
     prefix: S3Location | None
 
     def read(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return what is known of a product; nothing, where that cannot be read."""
-        try:
+        """Return the entry of a product; an empty one if it cannot be read."""
+        with _tolerated(f"{product}: cannot read its ledger entry"):
             return self.entry(product, store)
-        except _DIFFICULTIES:
-            log.warning("%s: its entry cannot be read", product, exc_info=True)
-            return Entry()
-
-    def record(
-        self, product: S3Location, etag: str | None, entry: Entry, store: ObjectStore
-    ) -> None:
-        """Write a result in place of the entry that it was made from.
-
-        What others have written meanwhile is replaced only while the product with that entity tag
-        is there: of two results the later one is remembered, whoever was faster to write.
-        """
-
-        def entries() -> Iterator[Entry]:
-            yield entry
-            while (now := store.find(product)) is not None and now.etag == etag:
-                yield replace(entry, stored=self.entry(product, store).stored)
-
-        self._write(product, entries(), store)
-
-    def note(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
-        """Write a failure beside the last result, which stays what it is."""
-
-        def entries() -> Iterator[Entry]:
-            while True:
-                yield replace(self.entry(product, store), failure=failure)
-
-        self._write(product, entries(), store)
-
-    def _write(self, product: S3Location, entries: Iterator[Entry], store: ObjectStore) -> None:
-        """Write the first of some entries that nobody else has written in place of."""
-        try:
-            for entry in islice(entries, _CONFLICTS):
-                if self._is_put(product, entry, store):
-                    return
-        except _DIFFICULTIES:
-            log.warning("%s: its entry cannot be written", product, exc_info=True)
-
-    def _is_put(self, product: S3Location, entry: Entry, store: ObjectStore) -> bool:
-        try:
-            self._put(product, entry, store)
-        except WriteConflict:
-            return False
-        return True
+        return Entry()
 
     def entry(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return what is known of a product; nothing, where there is no entry.
+        """Return the entry of a product; an empty one if there is none.
 
         Raises
         ------
@@ -224,24 +128,56 @@ class Ledger:
         """
         if self.prefix is None:
             return Entry()
-        try:
-            with store.open(self._location(self.prefix, product), FileNotFoundError) as body:
-                if body.described.size > _LARGEST_ENTRY:
-                    return Entry(stored=body.described)
-                return Entry.from_json(b"".join(body.pieces), body.described)
-        except FileNotFoundError:
-            return Entry()
+        with (
+            suppress(FileNotFoundError),
+            store.open(self.prefix.below(f"{product.key}.json"), FileNotFoundError) as body,
+        ):
+            if body.described.size > _LARGEST_ENTRY:
+                return Entry(stored=body.described)
+            return Entry.from_json(b"".join(body.pieces), body.described)
+        return Entry()
 
-    def _put(self, product: S3Location, entry: Entry, store: ObjectStore) -> None:
+    def record(
+        self, product: S3Location, etag: str | None, entry: Entry, store: ObjectStore
+    ) -> None:
+        """Write a result in place of the entry that it was made from."""
+        with _tolerated(f"{product}: cannot write its ledger entry"):
+            for _ in range(_ATTEMPTS):
+                if self._is_put(product, entry, store):
+                    return
+                # Another writer was faster. Its entry is replaced only while the product with this
+                # ETag exists, so that the entry describes the current product.
+                now = store.find(product)
+                if now is None or now.etag != etag:
+                    return
+                entry = replace(entry, stored=self.entry(product, store).stored)
+
+    def record_failure(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
+        """Write a failure beside the last result."""
+        with _tolerated(f"{product}: cannot write its ledger entry"):
+            for _ in range(_ATTEMPTS):
+                entry = replace(self.entry(product, store), failure=failure)
+                if self._is_put(product, entry, store):
+                    return
+
+    def _is_put(self, product: S3Location, entry: Entry, store: ObjectStore) -> bool:
         if self.prefix is None:
-            return
-        location = self._location(self.prefix, product)
+            return True
+        location = self.prefix.below(f"{product.key}.json")
         condition = unchanged(entry.stored.etag if entry.stored else None)
-        put(entry.to_json(), Target(location, {}, condition, "application/json"), store)
+        try:
+            put(entry.to_json(), Target(location, {}, condition, "application/json"), store)
+        except WriteConflict:
+            return False
+        return True
 
-    @staticmethod
-    def _location(prefix: S3Location, product: S3Location) -> S3Location:
-        return prefix.below(f"{product.key}.json")
+
+@contextmanager
+def _tolerated(message: str) -> Iterator[None]:
+    try:
+        yield
+    except (TransientFailure, ClientError, *NETWORK):
+        log.warning(message, exc_info=True)
 
 
 def _known(part: Any, data: Mapping[str, Any]) -> dict[str, Any]:

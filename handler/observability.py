@@ -1,7 +1,7 @@
-"""The function's logger and metrics. Every line is JSON and says which request it belongs to.
+"""The function's logger (JSON lines) and metrics.
 
-Metrics are of the whole stack: each combination of dimensions is paid for by the month. What is
-wanted by detector is asked of the log of processing events, as the dashboard does.
+Metrics have no dimension but the stack: each combination of dimensions costs money per month.
+Figures by detector come from the log of processing events, as in the dashboard.
 """
 
 import logging
@@ -13,23 +13,18 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 
 from handler.event import ProcessingEvent, Status
 
-__all__ = ["adopt_other_loggers", "logger", "measure"]
-
 NAMESPACE = "JwstDqInit"
-SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")
-"""The stack's name, where there is a stack: several may live side by side."""
-_LEAST_WINDOW = 4096
-"""Pixels of a window that is large enough for its share of bad pixels to mean something."""
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")  # the stack's name, if deployed
+_SMALLEST_IMAGE = 4096  # pixels; the fraction of bad pixels means little in smaller ones
 
-_COUNTED = {Status.COMPLETE: "Processed", Status.SKIPPED: "Skipped", Status.FAILED: "Failed"}
+_METRICS = {Status.COMPLETE: "Processed", Status.SKIPPED: "Skipped", Status.FAILED: "Failed"}
 
 logger = Logger(service=SERVICE)
 
 
 def adopt_other_loggers() -> None:
-    """Make the step's, Python's and CRDS's own messages JSON lines with the same keys."""
-    names = ("core", "handler", "py.warnings", "CRDS")
-    for name in names:
+    """Log the messages of the step, Python and CRDS as JSON lines with the same keys."""
+    for name in ("core", "handler", "py.warnings", "CRDS"):
         logging.getLogger(name)
     logging.captureWarnings(capture=True)
     copy_config_to_registered_loggers(
@@ -37,31 +32,18 @@ def adopt_other_loggers() -> None:
     )
 
 
-def measure(event: ProcessingEvent, is_announced: bool = True) -> None:
-    """Publish the metrics of one exposure.
-
-    Parameters
-    ----------
-    event : `~handler.event.ProcessingEvent`
-        How it ended.
-    is_announced : bool
-        Whether that is final; what somebody tries again is counted as Retried.
-    """
+def measure(event: ProcessingEvent, is_published: bool = True) -> None:
+    """Write the metrics of one attempt; an unpublished failure is counted as Retried."""
     reference, flags = event.findings.reference, event.findings.flags
+    name = "Rejected" if event.error == "InputRejected" else _METRICS[event.status]
     metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
-    metrics.add_metric(_counted_as(event, is_announced), MetricUnit.Count, 1)
+    metrics.add_metric(name if is_published else "Retried", MetricUnit.Count, 1)
     if event.error == "ReferenceUnavailable":
         metrics.add_metric("ReferenceUnavailable", MetricUnit.Count, 1)
     metrics.add_metric("Duration", MetricUnit.Seconds, event.function.duration_seconds)
     metrics.add_metric("BytesReceived", MetricUnit.Bytes, event.function.bytes_received)
     metrics.add_metric("BytesSent", MetricUnit.Bytes, event.function.bytes_sent)
     masked = reference is not None and reference.mask is not None
-    if event.status is Status.COMPLETE and masked and flags and flags.pixels >= _LEAST_WINDOW:
+    if event.status is Status.COMPLETE and masked and flags and flags.pixels >= _SMALLEST_IMAGE:
         metrics.add_metric("DoNotUseFraction", MetricUnit.NoUnit, flags.do_not_use_fraction)
     metrics.flush_metrics()
-
-
-def _counted_as(event: ProcessingEvent, is_announced: bool) -> str:
-    if not is_announced:
-        return "Retried"
-    return "Rejected" if event.error == "InputRejected" else _COUNTED[event.status]

@@ -1,288 +1,319 @@
-"""One exposure, start to finish: plan (reads only), build, publish.
+"""Process one exposure: plan (reads only), build, publish.
 
-Everything known so far is kept in a `Job`, so that a failure is published with it. Publishing comes
-last: a bus that is down does not make the exposure fail.
+Everything known so far is in a `Job`, so that a failure is published with it. The result is
+published last: if the bus is down, a retry finds the product and only publishes.
 """
 
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
-from core.errors import InputRejected, TransientFailure
-from core.product import NO_MASK
-from handler.build import (
-    Recipe,
-    describe_source,
-    describe_user_dq,
-    is_current,
-    make,
-    matches_event,
-    read_exposure,
-    read_product,
-)
+import numpy as np
+
+from core import __version__
+from core.errors import EXPECTED, InputRejected, TransientFailure
+from core.exposure import Exposure
+from core.product import NO_MASK, HeaderValues, compose
+from handler.build import describe_user_dq, read_existing_image, read_exposure, run_step
+from handler.crds.masks import MaskChoice
 from handler.decision import Action, action_for, target_for
-from handler.event import ObjectSummary, ProcessingEvent, ReferenceSummary
-from handler.events import Attempt, ExposureRequest
+from handler.event import (
+    ExposureSummary,
+    Findings,
+    FlagSummary,
+    ObjectSummary,
+    ProcessingEvent,
+    ReferenceSummary,
+    Status,
+    Usage,
+)
+from handler.events import Attempt, ExposureRequest, Mode
+from handler.ledger import CatalogueRow, Entry
+from handler.observability import logger
 from handler.provenance import Provenance, shortened
-from handler.publish import Announcer, Draft
+from handler.publish import publish_event, publish_failed_event
+from handler.s3.assembly import Assembly
 from handler.s3.errors import is_denied
-from handler.s3.objects import StoredObject
+from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.write import Target
 from handler.services import Services
 from handler.summaries import exposure_summary, object_summary, planes_summary
-
-__all__ = [
-    "Job",
-    "keep",
-    "plan",
-    "process",
-    "report_exhausted",
-]
 
 
 @dataclass
 class Job:
-    """One exposure on its way.
-
-    Attributes
-    ----------
-    request : `~handler.events.ExposureRequest`
-        The request.
-    announcer : `~handler.publish.Announcer`
-        Publishes the result.
-    draft : `~handler.publish.Draft`
-        Everything known so far.
-    existing : `~handler.s3.objects.StoredObject` or None
-        The object at the product's key.
-    recipe : `~handler.build.Recipe` or None
-        The product to build; None if nothing is to be built.
-    """
+    """One exposure, and everything known about it so far."""
 
     request: ExposureRequest
-    announcer: Announcer
-    draft: Draft
-    existing: StoredObject | None = None
-    recipe: Recipe | None = None
+    attempt: Attempt
+    store: ObjectStore  # counts the bytes of this job
+    input: ObjectSummary
+    started: float = field(default_factory=time.perf_counter)
 
-    def know(self, draft: Draft) -> None:
-        """Keep what has become known, for the event and for every line of the log."""
-        self.draft = draft
-        self.announcer.note(draft)
+    # for the event
+    output: ObjectSummary | None = None
+    summary: ExposureSummary | None = None
+    reference: ReferenceSummary | None = None
+    flags: FlagSummary | None = None
+    skipped: str | None = None  # reason
+    # for the ledger
+    product: S3Location | None = None
+    entry: Entry = field(default_factory=Entry)
+    previous: ProcessingEvent | None = None  # the event of this result, if it was published before
+    row: CatalogueRow | None = None
+
+    # set by plan for build
+    action: Action = field(init=False)
+    source: StoredObject = field(init=False)
+    exposure: Exposure = field(init=False)
+    user_dq: StoredObject | None = field(init=False)
+    mask: MaskChoice = field(init=False)
+    provenance: Provenance = field(init=False)
+    target: Target = field(init=False)
 
 
 def process(request: ExposureRequest, services: Services, attempt: Attempt) -> ProcessingEvent:
     """Run the step on one exposure, write its product and publish the result.
 
-    Parameters
-    ----------
-    request : `~handler.events.ExposureRequest`
-        The request.
-    services : `~handler.services.Services`
-        Settings and services.
-    attempt : `~handler.events.Attempt`
-        The caller.
-
-    Returns
-    -------
-    `~handler.event.ProcessingEvent`
-        The result.
-
     Raises
     ------
     InputRejected, ReferenceUnavailable, TransientFailure
-        What the caller should do next; whatever else is raised is a bug. A failure is published
+        Handling of the failure by the caller; any other exception is a bug. A failure is published
         unless the caller retries and a retry may help.
     """
-    announcer = services.announcer(attempt)
-    job = Job(request, announcer, Draft.of(request))
+    job = _start(request, services, attempt)
     try:
         plan(job, services)
-        if job.recipe is not None:
-            _build(job, job.recipe, services)
+        if job.action is Action.BUILD:
+            build(job, services)
     except Exception as exc:
-        announcer.failed(job.draft, exc)
+        publish_failure(job, exc, services)
         raise
-    return announcer.conclude(job.draft)
-
-
-def plan(job: Job, services: Services) -> None:
-    """Find out what the request asks for, and what is there already; read only.
-
-    Parameters
-    ----------
-    job : `Job`
-        The exposure; its recipe is set if a product is to be built.
-    services : `~handler.services.Services`
-        Settings and services.
-
-    Raises
-    ------
-    InputRejected, ReferenceUnavailable, TransientFailure
-        If the product cannot be built, or not now.
-    """
-    settings, store, request = services.settings, job.announcer.store, job.request
-    job.know(job.draft)
-    product = request.target(settings.output_bucket, settings.output_prefix)
-    # The order matters: if the exposure is replaced after this, so is the product that is found
-    # here, and writing fails rather than undo what was built from the newer exposure.
-    job.know(replace(job.draft, product=product))
-    job.existing = existing = store.find(product)
-    source = describe_source(request, store)
-    job.know(job.draft.know(input=object_summary(source)))
-    if not matches_event(request, source):
-        job.know(job.draft.skip(f"superseded: {request.source} has been replaced since"))
-        return
-
-    exposure = read_exposure(source, store)
-    job.know(job.draft.know(exposure=exposure_summary(exposure)))
-    context = request.context or settings.context
-    reference = services.references.resolve(exposure, context, request.mask, store)
-    named = (reference.label, reference.sha1, reference.context)
-    summary = ReferenceSummary(*named, str(settings.mirror), reference.warning)
-    job.know(job.draft.know(reference=replace(summary, sha1=reference.sha1 or None)))
-
-    user_dq = describe_user_dq(request.user_dq, store)
-    cause = job.announcer.attempt.cause
-    provenance = Provenance.of(source, named, user_dq, settings.encoding, cause, request.pins)
-    action = action_for(
-        existing, provenance, request.on_existing, lambda: is_current(source, store)
-    )
-    if existing is not None:  # so is its entry, most probably
-        job.know(replace(job.draft, entry=services.ledger.read(product, store)))
-    match action:
-        case Action.SUPERSEDED:
-            job.know(job.draft.skip(f"superseded: {product} is of a newer version"))
-        case Action.PINNED:
-            job.know(job.draft.skip(_pinned(product, existing)))
-        case Action.KEEP if existing is not None:
-            job.know(keep(job.draft, existing, job.announcer, str(settings.mirror)))
-        case _:
-            target = target_for(product, existing, provenance)
-            job.recipe = Recipe(exposure, source, user_dq, reference, provenance, target)
-
-
-def _pinned(product: object, existing: StoredObject | None) -> str:
-    """Say why a pinned product is left alone."""
-    made = Provenance.from_metadata(existing.metadata) if existing else None
-    mask = made.mask if made else "?"
-    with_dq = " and user-supplied DQ" if made and made.user_dq_etag else ""
-    return (
-        f"pinned: {product} was built by a request that named its mask or user-supplied DQ "
-        f"(mask {mask}{with_dq}); onExisting=replace replaces it"
-    )
-
-
-def _build(job: Job, recipe: Recipe, services: Services) -> None:
-    """Build and write the product."""
-    product, image = make(recipe, services.references, services.blocks, job.announcer.store)
-    flags, row = planes_summary(recipe.exposure, image, recipe.provenance.pinned)
-    draft = job.draft.know(output=object_summary(product), flags=flags)
-    job.know(replace(draft, row=row))
-
-
-def keep(draft: Draft, product: StoredObject, announcer: Announcer, mirror: str) -> Draft:
-    """Find out whether a product was announced; if not, read what is to be said of it.
-
-    Parameters
-    ----------
-    draft : `~handler.publish.Draft`
-        What is known so far, the ledger's entry among it.
-    product : `~handler.s3.objects.StoredObject`
-        The product.
-    announcer : `~handler.publish.Announcer`
-        Knows who asks, and how to reach S3.
-    mirror : str
-        The CRDS mirror in use.
-
-    Returns
-    -------
-    `~handler.publish.Draft`
-        What is to be announced: as if the product had been made just now.
-    """
-    draft = draft.know(output=object_summary(product), reference=_reference(product, mirror))
-    draft = draft.know(input=_input(draft.findings.input, product))
-    previous = announcer.announced_before(draft)
-    if previous is not None:
-        return replace(draft, previous=previous)
-    exposure, image = read_product(product, announcer.store)
-    provenance = Provenance.from_metadata(product.metadata)
-    flags, row = planes_summary(exposure, image, pinned=bool(provenance and provenance.pinned))
-    return replace(draft.know(exposure=exposure_summary(exposure), flags=flags), row=row)
-
-
-def _input(asked: ObjectSummary | None, product: StoredObject) -> ObjectSummary | None:
-    """The exposure: as it was found, or else as the product says that it was made from it."""
-    provenance = Provenance.from_metadata(product.metadata)
-    if asked is None or asked.etag is not None or provenance is None:
-        return asked
-    version, etag = provenance.input_version or None, f'"{provenance.input_etag}"'
-    return replace(asked, version_id=asked.version_id or version, etag=etag)
-
-
-def _reference(product: StoredObject, mirror: str) -> ReferenceSummary | None:
-    """The mask that the product was made with, and the context that chose it then."""
-    provenance = Provenance.from_metadata(product.metadata)
-    if provenance is None:
-        return None
-    mask = None if provenance.mask == NO_MASK else provenance.mask
-    return ReferenceSummary(mask, provenance.mask_sha1 or None, provenance.crds_context, mirror)
+    return publish(job, services)
 
 
 def report_exhausted(
     request: ExposureRequest, services: Services, attempt: Attempt
 ) -> ProcessingEvent:
-    """Publish the result of a request whose attempts are over.
-
-    Parameters are those of `handler.process.process`.
-
-    Returns
-    -------
-    `~handler.event.ProcessingEvent`
-        The result.
+    """Publish the result of a request whose attempts are over; build nothing.
 
     Raises
     ------
     TransientFailure
-        If S3 or EventBridge cannot be reached: report again later.
+        If S3 or EventBridge cannot be reached; report again later.
     """
-    announcer = services.announcer(replace(attempt, is_retried=False))
-    job = Job(request, announcer, Draft.of(request))
+    job = _start(request, services, attempt)
     try:
-        if not _is_own_product(job, services):
+        if not find_own_product(job, services):
             plan(job, services)
     except TransientFailure as exc:
-        # A denied permission lasts until an operator has read of it, so it is published.
+        # A denied permission lasts until an operator reads about it, so it is published.
         if not is_denied(exc):
             raise
-        return _failed(job, exc)
+        return publish_last_failure(job, exc, services)
     except Exception as exc:
-        return _failed(job, exc)
-    if job.draft.is_settled:
-        return announcer.conclude(job.draft)
-    return _failed(job)
+        return publish_last_failure(job, exc, services)
+    if job.action is Action.BUILD:
+        return publish_last_failure(job, None, services)
+    return publish(job, services)
 
 
-def _is_own_product(job: Job, services: Services) -> bool:
-    """Keep the product that an attempt of the same cause has written."""
-    settings, store = services.settings, job.announcer.store
-    product = job.request.target(settings.output_bucket, settings.output_prefix)
-    entry = services.ledger.read(product, store)
-    job.know(replace(job.draft, product=product, entry=entry))
+def _start(request: ExposureRequest, services: Services, attempt: Attempt) -> Job:
+    source = request.source
+    named = ObjectSummary(source.bucket, source.key, source.version_id)
+    job = Job(request, attempt, ObjectStore(services.s3), named)
+    bind_log_context(job)
+    return job
+
+
+def bind_log_context(job: Job) -> None:
+    """Add the exposure, its mask and the cause to every following log line."""
+    logger.append_keys(
+        exposure=f"s3://{job.input.bucket}/{job.input.key}",
+        mask=job.reference and (job.reference.mask or NO_MASK),
+        context=job.reference and job.reference.context,
+        cause=job.attempt.cause,
+    )
+
+
+def plan(job: Job, services: Services) -> None:
+    """Read what decides about the product, and decide; write nothing."""
+    settings, store, request = services.settings, job.store, job.request
+    product = job.product = request.target(settings.output_bucket, settings.output_prefix)
+    # The order matters: if the exposure is replaced after this, so is the product that is found
+    # here, and writing fails rather than undo what was built from the newer exposure.
     existing = store.find(product)
-    found = Provenance.from_metadata(existing.metadata) if existing else None
-    if not existing or not found or found.cause != shortened(job.announcer.attempt.cause):
+    source = job.source = store.describe(request.location, InputRejected)
+    job.input = object_summary(source)
+    if not _matches_event(request, source):
+        job.action = Action.SUPERSEDED
+        job.skipped = f"superseded: {request.source} has been replaced since"
+        return
+
+    job.exposure = read_exposure(source, store)
+    job.summary = exposure_summary(job.exposure)
+    context = request.context or settings.context
+    mask = job.mask = services.references.resolve(job.exposure, context, request.mask, store)
+    job.reference = ReferenceSummary(
+        mask.label, mask.sha1 or None, mask.context, str(settings.mirror), mask.warning
+    )
+    bind_log_context(job)
+    job.user_dq = describe_user_dq(request.user_dq, store)
+    job.provenance = Provenance.of(
+        source, mask, job.user_dq, settings.encoding, job.attempt.cause, request.pins
+    )
+    job.action = action_for(
+        existing, job.provenance, request.on_existing, lambda: _is_current(source, store)
+    )
+    made = Provenance.from_metadata(existing.metadata) if existing else None
+    if existing is not None:  # otherwise there is probably no entry either
+        job.entry = services.ledger.read(product, store)
+    match job.action:
+        case Action.BUILD:
+            job.target = target_for(product, existing, job.provenance)
+        case Action.SUPERSEDED:
+            job.skipped = f"superseded: {product} is of a newer version"
+        case Action.PINNED if made:
+            with_dq = " and user-supplied DQ" if made.user_dq_etag else ""
+            job.skipped = (
+                f"pinned: {product} was built by a request that named its mask or user-supplied "
+                f"DQ (mask {made.mask}{with_dq}); onExisting=replace replaces it"
+            )
+        case Action.KEEP if existing and made:
+            keep(job, existing, made, services)
+
+
+def _matches_event(request: ExposureRequest, source: StoredObject) -> bool:
+    """Whether the object is still the version that the event announced."""
+    version = request.source.version_id
+    # S3 names the version of an object "null" that was written before its bucket had versions.
+    is_same_version = version in {None, source.version_id or "null"}
+    return is_same_version and request.etag in {None, source.etag.strip('"')}
+
+
+def _is_current(source: StoredObject, store: ObjectStore) -> bool:
+    """Whether a version is the current one of its object."""
+    if source.location.version_id is None:
+        return True
+    now = store.find(S3Location(source.location.bucket, source.location.key))
+    return now is not None and now.version_id == source.version_id
+
+
+def keep(job: Job, product: StoredObject, made: Provenance, services: Services) -> None:
+    """Describe an existing product, unless its event was published before."""
+    mask = None if made.mask == NO_MASK else made.mask
+    mirror = str(services.settings.mirror)
+    job.action = Action.KEEP
+    job.output = object_summary(product)
+    job.reference = ReferenceSummary(mask, made.mask_sha1 or None, made.crds_context, mirror)
+    bind_log_context(job)
+    if job.input.etag is None:  # the exposure was not read: its version is the product's
+        version = job.input.version_id or made.input_version or None
+        job.input = replace(job.input, version_id=version, etag=f'"{made.input_etag}"')
+    result = job.entry.result
+    if result is not None and result.id == _event(job, Status.COMPLETE).id:
+        job.previous = result
+        return
+    exposure = read_exposure(product, job.store)
+    image = read_existing_image(exposure, product, job.store)
+    if image is None:
+        image = np.zeros(exposure.plane_shape, np.uint32)
+    job.summary = exposure_summary(exposure)
+    job.flags, job.row = planes_summary(exposure, image, made.pinned)
+
+
+def find_own_product(job: Job, services: Services) -> bool:
+    """Keep the product that an earlier attempt of the same cause has written, if there is one."""
+    settings = services.settings
+    product = job.product = job.request.target(settings.output_bucket, settings.output_prefix)
+    job.entry = services.ledger.read(product, job.store)
+    existing = job.store.find(product)
+    made = Provenance.from_metadata(existing.metadata) if existing else None
+    if not existing or not made or made.cause != shortened(job.attempt.cause):
         return False
-    job.know(keep(job.draft, existing, job.announcer, str(settings.mirror)))
+    keep(job, existing, made, services)
     return True
 
 
-def _failed(job: Job, error: Exception | None = None) -> ProcessingEvent:
-    """Publish the last reason: of the request itself, of this report, or of another request.
+def build(job: Job, services: Services) -> None:
+    """Run the step and write the product."""
+    mask = services.references.load(job.mask, job.exposure, job.store)
+    quality = run_step(job.exposure, job.source, mask, job.user_dq, job.store)
+    values = HeaderValues(
+        filename=job.target.location.key.rpartition("/")[2],
+        date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
+        crds_version=job.mask.crds_version,
+        crds_context=job.mask.context,
+        mask=job.mask.label,
+    )
+    layout = compose(job.exposure, quality, values, services.settings.encoding)
 
-    The ledger has room for one reason: two requests for one exposure replace each other's. Another
-    request may be rejected for a fault of its own, such as onExisting=error.
-    """
-    failure = job.draft.entry.failure
-    is_own = failure is not None and job.announcer.is_own(failure)
-    is_shared = failure is not None and error is None and failure.error != InputRejected.__name__
-    if failure is not None and (is_own or is_shared):
-        return job.announcer.failed_before(job.draft, failure)
-    reason = f"{job.draft.product}: no attempt ended or left a reason (timeout, memory)"
-    return job.announcer.failed(job.draft, error or TransientFailure(reason))
+    def is_same(existing: StoredObject) -> bool:
+        return Provenance.from_metadata(existing.metadata) == job.provenance
+
+    assembly = Assembly(layout, job.source, services.blocks, job.store)
+    job.output = object_summary(assembly.write(job.target, is_same))
+    job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
+
+
+def publish(job: Job, services: Services) -> ProcessingEvent:
+    """Publish the result, unless it was published before (table in `handler.publish`)."""
+    previous = job.previous
+    if (previous or job.skipped) and job.entry.failure is not None:
+        _record(job, replace(job.entry, failure=None), services)
+    if previous is not None:
+        if previous.cause == job.attempt.cause:
+            return previous
+        request_id = previous.function.request_id
+        job.skipped = f"was announced as {previous.status} by request {request_id}"
+    if job.skipped is not None:
+        event = _event(job, Status.SKIPPED, job.skipped)
+        publish_event(event, services.bus)
+        return event
+    event = _event(job, Status.COMPLETE)
+    publish_event(event, services.bus)
+    _record(job, Entry(event, job.row, None, job.entry.stored), services)
+    return event
+
+
+def _record(job: Job, entry: Entry, services: Services) -> None:
+    if job.product is not None and job.output is not None:
+        services.ledger.record(job.product, job.output.etag, entry, job.store)
+
+
+def publish_failure(job: Job, error: Exception, services: Services) -> ProcessingEvent:
+    """Publish a failure, unless a retry may help; record it in the ledger in any case."""
+    name = type(error).__name__
+    is_bug = not isinstance(error, EXPECTED)
+    logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
+    event = _event(job, Status.FAILED, str(error), name)
+    is_final = job.attempt.mode is not Mode.RETRIED or isinstance(error, InputRejected)
+    publish_failed_event(event, job.product, is_final, services.bus, services.ledger, job.store)
+    return event
+
+
+def publish_last_failure(job: Job, error: Exception | None, services: Services) -> ProcessingEvent:
+    """Publish the failure in the ledger, or else that of this report."""
+    failure = job.entry.failure
+    if failure is not None:
+        is_own = failure.cause == job.attempt.cause
+        # The ledger holds one failure per product, perhaps that of another request. That request
+        # may have been rejected for its own options, such as onExisting=error.
+        is_shared = error is None and failure.error != InputRejected.__name__
+        if is_own or is_shared:
+            event = _event(job, Status.FAILED, failure.reason, failure.error)
+            publish_failed_event(event, job.product, True, services.bus, services.ledger, job.store)
+            return event
+    reason = f"{job.product}: no attempt ended or left a reason (timeout, memory)"
+    return publish_failure(job, error or TransientFailure(reason), services)
+
+
+def _event(
+    job: Job, status: Status, reason: str | None = None, error: str | None = None
+) -> ProcessingEvent:
+    findings = Findings(
+        job.request.to_direct(), job.input, job.output, job.summary, job.reference, job.flags
+    )
+    seconds = round(time.perf_counter() - job.started, 3)
+    usage = Usage(__version__, job.attempt.request_id, seconds, job.store.received, job.store.sent)
+    return ProcessingEvent(status, reason, error, job.attempt.cause, findings, usage)

@@ -1,119 +1,85 @@
-"""What a product is made from: a value that can be compared, kept in the product's metadata.
+"""The provenance of a product, kept in its object metadata.
 
-S3 keeps metadata as ASCII, trims blanks at the ends of values, and takes 2 KB in all. So values are
-percent-encoded, and of what is too long a digest is kept.
+S3 keeps metadata as ASCII, trims blanks at the ends of values, and limits all of it to 2 KB:
+docs.aws.amazon.com/AmazonS3/latest/userguide/UsingMetadata.html. So values are percent-encoded, and
+of a long one the beginning and a digest are kept.
 """
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from core import __version__
 from core.product import NO_MASK, Encoding
 from handler.s3.objects import StoredObject
 
-__all__ = ["Provenance", "shortened"]
+if TYPE_CHECKING:  # the operator commands start faster without the crds package
+    from handler.crds.masks import MaskChoice
 
-_LONGEST = 512
-"""Encoded characters of a value: three of them may be long (key, mask, cause)."""
+_LONGEST = 512  # encoded characters; three values may be long (key, mask, cause)
 _PLAIN = "/:@!$&'()*+,;=-._~"
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a product is made from. Two of them are equal if the products would be the same.
-
-    Attributes
-    ----------
-    input_bucket, input_key, input_etag, input_version : str
-        The exposure; the version is empty where the bucket has none, the tag is without quotes.
-    mask, mask_sha1 : str
-        As R_MASK names it, and its SHA-1; ``N/A`` and empty where none applies.
-    user_dq_etag : str
-        Of the user-supplied DQ; empty where there is none.
-    science_encoding, software_version : str
-        How the science pixels are written, and by what.
-    pinned : bool
-        Whether the request named the mask or user DQ: events and jobs leave such a product alone.
-    crds_context : str
-        The context that chose the mask; another may choose the same.
-    input_modified : str
-        When the exposure was written (ISO 8601, UTC): tells the newer of two versions.
-    cause : str
-        Who asked for the product.
-    """
+    """Everything that a product was built from; equal if the products would be equal."""
 
     input_bucket: str
     input_key: str
-    input_etag: str
-    input_version: str
-    mask: str
-    mask_sha1: str
-    user_dq_etag: str
+    input_etag: str  # without quotes
+    input_version: str  # empty if the bucket has no versions
+    mask: str  # as R_MASK names it
+    mask_sha1: str  # empty if no mask applies
+    user_dq_etag: str  # empty if there is no user-supplied DQ
     science_encoding: str
     software_version: str
-    pinned: bool
+    pinned: bool  # a request named the mask or user DQ: events and jobs leave the product alone
+    # another context may choose the same mask
     crds_context: str = field(compare=False)
-    input_modified: str = field(compare=False)
+    input_modified: str = field(compare=False)  # ISO 8601, UTC: orders versions of the input
     cause: str = field(compare=False)
 
     @classmethod
     def of(
         cls,
         source: StoredObject,
-        reference: tuple[str | None, str, str],
+        mask: "MaskChoice",
         user_dq: StoredObject | None,
         encoding: Encoding,
         cause: str,
         pinned: bool = False,
     ) -> "Provenance":
-        """Say what a product is going to be made from.
-
-        Parameters
-        ----------
-        source : `~handler.s3.objects.StoredObject`
-            The exposure.
-        reference : tuple of str
-            What R_MASK says (None where no mask applies), the mask's SHA-1, the context.
-        user_dq : `~handler.s3.objects.StoredObject` or None
-            The user-supplied DQ.
-        encoding : `~core.product.Encoding`
-            How the science pixels are written.
-        cause : str
-            Who asks.
-        pinned : bool
-            Whether the request named the mask or user DQ.
-        """
-        label, sha1, context = reference
+        """Return the provenance of a product that is to be built."""
         return cls(
             input_bucket=source.location.bucket,
             input_key=shortened(source.location.key),
             input_etag=source.etag.strip('"'),
             input_version=source.version_id or "",
-            mask=shortened(label or NO_MASK),
-            mask_sha1=sha1,
+            mask=shortened(mask.label or NO_MASK),
+            mask_sha1=mask.sha1,
             user_dq_etag=user_dq.etag.strip('"') if user_dq else "",
             science_encoding=encoding.value,
             software_version=__version__,
             pinned=pinned,
-            crds_context=context,
+            crds_context=mask.context,
             input_modified=source.last_modified or "",
             cause=shortened(cause),
         )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Provenance | None":
-        """Read the metadata of an object; None if it is not a product of ours.
-
-        What an earlier release did not write is empty: the product was made otherwise.
-        """
+        """Read the metadata of an object; None if it is not a product of this software."""
         if not {"input-bucket", "input-key", "software-version"} <= metadata.keys():
             return None
         names = (field.name for field in fields(cls))
+        # A value that an earlier release did not write is empty, so its product is not equal.
         values = {name: unquote(metadata.get(name.replace("_", "-"), "")) for name in names}
-        pinned = _is_pinned(values.pop("pinned"), values)
-        return cls(**values, pinned=pinned)
+        pinned = values.pop("pinned")
+        # Releases before ``pinned`` wrote the URI of such a mask, and the ETag of the user DQ.
+        was_pinned = values["mask"].startswith("s3://") or bool(values["user_dq_etag"])
+        return cls(**values, pinned=pinned == "true" if pinned else was_pinned)
 
     def to_metadata(self) -> dict[str, str]:
         """Return the product's metadata."""
@@ -121,7 +87,7 @@ class Provenance:
         return {name.replace("_", "-"): quote(v, safe=_PLAIN) for name, v in values.items()}
 
     def is_of_input(self, bucket: str, key: str) -> bool:
-        """Say whether the product is one of an exposure, in whatever version."""
+        """Say whether the product is of an exposure, in any version."""
         return (self.input_bucket, self.input_key) == (bucket, shortened(key))
 
     def is_of_version(self, other: "Provenance") -> bool:
@@ -131,19 +97,12 @@ class Provenance:
 
     @property
     def input_uri(self) -> str:
-        """Where the exposure lies."""
+        """The URI of the exposure."""
         return f"s3://{self.input_bucket}/{self.input_key}"
 
 
-def _is_pinned(pinned: str, values: Mapping[str, str]) -> bool:
-    """Read ``pinned``; releases before it wrote such a mask's own URI, and the user DQ's ETag."""
-    if pinned:
-        return pinned == "true"
-    return values["mask"].startswith("s3://") or bool(values["user_dq_etag"])
-
-
 def shortened(text: str) -> str:
-    """Return a text as it is recorded: as it is, or its beginning and its digest if it is long."""
+    """Return a text as it is recorded: unchanged, or its beginning and digest if it is long."""
     if len(quote(text, safe=_PLAIN)) <= _LONGEST:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()

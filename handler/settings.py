@@ -1,4 +1,4 @@
-"""The function's environment, checked once."""
+"""Settings of the function, read from its environment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,20 +7,18 @@ from itertools import combinations
 from core.product import Encoding
 from handler.s3.objects import S3Location
 
-__all__ = ["CATALOGUE", "JOBS", "Settings"]
-
+# Key prefixes in the bucket of the products, used by `dq-init reprocess` and `dq-init backfill`.
 CATALOGUE, JOBS = "dq_catalogue/", "dq_backfills/"
-"""Key prefixes in the product bucket of what `reprocess` and `backfill` write."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says; the README has the table of it.
+    """Settings; README.md lists the environment variables.
 
     Attributes
     ----------
     output_bucket, output_prefix : str
-        Where products go.
+        Bucket and key prefix of the products.
     mirror : `~handler.s3.objects.S3Location`
         The CRDS mirror; its key is the prefix, without a slash at the end.
     context : str
@@ -28,20 +26,19 @@ class Settings:
     event_bus : str
         EventBridge bus for processing events.
     encoding : `~core.product.Encoding`
-        How science pixels are written.
+        Data type of the science pixels in products.
     blocks : `~handler.s3.objects.S3Location` or None
-        Where repeated planes may be kept; None to keep none.
+        Prefix of cached planes; None for no cache.
     ledger : `~handler.s3.objects.S3Location` or None
-        Where the result for every product is kept; None to keep none.
+        Prefix of the ledger; None for no ledger.
     uploaded_queue_url, backfill_queue_url : str or None
-        Addresses of the SQS queues whose messages are attempted: as they arrive, and those of
-        backfills.
+        URLs of the SQS queues for uploads and for backfills.
     retry_delay : int
-        Seconds before a message whose first attempt failed is delivered again.
+        Seconds until the second delivery of a message that failed.
     unfinished_queue_arn : str or None
-        ARN of the SQS queue of messages whose every attempt failed.
+        ARN of the dead-letter queue of these two queues.
     requester_pays : frozenset of str
-        Buckets whose reading is paid by who reads.
+        Names of Requester Pays buckets.
     """
 
     output_bucket: str
@@ -61,11 +58,6 @@ class Settings:
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
         """Read and check the environment.
-
-        Parameters
-        ----------
-        environment : mapping of str to str
-            `os.environ`, or what a test puts in its place.
 
         Raises
         ------
@@ -94,36 +86,28 @@ class Settings:
         return settings
 
     def queue_url(self, queue: str) -> str | None:
-        """Return the address of one of the queues whose messages are attempted, by its ARN."""
-        name = queue.rpartition(":")[2]
-        known = (
-            address for address in (self.uploaded_queue_url, self.backfill_queue_url) if address
-        )
-        return next((a for a in known if a.rpartition("/")[2] == name), self.uploaded_queue_url)
+        """Return the URL of a queue by its ARN; that of the queue for uploads if it is unknown."""
+        url = self.backfill_queue_url
+        is_backfill = url and url.rpartition("/")[2] == queue.rpartition(":")[2]
+        return url if is_backfill else self.uploaded_queue_url
 
 
 def _check_prefixes(settings: Settings) -> None:
-    """Reject prefixes of which one contains the other: each writer would replace the other's."""
+    """Reject prefixes that overlap: each writer would replace objects of the other."""
     bucket, mirror = settings.output_bucket, settings.mirror
-    folder = f"{mirror.key}/" if mirror.key else ""
-    prefixes = [
-        ("OUTPUT_PREFIX", S3Location(bucket, settings.output_prefix)),
-        ("the prefix of the catalogue", S3Location(bucket, CATALOGUE)),
-        ("the prefix of the jobs", S3Location(bucket, JOBS)),
-        *(
-            (name, S3Location(location.bucket, f"{location.key}/" if location.key else ""))
-            for name, location in (
-                ("DQ_BLOCK_URI", settings.blocks),
-                ("LEDGER_URI", settings.ledger),
-            )
-            if location
-        ),
-        *(
-            ("CRDS_MIRROR", S3Location(mirror.bucket, f"{folder}{name}/"))
-            for name in ("config", "mappings", "references")
-        ),
+    prefixes = {
+        "OUTPUT_PREFIX": S3Location(bucket, settings.output_prefix),
+        "the prefix of the catalogue": S3Location(bucket, CATALOGUE),
+        "the prefix of the jobs": S3Location(bucket, JOBS),
+    }
+    for name, location in (("DQ_BLOCK_URI", settings.blocks), ("LEDGER_URI", settings.ledger)):
+        if location:
+            prefixes[name] = S3Location(location.bucket, f"{location.key}/" if location.key else "")
+    found = [*prefixes.items()]
+    found += [
+        ("CRDS_MIRROR", mirror.below(f"{name}/")) for name in ("config", "mappings", "references")
     ]
-    for (one, a), (other, b) in combinations(prefixes, 2):
+    for (one, a), (other, b) in combinations(found, 2):
         if a.bucket == b.bucket and (a.key.startswith(b.key) or b.key.startswith(a.key)):
             raise ValueError(
                 f"{one}: s3://{a.bucket}/{a.key} overlaps {other}, s3://{b.bucket}/{b.key}, "

@@ -1,13 +1,10 @@
-"""The messages of an SQS batch: which are done, which are delivered again, and when.
+"""Messages of an SQS batch, and their visibility.
 
-what happens to a message               what becomes of it
-what it asks for is done or rejected    deleted
-anything else fails                     delivered again, after a while
-the function is killed meanwhile        delivered again, a minute after the invocation would end
-it was delivered as often as may be     SQS moves it to the queue of unfinished messages
-
-How often a message may be delivered is the queue's affair: nothing here counts. From the queue of
-unfinished messages the same function is called, to look and to make nothing.
+message                        outcome
+processed, or rejected         deleted
+failed otherwise               delivered again after RETRY_DELAY, doubled each time
+function killed meanwhile      delivered again a minute after the invocation's deadline
+delivered maxReceiveCount times  moved by SQS to the unfinished queue, from which it is reported
 """
 
 from collections.abc import Callable, Mapping
@@ -16,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from core.errors import InputRejected
+from handler.events import Mode
 from handler.observability import logger
 from handler.s3.errors import denial_of, is_denied
 from handler.settings import Settings
@@ -24,112 +21,58 @@ from handler.settings import Settings
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = ["GRACE", "Message", "handle_batch"]
-
+GRACE = 60  # seconds after the deadline, by which Lambda has ended the invocation
 _LONGEST_DELAY = 900
-GRACE = 60
-"""Seconds after the end of an invocation: by then it was killed, if it has not answered."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message.
-
-    Attributes
-    ----------
-    identifier, body, receipt : str
-        SQS's name for it, its content, and what changes its visibility.
-    queue : str
-        ARN of the queue that it comes from.
-    deliveries : int
-        How often it was delivered: a hint for how long to wait, and nothing else.
-    """
+    """A message of an SQS batch."""
 
     identifier: str
     body: str
     receipt: str
-    queue: str
-    deliveries: int
+    deliveries: int  # approximate: used for the delay only, maxReceiveCount is the queue's
+    queue_url: str | None  # None: the queue's own visibility timeout applies
+    mode: Mode
 
-    @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> "Message":
-        """Read a record of the event that Lambda's poller makes of a batch."""
-        return cls(
-            record["messageId"],
-            record["body"],
-            record.get("receiptHandle", ""),
-            record.get("eventSourceARN", ""),
-            int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)),
+
+def read_batch(event: Mapping[str, Any], settings: Settings) -> list[Message]:
+    """Read the event that Lambda makes of a batch."""
+    messages = []
+    for record in event["Records"]:
+        queue = record.get("eventSourceARN", "")
+        is_unfinished = queue == settings.unfinished_queue_arn
+        messages.append(
+            Message(
+                record["messageId"],
+                record["body"],
+                record.get("receiptHandle", ""),
+                int(record.get("attributes", {}).get("ApproximateReceiveCount", 1)),
+                None if is_unfinished else settings.queue_url(queue),
+                Mode.REPORT if is_unfinished else Mode.RETRIED,
+            )
         )
+    return messages
 
 
-def handle_batch(
-    event: Mapping[str, Any],
-    settings: Settings,
-    sqs: "Callable[[], SQSClient]",
-    seconds_left: float,
-    answer: Callable[[Message, bool], object],
-) -> dict[str, list[dict[str, str]]]:
-    """Answer the messages of an SQS batch; a bad one does not stop the others.
-
-    Parameters
-    ----------
-    event : mapping
-        The batch.
-    settings : `~handler.settings.Settings`
-        The function's environment.
-    sqs : callable
-        Makes the SQS client.
-    seconds_left : float
-        Until Lambda ends the invocation.
-    answer : callable
-        Does what a message asks for; the second argument says that it is only to look.
-
-    Returns
-    -------
-    dict
-        ``batchItemFailures``: the messages to deliver again.
-    """
-    messages = [Message.from_record(record) for record in event["Records"]]
-    attempted = [message for message in messages if message.queue != settings.unfinished_queue_arn]
-    for message in attempted:
-        _hide(message, seconds_left + GRACE, settings, sqs)
-    again = [m for m in messages if not _is_answered(m, m not in attempted, answer)]
-    for message in again:
-        if message in attempted:
-            delay = settings.retry_delay * 2 ** min(message.deliveries - 1, 10)
-            _hide(message, min(delay, _LONGEST_DELAY), settings, sqs)
-    return {"batchItemFailures": [{"itemIdentifier": message.identifier} for message in again]}
+def retry_delay(message: Message, settings: Settings) -> int:
+    """Return the seconds until a failed message is delivered again."""
+    delay = settings.retry_delay * 2 ** min(message.deliveries - 1, 10)
+    return int(min(delay, _LONGEST_DELAY))
 
 
-def _is_answered(
-    message: Message, is_unfinished: bool, answer: Callable[[Message, bool], object]
-) -> bool:
-    extra = {"message_id": message.identifier, "deliveries": message.deliveries}
-    try:
-        answer(message, is_unfinished)
-    except InputRejected:
-        logger.info("failed, and announced", extra=extra)
-    except Exception as exc:
-        logger.warning("to be delivered again: %s", exc, extra=extra)
-        return False
-    return True
-
-
-def _hide(
-    message: Message, seconds: float, settings: Settings, sqs: "Callable[[], SQSClient]"
-) -> None:
-    """Have a message delivered again after so long; if that fails, after the queue's own time."""
-    address = settings.queue_url(message.queue)
-    if address is None:
+def hide(message: Message, seconds: float, sqs: "Callable[[], SQSClient]") -> None:
+    """Hide a message for some seconds; if that fails, the queue's visibility timeout applies."""
+    if message.queue_url is None:
         return
     try:
         sqs().change_message_visibility(
-            QueueUrl=address,
+            QueueUrl=message.queue_url,
             ReceiptHandle=message.receipt,
             VisibilityTimeout=int(seconds),
         )
     except (ClientError, BotoCoreError) as exc:
         denied = isinstance(exc, ClientError) and is_denied(exc)
         why = denial_of(exc) if isinstance(exc, ClientError) and denied else exc
-        logger.warning("%s: the visibility of a message cannot be set: %s", address, why)
+        logger.warning("%s: cannot set a message's visibility: %s", message.queue_url, why)

@@ -7,6 +7,7 @@ import pytest
 
 from core.errors import InputRejected
 from core.product import Encoding
+from handler.crds.masks import MaskChoice
 from handler.decision import Action, action_for, target_for
 from handler.events import OnExisting
 from handler.provenance import Provenance
@@ -14,9 +15,8 @@ from handler.s3.objects import S3Location, StoredObject
 
 PLACE = S3Location("products", "dq_init/a_dq_init.fits")
 SOURCE = StoredObject(S3Location("raw", "a"), '"e"', 5, {}, "v2", "2026-01-02T00:00:00Z")
-WANTED = Provenance.of(
-    SOURCE, ("crds://m.fits", "0" * 40, "jwst_1.pmap"), None, Encoding.NATIVE, "cause"
-)
+CHOICE = MaskChoice(context="jwst_1.pmap", label="crds://m.fits", sha1="0" * 40)
+WANTED = Provenance.of(SOURCE, CHOICE, None, Encoding.NATIVE, "cause")
 OTHER_CAUSE = replace(WANTED, cause="another")
 OTHER_MASK = replace(OTHER_CAUSE, mask="crds://n.fits")
 OLDER = replace(OTHER_CAUSE, input_version="v1", input_modified="2026-01-01T00:00:00Z")

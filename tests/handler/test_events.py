@@ -6,7 +6,7 @@ import pytest
 
 from core.errors import InputRejected
 from core.product import NO_MASK
-from handler.events import ExposureRequest, OnExisting, decode, read_request, split
+from handler.events import ExposureRequest, Mode, OnExisting, decode, read_request, split
 from handler.s3.objects import S3Location
 
 EVENTS = Path(__file__).parents[1] / "events"
@@ -79,8 +79,7 @@ def test_a_direct_request_may_say_everything() -> None:
         OnExisting.ERROR,
         "elsewhere/out.fits",
         cause="execution-1",
-        is_retried=True,
-        is_report_only=True,
+        mode=Mode.REPORT,
     )
 
 
@@ -95,7 +94,7 @@ def test_a_direct_request_may_ask_for_no_mask() -> None:
         ({"bucket": "b"}, "key is missing"),
         ({"bucket": "b", "key": ""}, "key is ''"),
         ({"bucket": "b", "key": 5}, "key is '5', expected text"),
-        ({"bucket": "b", "key": "k\ud800"}, "key is no text"),
+        ({"bucket": "b", "key": "k\ud800"}, "key is not UTF-8 text"),
         ({"bucket": "b", "key": "k" * 1025}, "key has 1025 bytes .*expected at most 1024"),
         ({"bucket": "b", "key": "k", "outputKey": "é" * 600}, "outputKey has 1200 bytes"),
         (
@@ -122,7 +121,10 @@ def test_a_direct_request_may_ask_for_no_mask() -> None:
             {"source": "jwst.dq_init", "detail": {"status": "Complete"}},
             "expected one that says Failed",
         ),
-        ({"bucket": "b", "key": "k", "msak": "N/A"}, "unknown fields \\['msak'\\]"),
+        (
+            {"bucket": "b", "key": "k", "msak": "N/A"},
+            "unknown fields 'msak'; expected bucket, key, ",
+        ),
         (
             {"bucket": "b", "key": "k", "mask": "/etc/passwd"},
             "mask: '/etc/passwd': expected s3://bucket/key",

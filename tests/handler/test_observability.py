@@ -63,7 +63,7 @@ def test_the_fraction_is_measured_where_it_means_something(
 def test_what_is_counted(
     changes: dict[str, Any], announced: bool, counted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    measure(replace(EVENT, **changes), is_announced=announced)
+    measure(replace(EVENT, **changes), is_published=announced)
     assert json.loads(capsys.readouterr().out)[counted] == [1.0]
 
 

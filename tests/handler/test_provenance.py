@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.product import Encoding
+from handler.crds.masks import MaskChoice
 from handler.provenance import Provenance, shortened
 from handler.s3.objects import S3Location, StoredObject
 
@@ -23,7 +24,8 @@ def provenance(
     key: str = "2023/a_uncal.fits", mask: str = "crds://m.fits", cause: str = "c"
 ) -> Provenance:
     source = replace(SOURCE, location=S3Location("raw", key))
-    return Provenance.of(source, (mask, "0" * 40, "jwst_1.pmap"), None, Encoding.NATIVE, cause)
+    choice = MaskChoice(context="jwst_1.pmap", label=mask, sha1="0" * 40)
+    return Provenance.of(source, choice, None, Encoding.NATIVE, cause)
 
 
 @given(key=TEXTS, mask=TEXTS, cause=TEXTS)

@@ -1,15 +1,16 @@
-"""Messages: which are delivered again, and when; no number of deliveries means anything."""
+"""Messages of SQS: which are delivered again, and when."""
 
-from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from core.errors import InputRejected, TransientFailure
+from handler import app
+from handler.events import Attempt, Mode
 from handler.s3.objects import S3Location
 from handler.settings import Settings
-from handler.sqs import Message, handle_batch
 
 SETTINGS = Settings(
     "products",
@@ -21,7 +22,7 @@ SETTINGS = Settings(
 
 
 class Sqs:
-    """Notes the visibilities that are set, or fails."""
+    """Records the visibilities that are set, or fails."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.set: list[tuple[str, int]] = []
@@ -37,64 +38,89 @@ def batch(*names: str, deliveries: int = 1, queue: str = "arn:uploaded") -> dict
     attributes = {"ApproximateReceiveCount": str(deliveries)}
     return {
         "Records": [
-            {"messageId": n, "body": n, "receiptHandle": n, "eventSourceARN": queue, "attributes": attributes}
+            {"messageId": n, "body": f'"{n}"', "receiptHandle": n, "eventSourceARN": queue, "attributes": attributes}
             for n in names
         ]
     }  # fmt: skip
 
 
-def answers(**errors: Exception) -> Callable[[Message, bool], None]:
-    def answer(message: Message, is_unfinished: bool) -> None:
-        if message.body in errors:
-            raise errors[message.body]
+@pytest.fixture
+def failures(monkeypatch: pytest.MonkeyPatch) -> dict[str, Exception]:
+    """The failures of messages by their body, to be filled by the test."""
+    errors: dict[str, Exception] = {}
 
-    return answer
+    def answer(event: str, services: Any, attempt: Attempt) -> None:
+        if event in errors:
+            raise errors[event]
+
+    monkeypatch.setattr(app, "answer", answer)
+    return errors
 
 
-def handle(event: Any, sqs: Sqs, answer: Any, settings: Settings = SETTINGS) -> list[str]:
-    done = handle_batch(event, settings, lambda: sqs, 100.0, answer)  # type: ignore[arg-type,return-value]
+def deliver(event: Any, sqs: Sqs, settings: Settings = SETTINGS) -> list[str]:
+    services: Any = SimpleNamespace(settings=settings, sqs=lambda: sqs)
+    done = app.answer_batch(event, services, "request", 100.0)
     return [failure["itemIdentifier"] for failure in done["batchItemFailures"]]
 
 
-def test_while_it_is_worked_at_a_message_is_hidden_until_a_minute_after_the_invocation() -> None:
+@pytest.mark.usefixtures("failures")
+def test_message_stays_hidden_60_s_past_the_deadline() -> None:
     sqs = Sqs()
-    assert handle(batch("a"), sqs, answers()) == []
+    assert deliver(batch("a"), sqs) == []
     assert sqs.set == [("a", 160)]
 
 
 @pytest.mark.parametrize(
     ("deliveries", "delay"), [(1, 30), (2, 60), (5, 480), (6, 900), (999, 900)]
 )
-def test_a_failed_message_is_delivered_again_later_each_time(deliveries: int, delay: int) -> None:
+def test_failed_message_is_delivered_later_each_time(
+    deliveries: int, delay: int, failures: dict[str, Exception]
+) -> None:
     sqs = Sqs()
-    event = batch("a", deliveries=deliveries)
-    assert handle(event, sqs, answers(a=TransientFailure("x"))) == ["a"]
+    failures["a"] = TransientFailure("x")
+    assert deliver(batch("a", deliveries=deliveries), sqs) == ["a"]
     assert sqs.set == [("a", 160), ("a", delay)]
 
 
-def test_a_bad_message_does_not_stop_the_others() -> None:
-    bugs = {"a": InputRejected("x"), "b": ValueError("a bug"), "c": TransientFailure("y")}
-    assert handle(batch("a", "b", "c", "d"), Sqs(), answers(**bugs)) == ["b", "c"]
+def test_bad_message_does_not_stop_the_others(failures: dict[str, Exception]) -> None:
+    failures |= {"a": InputRejected("x"), "b": ValueError("a bug"), "c": TransientFailure("y")}
+    assert deliver(batch("a", "b", "c", "d"), Sqs()) == ["b", "c"]
+
+
+def test_every_message_is_hidden_before_the_first_is_processed(
+    failures: dict[str, Exception],
+) -> None:
+    sqs = Sqs()
+    failures["a"] = TransientFailure("x")
+    assert deliver(batch("a", "b"), sqs) == ["a"]
+    assert sqs.set == [("a", 160), ("b", 160), ("a", 30)]
 
 
 @pytest.mark.parametrize(
     "error",
     [ClientError({"Error": {"Code": "ReceiptHandleIsInvalid"}}, "x"), EndpointConnectionError(endpoint_url="q")],
 )  # fmt: skip
-def test_a_visibility_that_cannot_be_set_fails_nothing(error: Exception) -> None:
-    assert handle(batch("a", "b"), Sqs(error), answers(a=TransientFailure("x"))) == ["a"]
+def test_failure_to_hide_a_message_fails_nothing(
+    error: Exception, failures: dict[str, Exception]
+) -> None:
+    failures["a"] = TransientFailure("x")
+    assert deliver(batch("a", "b"), Sqs(error)) == ["a"]
 
 
-def test_messages_of_the_queue_of_unfinished_ones_are_only_looked_at() -> None:
-    looks: list[bool] = []
+def test_message_of_the_unfinished_queue_is_only_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    modes: list[Mode] = []
+    monkeypatch.setattr(app, "answer", lambda event, services, attempt: modes.append(attempt.mode))
     sqs = Sqs()
-    event = batch("a", queue="arn:unfinished")
-    assert handle(event, sqs, lambda _, is_unfinished: looks.append(is_unfinished)) == []
-    assert (looks, sqs.set) == ([True], [])
+    assert deliver(batch("a", queue="arn:unfinished"), sqs) == []
+    assert (modes, sqs.set) == ([Mode.REPORT], [])
 
 
-def test_a_look_that_fails_comes_back_when_the_queue_says() -> None:
+def test_failed_report_keeps_the_visibility_of_its_queue(
+    failures: dict[str, Exception],
+) -> None:
     sqs = Sqs()
-    event = batch("a", queue="arn:unfinished")
-    assert handle(event, sqs, answers(a=TransientFailure("the bus is down"))) == ["a"]
+    failures["a"] = TransientFailure("the bus is down")
+    assert deliver(batch("a", queue="arn:unfinished"), sqs) == ["a"]
     assert sqs.set == []

@@ -13,7 +13,7 @@ from botocore import endpoint
 
 from core.errors import TransientFailure
 from handler.app import answer
-from handler.events import Attempt
+from handler.events import Attempt, Mode
 from handler.services import Services, client
 from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
 from tests.conftest import UNFINISHED, Harness, created, empty_bucket, empty_buckets
@@ -58,7 +58,7 @@ class Trial:
     def deliver(self, *faults: Fault) -> bool:
         """Deliver the message; say whether it is done, or is to be delivered again."""
         self.proxy.faults = list(faults)
-        attempt = Attempt("m1", "request", is_retried=True)
+        attempt = Attempt("m1", "request", Mode.RETRIED)
         try:
             answer(json.loads(created(KEY)), self.harness.function, attempt)
         except TransientFailure:
