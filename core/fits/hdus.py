@@ -19,8 +19,9 @@ _CARD = 80
 _EXTENSION = b"XTENSION="
 _GZIP = b"\x1f\x8b"
 _COMMENTARY = (b"COMMENT ", b"HISTORY ", b" " * 8)
-# astropy, too, reads a byte that is not printable ASCII as a question mark.
-_REPAIRED = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
+# astropy, too, reads a byte that is not ASCII as a question mark.
+_ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
+_PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
 # Keywords that decide how data are read. Astropy's two header parsers differ on duplicates of them.
 _STRUCTURAL = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|BSCALE|BZERO|BLANK"
@@ -207,6 +208,8 @@ def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
                 f"{name}: {keyword} occurs {count} times, expected one card '{keyword:8}= ...'"
             )
     length = _data_length(Keywords(header, name), size - data_start, start == 0)
+    if length and header.get("XTENSION", "IMAGE").strip() == "IMAGE":
+        _check_scaling(header, name)
     return Hdu(header, start, data_start, length)
 
 
@@ -239,21 +242,34 @@ def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[by
 
 def _parse(cards: list[bytes], name: str) -> fits.Header:
     text = b"".join(cards)
-    repaired = text.translate(_REPAIRED)
-    if repaired != text:
-        for card in cards:
-            if card[:10].translate(_REPAIRED) != card[:10] and not card.startswith(_COMMENTARY):
-                raise InputRejected(
-                    f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which "
-                    "only values and comments may hold"
-                )
+    header = _read(text.translate(_ASCII), name)
+    printable = text.translate(_PRINTABLE)
+    if printable == text:
+        return header
+    for card in cards:
+        if card[:10].translate(_PRINTABLE) != card[:10] and not card.startswith(_COMMENTARY):
+            raise InputRejected(
+                f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which "
+                "only values and comments may hold"
+            )
+    # Comments may hold control characters, but such a header cannot be written again.
+    return _read(printable, name)
+
+
+def _read(text: bytes, name: str) -> fits.Header:
     try:
-        header = fits.Header.fromstring(repaired)
+        header = fits.Header.fromstring(text)
         for card in header.cards:
             _ = card.value  # astropy parses a card when it is read: find damage here
     except (VerifyError, ValueError) as exc:
         raise InputRejected(f"{name}: the header cannot be read: {exc}") from exc
     return header
+
+
+def _check_scaling(header: fits.Header, name: str) -> None:
+    for keyword in ("BSCALE", "BZERO"):
+        if not isinstance(header.get(keyword, 0), (int, float)):  # astropy cannot read the pixels
+            raise InputRejected(f"{name}: {keyword} is {header[keyword]!r}, expected a number")
 
 
 def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
