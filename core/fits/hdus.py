@@ -208,9 +208,10 @@ def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
                 f"{name}: {keyword} occurs {count} times, expected one card '{keyword:8}= ...'"
             )
     length = _data_length(Keywords(header, name), size - data_start, start == 0)
-    if length and header.get("XTENSION", "IMAGE").strip() == "IMAGE":
+    hdu = Hdu(header, start, data_start, length)
+    if length and hdu.is_image:
         _check_scaling(header, name)
-    return Hdu(header, start, data_start, length)
+    return hdu
 
 
 def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[bytes], int]:

@@ -130,7 +130,7 @@ def test_short_answer_to_a_ranged_read_is_retried(
 
     hooks = function.function.s3.meta.events
     hooks.register("after-call.s3.GetObject", shorten)
-    with pytest.raises(TransientFailure, match=r"S3 answered \d+ bytes, expected \d+"):
+    with pytest.raises(TransientFailure, match=r"S3 returned \d+ bytes, expected \d+"):
         function.run(KEY)
     hooks.unregister("after-call.s3.GetObject", shorten)
     assert function.products() == set()
