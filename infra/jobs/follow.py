@@ -1,10 +1,10 @@
-"""Follow a job to its end, by what the ledger and the products show.
+"""The results of a job's requests, read from the ledger and the products.
 
 the ledger or the product shows                          the request is
 a result, or a product, of the request's cause           complete
 another product, written since the job began             complete
 a failure of the request's cause                         failed
-a product that the function would leave as it is         skipped
+a product that the function would keep                   skipped
 anything else, once the queues are empty                 missing
 """
 
@@ -32,27 +32,16 @@ from infra.operate.messages import depth
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = ["Outcome", "Outcomes", "Progress", "Queues", "Watch"]
-
-_READING = 16
-_CHECK, _QUIET = 2, 12
-"""Looks at empty queues, one after another, until products are checked, and until what has no
-result is missing: SQS counts approximately, and may lag by a minute."""
-
-Chooses = Callable[[Entry, str | None], tuple[str, str] | None]
+_THREADS = 16
+# SQS counts approximately, and its counts may lag by a minute:
+# docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+_CHECK = 2  # polls in a row of empty queues after which products are read
+_QUIET = 12  # and after which a request without a result is missing
 
 
 @dataclass(frozen=True)
-class Queues:
-    """The queues that a job's messages pass: the client, and the queue URLs."""
-
-    sqs: "SQSClient"
-    addresses: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Messages in the queues of a job, and requests by how far they have come."""
+class JobProgress:
+    """Messages in the queues of a job, and its requests by result."""
 
     waiting: int
     in_work: int
@@ -60,12 +49,12 @@ class Progress:
     failed: int
     skipped: int
     left: int
-    is_quiet: bool = False
+    is_quiet: bool = False  # the queues were empty at several polls in a row
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How one request ended: its status, and why it failed."""
+class RequestResult:
+    """The result of one request; error and reason if it failed."""
 
     status: Status
     error: str = ""
@@ -73,184 +62,144 @@ class Outcome:
 
     @property
     def is_final(self) -> bool:
-        """Whether no attempt follows."""
+        """Whether SQS delivers the request no more."""
         return self.status is not Status.FAILED or self.error == InputRejected.__name__
 
 
 @dataclass(frozen=True)
-class Outcomes:
-    """How a job ended.
-
-    Attributes
-    ----------
-    complete, skipped, failed : int
-        Requests, by how they ended.
-    missing : tuple of str
-        Products whose request has no result.
-    errors : mapping of str to int
-        Failures, by class.
-    reasons : mapping of str to str
-        Reasons of failures, by product.
-    """
+class JobResult:
+    """The result of a job: numbers of requests, and the products of those without a result."""
 
     complete: int
     skipped: int
     failed: int
     missing: tuple[str, ...]
-    errors: Mapping[str, int]
-    reasons: Mapping[str, str]
+    errors: Mapping[str, int]  # failures by class
+    reasons: Mapping[str, str]  # of failures, by product
 
 
 @dataclass
 class Watch:
-    """Follows a job; remembers what it has read of the ledger.
-
-    Attributes
-    ----------
-    s3 : boto3 S3 client
-        The client.
-    ledger : `~handler.s3.objects.S3Location`
-        Where results are kept.
-    requests : mapping of `S3Location` to `ExposureRequest`
-        The requests, by product.
-    began : `datetime.datetime`
-        When the job began, by S3's clock.
-    queues : `Queues`
-        What its messages pass.
-    chooses : callable
-        Returns name and SHA-1 of the mask that a context chooses for the exposure of a ledger
-        entry, None if that cannot be evaluated.
-    """
+    """The requests of a job by product, and what was read of their results so far."""
 
     s3: Any
     ledger: S3Location
     requests: Mapping[S3Location, ExposureRequest]
-    began: datetime
-    queues: Queues
-    chooses: Chooses
-    _tags: dict[S3Location, str] = field(default_factory=dict, repr=False)
-    _ended: dict[S3Location, Outcome] = field(default_factory=dict, repr=False)
+    began: datetime  # by S3's clock
+    sqs: "SQSClient"
+    queue_urls: tuple[str, ...]
+    # Returns name and SHA-1 of the mask that a context selects for the exposure of a ledger entry.
+    select_mask: Callable[[Entry, str | None], tuple[str, str] | None]
+    _etags: dict[S3Location, str] = field(default_factory=dict, repr=False)
+    _results: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
 
-    def follow(
-        self, pause: float = 5.0, sleep: Callable[[float], None] = time.sleep
-    ) -> Iterator[Progress]:
-        """Yield progress until every request ended, or the queues stay empty."""
+    def follow(self, pause: float) -> Iterator[JobProgress]:
+        """Yield progress until every request has a result, or the queues stay empty."""
         quiet = 0
         while True:
-            progress = self.look(is_quiet=quiet >= _CHECK)
+            progress = self.poll(is_quiet=quiet >= _CHECK)
             yield progress
             if progress.left == 0:
                 return
             quiet = 0 if progress.waiting + progress.in_work else quiet + 1
             if quiet == _QUIET:
-                self._read_changed()
-                self._check_products()
+                self.poll(is_quiet=True)
                 return
-            sleep(pause)
+            time.sleep(pause)
 
-    def look(self, *, is_quiet: bool = False) -> Progress:
-        """Return how far it has come; check products, too, if the queues seem to be empty."""
-        counts = [depth(self.queues.sqs, address) for address in self.queues.addresses]
-        self._read_changed()
+    def poll(self, *, is_quiet: bool = False) -> JobProgress:
+        """Return the progress; read products, too, if the queues seem to be empty."""
+        depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
+        self._read_entries()
         if is_quiet:
-            self._check_products()
-        by_status = Counter(outcome.status for outcome in self._ended.values())
-        final = sum(outcome.is_final for outcome in self._ended.values())
-        return Progress(
-            sum(count.waiting + count.delayed for count in counts),
-            sum(count.in_flight for count in counts),
-            by_status[Status.COMPLETE],
-            by_status[Status.FAILED],
-            by_status[Status.SKIPPED],
-            len(self.requests) - final,
-            is_quiet,
+            self._read_products()
+        numbers = self._count()
+        return JobProgress(
+            waiting=sum(found.waiting + found.delayed for found in depths),
+            in_work=sum(found.in_flight for found in depths),
+            complete=numbers[Status.COMPLETE],
+            failed=numbers[Status.FAILED],
+            skipped=numbers[Status.SKIPPED],
+            left=len(self.requests) - sum(result.is_final for result in self._results.values()),
+            is_quiet=is_quiet,
         )
 
-    def outcomes(self) -> Outcomes:
-        """Return how every request ended, once the queues are empty."""
-        by_status = Counter(outcome.status for outcome in self._ended.values())
-        failed = {p: o for p, o in self._ended.items() if o.status is Status.FAILED}
-        return Outcomes(
-            by_status[Status.COMPLETE],
-            by_status[Status.SKIPPED],
-            len(failed),
-            tuple(sorted(str(product) for product in self.requests.keys() - self._ended.keys())),
-            dict(Counter(outcome.error for outcome in failed.values())),
-            {str(product): outcome.reason for product, outcome in sorted(failed.items(), key=str)},
+    def result(self) -> JobResult:
+        """Return the result of the job, from what was read so far."""
+        numbers = self._count()
+        failed = {p: r for p, r in self._results.items() if r.status is Status.FAILED}
+        return JobResult(
+            complete=numbers[Status.COMPLETE],
+            skipped=numbers[Status.SKIPPED],
+            failed=len(failed),
+            missing=tuple(sorted(map(str, self.requests.keys() - self._results.keys()))),
+            errors=dict(Counter(result.error for result in failed.values())),
+            reasons={str(p): result.reason for p, result in sorted(failed.items(), key=str)},
         )
 
-    def _read_changed(self) -> None:
-        """Read the entries that were written since the last look."""
-        written = list(self._written())
-        with ThreadPoolExecutor(_READING) as reading:
-            entries = reading.map(lambda w: read_entry(self.s3, self.ledger, w[0]), written)
-            for (product, tag), entry in zip(written, entries, strict=True):
-                self._tags[product] = tag
-                outcome = _told_by(entry, self.requests[product])
-                if outcome is not None:
-                    self._ended[product] = outcome
+    def _count(self) -> Counter[Status]:
+        return Counter(result.status for result in self._results.values())
 
-    def _written(self) -> Iterator[tuple[S3Location, str]]:
-        """Products whose entry changed since the last look, and the entry's ETag."""
+    def _read_entries(self) -> None:
+        """Read the ledger entries of the job that changed since the last poll."""
         if not self.requests:
             return
         bucket = next(iter(self.requests)).bucket
-        common = os.path.commonprefix([p.key for p in self.requests])  # noqa: RUF071  # not paths
+        prefix = os.path.commonprefix([p.key for p in self.requests])  # noqa: RUF071  # not paths
         earliest = self.began - timedelta(seconds=1)
-        for key, item in listed_entries(self.s3, self.ledger, common):
-            product = S3Location(bucket, key)
-            is_new = item["LastModified"] >= earliest and self._tags.get(product) != item["ETag"]
+        changed = {}
+        for key, item in listed_entries(self.s3, self.ledger, prefix):
+            product, etag = S3Location(bucket, key), item["ETag"]
+            is_new = item["LastModified"] >= earliest and self._etags.get(product) != etag
             if product in self.requests and is_new:
-                yield product, item["ETag"]
+                changed[product] = etag
+        with ThreadPoolExecutor(_THREADS) as threads:
+            entries = threads.map(lambda p: read_entry(self.s3, self.ledger, p), changed)
+            for (product, etag), entry in zip(changed.items(), entries, strict=True):
+                self._etags[product] = etag
+                cause, failure = self.requests[product].cause, entry.failure
+                if failure is not None and failure.cause == cause:
+                    result = RequestResult(Status.FAILED, failure.error, failure.reason)
+                    self._results[product] = result
+                elif entry.result is not None and entry.result.cause == cause:
+                    self._results[product] = RequestResult(entry.result.status)
 
-    def _check_products(self) -> None:
-        """Look at the products of requests of which the ledger shows nothing."""
-        left = [product for product in self.requests if product not in self._ended]
-        with ThreadPoolExecutor(_READING) as reading:
-            for product, outcome in zip(left, reading.map(self._shown_by, left), strict=True):
-                if outcome is not None:
-                    self._ended[product] = outcome
+    def _read_products(self) -> None:
+        """Read the products of the requests without a result in the ledger."""
+        left = [product for product in self.requests if product not in self._results]
+        with ThreadPoolExecutor(_THREADS) as threads:
+            for product, status in zip(left, threads.map(self._status_of, left), strict=True):
+                if status is not None:
+                    self._results[product] = RequestResult(status)
 
-    def _shown_by(self, product: S3Location) -> Outcome | None:
-        """Return what the product shows of its request."""
+    def _status_of(self, product: S3Location) -> Status | None:
+        """Return the status that the product shows; None if it shows none."""
         request, found = self.requests[product], _head(self.s3, product)
-        made = Provenance.from_metadata(found["Metadata"]) if found else None
-        if found is None or made is None:
+        provenance = Provenance.from_metadata(found["Metadata"]) if found else None
+        source = request.source
+        if provenance is None or not provenance.is_of_input(source.bucket, source.key):
             return None
-        is_of_input = made.is_of_input(request.source.bucket, request.source.key)
-        is_own = bool(made.cause) and made.cause == shortened(request.cause or "")
-        if is_of_input and (is_own or found["LastModified"] > self.began):
-            return Outcome(Status.COMPLETE)
-        is_kept = request.on_existing is OnExisting.SKIP and is_of_input
-        return Outcome(Status.SKIPPED) if is_kept and self._is_right(product, made) else None
-
-    def _is_right(self, product: S3Location, made: Provenance) -> bool:
-        """Whether the function would leave the product as it is."""
-        request = self.requests[product]
-        source = _head(self.s3, request.source)
-        if source is None:
-            return False
-        state = (source["ETag"].strip('"'), version_of(source) or "")
-        if state != (made.input_etag, made.input_version):
-            return False
-        if made.pinned:
-            return True
-        entry = read_entry(self.s3, self.ledger, product)
-        return self.chooses(entry, request.context) == (made.mask, made.mask_sha1)
-
-
-def _told_by(entry: Entry, request: ExposureRequest) -> Outcome | None:
-    """Return what an entry shows of a request."""
-    failure, result = entry.failure, entry.result
-    if failure is not None and failure.cause == request.cause:
-        return Outcome(Status.FAILED, failure.error, failure.reason)
-    if result is not None and result.cause == request.cause:
-        return Outcome(result.status)
-    return None
+        is_own = bool(provenance.cause) and provenance.cause == shortened(request.cause or "")
+        if is_own or found["LastModified"] > self.began:
+            return Status.COMPLETE
+        # An older product is skipped if the function would keep it: same input, same mask.
+        current = _head(self.s3, source) if request.on_existing is OnExisting.SKIP else None
+        if current is None:
+            return None
+        version = (current["ETag"].strip('"'), version_of(current) or "")
+        if version != (provenance.input_etag, provenance.input_version):
+            return None
+        if not provenance.pinned:
+            entry = read_entry(self.s3, self.ledger, product)
+            selected = self.select_mask(entry, request.context)
+            if selected != (provenance.mask, provenance.mask_sha1):
+                return None
+        return Status.SKIPPED
 
 
 def _head(s3: Any, location: S3Location) -> Any:
-    with failures_of(f"{location}: looking it up"):
+    """Return the answer of HeadObject, None if there is no object."""
+    with failures_of(f"{location}: reading its metadata"):
         try:
             return s3.head_object(**location.as_kwargs)
         except ClientError as exc:

@@ -1,4 +1,4 @@
-"""Find the exposures of a backfill: a prefix, a key, a name of the archive, a list of those."""
+"""The exposures of a backfill: prefixes, keys, names of files in MAST's archive, and lists."""
 
 import hashlib
 import re
@@ -14,16 +14,14 @@ from handler.s3.objects import S3Location
 from infra.aws import Stack, listed
 from infra.cli import UserError
 
-__all__ = ["ARCHIVE", "Found", "archive_location", "digest_of_list", "find", "warnings"]
-
 ARCHIVE = "stpubdata"
-"""The public archive of JWST (registry.opendata.aws/jwst), free to read from us-east-1."""
+"""The public bucket of JWST data, without charge in us-east-1 (registry.opendata.aws/jwst)."""
 _SUFFIX = "_uncal.fits"
 _NAME = re.compile(r"(?:mast:JWST/product/)?((jw\d{5})(\d{6})_\S+_uncal\.fits)")
-_REMARK = re.compile(r"(^|\s)#.*")
-"""A remark begins a line or follows a blank: ``#`` is an ordinary character of a key."""
-_CHECKED, _SHOWN = 100, 5
-"""Named exposures whose existence is checked before they are sent; those shown one by one."""
+# A comment follows white space, because # is an ordinary character of a key.
+_COMMENT = re.compile(r"(^|\s)#.*")
+_CHECKED = 100  # named exposures whose existence is checked before they are sent
+_SHOWN = 5  # of the missing ones
 
 
 @dataclass(frozen=True)
@@ -35,53 +33,33 @@ class Found:
 
 
 def archive_location(name: str) -> S3Location:
-    """Return where the public archive keeps an exposure, by the name that MAST gives it.
-
-    Raises
-    ------
-    UserError
-        If it is not such a name.
-    """
+    """Return the location of an exposure in the public archive, from its name at MAST."""
     match = _NAME.fullmatch(name)
-    if match is None:
-        if "/" in name or name.endswith((".txt", ".list", ".csv")):
-            raise UserError(f"{name}: no such file")
-        raise UserError(
-            f"{name}: no such file, and neither s3://... nor a name such as "
-            "jw02733001001_02101_00001_nrca1_uncal.fits"
-        )
-    file_name, program, visit = match.groups()
-    return S3Location(ARCHIVE, f"jwst/public/{program}/{program}{visit}/{file_name}")
+    if match is not None:
+        file_name, program, visit = match.groups()
+        return S3Location(ARCHIVE, f"jwst/public/{program}/{program}{visit}/{file_name}")
+    if "/" in name or name.endswith((".txt", ".list", ".csv")):
+        raise UserError(f"{name}: no such file")
+    raise UserError(
+        f"{name}: no such file, expected a file, s3://... or a name such as "
+        "jw02733001001_02101_00001_nrca1_uncal.fits"
+    )
 
 
-def find(words: Iterable[str], s3: Any) -> Iterator[Found]:
-    """Find the exposures that the words mean, each once.
-
-    Parameters
-    ----------
-    words : iterable of str
-        ``s3://bucket/prefix``, ``s3://bucket/key_uncal.fits``, names of the archive, or files that
-        hold one exposure, or one prefix that ends in ``/``, per line.
-    s3 : boto3 S3 client
-        Lists prefixes.
-
-    Raises
-    ------
-    UserError
-        If a word means nothing; it names the line of a file.
-    """
+def find(targets: Iterable[str], s3: Any) -> Iterator[Found]:
+    """Yield the exposures of all targets, each once."""
     known: set[S3Location] = set()
-    for word in words:
-        for found in _of_list(word, s3) if _is_list(word) else _meant(word, s3):
+    for target in targets:
+        for found in _from_list(target, s3) if _is_list(target) else _from_target(target, s3):
             if found.location not in known:
                 known.add(found.location)
                 yield found
 
 
 def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
-    """Yield what will make requests fail: buckets that the stack does not read, missing keys."""
-    named = stack.parameters.get("ReadBuckets", "").split(",")
-    readable = {bucket.strip() for bucket in named} | {stack.output("RawBucket")}
+    """Yield the reasons why requests will fail: unreadable buckets, missing objects."""
+    names = stack.parameters.get("ReadBuckets", "").split(",")
+    readable = {name.strip() for name in names} | {stack.output("RawBucket")}
     for bucket in sorted({item.location.bucket for item in found} - readable):
         yield f"s3://{bucket}: not a bucket that the stack reads; add it to ReadBuckets"
     problems = []
@@ -96,24 +74,24 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
         yield f"{len(problems) - _SHOWN} more of the first {_CHECKED} named exposures likewise"
 
 
-def digest_of_list(word: str) -> str | None:
-    """Return a digest of a list's content; None if the word does not name a list."""
-    return hashlib.sha256(Path(word).read_bytes()).hexdigest() if _is_list(word) else None
+def digest_of_list(target: str) -> str | None:
+    """Return the SHA-256 of a list's content; None if the target is not a list."""
+    return hashlib.sha256(Path(target).read_bytes()).hexdigest() if _is_list(target) else None
 
 
-def _is_list(word: str) -> bool:
-    is_name = word.startswith("s3://") or word.endswith(_SUFFIX)
-    return not is_name and Path(word).is_file()
+def _is_list(target: str) -> bool:
+    is_name = target.startswith("s3://") or target.endswith(_SUFFIX)
+    return not is_name and Path(target).is_file()
 
 
-def _of_list(path: str, s3: Any) -> Iterator[Found]:
+def _from_list(path: str, s3: Any) -> Iterator[Found]:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as exc:
         raise UserError(f"{path}: not UTF-8 text, expected one exposure per line") from exc
-    # Only line feeds end a line: str.splitlines would split at characters that a key may hold.
+    # Not splitlines(), which splits at characters that a key may contain.
     for number, raw in enumerate(text.split("\n"), 1):
-        line = _REMARK.sub("", raw).strip()
+        line = _COMMENT.sub("", raw).strip()
         if not line:
             continue
         if line.startswith("s3://") and not line.endswith(("/", _SUFFIX)):
@@ -121,28 +99,23 @@ def _of_list(path: str, s3: Any) -> Iterator[Found]:
                 f"{path}, line {number}: {line}: expected *{_SUFFIX}, or a prefix that ends in /"
             )
         try:
-            yield from _meant(line, s3)
+            yield from _from_target(line, s3)
         except UserError as exc:
             raise UserError(f"{path}, line {number}: {exc}") from exc
 
 
-def _meant(word: str, s3: Any) -> Iterator[Found]:
-    if not word.startswith("s3://"):
-        yield Found(archive_location(word), None)
+def _from_target(target: str, s3: Any) -> Iterator[Found]:
+    if not target.startswith("s3://"):
+        yield Found(archive_location(target), None)
         return
     try:
-        if word.endswith(_SUFFIX):
-            yield Found(S3Location.parse(word), None)
+        if target.endswith(_SUFFIX):
+            yield Found(S3Location.parse(target), None)
             return
-        bucket, _, prefix = word.removeprefix("s3://").partition("/")
+        bucket, _, prefix = target.removeprefix("s3://").partition("/")
         S3Location.parse_prefix(f"s3://{bucket}")
     except ValueError as exc:
         raise UserError(str(exc)) from exc
-    try:
-        for item in listed(s3, bucket, prefix):
-            if item["Key"].endswith(_SUFFIX):
-                yield Found(S3Location(bucket, item["Key"]), item["Size"])
-    except ClientError as exc:
-        if code_of(exc) == "NoSuchBucket":
-            raise UserError(f"s3://{bucket}: no such bucket") from exc
-        raise
+    for item in listed(s3, bucket, prefix):
+        if item["Key"].endswith(_SUFFIX):
+            yield Found(S3Location(bucket, item["Key"]), item["Size"])

@@ -1,11 +1,9 @@
-"""The messages of a queue: read them, send them again, delete them.
+"""The messages of a queue: read, redrive or delete them.
 
-Messages are received, sent and deleted in batches of ten, by `WORKERS` threads. A message is sent
-before it is deleted: a command that is killed in between leaves it in both places, which the
-function and the consumers of events recognise as a repetition.
+A message is sent before it is deleted. If the command is killed in between, the message is in both
+queues; the function and the consumers of events recognise the repetition.
 """
 
-import fnmatch
 import json
 import time
 from collections import Counter
@@ -13,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -23,143 +22,93 @@ if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
     from mypy_boto3_sqs.client import SQSClient
 
-__all__ = [
-    "WORKERS",
-    "Chosen",
-    "Depth",
-    "Look",
-    "Moved",
-    "QueuedMessage",
-    "Targets",
-    "counts_deliveries",
-    "depth",
-    "discard",
-    "look",
-    "redrive",
-]
-
-_HIDDEN = 60
-"""Seconds that messages are hidden from others while they are read."""
-_NEWER = 3
-"""Answers with newer messages only, after which no older one is expected: queues are unordered."""
-_POLL = 2
-"""Seconds of long polling: only then SQS asks all its servers."""
 WORKERS = 16
-_BATCH = 10
-"""Entries that SQS and EventBridge take in one request."""
-_BATCH_BYTES = 256_000
-"""Bytes that both take in one request; a larger message goes alone."""
-_SKEW = 2
-"""Seconds by which the clock of this machine may differ from that of SQS unnoticed."""
+_BATCH = 10  # entries in one request to SQS or EventBridge
+_BATCH_BYTES = 256_000  # in one request; a larger message is sent alone
+_HIDDEN = 60  # seconds of visibility timeout while messages are read
+# Only long polling asks all servers of SQS: docs.aws.amazon.com/AWSSimpleQueueService/latest/
+# SQSDeveloperGuide/sqs-short-and-long-polling.html
+_POLL = 2
+_NEWER = 3  # responses with newer messages only after which no older one is expected
+_SKEW = 2  # seconds by which this machine's clock may differ from that of SQS
 
 
 @dataclass(frozen=True)
 class QueuedMessage:
-    """A message in a queue.
-
-    Attributes
-    ----------
-    identifier, body, receipt : str
-        The message id, its body, and the receipt handle that deletes it.
-    sent : float
-        When it was sent, in seconds since 1970, by the clock of SQS.
-    exposure, key : str
-        S3 URI and key of the exposure, as far as they can be read.
-    error, reason : str
-        Class and text of a failure.
-    can_be_tried : bool
-        Whether it contains a request: the failure of an unreadable event does not.
-    event : dict
-        The body, if it is an event of this software; else empty.
-    """
+    """A message in a queue."""
 
     identifier: str
     body: str
     receipt: str
-    sent: float
-    exposure: str
+    sent: float  # seconds since 1970, by the clock of SQS
+    exposure: str  # S3 URI; ? for the parts that the message does not contain
     key: str
     error: str = ""
     reason: str = ""
-    can_be_tried: bool = True
-    event: dict[str, Any] = field(default_factory=dict, repr=False)
+    can_be_tried: bool = True  # the failure of an unreadable event contains no request
+    event: dict[str, Any] = field(default_factory=dict, repr=False)  # empty unless it is ours
 
     @classmethod
     def from_message(cls, message: Any) -> "QueuedMessage":
-        """Read a message that SQS returned."""
+        """Parse a message that SQS returned."""
         event = _event(message["Body"])
-        detail = _part(event, "detail")
+        detail = _object(event, "detail")
         is_ours = event.get("source") == SOURCE
-        asked = (
-            _part(detail, "input")
-            or _part(detail, "request")
+        source = (
+            _object(detail, "input")
+            or _object(detail, "request")
             or {
-                "bucket": _part(detail, "bucket").get("name") or event.get("bucket"),
-                "key": _part(detail, "object").get("key") or event.get("key"),
+                "bucket": _object(detail, "bucket").get("name") or event.get("bucket"),
+                "key": _object(detail, "object").get("key") or event.get("key"),
             }
         )
-        key = str(asked.get("key") or "?")
+        key = str(source.get("key") or "?")
         return cls(
-            message["MessageId"],
-            message["Body"],
-            message["ReceiptHandle"],
-            int(message["Attributes"]["SentTimestamp"]) / 1000,
-            f"s3://{asked.get('bucket') or '?'}/{key}",
-            key,
-            str(detail.get("error") or "") if is_ours else "",
-            str(detail.get("reason") or "") if is_ours else "",
-            not is_ours or bool(_part(detail, "request")),
-            event if is_ours else {},
+            identifier=message["MessageId"],
+            body=message["Body"],
+            receipt=message["ReceiptHandle"],
+            sent=int(message["Attributes"]["SentTimestamp"]) / 1000,
+            exposure=f"s3://{source.get('bucket') or '?'}/{key}",
+            key=key,
+            error=str(detail.get("error") or "") if is_ours else "",
+            reason=str(detail.get("reason") or "") if is_ours else "",
+            can_be_tried=not is_ours or bool(_object(detail, "request")),
+            event=event if is_ours else {},
         )
 
     @property
     def label(self) -> str:
         """The error, the status of another result, or ``waits``."""
-        return self.error or str(_part(self.event, "detail").get("status") or "waits")
+        return self.error or str(_object(self.event, "detail").get("status") or "waits")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A choice of messages; None means any.
-
-    Attributes
-    ----------
-    error : str or None
-        Class of the failure.
-    key, prefix, pattern : str or None
-        The exposure's key or S3 URI; what it begins with; a glob pattern for all of it.
-    older_than : float or None
-        Seconds since the message was sent.
-    identifiers : frozenset of str or None
-        Message ids.
-    """
+    """Conditions that select messages; None selects all."""
 
     error: str | None = None
-    key: str | None = None
-    prefix: str | None = None
-    pattern: str | None = None
-    older_than: float | None = None
+    key: str | None = None  # the key or S3 URI of the exposure
+    prefix: str | None = None  # of either
+    pattern: str | None = None  # a glob pattern that matches either as a whole
+    older_than: float | None = None  # seconds since the message was sent
     identifiers: frozenset[str] | None = None
 
-    def holds(self, message: QueuedMessage, now: float) -> bool:
-        """Say whether a message is chosen."""
+    def matches(self, message: QueuedMessage, now: float) -> bool:
+        """Return whether a message meets all conditions."""
         names = (message.key, message.exposure)
         return (
             self.error in {None, message.error}
             and (self.identifiers is None or message.identifier in self.identifiers)
             and (self.key is None or self.key in names)
             and (self.prefix is None or any(name.startswith(self.prefix) for name in names))
-            and (
-                self.pattern is None
-                or any(fnmatch.fnmatchcase(name, self.pattern) for name in names)
-            )
+            and (self.pattern is None or any(fnmatchcase(n, self.pattern) for n in names))
             and (self.older_than is None or now - message.sent >= self.older_than)
         )
 
 
 @dataclass(frozen=True)
 class Depth:
-    """How many messages wait, are in flight (hidden), and are delayed: SQS counts approximately."""
+    """The approximate message counts of a queue."""
 
     waiting: int
     in_flight: int
@@ -167,64 +116,44 @@ class Depth:
 
 
 @dataclass
-class Look:
-    """What was found in a queue: the chosen messages, and all by error."""
+class Contents:
+    """The chosen messages of a queue, and the labels of all of them."""
 
     chosen: list[QueuedMessage] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
 
 
+Look = Contents  # until its users are renamed
+
+
 @dataclass
 class Moved:
-    """How a redrive or discard ended.
+    """The result of redriving or discarding messages."""
 
-    Attributes
-    ----------
-    done : int
-        Messages that were sent again or discarded, as the command says.
-    untried : int
-        Chosen messages without a request; they stay in the queue.
-    refused : list of str
-        Messages that SQS or EventBridge refused, with the reason; they stay in the queue.
-    labels : Counter
-        All messages that were seen, by error.
-    """
-
-    done: int = 0
-    untried: int = 0
-    refused: list[str] = field(default_factory=list)
-    labels: Counter[str] = field(default_factory=Counter)
+    done: int = 0  # messages that were sent or discarded
+    untried: int = 0  # chosen messages without a request, which stay in the queue
+    refused: list[str] = field(default_factory=list)  # by SQS or EventBridge, with the reason
+    labels: Counter[str] = field(default_factory=Counter)  # of all messages that were read
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Where messages are sent again.
-
-    Attributes
-    ----------
-    queue : str
-        URL of the queue for requests.
-    bus : str or None
-        The EventBridge bus for undelivered events; None if it is unknown.
-    events : boto3 EventBridge client
-        Publishes them.
-    are_undelivered : bool
-        Whether the queue holds events that were not delivered: a Failed event among them is
-        published again. In the queue of failures its request is sent again instead.
-    """
+    """The queue and the event bus to which messages are redriven."""
 
     queue: str
     bus: str | None
     events: "EventBridgeClient"
+    # An undelivered Failed event is published again. In the queue of failures, the same event
+    # stands for its request, which is sent to the queue.
     are_undelivered: bool = False
 
     def is_published(self, message: QueuedMessage) -> bool:
-        """Say whether a message is published as the event that it is."""
+        """Return whether a message is published to the bus, not sent to the queue."""
         return bool(message.event) and (self.are_undelivered or not message.error)
 
 
 def depth(sqs: "SQSClient", queue: str) -> Depth:
-    """Return the message counts of a queue, as SQS reports them."""
+    """Return the message counts of a queue."""
     names = {
         "waiting": "ApproximateNumberOfMessages",
         "in_flight": "ApproximateNumberOfMessagesNotVisible",
@@ -236,119 +165,94 @@ def depth(sqs: "SQSClient", queue: str) -> Depth:
 
 
 def counts_deliveries(sqs: "SQSClient", queue: str) -> bool:
-    """Say whether reading a queue moves its messages to a dead-letter queue in the end."""
+    """Return whether a queue moves messages that are read often to a dead-letter queue."""
     found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])
     return bool(found.get("Attributes", {}).get("RedrivePolicy"))
 
 
-def look(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Look:
-    """Read the messages that were in a queue when the reading began, and leave them there.
+def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Contents:
+    """Return the messages that are in a queue now, and leave them there."""
+    found: list[QueuedMessage] = []
 
-    Raises
-    ------
-    UserError
-        If reading would count as a delivery.
-    """
-    found, lock = Look(), Lock()
-    read: dict[str, str] = {}
+    def keep(batch: list[QueuedMessage]) -> list[QueuedMessage]:
+        found.extend(batch)
+        return []
 
-    def keep(batch: list[QueuedMessage], begun: float) -> None:
-        with lock:
-            for message in batch:
-                found.labels[message.label] += 1
-                if chosen.holds(message, begun):
-                    found.chosen.append(message)
+    labels = _read(sqs, queue, chosen, keep)
+    return Contents(found, labels)
 
-    try:
-        _read(sqs, queue, keep, read)
-    finally:
-        _show_again(sqs, queue, read)
-    return found
+
+look = read_messages  # until its users are renamed
 
 
 def redrive(sqs: "SQSClient", queue: str, targets: Targets, chosen: Chosen = Chosen()) -> Moved:
-    """Send messages again, then delete them from the queue.
-
-    What fails again comes back to the queue meanwhile; only messages that were there when the
-    redrive began are sent.
-
-    Raises
-    ------
-    UserError
-        If reading would count as a delivery, or the bus of an event is unknown.
-    """
+    """Send the messages that are in a queue now to the targets, then delete them."""
 
     def send(batch: list[QueuedMessage]) -> tuple[list[QueuedMessage], list[str]]:
-        published = [m for m in batch if targets.is_published(m)]
-        others = [m for m in batch if not targets.is_published(m)]
         sent: list[QueuedMessage] = []
         refused: list[str] = []
-        ways = [(part, True) for part in _parts(published)]
-        for part, is_event in [*ways, *((part, False) for part in _parts(others))]:
-            reasons = _publish(targets, part) if is_event else _send(sqs, targets.queue, part)
-            sent += [message for n, message in enumerate(part) if n not in reasons]
-            refused += [f"{part[n].exposure}: {reason}" for n, reason in reasons.items()]
+        for is_event in (True, False):
+            same = [message for message in batch if targets.is_published(message) == is_event]
+            for part in _split(same):
+                reasons = _publish(targets, part) if is_event else _send(sqs, targets.queue, part)
+                sent += [message for n, message in enumerate(part) if n not in reasons]
+                refused += [f"{part[n].exposure}: {reason}" for n, reason in reasons.items()]
         return sent, refused
 
-    def is_tried(message: QueuedMessage) -> bool:
-        return message.can_be_tried or targets.is_published(message)
-
-    return _taken(sqs, queue, chosen, send, is_tried)
+    return _move(sqs, queue, chosen, send, lambda m: m.can_be_tried or targets.is_published(m))
 
 
 def discard(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Moved:
-    """Delete messages that were there when the discarding began."""
-    return _taken(sqs, queue, chosen, lambda batch: (batch, []), lambda _: True)
+    """Delete the messages that are in a queue now."""
+    return _move(sqs, queue, chosen, lambda batch: (batch, []), lambda _: True)
 
 
-def _taken(
+def _move(
     sqs: "SQSClient",
     queue: str,
     chosen: Chosen,
     send: Callable[[list[QueuedMessage]], tuple[list[QueuedMessage], list[str]]],
     is_tried: Callable[[QueuedMessage], bool],
 ) -> Moved:
-    """Send the chosen messages, delete those that were sent, and show the others again."""
+    """Send the chosen messages, and delete those that were sent."""
     moved, lock = Moved(), Lock()
-    read: dict[str, str] = {}
 
-    def take(batch: list[QueuedMessage], begun: float) -> None:
-        meant = [message for message in batch if chosen.holds(message, begun)]
-        tried = [message for message in meant if is_tried(message)]
+    def move(batch: list[QueuedMessage]) -> list[QueuedMessage]:
+        tried = [message for message in batch if is_tried(message)]
         sent, refused = send(tried)
-        left = _delete(sqs, queue, sent)
+        not_deleted = _delete(sqs, queue, sent)
         with lock:
-            moved.labels.update(message.label for message in batch)
             moved.done += len(sent)
-            moved.untried += len(meant) - len(tried)
-            moved.refused += [*refused, *left]
-            for message in sent:
-                read.pop(message.identifier, None)
+            moved.untried += len(batch) - len(tried)
+            moved.refused += [*refused, *not_deleted]
+        return sent
 
-    try:
-        _read(sqs, queue, take, read)
-    finally:
-        _show_again(sqs, queue, read)
+    moved.labels = _read(sqs, queue, chosen, move)
     return moved
 
 
 def _read(
     sqs: "SQSClient",
     queue: str,
-    use: Callable[[list[QueuedMessage], float], None],
-    read: dict[str, str],
-) -> None:
-    """Pass on every message that is in the queue now, in batches, each message once.
+    chosen: Chosen,
+    use: Callable[[list[QueuedMessage]], list[QueuedMessage]],
+) -> Counter[str]:
+    """Pass the chosen messages in a queue to `use`, which returns those that it deleted.
 
-    `read` collects the receipt handles of all that were received, newer ones too.
+    Each message is passed once, and none that came after the start: a message that fails again
+    comes back to its queue meanwhile. The messages that remain become visible again.
     """
     if counts_deliveries(sqs, queue):
+        found = depth(sqs, queue)
         raise UserError(
             f"{queue}: its messages are processed automatically, and reading one counts as a "
-            f"delivery; SQS counts {_text(depth(sqs, queue))}"
+            f"delivery; SQS counts {found.waiting:,} waiting, {found.in_flight:,} in flight, "
+            f"{found.delayed:,} delayed"
         )
-    begun, lock = _now(sqs, queue), Lock()
+    start, lock = _now(sqs, queue), Lock()
     known: set[str] = set()
+    receipts: dict[str, str] = {}
+    labels: Counter[str] = Counter()
     is_stopped = False
 
     def work() -> None:
@@ -366,25 +270,32 @@ def _read(
                 return
             batch = [QueuedMessage.from_message(message) for message in received]
             with lock:
-                # A message that comes once more was hidden for too short a time.
-                older = [m for m in batch if m.sent <= begun and m.identifier not in known]
+                # A message is received twice if its visibility timeout ended.
+                older = [m for m in batch if m.sent <= start and m.identifier not in known]
                 known.update(message.identifier for message in older)
-                read.update((message.identifier, message.receipt) for message in batch)
+                labels.update(message.label for message in older)
+                receipts.update((message.identifier, message.receipt) for message in batch)
             newer = 0 if older else newer + 1
-            if older:
-                use(older, begun)
+            deleted = use([message for message in older if chosen.matches(message, start)])
+            with lock:
+                for message in deleted:
+                    receipts.pop(message.identifier, None)
 
-    with ThreadPoolExecutor(WORKERS) as pool:
-        workers = [pool.submit(work) for _ in range(WORKERS)]
-        try:
-            for worker in workers:
-                worker.result()
-        finally:
-            is_stopped = True
+    try:
+        with ThreadPoolExecutor(WORKERS) as pool:
+            workers = [pool.submit(work) for _ in range(WORKERS)]
+            try:
+                for worker in workers:
+                    worker.result()
+            finally:
+                is_stopped = True
+    finally:
+        _show_again(sqs, queue, [*receipts.values()])
+    return labels
 
 
 def _now(sqs: "SQSClient", queue: str) -> float:
-    """Return the time by the clock of SQS, in seconds since 1970; `sent` is by that clock."""
+    """Return the time by the clock of SQS, in seconds since 1970."""
     answer = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
     date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
     now = time.time()
@@ -392,8 +303,8 @@ def _now(sqs: "SQSClient", queue: str) -> float:
     return now + skew if abs(skew) > _SKEW else now
 
 
-def _show_again(sqs: "SQSClient", queue: str, read: dict[str, str]) -> None:
-    """Make messages visible; a message that somebody else has by now is left alone."""
+def _show_again(sqs: "SQSClient", queue: str, receipts: list[str]) -> None:
+    """Make messages visible; SQS ignores a receipt handle that is no longer valid."""
 
     def show(some: list[str]) -> None:
         sqs.change_message_visibility_batch(
@@ -404,14 +315,13 @@ def _show_again(sqs: "SQSClient", queue: str, read: dict[str, str]) -> None:
             ],
         )
 
-    receipts = [*read.values()]
     batches = [receipts[n : n + _BATCH] for n in range(0, len(receipts), _BATCH)]
     with ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(show, batches))
 
 
-def _parts(batch: list[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
-    """Divide a batch so that no part is larger than one request may be."""
+def _split(batch: list[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
+    """Yield parts of a batch that fit into one request."""
     part: list[QueuedMessage] = []
     size = 0
     for message in batch:
@@ -426,16 +336,16 @@ def _parts(batch: list[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
 
 
 def _send(sqs: "SQSClient", queue: str, part: list[QueuedMessage]) -> dict[int, str]:
-    """Send messages; return why some were refused, by index."""
+    """Send messages; return the reasons of those that SQS refused, by index."""
     entries: Any = [{"Id": str(n), "MessageBody": m.body} for n, m in enumerate(part)]
     failed = sqs.send_message_batch(QueueUrl=queue, Entries=entries).get("Failed", [])
     return {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in failed}
 
 
 def _publish(targets: Targets, part: list[QueuedMessage]) -> dict[int, str]:
-    """Publish events again, with their detail type and detail; return as `_send` does."""
+    """Publish events unchanged; return the reasons of those that EventBridge refused, by index."""
     if targets.bus is None:
-        raise UserError("an event was not delivered: --stack NAME says on which bus to publish it")
+        raise UserError("an undelivered event: its bus is unknown, expected --stack NAME")
     entries: Any = [
         {
             "EventBusName": targets.bus,
@@ -464,12 +374,8 @@ def _delete(sqs: "SQSClient", queue: str, sent: list[QueuedMessage]) -> list[str
     ]
 
 
-def _text(found: Depth) -> str:
-    return f"{found.waiting:,} waiting, {found.in_flight:,} in flight, {found.delayed:,} delayed"
-
-
 def _event(body: str) -> dict[str, Any]:
-    """Return the event in a message; empty if it is not one."""
+    """Return the event in a message; empty if the body is not a JSON object."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):
@@ -477,6 +383,6 @@ def _event(body: str) -> dict[str, Any]:
     return event if isinstance(event, dict) else {}
 
 
-def _part(event: dict[str, Any], name: str) -> dict[str, Any]:
-    part = event.get(name)
-    return part if isinstance(part, dict) else {}
+def _object(event: dict[str, Any], name: str) -> dict[str, Any]:
+    value = event.get(name)
+    return value if isinstance(value, dict) else {}

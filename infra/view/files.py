@@ -1,4 +1,4 @@
-"""Reading what is to be looked at, on this machine or in S3: its headers, and its planes only."""
+"""FITS files to show, on this machine or in S3, read by byte ranges."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,68 +10,43 @@ from core.fits.hdus import Hdu, Keywords, Reader, find, locate
 from handler.s3.objects import ObjectStore, S3Location, Window
 from infra.cli import UserError
 
-__all__ = ["File", "opened"]
-
-_S3 = "s3://"
-
 
 @dataclass(frozen=True)
 class File:
-    """A FITS file, open for reading of byte ranges.
+    """An open FITS file."""
 
-    Attributes
-    ----------
-    name : str
-        As it was named.
-    size : int
-        Bytes.
-    read : callable
-        Reads a range.
-    hdus : tuple of `~core.fits.hdus.Hdu`
-        Its HDUs.
-    """
-
-    name: str
+    name: str  # path or S3 URI
     size: int
     read: Reader
     hdus: tuple[Hdu, ...]
 
     @property
     def stem(self) -> str:
-        """Its file name, without folders and ending."""
+        """The file name, without folders and ``.fits``."""
         return self.name.rpartition("/")[2].removesuffix(".fits")
 
     @property
     def is_mask(self) -> bool:
         """Whether it is a MASK reference file."""
-        words = Keywords(self.hdus[0].header, self.name)
-        return words.text("REFTYPE") == "MASK" or (
-            find(self.hdus, "SCI") is None and find(self.hdus, "DQ") is not None
-        )
+        if Keywords(self.hdus[0].header, self.name).text("REFTYPE") == "MASK":
+            return True
+        return find(self.hdus, "SCI") is None and find(self.hdus, "DQ") is not None
 
     def content(self) -> bytes:
-        """Read it as a whole."""
+        """Return the whole file."""
         return self.read(0, self.size)
 
 
 @contextmanager
 def opened(name: str, s3: Any) -> Iterator[File]:
-    """Open a file by its path or address.
-
-    Raises
-    ------
-    UserError
-        If there is none.
-    InputRejected
-        If it is no FITS file.
-    """
-    if name.startswith(_S3):
+    """Open a file by its path or S3 URI."""
+    if name.startswith("s3://"):
         store = ObjectStore(s3)
         try:
-            place = S3Location.parse(name)
+            location = S3Location.parse(name)
         except ValueError as exc:
             raise UserError(f"{exc}; with --detector a mirror is meant") from exc
-        found = store.describe(place, UserError)
+        found = store.describe(location, UserError)
         read: Reader = Window(store, found, UserError).read
         yield File(name, found.size, read, locate(read, found.size, name))
         return
@@ -80,9 +55,9 @@ def opened(name: str, s3: Any) -> Iterator[File]:
         raise UserError(f"{name}: no such file")
     with path.open("rb") as file:
 
-        def ranged(start: int, length: int) -> bytes:
+        def read_range(start: int, length: int) -> bytes:
             file.seek(start)
             return file.read(length)
 
         size = path.stat().st_size
-        yield File(name, size, ranged, locate(ranged, size, name))
+        yield File(name, size, read_range, locate(read_range, size, name))

@@ -1,8 +1,6 @@
-"""What is drawn of a product, a raw file or a mask, and what is said of it."""
+"""The content of pages: facts and pictures of products, raw exposures and masks."""
 
-import re
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,14 +15,12 @@ from handler.s3.objects import ObjectStore
 from infra.view.files import File
 from infra.view.pictures import Box, Picture, comparison, plane
 
-__all__ = ["Look", "mask_look", "masks_look", "product_look"]
-
 Facts = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class Look:
-    """One page: its title, what is said above the picture, the picture."""
+class Page:
+    """The title of a page, the facts above the picture, and the picture."""
 
     title: str
     facts: Facts
@@ -33,178 +29,137 @@ class Look:
 
 def product_look(
     file: File, references: References | None, context: str, store: ObjectStore
-) -> Look:
-    """Look at a product, or at what a raw exposure's would be.
+) -> Page:
+    """Return the page of a product, or of the product that a raw exposure would get.
 
-    Parameters
-    ----------
-    file : `~infra.view.files.File`
-        The product or exposure.
-    references : `~handler.crds.masks.References` or None
-        The CRDS mirror: chooses a raw exposure's mask, and has what lies outside the window.
-    context : str
-        For raw exposures.
-    store : `~handler.s3.objects.ObjectStore`
-        How to reach the mirror.
-
-    Raises
-    ------
-    InputRejected
-        If it is neither, or is raw and there is no mirror.
+    A raw exposure needs the mirror to select its mask; a product, to show its mask outside its
+    window.
     """
     exposure = Exposure.from_hdus(file.hdus, file.name)
-    image, mask, chosen = _image(file, exposure, references, context, store)
-    facts = (*_of_exposure(exposure), *_of_reference(exposure, chosen))
+    header, image = exposure.header, exposure.existing_image(file.read)
+    if image is not None and "R_MASK" in header:
+        name, used = str(header["R_MASK"]), str(header.get("CRDS_CTX", ""))
+        mask = _mask_of(name, exposure, references, store)
+    elif references is None:
+        raise InputRejected(
+            f"{file.name}: a raw exposure, expected --mirror s3://... (or --stack) to read its mask"
+        )
+    else:
+        reference = references.resolve(exposure, context, None, store)
+        mask = references.load(reference, exposure, store)
+        name = reference.label or "N/A"
+        used = f"{reference.context}, as it would be applied"
+        image = initialize(exposure, mask, image).image
+    facts = (
+        *_exposure_facts(exposure),
+        ("Mask", name.removeprefix("crds://")),
+        ("Context", used),
+        *((("S_DQINIT", str(header["S_DQINIT"])),) if header.get("S_DQINIT") else ()),
+    )
     if image.ndim == 3:
         total = len(image)
         planes = tuple(plane(one, f"stripe {k} of {total}") for k, one in enumerate(image, 1))
-        return Look(file.stem, facts, Picture(planes, exposure.image_shape))
-    picture = _around(image, mask, exposure) or Picture((plane(image),), exposure.image_shape)
-    return Look(file.stem, facts, picture)
-
-
-def _image(
-    file: File,
-    exposure: Exposure,
-    references: References | None,
-    context: str,
-    store: ObjectStore,
-) -> tuple[NDArray[np.uint32], Mask | None, str]:
-    """The flags, the whole mask if it is at hand, and by which rules it was chosen."""
-    header, existing = exposure.header, exposure.existing_image(file.read)
-    if existing is not None and "R_MASK" in header:
-        name, used = str(header["R_MASK"]), str(header.get("CRDS_CTX", ""))
-        return existing, _mask_of(name, exposure, references, store), f"{name} by {used}"
-    if references is None:
-        raise InputRejected(
-            f"{file.name}: has no flags yet; --mirror s3://... (or --stack) says where masks are"
-        )
-    reference = references.resolve(exposure, context, None, store)
-    mask = references.load(reference, exposure, store)
-    said = f"{reference.label or 'N/A'} by {reference.context}, as it would be applied"
-    return initialize(exposure, mask, existing).image, mask, said
+        return Page(file.stem, facts, Picture(planes, exposure.image_shape))
+    picture = _with_surroundings(image, mask, exposure)
+    return Page(file.stem, facts, picture or Picture((plane(image),), exposure.image_shape))
 
 
 def _mask_of(
     label: str, exposure: Exposure, references: References | None, store: ObjectStore
 ) -> Mask | None:
-    """The mask that a product names, if the mirror has it."""
+    """Return the mask that a product names, if the mirror contains it."""
     if references is None or not label.startswith("crds://"):
         return None
     name = label.removeprefix("crds://")
     try:
         digest = references.rules.digest_of(name)
-        if digest is None:
-            return None
         instrument = exposure.keywords.text("INSTRUME") or ""
-        return references.masks.load(name, digest, instrument, store)
+        return references.masks.load(name, digest, instrument, store) if digest else None
     except ReferenceUnavailable:
         return None
 
 
-def _around(image: NDArray[np.uint32], mask: Mask | None, exposure: Exposure) -> Picture | None:
-    """The image within the whole mask, where the mask has more than the window."""
+def _with_surroundings(
+    image: NDArray[np.uint32], mask: Mask | None, exposure: Exposure
+) -> Picture | None:
+    """Return the image within its mask, if the mask is larger."""
     science = exposure.subarray
     if mask is None or science is None or exposure.stripes is not None:
-        return None
-    if mask.dq.shape == image.shape:
         return None
     area = mask.area
     x, y = science.xstart - area.xstart, science.ystart - area.ystart
     ny, nx = image.shape
-    if x < 0 or y < 0 or x + nx > mask.dq.shape[1] or y + ny > mask.dq.shape[0]:
+    fits_in = x >= 0 and y >= 0 and x + nx <= mask.dq.shape[1] and y + ny <= mask.dq.shape[0]
+    if mask.dq.shape == image.shape or not fits_in:
         return None
     whole = mask.dq.copy()
     whole[y : y + ny, x : x + nx] = image
     return Picture((plane(whole),), whole.shape, (area.xstart, area.ystart), Box(x, y, nx, ny))
 
 
-def _of_exposure(exposure: Exposure) -> Facts:
-    words = exposure.keywords
-    instrument, detector, kind, observed = (
-        words.text(name) or "?" for name in ("INSTRUME", "DETECTOR", "EXP_TYPE", "DATE-OBS")
+def _exposure_facts(exposure: Exposure) -> Facts:
+    words, area = exposure.keywords, exposure.subarray
+    instrument, detector, kind, observed, window = (
+        words.text(name) or "?"
+        for name in ("INSTRUME", "DETECTOR", "EXP_TYPE", "DATE-OBS", "SUBARRAY")
     )
     integrations, groups, ny, nx = exposure.shape
+    if exposure.stripes is not None:
+        window += ": stripes; rows and columns are those of the image, not of the detector"
+    elif area is not None:
+        window += f": columns {area.xstart} to {area.xstart + nx - 1}"
+        window += f", rows {area.ystart} to {area.ystart + ny - 1}"
     return (
         ("Detector", f"{instrument} {detector}"),
         ("Exposure", f"{kind}, {exposure.kind.value}, observed {observed}"),
         ("Shape", f"{integrations} integrations, {groups} groups, {nx} x {ny} pixels"),
-        ("Window", _window(words, exposure, (ny, nx))),
+        ("Window", window),
     )
 
 
-def _window(words: Keywords, exposure: Exposure, shape: tuple[int, int]) -> str:
-    name, area = words.text("SUBARRAY") or "?", exposure.subarray
-    if exposure.stripes is not None:
-        return f"{name}: stripes; rows and columns are those of the image, not of the detector"
-    if area is None:
-        return name
-    ny, nx = shape
-    columns = f"columns {area.xstart} to {area.xstart + nx - 1}"
-    return f"{name}: {columns}, rows {area.ystart} to {area.ystart + ny - 1}"
-
-
-def _of_reference(exposure: Exposure, chosen: str) -> Facts:
-    mask, _, rules = chosen.partition(" by ")
-    status = exposure.header.get("S_DQINIT")
-    facts = (("Mask", mask.removeprefix("crds://")), ("Context", rules))
-    return (*facts, ("S_DQINIT", str(status))) if status else facts
-
-
-def mask_look(file: File) -> Look:
-    """Look at a MASK reference file, on its detector.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If it is no mask.
-    """
+def mask_look(file: File) -> Page:
+    """Return the page of a MASK reference file."""
     mask = Mask.from_bytes(file.content(), file.stem)
+    words = Keywords(file.hdus[0].header, file.name)
     ny, nx = mask.dq.shape
-    return Look(
-        file.stem, _of_mask(file, mask), Picture((plane(mask.dq),), (ny, nx), _corner(mask))
+    facts = (
+        ("Detector", f"{mask.instrument} {mask.detector}"),
+        ("Pixels", f"{nx} x {ny}, {words.text('SUBARRAY') or 'full frame'}"),
+        ("Use after", (words.text("USEAFTER") or "?").partition("T")[0]),
+        ("Pedigree", words.text("PEDIGREE") or "?"),
+        ("Author", words.text("AUTHOR") or "?"),
+        ("Description", words.text("DESCRIP") or "?"),
     )
+    return Page(file.stem, facts, Picture((plane(mask.dq),), (ny, nx), _corner(mask)))
 
 
-def masks_look(before: Mask, after: Mask) -> Look:
-    """Look at what a mask adds to another one and takes back, on the detector.
+def masks_look(before: Mask, after: Mask) -> Page:
+    """Return the page of the flags that a mask gains and loses, compared with an earlier one.
 
     Raises
     ------
     InputRejected
-        If they are of different shapes.
+        If the masks have different shapes.
     """
     if before.dq.shape != after.dq.shape:
+        (ny, nx), (y, x) = before.dq.shape, after.dq.shape
         raise InputRejected(
-            f"{before.name} has {before.dq.shape} pixels, {after.name} {after.dq.shape}: expected "
-            "equal"
+            f"{after.name}: {x} x {y} pixels, expected {nx} x {ny} as in {before.name}"
         )
     ny, nx = after.dq.shape
     drawn = (comparison(before.dq, after.dq),)
-    picture = Picture(drawn, (ny, nx), _corner(after), compares=True)
     facts = (
         ("Before", before.name),
         ("After", after.name),
         ("Detector", f"{after.instrument} {after.detector}"),
         ("Pixels", f"{nx} x {ny}"),
     )
-    return Look(f"{before.name} to {after.name}", facts, picture)
+    picture = Picture(drawn, (ny, nx), _corner(after), compares=True)
+    return Page(f"{before.name} to {after.name}", facts, picture)
 
 
 def _corner(mask: Mask) -> tuple[int, int]:
     return (mask.subarray.xstart, mask.subarray.ystart) if mask.subarray else (1, 1)
 
 
-def _of_mask(file: File, mask: Mask) -> Facts:
-    words = Keywords(file.hdus[0].header, file.name)
-    ny, nx = mask.dq.shape
-    useafter = words.text("USEAFTER") or "?"
-    facts: Any = (
-        ("Detector", f"{mask.instrument} {mask.detector}"),
-        ("Pixels", f"{nx} x {ny}, {words.text('SUBARRAY') or 'full frame'}"),
-        ("Use after", re.sub("T.*", "", useafter)),
-        ("Pedigree", words.text("PEDIGREE") or "?"),
-        ("Author", words.text("AUTHOR") or "?"),
-        ("Description", words.text("DESCRIP") or "?"),
-    )
-    return tuple(facts)
+Look = Page  # until its users are renamed

@@ -1,4 +1,4 @@
-"""A picture of flags without loss: one byte a pixel, an index into the values that occur."""
+"""Lossless pictures of flags: one or more bytes per pixel, an index into the values that occur."""
 
 import base64
 import zlib
@@ -10,14 +10,10 @@ from numpy.typing import NDArray
 
 from core.flags import PIXEL_FLAGS
 
-__all__ = ["REFERENCE", "Box", "Picture", "comparison", "plane"]
-
-REFERENCE = ("REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
-"""Flags of pixels that never see the sky."""
-_BYTE, _TWO_BYTES = 256, 65536
-"""Values that an index of one and of two bytes distinguishes."""
-_BEST, _QUICK = 9, 7
-"""Of zlib: a tenth smaller, or in a third of the time."""
+_REFERENCE = ("REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
+"""Flags of pixels that do not receive light."""
+# zlib level 9 gives a result smaller by a tenth; 7 takes a third of its time.
+_SMALL, _FAST = 9, 7
 
 
 @dataclass(frozen=True)
@@ -32,30 +28,16 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """What a page draws.
+    """Planes of one shape that a page shows one at a time."""
 
-    Attributes
-    ----------
-    planes : tuple of dict
-        As `plane` or `comparison` make them; all of one shape.
-    shape : tuple of int
-        (ny, nx), science frame.
-    corner : tuple of int
-        FITS coordinates (from 1) of the first column and row.
-    window : `Box` or None
-        What was read out, where the planes show more than that.
-    compares : bool
-        Whether the planes are comparisons.
-    """
-
-    planes: tuple[dict[str, Any], ...]
-    shape: tuple[int, int]
-    corner: tuple[int, int] = (1, 1)
-    window: Box | None = None
+    planes: tuple[dict[str, Any], ...]  # of `plane`, or of `comparison`
+    shape: tuple[int, int]  # (ny, nx), science frame
+    corner: tuple[int, int] = (1, 1)  # FITS coordinates of the first column and row
+    window: Box | None = None  # the subarray, if the planes show more of the detector
     compares: bool = False
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it ready for JSON, as infra/view/assets/page.js reads it."""
+        """Return the data that assets/page.js reads."""
         window = self.window
         return {
             "nx": self.shape[1],
@@ -65,60 +47,38 @@ class Picture:
             "window": window and {"x": window.x, "y": window.y, "nx": window.nx, "ny": window.ny},
             "compares": self.compares,
             "flags": [[name, bit] for name, bit in PIXEL_FLAGS.items()],
-            "reference": [PIXEL_FLAGS[name] for name in REFERENCE],
+            "reference": [PIXEL_FLAGS[name] for name in _REFERENCE],
             "planes": list(self.planes),
         }
 
 
-def plane(
-    dq: NDArray[np.uint32], label: str = "", *, is_one_of_many: bool = False
-) -> dict[str, Any]:
-    """Pack a 2-D image of standard flags.
-
-    Parameters
-    ----------
-    dq : ndarray of uint32
-        Shape (ny, nx), science frame.
-    label : str
-        What the page calls it.
-    is_one_of_many : bool
-        Whether it is better packed quickly.
-    """
+def plane(dq: NDArray[np.uint32], label: str = "", *, is_fast: bool = False) -> dict[str, Any]:
+    """Pack a 2-D image of standard flags; `is_fast` if the page has many planes."""
     flagged = np.flatnonzero(dq)
     values, inverse = np.unique(dq.reshape(-1)[flagged], return_inverse=True)
-    return _packed(
-        dq.size, flagged, inverse, [0, *values.tolist()], label, _QUICK if is_one_of_many else _BEST
-    )
+    level = _FAST if is_fast else _SMALL
+    return _pack(dq.size, flagged, inverse, [0, *values.tolist()], label, level)
 
 
-def comparison(
-    before: NDArray[np.uint32], after: NDArray[np.uint32], label: str = ""
-) -> dict[str, Any]:
-    """Pack two images of one shape: every value is a pair.
-
-    Parameters
-    ----------
-    before, after : ndarray of uint32
-        Shape (ny, nx), science frame.
-    label : str
-        What the page calls it.
-    """
+def comparison(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[str, Any]:
+    """Pack two 2-D images of standard flags, of one shape: every value is a pair."""
     both = (before.astype(np.uint64) << np.uint64(32)) | after
     flagged = np.flatnonzero(both)
     values, inverse = np.unique(both.reshape(-1)[flagged], return_inverse=True)
     pairs = [[int(value) >> 32, int(value) & 0xFFFFFFFF] for value in values]
-    return _packed(both.size, flagged, inverse, [[0, 0], *pairs], label)
+    return _pack(both.size, flagged, inverse, [[0, 0], *pairs], "", _SMALL)
 
 
-def _packed(
+def _pack(
     size: int,
     flagged: NDArray[np.intp],
     inverse: NDArray[np.intp],
     values: list[Any],
     label: str,
-    level: int = _BEST,
+    level: int,
 ) -> dict[str, Any]:
-    wide = 0 if len(values) <= _BYTE else 2 if len(values) <= _TWO_BYTES else 4
+    """Return a plane whose unflagged pixels have index 0, and flagged ones `inverse` + 1."""
+    wide = 0 if len(values) <= 2**8 else 2 if len(values) <= 2**16 else 4
     index = np.zeros(size, f"<u{wide or 1}")
     index[flagged] = inverse + 1
     packed = base64.b64encode(zlib.compress(index.tobytes(), level)).decode()

@@ -1,4 +1,4 @@
-"""Backfills, as a person types them: told, sent, followed, left and gone on with."""
+"""Backfill commands: jobs that are sent, followed, left, resumed and shared."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ def queues(aws: LocalAws) -> Iterator[dict[str, str]]:
 
 @contextmanager
 def working(function: Harness, queue: str) -> Iterator[list[str]]:
-    """Let the function be driven by a queue, as Lambda's poller does; yields what it was given."""
+    """Run the function on the messages of a queue; yield the list of the bodies it received."""
     sqs, stop, given = function.aws.client("sqs"), threading.Event(), []
 
     def poll() -> None:
@@ -73,7 +73,7 @@ def words(said: str) -> str:
     return " ".join(said.split())
 
 
-def test_good_bad_and_done_exposures_are_told_apart(
+def test_backfill_counts_complete_skipped_and_failed(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for number in range(5):
@@ -83,16 +83,16 @@ def test_good_bad_and_done_exposures_are_told_apart(
     function.run("2023/jw0_uncal.fits")
     with working(function, queues["BackfillQueue"]):
         said = backfill(FOLDER, "--json", capsys=capsys, exit_code=1)
-    told = json.loads(said[said.index("{\n") :])
-    assert (told["complete"], told["skipped"], told["failed"]) == (4, 1, 1)
-    assert told["errors"] == {"InputRejected": 1}
-    ((product, reason),) = told["reasons"].items()
+    result = json.loads(said[said.index("{\n") :])
+    assert (result["complete"], result["skipped"], result["failed"]) == (4, 1, 1)
+    assert result["errors"] == {"InputRejected": 1}
+    ((product, reason),) = result["reasons"].items()
     assert product.endswith("2023/jw5_dq_init.fits")
     assert "SIMPLE" in reason
     assert len(function.products()) == 5
 
 
-def test_it_says_how_many_how_large_and_what_it_costs_and_asks(
+def test_backfill_prints_size_and_cost_and_asks_first(
     function: Harness,
     queues: dict[str, str],
     exposure: bytes,
@@ -107,13 +107,13 @@ def test_it_says_how_many_how_large_and_what_it_costs_and_asks(
     assert "Messages" not in sqs.receive_message(QueueUrl=queues["BackfillQueue"])
 
 
-def test_it_says_when_a_queue_would_drop_what_waits_too_long(
+def test_backfill_longer_than_sqs_retention_is_warned_of(
     aws: LocalAws,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(command, "_USUAL_SIZE", 10**12)  # for want of a list of millions
+    monkeypatch.setattr(command, "_USUAL_SIZE", 10**12)  # instead of a list of millions
     name, said = tmp_path / "names.txt", {}
     parameters = {"ScienceEncoding": "float32", "BackfillConcurrency": "2"}
     with stack_of_outputs(aws, NAME, QUEUES, **parameters):
@@ -127,14 +127,14 @@ def test_it_says_when_a_queue_would_drop_what_waits_too_long(
     assert "SQS deletes messages after 14 days: submit the exposures in several parts." in said[99]
 
 
-def test_it_is_left_and_gone_on_with(
+def test_interrupted_backfill_resumes_without_sending_twice(
     function: Harness,
     queues: dict[str, str],
     exposure: bytes,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sending, "_STRETCH", 10)
+    monkeypatch.setattr(sending, "_SAVE_EVERY", 10)
     for number in range(25):
         function.upload(exposure, f"2023/jw{number:02}_uncal.fits")
     original, sent = sending._send, []
@@ -160,7 +160,7 @@ def test_it_is_left_and_gone_on_with(
     assert "0 complete: the product was built 26 skipped" in words(said)
 
 
-def test_another_context_is_another_backfill(
+def test_context_and_replace_are_in_the_request(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     function.upload(exposure, "2023/jw0_uncal.fits")
@@ -170,21 +170,21 @@ def test_another_context_is_another_backfill(
     assert json.loads(given[0])["onExisting"] == "replace"
 
 
-def test_messages_that_sqs_does_not_take_are_sent_again() -> None:
-    taken: list[str] = []
+def test_messages_that_sqs_refuses_are_sent_again() -> None:
+    accepted: list[str] = []
 
     class Sqs:
         def send_message_batch(self, **batch: Any) -> dict[str, Any]:
             first, *others = batch["Entries"]
-            done = others or [first]  # the first one of several is not taken
-            taken.extend(entry["MessageBody"] for entry in done)
+            done = others or [first]  # the first of several is refused
+            accepted.extend(entry["MessageBody"] for entry in done)
             return {"Failed": [{"Id": first["Id"]}] if others else []}
 
     sending._send(["a", "b", "c"], Sqs(), "queue")  # type: ignore[arg-type]
-    assert sorted(taken) == ["a", "b", "c"]
+    assert sorted(accepted) == ["a", "b", "c"]
 
 
-def test_names_of_the_archive_are_found_in_it(tmp_path: Path, aws: LocalAws) -> None:
+def test_archive_names_become_locations_in_the_archive(tmp_path: Path, aws: LocalAws) -> None:
     folder = "s3://stpubdata/jwst/public/jw02733/jw02733001001"
     assert str(archive_location(ARCHIVED)) == f"{folder}/{ARCHIVED}"
     assert str(archive_location(f"mast:JWST/product/{ARCHIVED}")) == f"{folder}/{ARCHIVED}"
@@ -197,7 +197,7 @@ def test_names_of_the_archive_are_found_in_it(tmp_path: Path, aws: LocalAws) -> 
 
 
 @pytest.mark.parametrize("word", ["nowhere", "jw02733001001_nrca1_cal.fits", "s3://"])
-def test_words_that_mean_nothing_are_one_line(
+def test_invalid_target_is_one_line(
     word: str, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -205,7 +205,7 @@ def test_words_that_mean_nothing_are_one_line(
     assert len(str(ended.value.code).splitlines()) == 1
 
 
-def test_what_was_left_for_good_is_followed_by_the_next_one(
+def test_job_left_when_sent_is_followed_by_a_new_one(
     function: Harness, queues: dict[str, str], exposure: bytes
 ) -> None:
     for night in range(2):
@@ -217,7 +217,7 @@ def test_what_was_left_for_good_is_followed_by_the_next_one(
         }
 
 
-def test_a_context_of_no_such_name_sends_nothing(
+def test_malformed_context_sends_nothing(
     function: Harness, queues: dict[str, str], exposure: bytes
 ) -> None:
     function.upload(exposure, "2023/jw0_uncal.fits")
@@ -231,12 +231,12 @@ def test_lost_request_is_missing(
 ) -> None:
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
-    function.aws.receive(queues["BackfillQueue"])  # lost, to whatever queue
+    function.aws.receive(queues["BackfillQueue"])  # and not processed
     said = backfill(FOLDER, capsys=capsys, exit_code=1)
     assert "1 missing" in words(said)
 
 
-def test_a_list_is_known_by_its_content_and_an_exposure_is_no_list(
+def test_list_digest_is_of_its_content_exposure_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, aws: LocalAws
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -271,8 +271,8 @@ def test_lost_replacement_is_missing_not_skipped(
 
     monkeypatch.setattr(sending, "_send", losing)
     said = backfill(FOLDER, "--replace", "--json", capsys=capsys, exit_code=1)
-    told = json.loads(said[said.index("{\n") :])
-    assert (told["complete"], told["skipped"], len(told["missing"])) == (0, 0, 2)
+    result = json.loads(said[said.index("{\n") :])
+    assert (result["complete"], result["skipped"], len(result["missing"])) == (0, 0, 2)
 
 
 def test_failure_without_ledger_is_missing(
@@ -422,7 +422,7 @@ def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
 
 
 class Worker:
-    """Delivers what waits in the queue whenever the command looks at it."""
+    """Delivers the waiting messages whenever the command polls the queue."""
 
     def __init__(self, function: Harness, queue: str, kills: Kills) -> None:
         self.function, self.queue, self.kills = function, queue, kills
@@ -440,7 +440,7 @@ class Worker:
             self.function.run_batch(message["Body"], identifier=message["MessageId"])
 
     def complete(self) -> dict[str, list[str]]:
-        """The ids that were announced, by product."""
+        """Return the ids of the Complete events by product."""
         found: dict[str, list[str]] = {}
         for event in self.function.announcements():
             if event["status"] == "Complete":
@@ -454,7 +454,7 @@ def test_backfill_killed_at_any_call_is_resumed(
     exposure: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sending, "_STRETCH", 1)
+    monkeypatch.setattr(sending, "_SAVE_EVERY", 1)
     kills = Kills(monkeypatch)
     worker = Worker(function, queues["BackfillQueue"], kills)
     monkeypatch.setattr(follow, "depth", worker.depth)
@@ -482,8 +482,8 @@ def test_backfill_killed_at_any_call_is_resumed(
         if not was_killed:
             break
     else:
-        pytest.fail("it is killed for ever")
-    assert number >= 8, "too few calls: what is counted?"
+        pytest.fail("the command makes more than 40 calls")
+    assert number >= 8, "too few calls: are they counted?"
 
 
 def test_two_backfills_at_once_share_the_job(
@@ -495,11 +495,11 @@ def test_two_backfills_at_once_share_the_job(
     for number in range(3):
         function.upload(exposure, f"2023/jw{number}_uncal.fits")
     both, original = threading.Barrier(2), JobFile.read
-    looks = iter([True, True])
+    is_first = iter([True, True])
 
     def read(file: JobFile) -> Any:
         found = original(file)
-        if next(looks, False):
+        if next(is_first, False):
             both.wait(20)  # neither has written the job
         return found
 

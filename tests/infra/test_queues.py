@@ -1,4 +1,4 @@
-"""The operator's commands for queues, run as an operator runs them."""
+"""The command `queues`, run as an operator runs it, and its messages."""
 
 import json
 import os
@@ -10,7 +10,7 @@ import pytest
 
 from infra.demo.local_aws import LocalAws
 from infra.operate import messages
-from infra.operate.messages import Chosen, Targets, look, redrive
+from infra.operate.messages import Chosen, Targets, read_messages, redrive
 from tests.conftest import PROJECT
 
 FAILED = {
@@ -31,7 +31,7 @@ def run(*arguments: str) -> str:
     return subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True).stdout
 
 
-def test_messages_are_shown_and_moved(aws: LocalAws) -> None:
+def test_messages_are_shown_then_redriven(aws: LocalAws) -> None:
     sqs = aws.client("sqs")
     source, target = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("source", "target"))
     odd = [
@@ -52,8 +52,8 @@ def test_messages_are_shown_and_moved(aws: LocalAws) -> None:
     assert aws.receive(source) == []
 
 
-def test_redriving_ends_while_what_was_moved_comes_back(aws: LocalAws) -> None:
-    """60 messages were once moved and announced 408 times in 45 s."""
+def test_redrive_ends_although_messages_fail_again(aws: LocalAws) -> None:
+    # 60 messages were once redriven 408 times in 45 s.
     sqs = aws.client("sqs")
     failed, uploads = (sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("f", "u"))
     for number in range(15):
@@ -61,7 +61,7 @@ def test_redriving_ends_while_what_was_moved_comes_back(aws: LocalAws) -> None:
     sent: list[str] = []
 
     def fail_at_once(params: dict[str, Any], **_: Any) -> None:
-        """The function is at work, and every exposure fails again."""
+        # The function is running, and every exposure fails again.
         if params["QueueUrl"] == uploads:
             for entry in params["Entries"]:
                 sent.append(entry["MessageBody"])
@@ -73,11 +73,11 @@ def test_redriving_ends_while_what_was_moved_comes_back(aws: LocalAws) -> None:
     assert redrive(operator, failed, targets).done == 15
     assert sorted(sent, key=int) == [str(number) for number in range(15)]
     left = {message["Body"] for message in aws.receive(failed)}
-    assert left == {f"again {number}" for number in range(15)}, "they are there, and not hidden"
+    assert left == {f"again {number}" for number in range(15)}, "the new failures are visible"
 
 
 def failures(aws: LocalAws, name: str) -> str:
-    """A queue of three failures; one of them asks for nothing."""
+    """Return a queue of three failures; one of them has no request."""
     sqs = aws.client("sqs")
     queue = sqs.create_queue(QueueName=name)["QueueUrl"]
     for key, error in (("jw01_uncal.fits", "InputRejected"), ("jw02_uncal.fits", "NoSuchBucket")):
@@ -89,7 +89,7 @@ def failures(aws: LocalAws, name: str) -> str:
     return queue
 
 
-def test_failures_are_chosen_by_error_key_age_and_identifier(aws: LocalAws) -> None:
+def test_messages_are_chosen_by_error_key_age_and_id(aws: LocalAws) -> None:
     queue = failures(aws, "chosen")
     target = aws.client("sqs").create_queue(QueueName="chosen-target")["QueueUrl"]
     shown = json.loads(run("show", "--queue", queue, "--json", "--error", "InputRejected"))
@@ -105,8 +105,8 @@ def test_failures_are_chosen_by_error_key_age_and_identifier(aws: LocalAws) -> N
     assert left == ["of jw01_uncal.fits"]
 
 
-def test_what_asks_for_nothing_is_not_tried_again(aws: LocalAws) -> None:
-    """It came back for ever, wrapped in itself."""
+def test_failure_without_request_is_not_redriven(aws: LocalAws) -> None:
+    # Its event would fail again, and come back in a Failed event of its own.
     queue = failures(aws, "nothing")
     target = aws.client("sqs").create_queue(QueueName="nothing-target")["QueueUrl"]
     said = run("redrive", "--queue", queue, "--to", target)
@@ -129,7 +129,7 @@ def test_exposure_that_failed_thrice_is_shown_once(aws: LocalAws) -> None:
     assert "; 5 left in" in said
 
 
-def test_an_upload_that_waits_has_no_reason_to_have_failed(aws: LocalAws) -> None:
+def test_waiting_upload_has_neither_error_nor_reason(aws: LocalAws) -> None:
     queue = aws.client("sqs").create_queue(QueueName="waiting")["QueueUrl"]
     event = {**CREATED, "detail": {**CREATED["detail"], "reason": "PutObject"}}
     aws.client("sqs").send_message(QueueUrl=queue, MessageBody=json.dumps(event))
@@ -137,7 +137,7 @@ def test_an_upload_that_waits_has_no_reason_to_have_failed(aws: LocalAws) -> Non
     assert (shown["error"], shown["reason"]) == ("", "")
 
 
-def test_nothing_is_discarded_unasked(aws: LocalAws) -> None:
+def test_discard_without_confirmation_deletes_nothing(aws: LocalAws) -> None:
     queue = failures(aws, "asked")
     command = [sys.executable, "-m", "infra", "queues", "discard", "--queue", queue]
     done = subprocess.run(
@@ -149,7 +149,7 @@ def test_nothing_is_discarded_unasked(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 3
 
 
-def test_a_mistake_is_told_in_one_line(aws: LocalAws) -> None:
+def test_wrong_stack_or_queue_is_one_line(aws: LocalAws) -> None:
     for code, *words in (
         (2, "show", "--stack", "none"),
         (1, "show", "--queue", f"{aws.endpoint}/1/none"),
@@ -174,7 +174,7 @@ def fill(aws: LocalAws, name: str, bodies: list[str], **attributes: str) -> str:
     return queue
 
 
-def test_look_at_a_waiting_queue_uses_no_delivery(aws: LocalAws) -> None:
+def test_show_of_a_processed_queue_uses_no_delivery(aws: LocalAws) -> None:
     sqs = aws.client("sqs")
     dead = sqs.create_queue(QueueName="unfinished")["QueueUrl"]
     arn = sqs.get_queue_attributes(QueueUrl=dead, AttributeNames=["QueueArn"])["Attributes"]
@@ -196,7 +196,7 @@ def test_key_with_brackets_chooses_exactly_that_key(aws: LocalAws) -> None:
     run("discard", "--queue", queue, "--key", keys[0], "--yes")
 
     def left() -> list[str]:
-        return sorted(message.key for message in look(aws.client("sqs"), queue).chosen)
+        return sorted(message.key for message in read_messages(aws.client("sqs"), queue).chosen)
 
     assert left() == sorted(keys[1:])
     run("discard", "--queue", queue, "--prefix", "s3://raw/b/", "--yes")
@@ -225,10 +225,10 @@ def test_mistyped_error_names_those_that_are_there(aws: LocalAws) -> None:
 
 def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:
     queue, sqs = fill(aws, "later", [failed("a")]), aws.client("sqs")
-    shown = frozenset(message.identifier for message in look(sqs, queue).chosen)
+    shown = frozenset(message.identifier for message in read_messages(sqs, queue).chosen)
     sqs.send_message(QueueUrl=queue, MessageBody=failed("b"))
     assert messages.discard(sqs, queue, Chosen(identifiers=shown)).done == 1
-    assert [message.key for message in look(sqs, queue).chosen] == ["b"]
+    assert [message.key for message in read_messages(sqs, queue).chosen] == ["b"]
 
 
 def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
@@ -243,8 +243,8 @@ def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
     targets = Targets(uploads, "default", aws.client("events"), are_undelivered=True)
     assert redrive(aws.client("sqs"), queue, targets).done == 4
     published = [json.loads(message["Body"]) for message in aws.receive(aws.announcements)]
-    told = sorted((e["detail"]["id"], e["detail-type"], e["source"]) for e in published)
-    assert told == [(e["detail"]["id"], e["detail-type"], "jwst.dq_init") for e in events]
+    found = sorted((e["detail"]["id"], e["detail-type"], e["source"]) for e in published)
+    assert found == [(e["detail"]["id"], e["detail-type"], "jwst.dq_init") for e in events]
     assert [json.loads(message["Body"]) for message in aws.receive(uploads)] == [CREATED]
     assert aws.receive(queue) == []
 
@@ -271,7 +271,7 @@ def test_complete_event_never_becomes_a_request(aws: LocalAws) -> None:
 
 
 def test_refused_message_stays_and_is_named(aws: LocalAws) -> None:
-    """As SQS does where the target takes smaller messages only."""
+    # SQS refuses messages that are larger than the target queue allows.
     queue, uploads = fill(aws, "refused", [failed("a"), failed("b")]), fill(aws, "refused-to", [])
     sqs = aws.client("sqs")
 

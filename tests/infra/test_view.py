@@ -1,6 +1,6 @@
-"""Pages of flags in a real browser: what they say, what they draw, how they are used.
+"""Pages of flags: their text, pictures and controls in a browser, and their content without one.
 
-Where there is no chromium with its driver, what the pages hold is tested, and not how they are used.
+Without chromium and its driver, only the content is tested.
 """
 
 import json
@@ -28,8 +28,8 @@ from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.masks import MASKS, write_mask
 from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
-from infra.view.flags import Look
-from infra.view.pages import page_name, picture_page
+from infra.view.flags import Page
+from infra.view.pages import page_name, render_page
 from infra.view.pictures import Picture, plane
 from tests.conftest import PROJECT, SHARED, Harness
 
@@ -52,8 +52,8 @@ def chrome() -> Iterator[webdriver.Chrome]:
     driver.quit()
 
 
-class Page:
-    """A page, open in the browser."""
+class BrowserPage:
+    """A page that is open in the browser."""
 
     def __init__(self, chrome: webdriver.Chrome, path: Path, width: int = 1200) -> None:
         self.chrome = chrome
@@ -81,7 +81,7 @@ class Page:
         return self.run("return document.getElementById('under').textContent")
 
     def dots(self) -> str:
-        """A digest of what is drawn."""
+        """Return the picture as a data URL."""
         return self.run("return document.getElementById('picture').toDataURL()")
 
     def walk(self, *keys: str) -> None:
@@ -90,7 +90,7 @@ class Page:
         ActionChains(self.chrome).send_keys(*keys).perform()
 
     def requests(self) -> list[str]:
-        """What was asked of the network beside the page itself."""
+        """Return the URLs that the page requested."""
         events = [
             json.loads(entry["message"])["message"] for entry in self.chrome.get_log("performance")
         ]
@@ -102,14 +102,14 @@ class Page:
         return [url for url in asked if not url.startswith(("file:", "data:", "blob:"))]
 
 
-def look(*words: str) -> Path:
+def view(*words: str) -> Path:
     main(["view", *words])
     return Path(words[words.index("--out") + 1])
 
 
 @pytest.fixture
 def product(function: Harness, tmp_path: Path) -> Any:
-    """Makes the product of a mode; returns its address, its page's path and its flags."""
+    """A function that builds the product of a mode; returns its URI, a folder and its flags."""
 
     def make(name: str) -> tuple[str, Path, Any]:
         mode = MODE[name]
@@ -125,7 +125,7 @@ def product(function: Harness, tmp_path: Path) -> Any:
 
 
 def expected(dq: Any) -> dict[str, list[int]]:
-    """Counts by mnemonic, and of which DO_NOT_USE, by the definition."""
+    """Return pixels by flag, and how many of them are DO_NOT_USE, too."""
     unusable = (dq & DO_NOT_USE) != 0
     found = {
         n: [int(((dq & b) != 0).sum()), int((((dq & b) != 0) & unusable).sum())]
@@ -135,13 +135,13 @@ def expected(dq: Any) -> dict[str, list[int]]:
 
 
 @pytest.mark.parametrize("name", DRAWN)
-def test_the_counts_are_those_of_the_file_and_every_pixel_is_told(
+def test_page_shows_the_counts_and_pixels_of_the_file(
     name: str, product: Any, chrome: webdriver.Chrome
 ) -> None:
-    address, folder, dq = product(name)
-    main(["view", address, "--out", str(folder), "--mirror", f"s3://{MIRROR}"])
+    uri, folder, dq = product(name)
+    main(["view", uri, "--out", str(folder), "--mirror", f"s3://{MIRROR}"])
     (path,) = folder.iterdir()
-    page = Page(chrome, path)
+    page = BrowserPage(chrome, path)
     first = dq if dq.ndim == 2 else dq[0]
     assert page.table() == expected(first)
     ny, nx = first.shape
@@ -151,17 +151,17 @@ def test_the_counts_are_those_of_the_file_and_every_pixel_is_told(
         "miri-brightsky",
     }
     for x, y in ((0, 0), (nx - 1, 0), (0, ny - 1), (nx - 1, ny - 1), (nx // 2, ny // 3)):
-        told = at(page, x, y, in_mask)
-        assert told.startswith(f"x {x + 1}, y {y + 1}"), told
+        text = at(page, x, y, in_mask)
+        assert text.startswith(f"x {x + 1}, y {y + 1}"), text
         value = int(first[y, x])
         names = [flag for flag, bit in PIXEL_FLAGS.items() if value & bit]
-        assert told.endswith(f": {value}, {', '.join(names) or 'no flag'}"), told
+        assert text.endswith(f": {value}, {', '.join(names) or 'no flag'}"), text
     assert chrome.get_log("browser") == []
     assert page.requests() == []
 
 
-def at(page: Page, x: int, y: int, in_mask: bool) -> str:
-    """What the page tells of a pixel of the window; the cursor is moved there by a click."""
+def at(page: BrowserPage, x: int, y: int, in_mask: bool) -> str:
+    """Return the page's text about a pixel of the window, after a click on it."""
     data = "JSON.parse(document.getElementById('data').textContent)"
     assert page.run(f"return {data}.window !== null") == in_mask
     where = page.run(
@@ -175,10 +175,10 @@ def at(page: Page, x: int, y: int, in_mask: bool) -> str:
     )  # fmt: skip
     canvas = page.chrome.find_element("id", "picture")
     ActionChains(page.chrome).move_to_element_with_offset(canvas, *map(round, where)).perform()
-    told = page.under()
-    match = re.match(r"x (\d+), y (\d+)", told)
-    assert match, told
-    # A dot of a large picture stands for some pixels: from there the keys go on.
+    text = page.under()
+    match = re.match(r"x (\d+), y (\d+)", text)
+    assert match, text
+    # A dot of a large picture covers several pixels: move to the pixel by keys.
     dx, dy = x + 1 - int(match[1]), y + 1 - int(match[2])
     steps = [Keys.ARROW_RIGHT if dx > 0 else Keys.ARROW_LEFT] * abs(dx)
     steps += [Keys.ARROW_UP if dy > 0 else Keys.ARROW_DOWN] * abs(dy)
@@ -187,12 +187,12 @@ def at(page: Page, x: int, y: int, in_mask: bool) -> str:
     return page.under()
 
 
-def test_flags_are_switched_by_keyboard_and_the_picture_follows(
+def test_flag_switched_by_keyboard_changes_the_picture(
     product: Any, chrome: webdriver.Chrome
 ) -> None:
-    address, folder, _ = product("nircam-sub64p")
-    look(address, "--out", str(folder))
-    page = Page(chrome, next(folder.iterdir()))
+    uri, folder, _ = product("nircam-sub64p")
+    view(uri, "--out", str(folder))
+    page = BrowserPage(chrome, next(folder.iterdir()))
     before = page.dots()
     box = chrome.find_element("css selector", "input[data-flag='DEAD']")
     box.send_keys(Keys.SPACE)
@@ -209,10 +209,10 @@ def test_flags_are_switched_by_keyboard_and_the_picture_follows(
     assert page.dots() != zoomed
 
 
-def test_stripes_are_paged_through(product: Any, chrome: webdriver.Chrome) -> None:
-    address, folder, dq = product("nircam-superstripe")
-    look(address, "--out", str(folder))
-    page = Page(chrome, next(folder.iterdir()))
+def test_keys_show_the_next_and_previous_stripe(product: Any, chrome: webdriver.Chrome) -> None:
+    uri, folder, dq = product("nircam-superstripe")
+    view(uri, "--out", str(folder))
+    page = BrowserPage(chrome, next(folder.iterdir()))
     label = "return document.getElementById('label').textContent"
     assert page.run(label) == "stripe 1 of 64"
     page.walk("n", "n", "n", "p")
@@ -221,16 +221,14 @@ def test_stripes_are_paged_through(product: Any, chrome: webdriver.Chrome) -> No
 
 
 @pytest.mark.parametrize("width", [360, 700, 1400])
-def test_nothing_sticks_out_of_a_narrow_page(
-    width: int, product: Any, chrome: webdriver.Chrome
-) -> None:
-    address, folder, _ = product("nircam-sub64p")
-    look(address, "--out", str(folder))
-    page = Page(chrome, next(folder.iterdir()), width)
+def test_page_fits_into_a_narrow_screen(width: int, product: Any, chrome: webdriver.Chrome) -> None:
+    uri, folder, _ = product("nircam-sub64p")
+    view(uri, "--out", str(folder))
+    page = BrowserPage(chrome, next(folder.iterdir()), width)
     assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
 
 
-def test_two_masks_are_compared(tmp_path: Path, chrome: webdriver.Chrome) -> None:
+def test_comparison_counts_gained_and_lost_flags(tmp_path: Path, chrome: webdriver.Chrome) -> None:
     sample = next(mask for mask in MASKS if mask.name == "jwst_nircam_mask_9002.fits")
     old, new = tmp_path / "old.fits", tmp_path / "new.fits"
     write_mask(sample, old)
@@ -239,11 +237,11 @@ def test_two_masks_are_compared(tmp_path: Path, chrome: webdriver.Chrome) -> Non
         hdus["DQ"].data[100, 100:110] = 1
         hdus["DQ"].data[500:600, 500:600] = 0
     before, after = (fits.getdata(path, "DQ") for path in (old, new))
-    look(str(new), "--against", str(old), "--out", str(tmp_path / "pages"))
+    view(str(new), "--against", str(old), "--out", str(tmp_path / "pages"))
     path = next((tmp_path / "pages").iterdir())
-    narrow = Page(chrome, path, 360)
+    narrow = BrowserPage(chrome, path, 360)
     assert narrow.run("return document.documentElement.scrollWidth <= window.innerWidth")
-    page = Page(chrome, path, 1280)
+    page = BrowserPage(chrome, path, 1280)
     assert page.run("return document.documentElement.scrollWidth <= window.innerWidth")
     for flag, bit in (("DO_NOT_USE", 1), ("DEAD", 2)):
         a, b = (before & bit) != 0, (after & bit) != 0
@@ -251,11 +249,11 @@ def test_two_masks_are_compared(tmp_path: Path, chrome: webdriver.Chrome) -> Non
     assert page.requests() == []
 
 
-def test_a_detectors_history_has_a_row_and_a_plane_for_each_mask(
+def test_history_has_a_row_and_a_plane_for_each_mask(
     function: Harness, tmp_path: Path, chrome: webdriver.Chrome
 ) -> None:
-    look(f"s3://{MIRROR}", "--detector", "NRCB1", "--out", str(tmp_path / "pages"))
-    page = Page(chrome, tmp_path / "pages" / "NRCB1.html")
+    view(f"s3://{MIRROR}", "--detector", "NRCB1", "--out", str(tmp_path / "pages"))
+    page = BrowserPage(chrome, tmp_path / "pages" / "NRCB1.html")
     rows = page.run(
         "return [...document.querySelectorAll('tr[data-plane]')].map((r) => r.textContent)"
     )
@@ -272,21 +270,21 @@ def test_a_detectors_history_has_a_row_and_a_plane_for_each_mask(
     assert page.requests() == []
 
 
-def test_the_real_mask_is_a_page_of_few_bytes_that_repaints_fast(
+def test_page_of_a_real_mask_is_small(
     real_cache: Path, tmp_path: Path, chrome: webdriver.Chrome
 ) -> None:
     mask = real_cache / "references" / "jwst" / "nircam" / "jwst_nircam_mask_0033.fits"
-    look(str(mask), "--out", str(tmp_path / "pages"))
+    view(str(mask), "--out", str(tmp_path / "pages"))
     path = tmp_path / "pages" / "jwst_nircam_mask_0033.html"
     assert path.stat().st_size <= 250_000
-    page = Page(chrome, path)
+    page = BrowserPage(chrome, path)
     assert page.table()["DO_NOT_USE"][0] > 1000
     assert SHARED.is_dir()
 
 
-def test_a_page_without_a_browser_is_the_file_without_loss(product: Any) -> None:
-    address, folder, dq = product("miri-brightsky")
-    look(address, "--out", str(folder))
+def test_page_contains_the_flags_without_loss(product: Any) -> None:
+    uri, folder, dq = product("miri-brightsky")
+    view(uri, "--out", str(folder))
     text = next(folder.iterdir()).read_text()
     found = re.search(r'id="data">(.*?)</script>', text, re.DOTALL)
     assert found
@@ -296,9 +294,7 @@ def test_a_page_without_a_browser_is_the_file_without_loss(product: Any) -> None
     assert "http" not in re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL)
 
 
-def test_a_raw_exposure_is_shown_with_the_flags_it_would_get(
-    function: Harness, tmp_path: Path
-) -> None:
+def test_raw_exposure_is_shown_with_its_future_flags(function: Harness, tmp_path: Path) -> None:
     write_exposure(MODE["nircam-sub64p"], tmp_path / "x_uncal.fits")
     function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")
     words = ["view", f"s3://{RAW}/x_uncal.fits", "--out", str(tmp_path / "pages")]
@@ -309,13 +305,13 @@ def test_a_raw_exposure_is_shown_with_the_flags_it_would_get(
 
 
 @pytest.mark.parametrize("target", ["nowhere.fits", "s3://nowhere/x.fits"])
-def test_what_is_not_there_is_one_line(target: str, function: Harness, tmp_path: Path) -> None:
+def test_missing_target_is_one_line(target: str, function: Harness, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["view", target, "--out", str(tmp_path)])
     assert len(str(ended.value.code).splitlines()) == 1
 
 
-def test_the_picture_of_the_readme_is_there() -> None:
+def test_picture_of_the_readme_exists() -> None:
     assert (PROJECT / "docs" / "look.png").stat().st_size < 200_000
 
 
@@ -348,7 +344,7 @@ def test_hostile_names_and_headers_stay_text(product: Any, tmp_path: Path) -> No
     with fits.open(other, mode="update") as hdus:
         hdus[0].header["DETECTOR"] = "<img src=x onerror=alert(1)>"
         hdus[0].header["SUBARRAY"] = "</script><script>alert(2)</script>"
-    folder = look(str(local), str(other), "--out", str(tmp_path / "hostile"))
+    folder = view(str(local), str(other), "--out", str(tmp_path / "hostile"))
     index = (folder / "index.html").read_text()
     links = re.findall(r'href="([^"]*)"', index)
     assert len(links) == 3
@@ -363,14 +359,14 @@ def test_hostile_names_and_headers_stay_text(product: Any, tmp_path: Path) -> No
 
 def test_label_cannot_end_the_data_of_a_page() -> None:
     picture = Picture((plane(np.zeros((2, 2), np.uint32), "<!--<script></script>"),), (2, 2))
-    page = picture_page(Look("x", (), picture))
+    page = render_page(Page("x", (), picture))
     assert "<!--" not in page
     assert page.count("</script>") == 2
 
 
 def test_stripes_name_no_rows_of_the_detector(product: Any) -> None:
-    address, folder, _ = product("nircam-superstripe")
-    look(address, "--out", str(folder))
+    uri, folder, _ = product("nircam-superstripe")
+    view(uri, "--out", str(folder))
     text = next(folder.iterdir()).read_text()
     assert "stripes; rows and columns are those of the image" in text
     assert "rows 2046" not in text
