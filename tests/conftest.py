@@ -117,7 +117,7 @@ def aws() -> Iterator[LocalAws]:
 
 @pytest.fixture(scope="session")
 def mirrors(aws: LocalAws, sample_cache: Path) -> set[str]:
-    """Prefixes of the mirrors that are filled; test files add their own."""
+    """Prefixes of the mirrors that have been filled; each test file adds what it needs."""
     list(upload_cache(sample_cache, aws.client("s3"), MIRROR))
     return {""}
 
