@@ -96,6 +96,7 @@ lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell core handler infra docs README.md template.yaml
 	@mkdir -p build
 	for template in template.yaml infra/mirror.yaml; do \
 	  transformed=build/$$(basename $$template .yaml).transformed.json && \
