@@ -22,7 +22,7 @@ KEY = "2023/jw01_uncal.fits"
 PRODUCT = "dq_init/2023/jw01_dq_init.fits"
 
 
-def test_a_batch_with_one_bad_message_finishes_the_others(
+def test_bad_message_of_a_batch_does_not_stop_the_others(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, "a b+c_uncal.fits")
@@ -35,7 +35,7 @@ def test_a_batch_with_one_bad_message_finishes_the_others(
     assert statuses == [("Failed", "InputRejected")] * 2 + [("Complete", None)]
 
 
-def test_what_a_retry_may_help_is_delivered_again_and_not_announced(
+def test_transient_failure_is_redelivered_and_not_published(
     function: Harness, exposure: bytes, make_function: Any
 ) -> None:
     empty = make_function("an-empty-mirror")
@@ -46,7 +46,7 @@ def test_what_a_retry_may_help_is_delivered_again_and_not_announced(
     assert function.announcements() == []
 
 
-def test_a_direct_request_that_nobody_retries_announces_its_failure(
+def test_direct_request_without_retries_publishes_its_failure(
     make_function: Any, exposure: bytes
 ) -> None:
     empty = make_function("an-empty-mirror")
@@ -62,14 +62,14 @@ def test_a_direct_request_that_nobody_retries_announces_its_failure(
 @pytest.mark.parametrize(
     "nonsense", [None, 5, "text", [], {}, {"Records": [1]}, {"Records": 5, "key": None}]
 )
-def test_nonsense_is_announced_whatever_it_is(nonsense: Any, function: Harness) -> None:
+def test_unreadable_message_is_published_as_failed(nonsense: Any, function: Harness) -> None:
     assert function.run_batch(json.dumps(nonsense)) == []
     (detail,) = function.announcements()
     assert (detail["error"], detail["input"]) == ("InputRejected", None)
     assert json.dumps(nonsense) in detail["reason"]
 
 
-def test_two_unreadable_messages_of_one_error_are_two_failures(function: Harness) -> None:
+def test_unreadable_messages_of_one_error_have_different_ids(function: Harness) -> None:
     function.run_batch("{broken", "{broken")
     function.run_batch("{broken", identifier="redelivered")
     function.run_batch("{broken", identifier="redelivered")
@@ -78,9 +78,7 @@ def test_two_unreadable_messages_of_one_error_are_two_failures(function: Harness
     assert len(set(ids)) == 3
 
 
-def test_a_bad_record_of_a_notification_does_not_stop_the_others(
-    function: Harness, exposure: bytes
-) -> None:
+def test_bad_record_does_not_stop_the_others(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     good = {"s3": {"bucket": {"name": RAW}, "object": {"key": KEY}}}
     absent = {"s3": {"bucket": {"name": RAW}, "object": {"key": "absent_uncal.fits"}}}
@@ -92,10 +90,10 @@ def test_a_bad_record_of_a_notification_does_not_stop_the_others(
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_throttled_record_beside_a_bad_one_is_delivered_again(
+def test_throttled_record_with_a_bad_one_is_redelivered(
     order: tuple[int, int], function: Harness, exposure: bytes
 ) -> None:
-    """h01: the message must not count as done, or the good exposure is lost."""
+    """The message must not count as done, or the good exposure is lost."""
     function.upload(exposure, KEY)
     records = [
         {"s3": {"bucket": {"name": RAW}, "object": {"key": k}}} for k in (KEY, "no_uncal.fits")
@@ -119,7 +117,7 @@ def test_throttled_record_beside_a_bad_one_is_delivered_again(
 def test_short_answer_to_a_ranged_read_is_retried(
     kept: int, function: Harness, exposure: bytes
 ) -> None:
-    """h12: a server that answers less than was asked for must not truncate a product."""
+    """A server that answers fewer bytes must not truncate a product."""
     function.upload(exposure, KEY)
 
     def shorten(parsed: dict[str, Any], **_: Any) -> None:
@@ -137,23 +135,21 @@ def test_short_answer_to_a_ranged_read_is_retried(
     assert function.run(KEY)["status"] == "Complete"
 
 
-def test_an_event_that_cannot_be_read_is_announced_and_raised(function: Harness) -> None:
+def test_unreadable_event_is_published_and_raised(function: Harness) -> None:
     with pytest.raises(InputRejected, match="bucket is missing"):
         function.run_event({"key": "x"})
     (detail,) = function.announcements()
     assert (detail["status"], detail["input"]) == ("Failed", None)
 
 
-def test_a_test_message_of_s3_asks_for_nothing(function: Harness) -> None:
+def test_s3_test_event_is_ignored(function: Harness) -> None:
     body = (Path(__file__).parents[1] / "events" / "s3-test-event.json").read_text()
     assert function.run_batch(body) == []
     assert function.run_event(json.loads(body)) == {}
     assert function.announcements() == []
 
 
-def test_an_event_of_a_version_that_was_replaced_is_skipped(
-    function: Harness, exposure: bytes
-) -> None:
+def test_event_of_a_replaced_version_is_skipped(function: Harness, exposure: bytes) -> None:
     version = function.upload(exposure, KEY)
     function.upload(exposure[:-1] + b"\1", KEY)
     newer = function.run(KEY)
@@ -165,7 +161,7 @@ def test_an_event_of_a_version_that_was_replaced_is_skipped(
     assert answer["VersionId"] == newer["output"]["versionId"]
 
 
-def test_where_versions_are_not_named_the_etag_tells(function: Harness, exposure: bytes) -> None:
+def test_event_without_version_is_compared_by_etag(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     etag = function.aws.client("s3").head_object(Bucket=RAW, Key=KEY)["ETag"].strip('"')
     event = json.loads(created(KEY))
@@ -174,16 +170,14 @@ def test_where_versions_are_not_named_the_etag_tells(function: Harness, exposure
     assert "superseded" in function.run_event(event)["reason"]
 
 
-def test_an_old_version_is_processed_to_a_place_of_its_own(
-    function: Harness, exposure: bytes
-) -> None:
+def test_old_version_is_processed_to_its_output_key(function: Harness, exposure: bytes) -> None:
     version = function.upload(exposure, KEY)
     function.upload(b"replaced by nonsense", KEY)
     detail = function.run(KEY, versionId=version, outputKey="dq_init/old/x.fits")
     assert (detail["input"]["versionId"], detail["status"]) == (version, "Complete")
 
 
-def test_a_repeated_event_is_skipped_without_work(function: Harness, exposure: bytes) -> None:
+def test_repeated_event_is_skipped_without_writing(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     first = function.run(KEY)
     again = function.run(KEY)
@@ -195,7 +189,7 @@ def test_a_repeated_event_is_skipped_without_work(function: Harness, exposure: b
 
 
 @pytest.mark.parametrize("change", ["input", "mask", "encoding", "user DQ"])
-def test_a_product_of_something_else_is_replaced(
+def test_product_of_other_provenance_is_replaced(
     change: str, function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -217,7 +211,7 @@ def test_a_product_of_something_else_is_replaced(
     assert detail["status"] == "Complete"
 
 
-def test_no_mask_for_the_asking(function: Harness, exposure: bytes) -> None:
+def test_request_for_no_mask_skips_the_step(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     detail = function.run(KEY, mask="N/A", outputKey="dq_init/elsewhere/x.fits")
     assert detail["reference"] == {
@@ -228,7 +222,7 @@ def test_no_mask_for_the_asking(function: Harness, exposure: bytes) -> None:
     assert fits.getheader(BytesIO(function.product(detail)))["S_DQINIT"] == "SKIPPED"
 
 
-def test_a_mask_of_the_request_is_used_and_named(
+def test_requested_mask_is_used_and_named(
     function: Harness, exposure: bytes, sample_cache: Path
 ) -> None:
     function.upload(exposure, KEY)
@@ -240,7 +234,7 @@ def test_a_mask_of_the_request_is_used_and_named(
     assert detail["flags"] != usual["flags"]
 
 
-def test_a_mask_of_another_detector_is_used_with_a_warning(
+def test_requested_mask_of_another_detector_gives_a_warning(
     function: Harness, exposure: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     function.upload(exposure, KEY)
@@ -255,7 +249,7 @@ def test_a_mask_of_another_detector_is_used_with_a_warning(
     assert {event["reference"]["warning"] for event in function.announcements()} == {warning, None}
 
 
-def test_float32_products_hold_the_same_numbers(function: Harness, exposure: bytes) -> None:
+def test_float32_product_holds_the_same_numbers(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     native = fits.getdata(BytesIO(function.product(function.run(KEY))), "SCI")
     detail = function.with_settings(encoding=Encoding.FLOAT32).run(KEY)
@@ -264,7 +258,7 @@ def test_float32_products_hold_the_same_numbers(function: Harness, exposure: byt
     assert np.array_equal(native, converted)
 
 
-def test_provenance_is_in_the_objects_metadata(function: Harness, exposure: bytes) -> None:
+def test_provenance_is_in_the_object_metadata(function: Harness, exposure: bytes) -> None:
     version = function.upload(exposure, KEY)
     detail = function.run(KEY)
     answer = function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=detail["output"]["key"])
@@ -278,7 +272,7 @@ def test_provenance_is_in_the_objects_metadata(function: Harness, exposure: byte
     assert answer["Metadata"]["crds-context"] == CONTEXT
 
 
-def test_a_mask_is_fetched_once_per_container(
+def test_mask_is_fetched_once_per_container(
     function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function.upload(exposure, KEY)
@@ -290,9 +284,7 @@ def test_a_mask_is_fetched_once_per_container(
     assert third == pytest.approx(second, abs=1000), "the ledger's entry, and no mask"
 
 
-def test_a_mask_that_was_damaged_in_tmp_is_fetched_again(
-    function: Harness, exposure: bytes
-) -> None:
+def test_mask_damaged_in_tmp_is_fetched_again(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     first = function.run(KEY)
     masks = function.function.references.masks
@@ -303,14 +295,12 @@ def test_a_mask_that_was_damaged_in_tmp_is_fetched_again(
     assert again["flags"] == first["flags"]
 
 
-def test_an_input_replaced_while_it_is_read_leaves_no_product(
-    function: Harness, exposure: bytes
-) -> None:
+def test_input_replaced_while_read_leaves_no_product(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     s3 = function.aws.client("s3")
 
     def replace(params: dict[str, Any], **_: Any) -> None:
-        """Somebody uploads another before the function reads its planes' neighbours."""
+        """Replace the exposure before its headers are read."""
         if params["Key"] == KEY and params["Range"].startswith("bytes=0-"):
             s3.put_object(Bucket=RAW, Key=KEY, Body=exposure[:-1] + b"\1")
 
@@ -320,7 +310,7 @@ def test_an_input_replaced_while_it_is_read_leaves_no_product(
     assert function.products() == set()
 
 
-def test_the_entry_reads_its_environment_and_logs_json(
+def test_handler_reads_its_environment_and_logs_json(
     function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
     function.upload(exposure, KEY)

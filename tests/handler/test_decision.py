@@ -1,4 +1,4 @@
-"""The table of what is done about what lies at the product's key."""
+"""The decision table for the object at the product's key."""
 
 from dataclasses import replace
 from typing import Any
@@ -50,7 +50,9 @@ def decide(there: Any, wanted: Provenance, on_existing: OnExisting) -> Action:
         pytest.param(None, REJECTED, Action.BUILD, REJECTED, id="no product"),
     ],
 )
-def test_the_table(there: Any, skip: Any, replaced: Any, error: Any) -> None:
+def test_action_for_each_object_at_the_product_key(
+    there: Any, skip: Any, replaced: Any, error: Any
+) -> None:
     expected = {OnExisting.SKIP: skip, OnExisting.REPLACE: replaced, OnExisting.ERROR: error}
     for on_existing, action in expected.items():
         if action is REJECTED:
@@ -61,7 +63,7 @@ def test_the_table(there: Any, skip: Any, replaced: Any, error: Any) -> None:
 
 
 @pytest.mark.parametrize("on_existing", OnExisting)
-def test_where_nothing_is_it_is_made(on_existing: OnExisting) -> None:
+def test_action_without_an_object_is_build(on_existing: OnExisting) -> None:
     assert action_for(None, WANTED, on_existing, lambda: True) is Action.BUILD
 
 
@@ -80,6 +82,6 @@ def test_current_version_is_newer_within_one_second(is_current: bool, action: Ac
     assert action_for(stored(there), WANTED, OnExisting.SKIP, lambda: is_current) is action
 
 
-def test_only_what_was_found_is_replaced() -> None:
+def test_target_is_conditional_on_the_object_found() -> None:
     assert target_for(PLACE, None, WANTED).condition == {"IfNoneMatch": "*"}
     assert target_for(PLACE, stored(WANTED), WANTED).condition == {"IfMatch": '"p"'}

@@ -1,4 +1,4 @@
-"""The contract: what an id speaks of, and that a detail can be read again."""
+"""The processing event: its id and its detail."""
 
 from dataclasses import replace
 
@@ -43,7 +43,7 @@ def failed(**changes: object) -> ProcessingEvent:
     return replace(EVENT, **{"status": Status.FAILED, "error": "InputRejected", **changes})
 
 
-def test_a_detail_can_be_read_again() -> None:
+def test_detail_can_be_read_again() -> None:
     assert ProcessingEvent.from_detail(EVENT.to_detail()) == EVENT
     nothing = replace(EVENT, findings=Findings())
     assert ProcessingEvent.from_detail(nothing.to_detail()) == nothing
@@ -67,12 +67,12 @@ def test_fields_of_a_newer_release_are_ignored() -> None:
         (replace(EVENT, status=Status.SKIPPED), False),
     ],
 )
-def test_complete_speaks_of_the_products_version(other: ProcessingEvent, same: bool) -> None:
+def test_id_of_complete_depends_on_the_product_version(other: ProcessingEvent, same: bool) -> None:
     assert (other.id == EVENT.id) == same
 
 
 @pytest.mark.parametrize("change", [{"etag": '"g"'}, {"last_modified": "2026-01-02T00:00:00Z"}])
-def test_without_versions_etag_and_time_stand_for_the_version(change: dict[str, str]) -> None:
+def test_id_without_versions_depends_on_etag_and_time(change: dict[str, str]) -> None:
     plain = replace(OUTPUT, version_id=None, last_modified="2026-01-01T00:00:00Z")
     assert changed(output=plain).id != changed(output=replace(plain, **change)).id
 
@@ -88,9 +88,9 @@ def test_without_versions_etag_and_time_stand_for_the_version(change: dict[str, 
         (failed(findings=Findings()), False),
     ],
 )
-def test_failed_speaks_of_input_error_and_cause(other: ProcessingEvent, same: bool) -> None:
+def test_id_of_failed_depends_on_input_error_and_cause(other: ProcessingEvent, same: bool) -> None:
     assert (other.id == failed().id) == same
 
 
-def test_reasons_are_bounded() -> None:
+def test_long_reason_is_shortened() -> None:
     assert len(failed(reason="x" * 5000).to_detail()["reason"]) == 2048

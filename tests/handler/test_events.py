@@ -21,23 +21,23 @@ def event(name: str) -> dict[str, Any]:
     return json.loads((EVENTS / f"{name}.json").read_text())
 
 
-def test_keys_of_s3_notifications_are_decoded_as_forms_are() -> None:
+def test_key_of_an_s3_notification_is_form_decoded() -> None:
     (request,) = requests_in(event("s3-notification"))
     assert request.source == S3Location("raw-exposures", "2023/a b+c %d_uncal.fits", VERSION)
 
 
-def test_keys_of_eventbridge_events_are_taken_as_they_are() -> None:
+def test_key_of_an_eventbridge_event_is_verbatim() -> None:
     (request,) = requests_in(event("eventbridge-object-created"))
     assert request.source == S3Location("raw-exposures", "2023/a b+c %d_uncal.fits", VERSION)
 
 
-def test_buckets_without_versions() -> None:
+def test_event_without_version_names_none() -> None:
     created = event("eventbridge-object-created")
     del created["detail"]["object"]["version-id"]
     assert requests_in(created)[0].source.version_id is None
 
 
-def test_a_notification_may_tell_of_several_exposures() -> None:
+def test_notification_with_three_records_is_split() -> None:
     notification = event("s3-notification")
     notification["Records"] *= 3
     assert len(requests_in(decode(json.dumps(notification)))) == 3
@@ -51,11 +51,11 @@ def test_a_notification_may_tell_of_several_exposures() -> None:
         {"source": "aws.s3", "detail-type": "Object Deleted"},
     ],
 )
-def test_events_that_tell_of_no_new_object_ask_for_nothing(nothing: dict[str, Any]) -> None:
+def test_event_without_new_object_is_ignored(nothing: dict[str, Any]) -> None:
     assert requests_in(nothing) == []
 
 
-def test_a_direct_request_may_say_everything() -> None:
+def test_direct_request_with_every_field_is_read() -> None:
     (request,) = requests_in(
         {
             "bucket": "raw",
@@ -83,7 +83,7 @@ def test_a_direct_request_may_say_everything() -> None:
     )
 
 
-def test_a_direct_request_may_ask_for_no_mask() -> None:
+def test_direct_request_may_name_no_mask() -> None:
     assert requests_in({"bucket": "b", "key": "k", "mask": "N/A"})[0].mask == NO_MASK
 
 
@@ -141,13 +141,13 @@ def test_a_direct_request_may_ask_for_no_mask() -> None:
         ),
     ],
 )
-def test_what_cannot_be_read_is_rejected(bad: dict[str, Any], message: str) -> None:
+def test_unreadable_request_is_rejected(bad: dict[str, Any], message: str) -> None:
     with pytest.raises(InputRejected, match=message):
         requests_in(bad)
 
 
 @pytest.mark.parametrize("body", ["", "not JSON", "[" * 100_000])
-def test_bodies_that_are_no_json_are_rejected(body: str) -> None:
+def test_body_that_is_not_json_is_rejected(body: str) -> None:
     with pytest.raises(InputRejected, match="message body is not JSON"):
         decode(body)
 
@@ -156,7 +156,7 @@ def target(key: str, **fields: Any) -> S3Location:
     return ExposureRequest(S3Location("raw", key, "v1"), **fields).target("products", "dq_init/")
 
 
-def test_products_keep_the_folders_of_their_inputs() -> None:
+def test_product_keeps_the_folder_of_its_input() -> None:
     assert target("2023/03/jw01_nrca1_uncal.fits").key == "dq_init/2023/03/jw01_nrca1_dq_init.fits"
     assert target("jw01_uncal.fits").key == "dq_init/jw01_dq_init.fits"
     assert target("a/jw01_uncal.fits") != target("b/jw01_uncal.fits")
@@ -166,29 +166,29 @@ def test_products_keep_the_folders_of_their_inputs() -> None:
 
 
 @pytest.mark.parametrize("key", ["dq_init/a_uncal.fits", "dq_init/_uncal.fits"])
-def test_a_product_that_would_set_the_function_off_again_is_refused(key: str) -> None:
+def test_product_at_an_input_key_is_rejected(key: str) -> None:
     with pytest.raises(InputRejected, match="which is an input's key"):
         target("jw01_uncal.fits", output_key=key)
 
 
 @pytest.mark.parametrize("key", ["x.fits", "dq_ledger/x.json", "dq_blocks/1/x", "dq_init/"])
-def test_a_product_elsewhere_than_below_the_prefix_is_refused(key: str) -> None:
+def test_product_outside_the_prefix_is_rejected(key: str) -> None:
     with pytest.raises(InputRejected, match="expected a key below 'dq_init/'"):
         target("jw01_uncal.fits", output_key=key)
 
 
-def test_a_product_in_place_of_its_input_is_refused() -> None:
+def test_product_in_place_of_its_input_is_rejected() -> None:
     request = ExposureRequest(S3Location("raw", "jw01.fits", "v1"), output_key="jw01.fits")
     with pytest.raises(InputRejected, match="which is an input's key"):
         request.target("raw", "")
 
 
-def test_a_product_whose_key_would_be_too_long_is_refused() -> None:
+def test_product_with_a_too_long_key_is_rejected() -> None:
     with pytest.raises(InputRejected, match="would have 1026 bytes, expected at most 1024"):
         target("é" * 500 + "/jw01_uncal.fits")
 
 
-def test_a_failure_that_comes_back_asks_for_the_same() -> None:
+def test_failed_event_is_read_as_its_request() -> None:
     request = ExposureRequest(S3Location("raw", "k_uncal.fits"), mask=NO_MASK)
     failed = {
         "source": "jwst.dq_init",

@@ -1,4 +1,4 @@
-"""The ledger's entries: what is written can be read and searched by later."""
+"""Entries of the ledger: values and digests."""
 
 import json
 import math
@@ -57,6 +57,6 @@ def test_window_of_huge_numbers_is_none(exposure: bytes) -> None:
 
 
 def test_digest_of_planes_depends_on_their_shape() -> None:
-    """h24: pixels of one index are others in an array of another shape."""
+    """Pixels of one index are others in an array of another shape."""
     flags = np.arange(8, dtype=np.uint32)
     assert planes_sha256(flags.reshape(2, 4)) != planes_sha256(flags.reshape(4, 2))

@@ -1,4 +1,4 @@
-"""Metrics: what is counted, and that none is paid for by detector."""
+"""Metrics and log lines of an exposure."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ def measured(capsys: pytest.CaptureFixture[str], **findings: Any) -> dict[str, A
     return json.loads(capsys.readouterr().out)
 
 
-def test_no_header_makes_a_metric_that_is_paid_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_header_values_add_no_metric_dimension(capsys: pytest.CaptureFixture[str]) -> None:
     assert EVENT.findings.exposure is not None
     odd = replace(EVENT.findings.exposure, detector="x" * 60, instrument="HUBBLE")
     (metrics,) = measured(capsys, exposure=odd)["_aws"]["CloudWatchMetrics"]
@@ -44,7 +44,7 @@ def test_no_header_makes_a_metric_that_is_paid_for(capsys: pytest.CaptureFixture
     ],
     ids=["a mask was applied", "a guider's window of 8 x 8", "no mask applies"],
 )
-def test_the_fraction_is_measured_where_it_means_something(
+def test_fraction_is_measured_for_large_masked_images(
     changes: dict[str, Any], is_measured: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ("DoNotUseFraction" in measured(capsys, **changes)) == is_measured
@@ -60,14 +60,14 @@ def test_the_fraction_is_measured_where_it_means_something(
         ({"status": Status.FAILED, "error": "TransientFailure"}, False, "Retried"),
     ],
 )
-def test_what_is_counted(
+def test_metric_for_each_status(
     changes: dict[str, Any], announced: bool, counted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measure(replace(EVENT, **changes), is_published=announced)
     assert json.loads(capsys.readouterr().out)[counted] == [1.0]
 
 
-def test_an_exposure_logs_few_bytes_and_says_which_event_has_the_rest(
+def test_exposure_logs_few_bytes_and_the_event_id(
     function: Harness,
     exposure: bytes,
     capsys: pytest.CaptureFixture[str],
@@ -84,9 +84,9 @@ def test_an_exposure_logs_few_bytes_and_says_which_event_has_the_rest(
         (line,) = [line for line in lines.getvalue().splitlines() if "event_id" in line]
         assert len(line) <= 800, line
         assert len(capsys.readouterr().out) <= 500, "the metrics"
-        told = json.loads(line)
-        assert told["event_id"] == detail["id"]
-        assert told["message"] == f"DQ initialization {status}"
+        logged = json.loads(line)
+        assert logged["event_id"] == detail["id"]
+        assert logged["message"] == f"DQ initialization {status}"
 
 
 def test_rejected_exposure_logs_no_traceback(
@@ -104,7 +104,7 @@ def test_rejected_exposure_logs_no_traceback(
 def test_line_ends_stay_within_one_log_line(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CloudWatch Logs takes what follows a line end for a line of its own."""
+    """CloudWatch Logs starts a new event at a line end."""
     stream = StringIO()
     monkeypatch.setattr(logger.registered_handler, "stream", stream)
     odd = 'a\nFAKE\r\u2028\x1b[2J"x'

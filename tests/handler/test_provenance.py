@@ -1,4 +1,4 @@
-"""What a product is made from: compared by ``==``, written to metadata as S3 keeps them."""
+"""Provenance: equality, and metadata as S3 keeps them."""
 
 from dataclasses import replace
 from urllib.parse import unquote
@@ -29,7 +29,7 @@ def provenance(
 
 
 @given(key=TEXTS, mask=TEXTS, cause=TEXTS)
-def test_metadata_are_what_s3_keeps_and_say_the_same_again(key: str, mask: str, cause: str) -> None:
+def test_metadata_fit_s3_and_can_be_read_again(key: str, mask: str, cause: str) -> None:
     made = provenance(key, mask, cause)
     metadata = made.to_metadata()
     assert all(value.isascii() and value == value.strip() for value in metadata.values())
@@ -40,7 +40,7 @@ def test_metadata_are_what_s3_keeps_and_say_the_same_again(key: str, mask: str, 
     assert read.is_of_input("raw", key)
 
 
-def test_another_context_cause_or_time_makes_no_other_product() -> None:
+def test_context_cause_and_time_are_not_compared() -> None:
     other = replace(provenance(), crds_context="jwst_2.pmap", cause="d", input_modified="")
     assert other == provenance()
 
@@ -49,18 +49,18 @@ def test_another_context_cause_or_time_makes_no_other_product() -> None:
     "name",
     ["pinned", "input_bucket", "input_key", "input_etag", "input_version", "mask", "mask_sha1", "user_dq_etag", "science_encoding", "software_version"],
 )  # fmt: skip
-def test_whatever_the_product_is_made_from_makes_another(name: str) -> None:
+def test_every_other_field_is_compared(name: str) -> None:
     assert replace(provenance(), **{name: "other"}) != provenance()
 
 
 @pytest.mark.parametrize("name", ["input-bucket", "input-key", "software-version"])
-def test_what_names_no_input_is_no_product_of_ours(name: str) -> None:
+def test_metadata_without_input_are_not_provenance(name: str) -> None:
     metadata = provenance().to_metadata()
     del metadata[name]
     assert Provenance.from_metadata(metadata) is None
 
 
-def test_what_an_earlier_release_did_not_write_makes_it_another_product() -> None:
+def test_missing_field_of_an_earlier_release_is_unequal() -> None:
     metadata = provenance().to_metadata()
     del metadata["mask-sha1"]
     earlier = Provenance.from_metadata(metadata)
@@ -90,7 +90,7 @@ def test_pin_of_an_earlier_release_is_derived(changed: dict[str, str], pinned: b
     assert read.pinned is pinned
 
 
-def test_long_texts_are_told_apart_by_their_digest() -> None:
+def test_long_texts_differ_by_their_digest() -> None:
     first, second = shortened("x" * 600 + "a"), shortened("x" * 600 + "b")
     assert first != second
     assert len(first) < 120

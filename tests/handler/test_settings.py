@@ -14,7 +14,7 @@ from infra.aws import catalogue_in, job_in
 LEAST = {"OUTPUT_BUCKET": "products", "CRDS_MIRROR": "s3://mirror"}
 
 
-def test_defaults() -> None:
+def test_unset_variables_have_defaults() -> None:
     settings = Settings.from_environment(LEAST)
     assert settings == Settings(
         "products",
@@ -33,7 +33,7 @@ def test_defaults() -> None:
     )
 
 
-def test_everything_set() -> None:
+def test_every_variable_is_read() -> None:
     more = {
         "OUTPUT_PREFIX": "level1b/",
         "CRDS_MIRROR": "s3://mirror/Jwst/crds/",
@@ -60,7 +60,7 @@ def test_everything_set() -> None:
     assert settings.requester_pays == {"theirs", "another"}
 
 
-def test_each_queue_is_found_by_its_arn() -> None:
+def test_queue_url_is_found_by_arn() -> None:
     more = {
         "UPLOADED_QUEUE_URL": "https://sqs/1/uploaded",
         "BACKFILL_QUEUE_URL": "https://sqs/1/backfill",
@@ -86,7 +86,7 @@ def test_each_queue_is_found_by_its_arn() -> None:
         (LEAST | {"LEDGER_URI": "x"}, "LEDGER_URI='x'"),
     ],
 )
-def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str) -> None:
+def test_invalid_variable_is_named(environment: dict[str, str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Settings.from_environment(environment)
 
@@ -103,14 +103,14 @@ def test_what_makes_no_sense_is_named(environment: dict[str, str], message: str)
         ({"CRDS_MIRROR": "s3://products", "OUTPUT_PREFIX": "references/jwst/"}, "CRDS_MIRROR"),
     ],
 )
-def test_output_prefix_overlapping_another_prefix_is_refused(
+def test_output_prefix_overlapping_another_is_rejected(
     environment: dict[str, str], other: str
 ) -> None:
     with pytest.raises(ValueError, match=f"OUTPUT_PREFIX: s3://products.* overlaps {other}"):
         Settings.from_environment(LEAST | environment)
 
 
-def test_block_prefix_inside_the_ledger_is_refused() -> None:
+def test_block_prefix_inside_the_ledger_is_rejected() -> None:
     more = {"DQ_BLOCK_URI": "s3://products/dq/blocks", "LEDGER_URI": "s3://products/dq"}
     with pytest.raises(ValueError, match=r"DQ_BLOCK_URI: .* overlaps LEDGER_URI"):
         Settings.from_environment(LEAST | more)
@@ -133,7 +133,7 @@ def test_job_prefixes_are_those_of_the_commands() -> None:
     assert str(job_in("products", "x")) == f"s3://products/{JOBS}x/job.jsonl.gz"
 
 
-def test_the_table_of_the_readme_names_the_variables_that_are_read() -> None:
+def test_readme_names_the_environment_variables() -> None:
     project = Path(__file__).parents[2]
     source = (project / "handler" / "settings.py").read_text()
     read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', source))

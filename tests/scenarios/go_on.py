@@ -1,4 +1,4 @@
-"""Run by jwst's own interpreter: go_on.py PRODUCT BLOCK goes on with a product as BLOCK says."""
+"""Continue with a product as BLOCK says, in jwst's interpreter: go_on.py PRODUCT BLOCK."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ def save(model: Any, path: str, corner: tuple[int, int], size: tuple[int, int]) 
 
 
 def main(product: str, block: str) -> None:
-    """Go on, and print what became of the step's status, of pixels and of flags."""
+    """Continue, and print the status of the steps and whether the flags were kept."""
     with datamodels.open(product) as model:
         flags, corner = (
             model.pixeldq.copy(),

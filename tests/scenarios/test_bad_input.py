@@ -97,7 +97,7 @@ def test_bad_exposures(
     check_failed(function, InputRejected, message)
 
 
-def test_an_exposure_that_is_not_there(function: Harness) -> None:
+def test_missing_exposure(function: Harness) -> None:
     check_failed(function, InputRejected, f"s3://{RAW}/{KEY}.*no such object")
 
 
@@ -181,9 +181,7 @@ def test_bad_mirrors(
     assert not list(function.function.references.masks.cache.glob("*"))
 
 
-def test_a_context_that_the_mirror_does_not_hold(
-    function: Harness, good: Callable[[str], bytes]
-) -> None:
+def test_context_missing_from_the_mirror(function: Harness, good: Callable[[str], bytes]) -> None:
     function.upload(good("nircam-sub64p"), KEY)
     check_failed(
         function, ReferenceUnavailable, "does not list jwst_0001.pmap", context="jwst_0001.pmap"
@@ -195,7 +193,7 @@ def test_rules_without_a_match(function: Harness, good: Callable[[str], bytes]) 
     check_failed(function, ReferenceUnavailable, r"jwst_nircam_mask_9001.rmap: no mask for .*NRCB4")
 
 
-def test_a_detector_that_is_not_named_counts_as_undefined(
+def test_missing_detector_counts_as_undefined(
     function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(changed(good("nircam-sub64p"), DETECTOR=None), KEY)
@@ -210,7 +208,7 @@ def test_a_detector_that_is_not_named_counts_as_undefined(
         (None, "no such object"),
     ],
 )
-def test_a_mask_of_the_request_that_is_none(
+def test_requested_mask_that_is_not_a_mask(
     content: bytes | None, message: str, function: Harness, good: Callable[[str], bytes]
 ) -> None:
     function.upload(good("nircam-sub64p"), KEY)
@@ -250,7 +248,7 @@ def damaged(content: bytes, damages: list[tuple[str, int, str]]) -> bytes:
 
 
 def outcome(content: bytes) -> str:
-    """What becomes of a file: a product of bounded size, or one of the three errors."""
+    """The result of a file: a product of bounded size, or one of the three errors."""
     try:
         hdus = locate(lambda start, length: content[start : start + length], len(content), "x")
         exposure = Exposure.from_hdus(hdus, "x")
@@ -272,7 +270,7 @@ def outcome(content: bytes) -> str:
 
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyWarning")
 @given(original=st.integers(0, 9), damages=st.lists(DAMAGES, min_size=1, max_size=6))
-def test_damaged_exposures_are_processed_or_refused_and_nothing_else(
+def test_damaged_exposure_is_processed_or_rejected(
     original: int, damages: list[tuple[str, int, str]], good: Callable[[str], bytes]
 ) -> None:
     own = [good(name) for name in ("nircam-sub64p", "nircam-superstripe", "fgs1-acq2")]

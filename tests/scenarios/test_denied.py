@@ -1,4 +1,4 @@
-"""Every call of the function denied, one action at a time: nothing is lost, and the reason is named."""
+"""Denied permissions, one action at a time: nothing is lost, and the reason names it."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ BLOCKS = S3Location(PRODUCTS, "dq_blocks")
 
 
 def denies(client: Any, service: str, operation: str, prefix: str) -> Callable[[], None]:
-    """Deny an operation on keys that begin so, as AWS answers it; returns what allows it again."""
+    """Deny an operation on a key prefix; return a function that allows it again."""
     code = {"s3": "AccessDenied", "events": "AccessDeniedException", "sqs": "AccessDenied"}[service]
     if operation == "HeadObject":
         code = "403"
@@ -55,7 +55,7 @@ def denied(function: Harness, operation: str, prefix: str) -> Iterator[None]:
 
 
 def expect_named(detail: dict[str, Any], action: str, where: str, role: str) -> None:
-    """The failure says what to allow, on which object, and to whom."""
+    """The failure names the action, the object and the role."""
     assert (detail["status"], detail["error"]) == ("Failed", "TransientFailure")
     assert f"{action} " in detail["reason"]
     assert f"is denied to {role}" in detail["reason"]

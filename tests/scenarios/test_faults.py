@@ -1,4 +1,4 @@
-"""Whatever S3 answers, or fails to answer, at any call: nothing is lost, doubled or half-written."""
+"""Faults of S3 at any call: nothing is lost, doubled or half-written."""
 
 import json
 import math
@@ -38,7 +38,7 @@ PASSING = [
     (*call, kind) for call in CALLS for kind in Kind if kind != Kind.ERROR_IN_200 or call[1] in LONG
 ]
 ALIKE = {Kind.INTERNAL, Kind.ERROR_IN_200, Kind.BROKEN}
-"""Those that stay are waited for as others are."""
+"""Kinds that are retried like another kind."""
 STAYING = [case for case in PASSING if case[2] not in ALIKE]
 
 
@@ -68,7 +68,7 @@ class Trial:
         return True
 
     def product(self) -> bytes | None:
-        """What lies at the product's key, whatever the time at which it was made."""
+        """The object at the product's key, without its dates."""
         if PRODUCT not in self.harness.products():
             return None
         s3 = self.harness.aws.client("s3")
@@ -141,7 +141,7 @@ def check_ended(trial: Trial, expected: bytes, *, is_done: bool) -> None:
 
 
 @pytest.mark.parametrize(("path", "operation", "kind"), PASSING)
-def test_a_fault_that_passes_costs_an_attempt_at_most(
+def test_passing_fault_costs_at_most_one_attempt(
     path: str, operation: str, kind: Kind, trial: Trial, expected: Any
 ) -> None:
     product = expected(path)
@@ -150,7 +150,7 @@ def test_a_fault_that_passes_costs_an_attempt_at_most(
 
 
 @pytest.mark.parametrize(("path", "operation", "kind"), STAYING)
-def test_a_fault_that_stays_is_waited_for(
+def test_lasting_fault_is_retried(
     path: str, operation: str, kind: Kind, trial: Trial, expected: Any
 ) -> None:
     product = expected(path)
@@ -159,7 +159,7 @@ def test_a_fault_that_stays_is_waited_for(
 
 
 @pytest.mark.parametrize("kind", list(Kind))
-def test_an_abort_that_fails_does_not_hide_what_went_wrong(
+def test_failed_abort_does_not_hide_the_failure(
     kind: Kind, trial: Trial, expected: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     product = expected("multipart")
@@ -170,7 +170,7 @@ def test_an_abort_that_fails_does_not_hide_what_went_wrong(
     check_ended(trial, product, is_done=done)
 
 
-def test_a_rate_that_s3_refuses_is_kept_to(
+def test_rate_limit_of_s3_is_respected(
     trial: Trial, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     product = expected("multipart")

@@ -1,4 +1,4 @@
-"""Exposures of other accounts' buckets: read and copied as their owners let anybody do."""
+"""Exposures in buckets of other accounts, read and copied as their policies allow."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -49,7 +49,7 @@ def put(function: Harness, content: bytes, key: str = KEY) -> None:
 
 
 @pytest.mark.parametrize("size", ["exposure", "large"])
-def test_its_exposure_becomes_the_product_that_an_own_one_becomes(
+def test_exposure_of_another_account_gives_the_same_product(
     size: str,
     function: Harness,
     through: Harness,
@@ -67,7 +67,9 @@ def test_its_exposure_becomes_the_product_that_an_own_one_becomes(
     assert archive.refused == []
 
 
-def test_it_is_processed_once(through: Harness, archive: ForeignBucket, exposure: bytes) -> None:
+def test_exposure_of_another_account_is_processed_once(
+    through: Harness, archive: ForeignBucket, exposure: bytes
+) -> None:
     put(through, exposure)
     statuses = [through.run_event({"bucket": ARCHIVE, "key": KEY})["status"] for _ in range(2)]
     assert statuses == ["Complete", "Skipped"]
@@ -89,7 +91,7 @@ def test_version_that_may_not_be_read_names_the_action(
 
 
 @pytest.mark.parametrize("size", ["exposure", "large"])
-def test_the_requester_pays_only_where_that_was_set(
+def test_requester_pays_for_listed_buckets_only(
     size: str, through: Harness, archive: ForeignBucket, request: pytest.FixtureRequest
 ) -> None:
     put(through, request.getfixturevalue(size))

@@ -1,4 +1,4 @@
-"""Whatever arrives, in whatever order: the product at a key is the one that the design's table gives."""
+"""The product at a key follows the decision table, for requests in any order."""
 
 import json
 import random
@@ -26,7 +26,7 @@ STEPS = 20
 
 @dataclass(frozen=True)
 class Product:
-    """What the model expects at the key."""
+    """The product that the model expects at the key."""
 
     version: str
     mask: str
@@ -137,7 +137,7 @@ class Model:
 
 
 class DownBus(Bus):
-    """A bus that takes nothing."""
+    """A bus that rejects every event."""
 
     def send(self, event: object) -> None:
         raise TransientFailure("the bus is down")
@@ -147,7 +147,7 @@ class DownBus(Bus):
 def test_product_follows_the_table_in_any_order(
     seed: int, function: Harness, exposure: bytes
 ) -> None:
-    """Versions follow one another within a second: LastModified does not tell them apart."""
+    """Versions follow one another within a second: LastModified does not order them."""
     model = Model(function, exposure, random.Random(seed))
     model.upload()
     steps = [model.event, model.request, model.repeat, model.upload, model.forget_ledger]

@@ -69,7 +69,7 @@ def check_once(function: Harness, size: int, kill: Kill) -> None:
     ("path", "since"),
     [("one PUT", ""), ("multipart", "CreateMultipartUpload"), ("block", "CreateMultipartUpload")],
 )
-def test_a_message_that_is_killed_anywhere_ends_with_one_product_and_one_id(
+def test_message_killed_anywhere_gives_one_product_and_id(
     path: str, since: str, function: Harness, exposure: bytes, large: bytes, environment: Any
 ) -> None:
     if path == "block":
@@ -83,7 +83,7 @@ def test_a_message_that_is_killed_anywhere_ends_with_one_product_and_one_id(
     for kill in kills(since, moments):
         start_anew(function)
         ended = deliver(environment, created(KEY), kill, "m1")
-        if ended == 0:  # there are no more calls to be killed at
+        if ended == 0:  # no call is left at which to kill
             break
         assert ended == KILLED
         assert len(product_versions(function)) <= 1
@@ -93,7 +93,7 @@ def test_a_message_that_is_killed_anywhere_ends_with_one_product_and_one_id(
     assert tried >= {"one PUT": 16, "multipart": 7, "block": 10}[path]
 
 
-def test_a_repeated_event_that_is_killed_anywhere_says_nothing_but_skipped(
+def test_repeated_event_killed_anywhere_is_skipped(
     function: Harness, exposure: bytes, environment: Any
 ) -> None:
     function.upload(exposure, KEY)
@@ -110,7 +110,7 @@ def test_a_repeated_event_that_is_killed_anywhere_says_nothing_but_skipped(
 
 
 @pytest.mark.parametrize("is_made", [True, False])
-def test_a_look_that_is_killed_anywhere_ends_with_one_id(
+def test_report_killed_anywhere_gives_one_id(
     is_made: bool, function: Harness, exposure: bytes, environment: Any
 ) -> None:
     function.upload(exposure, KEY)
@@ -130,9 +130,7 @@ def test_a_look_that_is_killed_anywhere_ends_with_one_id(
         assert len(product_versions(function)) == is_made
 
 
-def test_a_rejected_message_that_is_killed_anywhere_fails_with_one_id(
-    function: Harness, environment: Any
-) -> None:
+def test_rejected_message_killed_anywhere_has_one_id(function: Harness, environment: Any) -> None:
     function.upload(b"no FITS", KEY)
     for kill in kills(moments=("after",)):
         start_anew(function)
@@ -144,7 +142,7 @@ def test_a_rejected_message_that_is_killed_anywhere_fails_with_one_id(
         assert len({d["id"] for d in details}) == 1, kill
 
 
-def test_an_attempt_that_fails_and_is_killed_leaves_its_reason_if_it_can(
+def test_failed_attempt_that_is_killed_records_its_reason(
     function: Harness, exposure: bytes, environment: Any, tmp_path: Path
 ) -> None:
     function.upload(exposure, KEY)

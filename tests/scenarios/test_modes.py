@@ -1,6 +1,6 @@
 """Every mode, from the uploaded file to the product and its event, pixel by pixel.
 
-With `../shared/data` at hand, real headers, the real rules of jwst_0541 and a real mask are used as
+With `../shared/data`, real headers, the real rules of jwst_0541 and a real mask are used as
 well; without it the project's own material covers the same modes.
 """
 
@@ -33,7 +33,7 @@ GUIDER_SHAPES = {  # (nints, ngroups) are fewer than in the headers, images are 
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
-def test_product_of_every_mode_has_the_flags_of_the_mask_that_the_rules_choose(
+def test_product_of_every_mode_has_the_flags_of_its_mask(
     mode: Mode, function: Harness, sample_cache: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / sample_name(mode)
@@ -71,7 +71,7 @@ def test_product_of_every_mode_has_the_flags_of_the_mask_that_the_rules_choose(
         ("fgs1-id-stack", "jwst_fgs_mask_9002.fits"),
     ],
 )
-def test_rules_choose_by_detector_subarray_readout_pattern_and_exposure_type(
+def test_rules_match_on_all_four_parameters(
     mode_name: str, mask: str, function: Harness, tmp_path: Path
 ) -> None:
     mode = next(mode for mode in MODES if mode.name == mode_name)

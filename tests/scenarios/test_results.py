@@ -1,4 +1,4 @@
-"""What is announced when events repeat, come late, come in another order, or ask for odd things."""
+"""Results of events that repeat, are late, are out of order, or have unusual options."""
 
 import json
 from typing import Any
@@ -22,13 +22,13 @@ def newer(exposure: bytes) -> bytes:
     return exposure[:-1] + b"\1"
 
 
-def told(function: Harness) -> list[tuple[str, str]]:
-    """Status and id of what was announced since the last look."""
+def published(function: Harness) -> list[tuple[str, str]]:
+    """Status and id of the events since the last call."""
     return [(detail["status"], detail["id"]) for detail in function.announcements()]
 
 
 def statuses(function: Harness) -> list[str]:
-    return [status for status, _ in told(function)]
+    return [status for status, _ in published(function)]
 
 
 def versions(function: Harness, key: str = PRODUCT) -> int:
@@ -41,7 +41,7 @@ def metadata(function: Harness, key: str = PRODUCT) -> dict[str, str]:
 
 
 def without_bus(function: Harness) -> Harness:
-    """The same function, while EventBridge takes nothing."""
+    """The same function, while EventBridge rejects every event."""
     events = function.aws.client("events")
     bus = type(function.function.bus)("default", events)
 
@@ -53,7 +53,7 @@ def without_bus(function: Harness) -> Harness:
     return function.with_services(bus=bus)
 
 
-def test_two_inputs_of_one_name_in_two_folders_are_two_products(
+def test_inputs_of_one_name_in_two_folders_are_two_products(
     function: Harness, exposure: bytes
 ) -> None:
     for folder in ("a", "b", "a"):
@@ -65,9 +65,7 @@ def test_two_inputs_of_one_name_in_two_folders_are_two_products(
         assert metadata(function, key)["input-key"] in key.replace("dq_init.fits", "uncal.fits")
 
 
-def test_the_product_of_another_input_is_never_replaced_unasked(
-    function: Harness, exposure: bytes
-) -> None:
+def test_product_of_another_input_needs_replace(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.upload(newer(exposure), "other_uncal.fits")
     function.run(KEY)
@@ -81,7 +79,7 @@ def test_the_product_of_another_input_is_never_replaced_unasked(
     assert metadata(function)["input-key"] == "other_uncal.fits"
 
 
-def test_what_is_no_product_is_never_replaced_unasked(function: Harness, exposure: bytes) -> None:
+def test_foreign_object_needs_replace(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=PRODUCT, Body=b"a person's notes")
     with pytest.raises(InputRejected, match="is not a product of this software"):
@@ -90,7 +88,7 @@ def test_what_is_no_product_is_never_replaced_unasked(function: Harness, exposur
     assert versions(function) == 1
 
 
-def test_a_repeated_event_is_skipped_and_a_redelivered_message_says_nothing(
+def test_repeated_event_is_skipped_and_a_redelivery_silent(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -101,43 +99,39 @@ def test_a_repeated_event_is_skipped_and_a_redelivered_message_says_nothing(
     assert versions(function) == 1
 
 
-def test_a_repeated_event_that_is_redelivered_is_skipped_with_one_id(
+def test_redelivered_repeated_event_is_skipped_with_one_id(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
     function.run_batch(created(KEY), identifier="m1")
     for _ in range(2):
         function.run_batch(created(KEY), identifier="m2")
-    complete, *skipped = told(function)
+    complete, *skipped = published(function)
     assert complete[0] == "Complete"
     assert len(set(skipped)) == 1
 
 
-def test_a_product_that_was_deleted_and_made_again_is_a_new_result(
-    function: Harness, exposure: bytes
-) -> None:
+def test_rebuilt_product_after_deletion_is_a_new_result(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run_batch(created(KEY))
     function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=PRODUCT)
     function.run_batch(created(KEY))
-    first, second = told(function)
+    first, second = published(function)
     assert (first[0], second[0]) == ("Complete", "Complete")
     assert first[1] != second[1]
 
 
-def test_a_mask_that_is_rolled_back_is_a_new_result(function: Harness, exposure: bytes) -> None:
+def test_mask_that_is_rolled_back_is_a_new_result(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
     function.run(KEY, mask=OTHER_MASK)
     function.run(KEY, onExisting="replace")
-    ids = told(function)
+    ids = published(function)
     assert [status for status, _ in ids] == ["Complete"] * 3
     assert len(set(ids)) == 3
 
 
-def test_in_a_bucket_without_versions_the_time_tells_results_apart(
-    function: Harness, exposure: bytes
-) -> None:
+def test_results_without_versions_differ_by_time(function: Harness, exposure: bytes) -> None:
     s3 = function.aws.client("s3")
     status = {"Status": "Suspended"}
     s3.put_bucket_versioning(Bucket=PRODUCTS, VersioningConfiguration=status)
@@ -153,9 +147,7 @@ def test_in_a_bucket_without_versions_the_time_tells_results_apart(
         s3.put_bucket_versioning(Bucket=PRODUCTS, VersioningConfiguration={"Status": "Enabled"})
 
 
-def test_a_bus_that_is_down_makes_no_failures_of_products_that_are_there(
-    function: Harness, exposure: bytes
-) -> None:
+def test_product_is_complete_after_the_bus_was_down(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     silent = without_bus(function)
     for deliveries in range(1, 7):
@@ -171,7 +163,7 @@ def test_a_bus_that_is_down_makes_no_failures_of_products_that_are_there(
     assert statuses(function) == ["Skipped"]
 
 
-def test_a_repeated_event_whose_announcement_fails_is_no_failure(
+def test_repeated_event_is_skipped_after_the_bus_was_down(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -181,7 +173,7 @@ def test_a_repeated_event_whose_announcement_fails_is_no_failure(
     assert set(statuses(function)) == {"Complete", "Skipped"}
 
 
-def test_a_message_that_is_unfinished_fails_with_the_reason_of_its_last_attempt(
+def test_unfinished_message_fails_with_its_last_reason(
     make_function: Any, function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -194,15 +186,13 @@ def test_a_message_that_is_unfinished_fails_with_the_reason_of_its_last_attempt(
     assert "server_config" in detail["reason"]
     assert detail["request"] == {"bucket": RAW, "key": KEY}
     empty.run_unfinished(created(KEY), identifier="m1")
-    assert told(empty) == [], "the same result is published once"
+    assert published(empty) == [], "the same result is published once"
     failed = {"source": "jwst.dq_init", "detail": detail}
-    assert function.run_batch(json.dumps(failed)) == [], "redriven after the mirror was mended"
+    assert function.run_batch(json.dumps(failed)) == [], "redriven after the mirror was repaired"
     assert statuses(function) == ["Complete"]
 
 
-def test_a_message_whose_attempts_were_all_killed_fails_and_says_so(
-    function: Harness, exposure: bytes
-) -> None:
+def test_message_whose_attempts_were_killed_fails(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     assert function.run_unfinished(created(KEY)) == []
     (detail,) = function.announcements()
@@ -211,7 +201,7 @@ def test_a_message_whose_attempts_were_all_killed_fails_and_says_so(
     assert versions(function) == 0, "it only looks"
 
 
-def test_a_failure_does_not_hide_behind_an_older_product(
+def test_failure_is_published_despite_an_older_product(
     make_function: Any, function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -226,7 +216,7 @@ def test_a_failure_does_not_hide_behind_an_older_product(
     assert [d["error"] for d in function.announcements()] == ["ReferenceUnavailable"]
 
 
-def test_an_unfinished_message_of_a_replaced_exposure_is_superseded(
+def test_unfinished_message_of_a_replaced_input_is_skipped(
     function: Harness, exposure: bytes
 ) -> None:
     version = function.upload(exposure, KEY)
@@ -235,7 +225,7 @@ def test_an_unfinished_message_of_a_replaced_exposure_is_superseded(
     assert statuses(function) == ["Skipped"]
 
 
-def test_error_and_replace_belong_to_a_cause_whose_retry_continues_its_own_work(
+def test_retry_of_error_or_replace_keeps_its_own_product(
     function: Harness, exposure: bytes
 ) -> None:
     """As Lambda repeats an invocation, or Step Functions a task whose answer was lost."""
@@ -257,9 +247,7 @@ def test_error_and_replace_belong_to_a_cause_whose_retry_continues_its_own_work(
     assert versions(function) == 3
 
 
-def test_an_older_version_never_replaces_the_product_of_a_newer_one(
-    function: Harness, exposure: bytes
-) -> None:
+def test_older_version_never_replaces_a_newer_product(function: Harness, exposure: bytes) -> None:
     s3 = function.aws.client("s3")
     version = function.upload(exposure, KEY)
 
@@ -283,9 +271,7 @@ def test_an_older_version_never_replaces_the_product_of_a_newer_one(
     assert metadata(function)["input-version"] == current["input"]["versionId"]
 
 
-def test_an_event_whose_version_is_named_null_is_processed(
-    function: Harness, exposure: bytes
-) -> None:
+def test_event_with_version_null_is_processed(function: Harness, exposure: bytes) -> None:
     """S3's name for what was written before its bucket had versions."""
     s3 = function.aws.client("s3")
     s3.put_bucket_versioning(Bucket=RAW, VersioningConfiguration={"Status": "Suspended"})
@@ -306,7 +292,7 @@ def test_an_event_whose_version_is_named_null_is_processed(
         "größe/" + "x" * 900 + "/jw01_uncal.fits",
     ],
 )
-def test_keys_with_blanks_or_of_any_length_are_recognised_again(
+def test_input_with_an_unusual_key_is_recognised(
     key: str, function: Harness, exposure: bytes
 ) -> None:
     """S3 trims the blanks at the ends of metadata, takes ASCII only, and 2 KB in all."""
@@ -318,7 +304,7 @@ def test_keys_with_blanks_or_of_any_length_are_recognised_again(
 @pytest.mark.parametrize(
     "entry", [b"", b"no JSON", b"{}", b'{"result": {"id": 5}, "catalogue": 1, "failure": []}']
 )
-def test_an_entry_of_the_ledger_that_cannot_be_read_counts_as_none(
+def test_unreadable_ledger_entry_counts_as_empty(
     entry: bytes, function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -327,10 +313,10 @@ def test_an_entry_of_the_ledger_that_cannot_be_read_counts_as_none(
     function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=ledger, Body=entry)
     again = function.run(KEY)
     assert (again["status"], again["id"]) == ("Complete", first["id"])
-    assert function.run(KEY)["status"] == "Skipped", "it was mended"
+    assert function.run(KEY)["status"] == "Skipped", "the entry was rewritten"
 
 
-def test_an_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) -> None:
+def test_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
     s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
@@ -340,7 +326,7 @@ def test_an_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes)
     assert function.run(KEY)["status"] == "Skipped"
 
 
-def test_the_ledger_holds_what_the_product_depends_on(function: Harness, exposure: bytes) -> None:
+def test_ledger_holds_parameters_window_and_digest(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     detail = function.run(KEY)
     s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
@@ -354,9 +340,7 @@ def test_the_ledger_holds_what_the_product_depends_on(function: Harness, exposur
     assert len(row["planes_sha256"]) == 64
 
 
-def test_a_ledger_that_cannot_be_written_fails_no_exposure(
-    function: Harness, exposure: bytes
-) -> None:
+def test_unwritable_ledger_fails_no_exposure(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     s3 = function.aws.client("s3")
     nowhere = type(function.function.ledger)(
@@ -368,16 +352,14 @@ def test_a_ledger_that_cannot_be_written_fails_no_exposure(
     assert first["id"] == second["id"]
 
 
-def test_another_context_that_chooses_the_same_mask_changes_nothing(
-    function: Harness, exposure: bytes
-) -> None:
+def test_new_context_with_the_same_mask_changes_nothing(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
     assert function.run(KEY, context=CONTEXT)["status"] == "Skipped"
     assert versions(function) == 1
 
 
-def test_another_encoding_makes_the_product_anew(function: Harness, exposure: bytes) -> None:
+def test_other_encoding_rebuilds_the_product(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
     assert function.with_settings(encoding=Encoding.FLOAT32).run(KEY)["status"] == "Complete"
@@ -389,7 +371,7 @@ def test_another_encoding_makes_the_product_anew(function: Harness, exposure: by
     [{"onExisting": "replace"}, {"mask": "N/A"}, {}],
     ids=["replace", "a mask", "the rules' choice"],
 )
-def test_an_older_product_is_no_answer_for_attempts_that_were_killed(
+def test_report_of_killed_attempts_ignores_an_older_product(
     asked: dict[str, str], function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -401,7 +383,7 @@ def test_an_older_product_is_no_answer_for_attempts_that_were_killed(
 
 
 @pytest.mark.parametrize("bucket", ["a b", "arn:aws:s3::123456789012:accesspoint/x.mrap"])
-def test_a_look_announces_its_own_failure(bucket: str, function: Harness) -> None:
+def test_report_publishes_its_own_failure(bucket: str, function: Harness) -> None:
     body = json.dumps({"bucket": bucket, "key": KEY})
     assert function.run_batch(body, identifier="m1") == [], "no retry would help"
     assert function.run_unfinished(body, identifier="m1") == []
@@ -410,7 +392,7 @@ def test_a_look_announces_its_own_failure(bucket: str, function: Harness) -> Non
     assert len({d["id"] for d in details}) == 1
 
 
-def test_a_product_that_is_found_is_announced_with_the_mask_it_was_made_with(
+def test_existing_product_is_published_with_its_own_mask(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -426,7 +408,7 @@ def entry_of(function: Harness) -> dict[str, Any]:
     return json.loads(found["Body"].read())
 
 
-def test_a_failure_leaves_the_last_result_in_the_ledger(function: Harness, exposure: bytes) -> None:
+def test_failure_keeps_the_last_result_in_the_ledger(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     detail = function.run(KEY)
     with pytest.raises(InputRejected):
@@ -436,10 +418,8 @@ def test_a_failure_leaves_the_last_result_in_the_ledger(function: Harness, expos
     assert (entry["result"], entry["catalogue"] is None) == (detail, False)
 
 
-def test_an_older_result_does_not_replace_a_newer_one_in_the_ledger(
-    function: Harness, exposure: bytes
-) -> None:
-    """The first writer is slow to announce; meanwhile the product is made anew and announced."""
+def test_older_result_does_not_replace_a_newer_entry(function: Harness, exposure: bytes) -> None:
+    """The first writer publishes late; meanwhile the product is rebuilt and published."""
     function.upload(exposure, KEY)
     bus = type(function.function.bus)("default", function.aws.client("events"))
     slow = function.with_services(bus=bus)
@@ -463,7 +443,7 @@ def throttle(function: Harness, operation: str, key: str) -> None:
     function.function.s3.meta.events.register(f"provide-client-params.s3.{operation}", refuse)
 
 
-def test_whatever_an_attempt_fails_of_is_its_reason(
+def test_reason_of_an_attempt_is_recorded(
     make_function: Any, function: Harness, exposure: bytes
 ) -> None:
     throttled = make_function()
@@ -477,7 +457,7 @@ def test_whatever_an_attempt_fails_of_is_its_reason(
     assert detail["cause"] == "a name of their own"
 
 
-def test_a_product_that_is_deleted_while_it_is_made_anew_is_made_by_the_next_attempt(
+def test_product_deleted_while_rebuilt_is_built_by_a_retry(
     function: Harness, exposure: bytes
 ) -> None:
     """S3 answers If-Match with 404 then."""
@@ -498,7 +478,7 @@ def test_a_product_that_is_deleted_while_it_is_made_anew_is_made_by_the_next_att
     assert function.run(KEY, mask=OTHER_MASK)["status"] == "Complete"
 
 
-def test_a_name_that_no_header_can_hold_is_rejected(function: Harness, exposure: bytes) -> None:
+def test_name_that_no_header_can_hold_is_rejected(function: Harness, exposure: bytes) -> None:
     nameless = exposure.replace(b"FILENAME=", b"XILENAME=")
     for content in (exposure, nameless):
         function.upload(content, "café_uncal.fits")
@@ -506,7 +486,7 @@ def test_a_name_that_no_header_can_hold_is_rejected(function: Harness, exposure:
     assert [d["error"] for d in function.announcements()] == ["InputRejected"] * 2
 
 
-def test_a_failure_that_was_got_over_is_forgotten(function: Harness, exposure: bytes) -> None:
+def test_recorded_failure_is_removed_after_success(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
     s3, entry = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
@@ -636,7 +616,7 @@ def test_current_version_of_one_second_replaces_the_older(
 
 
 @pytest.mark.parametrize("mask", [OTHER_MASK, "N/A"])
-def test_mask_with_a_context_that_nobody_has_is_refused(
+def test_mask_with_an_unknown_context_is_rejected(
     mask: str, function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
@@ -646,7 +626,7 @@ def test_mask_with_a_context_that_nobody_has_is_refused(
 
 
 def test_rejected_exposure_is_published_once_per_cause(function: Harness) -> None:
-    """Delivered again, handed on to another queue, or reported on: it is one result."""
+    """Delivered again, moved to another queue, or reported: one result."""
     function.upload(b"no FITS", KEY)
     body = json.dumps({"bucket": RAW, "key": KEY, "cause": "execution"})
     for _ in range(2):
@@ -674,7 +654,7 @@ def test_failure_that_the_bus_refused_is_published_later(function: Harness) -> N
 def test_report_names_what_is_missing_if_others_failed_since(
     make_function: Any, function: Harness, exposure: bytes
 ) -> None:
-    """The ledger has room for one reason: a second request for the exposure replaces the first."""
+    """The ledger holds one reason: a second request for the exposure replaces the first."""
     function.upload(exposure, KEY)
     empty = make_function("an-empty-mirror")
     empty.upload(exposure, KEY)
@@ -699,7 +679,7 @@ def test_report_gives_the_last_reason_in_the_ledger(
 
 
 def test_long_cause_is_recognised_by_the_report(function: Harness, exposure: bytes) -> None:
-    """h18: the product's metadata hold a digest of a cause of more than 512 characters."""
+    """The product's metadata hold a digest of a cause of more than 512 characters."""
     function.upload(exposure, KEY)
     body = json.dumps({"bucket": RAW, "key": KEY, "onExisting": "replace", "cause": "c" * 600})
     assert without_bus(function).run_batch(body, identifier="m1") == ["m1"]
@@ -723,7 +703,7 @@ def test_undelivered_result_is_published_as_it_was(
 
 
 def test_ledger_entry_of_any_size_is_not_read(function: Harness, exposure: bytes) -> None:
-    """h07: an entry is 4 KB; whoever may write there must not fill the function's memory."""
+    """An entry is 4 KB; a writer of a larger one must not fill the function's memory."""
     function.upload(exposure, KEY)
     function.run(KEY)
     content = {**entry_of(function), "news": "x" * 256 * 1024}

@@ -1,4 +1,4 @@
-"""What docs/using.md tells a scientist to type does what it says."""
+"""The commands of docs/using.md do what the page says."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from tests.jwst import Jwst
 BLOCKS = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "using.md").read_text(), re.DOTALL)
 
 
-def test_flags_are_read_as_it_says(
+def test_docs_show_how_to_read_flags(
     function: Harness, exposure: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     function.upload(exposure, "x_uncal.fits")
@@ -25,13 +25,13 @@ def test_flags_are_read_as_it_says(
     capsys.readouterr()
     exec(block.replace("jw..._dq_init.fits", str(tmp_path / "x.fits")), names)  # noqa: S102
     counts = detail["flags"]["byMnemonic"]
-    told = f"{detail['flags']['doNotUse']} {counts['DEAD']['doNotUse']}\n"
-    assert capsys.readouterr().out == told
+    printed = f"{detail['flags']['doNotUse']} {counts['DEAD']['doNotUse']}\n"
+    assert capsys.readouterr().out == printed
     assert np.count_nonzero(names["dead"]) == counts["DEAD"]["pixels"]
     assert fits.getval(tmp_path / "x.fits", "S_DQINIT") == "COMPLETE"
 
 
-def test_known_ids_are_dropped(
+def test_docs_show_how_to_drop_known_ids(
     function: Harness, exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     function.upload(exposure, "x_uncal.fits")
@@ -48,7 +48,7 @@ def test_known_ids_are_dropped(
     ]
 
 
-def test_jwst_goes_on_as_it_says(
+def test_docs_show_how_to_continue_with_jwst(
     function: Harness,
     exposure: bytes,
     sample_cache: Path,
@@ -65,5 +65,5 @@ def test_jwst_goes_on_as_it_says(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
     jwst = Jwst(interpreter, Path(__file__).with_name("go_on.py"), sample_cache)
-    told = jwst.run("x_dq_init.fits", "block.py").splitlines()
-    assert told[-2:] == ["COMPLETE COMPLETE COMPLETE", "flags kept"]
+    printed = jwst.run("x_dq_init.fits", "block.py").splitlines()
+    assert printed[-2:] == ["COMPLETE COMPLETE COMPLETE", "flags kept"]
