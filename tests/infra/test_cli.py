@@ -1,6 +1,5 @@
 """Text from outside at the operator's terminal, and mistakes described in one line."""
 
-import argparse
 import ast
 import io
 import json
@@ -17,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import click
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from handler.s3.objects import S3Location
 from infra.__main__ import COMMANDS, main
-from infra.cli import UserError, confirm, parser_of, printable, safe_output
+from infra.cli import UserError, confirm, printable, safe_output
 from infra.console import Console
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.operate.status import QUEUES
@@ -170,9 +169,9 @@ def test_unknown_option_is_one_line_and_exit_code_2(
 ) -> None:
     needed = ["verify", "s3://m"] if command == "mirror" else WITH_STACK[command]
     stack = [] if command == "mirror" else ["--stack", "x"]
-    code, line = ended([command, *needed, *stack, "--nonsense", "a\nb"], capsys)
+    code, line = ended([command, *needed, *stack, "--nonsense\nb"], capsys)
     assert code == 2
-    assert "--nonsense a\\nb" in line
+    assert "--nonsense\\nb" in line
     assert "--help" in line
 
 
@@ -213,21 +212,24 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
     [
         (["backfill", "missing.txt", "--stack", NAMED], "missing.txt: no such file"),
         (["backfill", "s3://raw-exposures/none/", "--stack", NAMED], "no *_uncal.fits there"),
-        (["cost", "--exposures", "0"], "--exposures 0: expected 1 to 100000000"),
+        (["cost", "--exposures", "0"], "'--exposures': 0 is not in the range 1<=x<=100000000"),
+        (["cost", "--size", "nan"], "'nan' is not a number"),
         (["cost", "--exposures", "many"], "'many'"),
         (["view", "missing.fits", "--out", "build/nowhere"], "missing.fits: no such file"),
         (["view", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
         (["view", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
-        (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "--from nowhere"),
+        (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "nowhere: no such folder"),
         (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
         (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
         (["mirror", "diff", "s3://crds-mirror", "jwst_1.pmap", "jwst_9999.pmap"], "jwst_1.pmap"),
         (["queues", "show", "--queue", "Failed", "--stack", NAMED], "FailedQueue"),
         (["queues", "show"], "--stack NAME"),
-        (["queues", "redrive", "--stack", NAMED, "--older-than", "-1"], "--older-than -1"),
+        (["queues", "redrive", "--stack", NAMED, "--older-than", "-1"], "'--older-than': -1"),
+        (["queues", "discard", "--stack", NAMED, "--key", ""], "'--key': is empty"),
         (["reprocess", "select"], "--stack NAME"),
         (["reprocess", "select", "--stack", NAMED, "--to", "1321"], "1321"),
-        (["status", "--stack", NAMED, "--entries", "-1"], "--entries -1"),
+        (["status", "--stack", NAMED, "--entries", "-1"], "'--entries': -1"),
+        (["reprocess", "select", "--mirror", "my-mirror"], "'my-mirror': expected s3://bucket"),
     ],
     ids=" ".join,
 )
@@ -265,22 +267,39 @@ def test_interrupt_is_one_line_and_exit_code_1() -> None:
     assert said.splitlines() == ["queues: interrupted; run the same command again to resume"]
 
 
-def test_unknown_command_is_named_and_version_is_printed() -> None:
+def test_unknown_command_is_one_line_and_exit_code_2() -> None:
     done = infra("nonsense\x1b[2J")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == "no such command: nonsense\\x1b[2J"
-    assert infra("--version").stdout.startswith("jwst-dq-init-lambda ")
+    assert done.stderr == "dq-init: No such command 'nonsense\\x1b[2J'; see dq-init --help\n"
 
 
-def test_address_without_scheme_says_what_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = parser_of("x", "Does ``this``.")
-    commands = parser.add_subparsers()
-    command = commands.add_parser("y")
-    command.add_argument("--mirror", type=S3Location.parse_prefix)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["y", "--mirror", "my-mirror"])
-    assert "'my-mirror': expected s3://bucket[/prefix]" in capsys.readouterr().err
-    assert "``" not in parser.format_help()
+@pytest.mark.parametrize("words", [[], ["queues"]], ids=["program", "group"])
+def test_missing_command_prints_the_help(words: list[str]) -> None:
+    done = infra(*words)
+    assert done.returncode == 2
+    assert "redrive" in done.stderr
+
+
+def test_version_names_the_libraries_and_the_jwst_release() -> None:
+    said = infra("--version").stdout
+    assert re.match(r"jwst-dq-init-lambda \S+ \(crds \S+, astropy \S+; .* jwst 3\.0\.0\)$", said)
+
+
+def test_help_lists_all_commands_and_documents_each(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    said = capsys.readouterr().out
+    for name, (_, summary) in COMMANDS.items():
+        assert f"{name} " in said
+        assert summary in said
+        main([name, "--help"])
+        assert f"Usage: dq-init {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "completion"), [("st", "status"), ("status --sta", "--stack")])
+def test_shell_completes_commands_and_options(words: str, completion: str) -> None:
+    count = str(len(words.split()))
+    done = infra(_DQ_INIT_COMPLETE="bash_complete", COMP_WORDS=f"x {words}", COMP_CWORD=count)
+    assert done.stdout == f"plain,{completion}\n"
 
 
 def test_end_of_input_at_a_prompt_means_no(
@@ -350,13 +369,14 @@ def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch
     assert words[0] in COMMANDS
     if len(words) == 1:
         return  # only named
-    parse = argparse.ArgumentParser.parse_args
+    invoke = click.Command.invoke
 
-    def parsed(parser: argparse.ArgumentParser, *words: Any) -> None:
-        parse(parser, *words)
+    def parsed(command: click.Command, context: click.Context) -> Any:
+        if isinstance(command, click.Group):
+            return invoke(command, context)
         raise Parsed
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    monkeypatch.setattr(click.Command, "invoke", parsed)
     with pytest.raises(Parsed):
         main(words)
 
