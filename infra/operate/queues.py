@@ -104,15 +104,14 @@ def show(as_json: bool, **source: Any) -> None:
 @_source_options
 @click.option("--to", default="UploadedQueue", metavar=_NAME_OR_URL, help="Queue to send to.")
 @options.dry_run
-@options.as_json
-def redrive(to: str, dry_run: bool, as_json: bool, **source: Any) -> None:
+def redrive(to: str, dry_run: bool, **source: Any) -> None:
     """Process failed exposures again.
 
-    Events in UndeliveredQueue are published again, unchanged. --json applies to --dry-run.
+    Events in UndeliveredQueue are published again, unchanged.
     """
     queue = _Source.of(**source)
     if dry_run:
-        _print_messages(queue, as_json=as_json)
+        _print_messages(queue)
         return
     bus = queue.stack.parameters.get("EventBus", "default") if queue.stack else None
     is_event = queue.url == (queue.stack and queue.stack.outputs.get("UndeliveredQueue"))
@@ -125,13 +124,12 @@ def redrive(to: str, dry_run: bool, as_json: bool, **source: Any) -> None:
 @command.command()
 @_source_options
 @options.dry_run
-@options.as_json
 @options.yes
-def discard(dry_run: bool, as_json: bool, yes: bool, **source: Any) -> None:
-    """Delete messages of failed exposures permanently. --json applies to --dry-run."""
+def discard(dry_run: bool, yes: bool, **source: Any) -> None:
+    """Delete messages of failed exposures permanently."""
     queue = _Source.of(**source)
     if dry_run:
-        _print_messages(queue, as_json=as_json)
+        _print_messages(queue)
         return
     chosen = queue.chosen
     if not yes:
@@ -147,14 +145,15 @@ def discard(dry_run: bool, as_json: bool, yes: bool, **source: Any) -> None:
     _report(messages.discard(queue.sqs, queue.url, chosen), "discarded", queue.name)
 
 
-def _print_messages(queue: _Source, *, as_json: bool) -> None:
+def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
     """Print the chosen messages by exposure, in lines, because reasons are long."""
     counts = messages.depth(queue.sqs, queue.url)
     found = messages.look(queue.sqs, queue.url, queue.chosen)
     if as_json:
         fields = [asdict(message) for message in found.chosen]
-        plain = [{k: v for k, v in one.items() if k != "event"} for one in fields]
-        print(json.dumps(plain, indent=2))
+        for one in fields:
+            del one["event"]
+        print(json.dumps(fields, indent=2))
         return
     total = counts.waiting + counts.in_flight
     groups = _by_exposure(found.chosen)
@@ -210,8 +209,8 @@ def _report(moved: Moved, done: str, name: str, to: str = "") -> None:
         print(f"{plural(moved.untried, 'message')} stayed there: no request to send again")
     _print_hint(moved.done + moved.untried, moved.labels)
     if moved.refused:
-        for text in moved.refused[:_SHOWN]:
-            print(printable(text), file=sys.stderr)
+        for reason in moved.refused[:_SHOWN]:
+            print(printable(reason), file=sys.stderr)
         sys.exit(f"{plural(len(moved.refused), 'message')} not {done}; run the command again")
 
 

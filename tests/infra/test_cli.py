@@ -1,4 +1,4 @@
-"""Text from outside at the operator's terminal, and mistakes described in one line."""
+"""The program ``dq-init``: escaped output, and errors in one line."""
 
 import ast
 import io
@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,7 @@ from tests.infra.stacks import stack_of_outputs
 
 HOSTILE = "a\x1b[2J\x9b1m\x07\r\u202e\ud800\u2028[/b][red]x"
 NAMED = "named"
-SEEN = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
+ESCAPED = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
 
 
 @contextmanager
@@ -46,13 +48,13 @@ def output_to(encoding: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.Byt
 
 
 def test_hostile_text_is_escaped_character_by_character() -> None:
-    assert printable(HOSTILE) == SEEN
+    assert printable(HOSTILE) == ESCAPED
     assert printable("日本 é\n") == "日本 é\\n"
     assert printable("1\n2\t", keep="\n\t") == "1\n2\t"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_every_way_to_print_escapes_in_any_encoding(
+def test_all_output_is_escaped_in_any_encoding(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = Table(title=HOSTILE)
@@ -80,11 +82,11 @@ def test_rich_keeps_colours_of_its_own_at_a_terminal(monkeypatch: pytest.MonkeyP
 
 
 def test_commands_use_no_other_console() -> None:
-    """So that a new command cannot forget to escape."""
+    """A console of rich itself would not escape text."""
     for path in (PROJECT / "infra").rglob("*.py"):
         name = path.relative_to(PROJECT / "infra").as_posix()
         if name == "console.py" or name.startswith("bundle/"):
-            continue  # bundle prints nothing from outside
+            continue  # bundle prints only its own text
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
                 assert "Console" not in {alias.name for alias in node.names}, name
@@ -121,7 +123,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REG
         (KEYS | {"AWS_DEFAULT_REGION": "us_east_1"}, "us_east_1"),
         (KEYS | {"AWS_DEFAULT_REGION": ""}, "AWS_DEFAULT_REGION"),
         (KEYS | {"AWS_ACCESS_KEY_ID": ""}, "AWS_PROFILE"),
-        (KEYS | {"AWS_PROFILE": "nobodys"}, "nobodys"),
+        (KEYS | {"AWS_PROFILE": "missing-profile"}, "missing-profile"),
     ],
     ids=str,
 )
@@ -154,13 +156,13 @@ WITH_STACK = {
 }
 
 
-def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     """Return the exit code and the only line of standard error."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as ended:
         main(words)
     (line,) = capsys.readouterr().err.splitlines()
-    return end.value.code, line
+    return ended.value.code, line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -169,7 +171,7 @@ def test_unknown_option_is_one_line_and_exit_code_2(
 ) -> None:
     needed = ["verify", "s3://m"] if command == "mirror" else WITH_STACK[command]
     stack = [] if command == "mirror" else ["--stack", "x"]
-    code, line = ended([command, *needed, *stack, "--nonsense\nb"], capsys)
+    code, line = failure([command, *needed, *stack, "--nonsense\nb"], capsys)
     assert code == 2
     assert "--nonsense\\nb" in line
     assert "--help" in line
@@ -180,10 +182,10 @@ def test_mistyped_name_is_one_line_and_exit_code_2(
     command: str, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if command == "mirror":
-        code, line = ended(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
+        code, line = failure(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
         assert "s3://no-such-bucket-x: no such bucket" in line
     else:
-        code, line = ended([command, *WITH_STACK[command], "--stack", "nope"], capsys)
+        code, line = failure([command, *WITH_STACK[command], "--stack", "nope"], capsys)
         assert "no stack named nope" in line
     assert code == 2
 
@@ -202,7 +204,7 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
         if command == "mirror"
         else [command, *WITH_STACK[command], "--stack", "x"]
     )
-    code, line = ended(words, capsys)
+    code, line = failure(words, capsys)
     assert code == 1
     assert "127.0.0.1:1" in line
 
@@ -241,13 +243,13 @@ def test_wrong_argument_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with stack_of_outputs(aws, NAMED, QUEUES):
-        code, line = ended(words, capsys)
+        code, line = failure(words, capsys)
     assert part in line
     assert code == 2
 
 
 def test_interrupt_is_one_line_and_exit_code_1() -> None:
-    """Ctrl-C while AWS does not answer."""
+    """Send SIGINT while AWS does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -283,6 +285,16 @@ def test_missing_command_prints_the_help(words: list[str]) -> None:
 def test_version_names_the_libraries_and_the_jwst_release() -> None:
     said = infra("--version").stdout
     assert re.match(r"jwst-dq-init-lambda \S+ \(crds \S+, astropy \S+; .* jwst 3\.0\.0\)$", said)
+
+
+def test_console_script_reads_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["dq-init"].partition(":")
+    monkeypatch.setattr(sys, "argv", ["dq-init", "cost", "--help"])
+    getattr(import_module(module), name)()
+    assert capsys.readouterr().out.startswith("Usage: dq-init cost")
 
 
 def test_help_lists_all_commands_and_documents_each(capsys: pytest.CaptureFixture[str]) -> None:
@@ -339,7 +351,7 @@ def test_missing_bucket_is_named(aws: LocalAws) -> None:
         main(["mirror", "contexts", "s3://no-such-bucket-x"])
 
 
-def test_wrong_queue_is_refused_with_the_queues_of_the_stack(aws: LocalAws) -> None:
+def test_wrong_queue_lists_the_queues_of_the_stack(aws: LocalAws) -> None:
     names = ("FailedQueue", "UploadedQueue")
     with stack_of_outputs(aws, "twoqueues", names), pytest.raises(SystemExit) as ended:
         main(["queues", "show", "--stack", "twoqueues", "--queue", "Failed"])
@@ -357,7 +369,8 @@ DOCUMENTED = sorted(
         command.split("|")[0].strip()
         for path in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
         for command in re.findall(
-            r"python -m infra ((?:[^`\\\n]|\\\n)+)", path.read_text(encoding="utf-8")
+            rf"(?:python -m infra|dq-init(?= (?:{'|'.join(COMMANDS)})\b)) ((?:[^`\\\n]|\\\n)+)",
+            path.read_text(encoding="utf-8"),
         )
     }
 )
@@ -384,11 +397,11 @@ def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch
 def test_line_ends_in_keys_break_no_output(
     aws: LocalAws, mirrors: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What looks like a line of output would be believed."""
+    """A key must not look like a line of output."""
     s3, odd, stored = aws.client("s3"), "x\nFAKE\r\x1b[2J\u2028", "x-LF-FAKE-ESC-[2J\u2028"
 
     def with_line_ends(parsed: dict[str, Any], **_: Any) -> None:
-        """moto's server takes no such keys; S3 does."""
+        """Restore the characters that moto's server rejects and S3 accepts in keys."""
         for item in parsed.get("Contents", []):
             item["Key"] = item["Key"].replace("-LF-", "\n").replace("-ESC-", "\x1b")
 
@@ -433,10 +446,10 @@ def test_line_ends_in_keys_break_no_output(
                 capsys.readouterr()
                 with suppress(SystemExit):
                     main(words)
-                said = "".join(capsys.readouterr())
-                assert said, words
-                assert not [one for one in said.splitlines() if one.startswith("FAKE")], words
-                assert not {"\x1b", "\r", "\u2028"} & set(said), words
+                output = "".join(capsys.readouterr())
+                assert output, words
+                assert not [x for x in output.splitlines() if x.startswith("FAKE")], words
+                assert not {"\x1b", "\r", "\u2028"} & set(output), words
     finally:
         boto3.setup_default_session()
         for bucket, some in keys.items():
