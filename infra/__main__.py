@@ -1,158 +1,160 @@
-"""The operator's program: ``python -m infra COMMAND``; each has ``--help``.
-
-backfill  process exposures that are in S3 already
-cost      what exposures cost, and how long they take
-mirror    the CRDS mirror: sync, use, verify, contexts, diff, prune
-queues    exposures that failed or wait: show, redrive, discard
-reprocess find and reprocess products that a new context affects
-status    a stack at a glance; enable events of an existing bucket
-view      pages that show flags and masks
-"""
+"""The operator's program: ``dq-init COMMAND``, or ``python -m infra COMMAND``."""
 
 import logging
+import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from getpass import GetPassWarning
-from importlib import import_module
-from typing import NoReturn
+from importlib import import_module, metadata
+from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
 from botocore.parsers import ResponseParserError
 
-from core import SOFTWARE, __version__
+from core import EQUALS_JWST, SOFTWARE, __version__
 from core.errors import ReferenceUnavailable, TransientFailure
 from infra.cli import UserError, how_to_install, printable, safe_output
 
-COMMANDS = {
-    "backfill": "infra.jobs.__main__",
-    "cost": "infra.cost.__main__",
-    "mirror": "infra.mirror.__main__",
-    "queues": "infra.operate.queues",
-    "reprocess": "infra.reprocess.__main__",
-    "status": "infra.operate.status",
-    "view": "infra.view.__main__",
-}
-"""Commands, and the modules with their `main`."""
+try:
+    import click
+    from click.shell_completion import CompletionItem, shell_complete
+except ModuleNotFoundError as exc:
+    sys.exit(f"dq-init: {how_to_install(exc)}")
 
-_EXPECTED = (
-    UserError,
+COMMANDS = {
+    "backfill": ("infra.jobs.__main__", "Process exposures that are in S3 already."),
+    "cost": ("infra.cost.__main__", "Estimate the cost and the duration of exposures."),
+    "mirror": ("infra.mirror.__main__", "Fill, check and prune the CRDS mirror."),
+    "queues": ("infra.operate.queues", "Show, redrive or discard failed exposures."),
+    "reprocess": ("infra.reprocess.__main__", "Rebuild products that a new context affects."),
+    "status": ("infra.operate.status", "Show the state of a stack."),
+    "view": ("infra.view.__main__", "Write pages that show flags and masks."),
+}
+"""Modules and summaries of the commands."""
+
+_MFA = "AWS requests an MFA code: run it at a terminal, or with a session token"
+_MESSAGES: dict[type[BaseException], str] = {
+    KeyboardInterrupt: "interrupted; run the same command again to resume",
+    EOFError: _MFA,
+    GetPassWarning: _MFA,
+    NoRegionError: "no AWS region: set AWS_DEFAULT_REGION, or region in the AWS profile",
+    NoCredentialsError: "no AWS credentials: set AWS_PROFILE, or run `aws configure`",
+}
+_FIXABLE = (
     ReferenceUnavailable,
     TransientFailure,
     OSError,
     ClientError,
     BotoCoreError,
-    ResponseParserError,  # a proxy, or another server than AWS, answered
+    ResponseParserError,  # a proxy, or a server other than AWS, answered
 )
-"""What a person can fix: names, addresses, credentials, files. Everything else is a bug."""
-
-_SETTINGS = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the AWS profile"
-_FAILED, _WRONG_INPUT = 1, 2
-"""Exit codes; argparse, too, ends with 2."""
+"""Errors that an operator can fix; their messages are complete."""
 
 
-class _Ended(SystemExit):
-    """The end of a command by an error; its text is on standard error already."""
+class _Program(click.Group):
+    """The commands, each imported when it runs: its extra may be missing."""
 
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.code = code
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> Any:
+        return import_module(COMMANDS[name][0]).command if name in COMMANDS else None
+
+    def format_commands(self, _: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        names = [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
 
 
-def main(words: list[str]) -> None:
-    """Run one of the commands; describe what a person can fix in one line.
+@click.command(cls=_Program, context_settings={"show_default": True, "max_content_width": 100})
+@click.version_option(
+    __version__,
+    prog_name=SOFTWARE,
+    message=f"%(prog)s %(version)s (crds {metadata.version('crds')}, "
+    f"astropy {metadata.version('astropy')}; products equal those of jwst {EQUALS_JWST})",
+)
+def program() -> None:
+    """Operate the JWST pipeline step dq_init on AWS.
 
-    Parameters
-    ----------
-    words : list of str
-        The command and its arguments.
+    AWS is reached as boto3 reaches it: AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL.
+
+    For completion in bash: eval "$(_DQ_INIT_COMPLETE=bash_source dq-init)"; also zsh and fish.
     """
-    with safe_output():
-        if words[:1] == ["--version"]:
-            print(f"{SOFTWARE} {__version__}")
-        elif words[:1] in (["-h"], ["--help"]):
-            print(_help())
-        elif not words or words[0] not in COMMANDS:
-            wrong = f"no such command: {printable(words[0])}\n\n" if words else ""
-            print(f"{wrong}{_help()}", file=sys.stderr)
-            sys.exit(2)
-        else:
-            _run(words[0], words[1:])
 
 
-def _help() -> str:
-    return str(__doc__).replace("``", "")
-
-
-def _run(command: str, words: list[str]) -> None:
-    # The command itself reports what the step warns of.
+def main(words: Sequence[str] | None = None) -> None:
+    """Run a command, and print an error that the operator can fix as one line."""
+    if instruction := os.environ.get("_DQ_INIT_COMPLETE"):
+        sys.exit(shell_complete(program, {}, "dq-init", "_DQ_INIT_COMPLETE", instruction))
+    words = list(sys.argv[1:] if words is None else words)
+    # The commands print the step's warnings themselves.
     step = logging.getLogger("core")
-    before = step.level
+    level = step.level
     step.setLevel(logging.ERROR)
-    # botocore reads MFA codes by getpass; without a terminal that would print three lines first.
+    # botocore reads MFA codes with getpass, which prints three lines if there is no terminal.
     warnings.filterwarnings("error", category=GetPassWarning)
-    try:
-        import_module(COMMANDS[command]).main(words)
-    except KeyboardInterrupt:
-        _end(command, "interrupted; run the same command again to resume", _FAILED)
-    except ModuleNotFoundError as exc:
-        _end(command, how_to_install(exc), _FAILED)
-    except (EOFError, GetPassWarning):
-        _end(
-            command,
-            "AWS asks for an MFA code: run it at a terminal, or with a session token",
-            _FAILED,
-        )
-    except ValueError as exc:
-        if not _is_raised_by_botocore(exc):
+    with safe_output():
+        try:
+            # Not `program.main`: it prints an empty line before it reports an interrupt.
+            with program.make_context("dq-init", words) as context:
+                program.invoke(context)
+        except click.exceptions.Exit:
+            pass  # --help and --version
+        except click.exceptions.NoArgsIsHelpError as exc:
+            print(exc.format_message(), file=sys.stderr)
+            sys.exit(2)
+        except SystemExit as exc:
+            if isinstance(exc.code, str):
+                raise SystemExit(printable(exc.code)) from exc
             raise
-        _end(command, f"AWS configuration: {_joined(exc)}; check {_SETTINGS}", _FAILED)
-    except _EXPECTED as exc:
-        _end(command, *_described(exc))
-    except SystemExit as exc:
-        if isinstance(exc.code, str):
-            raise SystemExit(printable(exc.code)) from exc
-        raise
-    finally:
-        step.setLevel(before)
+        except (Exception, KeyboardInterrupt) as exc:
+            subject = words[0] if words and words[0] in COMMANDS else "dq-init"
+            if isinstance(exc, click.UsageError) and exc.ctx:
+                subject = exc.ctx.command_path
+            text, code = _describe(exc, subject)
+            line = f"{subject}: {printable(text)}"
+            print(line, file=sys.stderr)
+            end = SystemExit(line)
+            end.code = code
+            raise end from exc
+        finally:
+            step.setLevel(level)
 
 
-def _end(command: str, text: str, code: int) -> NoReturn:
-    line = f"{command}: {printable(text)}"
-    print(line, file=sys.stderr)
-    raise _Ended(line, code)
-
-
-def _described(exc: BaseException) -> tuple[str, int]:
-    """Add what AWS leaves out of its messages; return the exit code, too."""
-    if isinstance(exc, NoRegionError):
-        return "no AWS region: set AWS_DEFAULT_REGION, or region in the AWS profile", _FAILED
-    if isinstance(exc, NoCredentialsError):
-        return "no AWS credentials: set AWS_PROFILE, or run `aws configure`", _FAILED
-    if isinstance(exc, FileNotFoundError) and exc.filename is not None:
-        return f"{exc.filename}: no such file", _WRONG_INPUT
-    if isinstance(exc, UserError):
-        return str(exc), _WRONG_INPUT
-    if isinstance(exc, ClientError) and _is_missing_bucket(exc):
-        bucket = exc.response["Error"].get("BucketName")
-        return f"s3://{bucket}: no such bucket" if bucket else _joined(exc), _WRONG_INPUT
-    return _joined(exc), _WRONG_INPUT if _is_missing_bucket(exc.__cause__) else _FAILED
-
-
-def _is_missing_bucket(exc: BaseException | None) -> bool:
-    return isinstance(exc, ClientError) and exc.response["Error"]["Code"] == "NoSuchBucket"
-
-
-def _joined(exc: BaseException) -> str:
-    """Join the lines of a library's message."""
-    return " ".join(str(exc).splitlines())
+def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
+    """Return the message and the exit code of an error; raise it again if it is a bug."""
+    text, code = " ".join(str(exc).splitlines()), 1
+    if isinstance(exc, click.UsageError):
+        text, code = f"{exc.format_message().rstrip('.')}; see {subject} --help", 2
+    elif isinstance(exc, UserError):
+        text, code = str(exc), 2
+    elif isinstance(exc, ModuleNotFoundError):
+        text = how_to_install(exc)
+    elif isinstance(exc, FileNotFoundError) and exc.filename is not None:
+        text, code = f"{exc.filename}: no such file", 2
+    elif isinstance(exc, ValueError) and _is_raised_by_botocore(exc):
+        settings = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the AWS profile"
+        text = f"AWS configuration: {text}; check {settings}"
+    elif type(exc) in _MESSAGES:
+        text = _MESSAGES[type(exc)]
+    elif not isinstance(exc, _FIXABLE):
+        raise exc
+    for error in (exc, exc.__cause__):
+        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "NoSuchBucket":
+            bucket = error.response["Error"].get("BucketName")
+            text, code = f"s3://{bucket}: no such bucket" if bucket else text, 2
+    return text, code
 
 
 def _is_raised_by_botocore(exc: ValueError) -> bool:
-    """Say whether botocore refused a setting of the environment or the profile."""
     frames = (frame for frame, _ in traceback.walk_tb(exc.__traceback__))
     return any(frame.f_globals.get("__name__", "").startswith("botocore.") for frame in frames)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,4 +1,4 @@
-"""The rich console of all commands. Apart from `infra.cli`, which works without rich."""
+"""The rich console of all commands, apart from `infra.cli` because Lambda functions lack rich."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,8 +10,6 @@ from rich.text import Text
 
 from infra.cli import printable
 
-__all__ = ["Console", "lines"]
-
 
 def lines(*texts: str) -> Text:
     """Return texts as lines of one cell or message; line ends within a text are escaped."""
@@ -19,22 +17,21 @@ def lines(*texts: str) -> Text:
 
 
 class Console(RichConsole):
-    """A rich console that takes no markup from text, and escapes it as `printable` does.
+    """A rich console that reads no markup and escapes text as `printable` does.
 
-    Line ends in strings are escaped, too, so that a key cannot look like a line of output; `lines`
-    makes texts of several lines.
+    Line ends are escaped, too: a key must not look like a line of output.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Escape text before its width is measured."""
+        """Escape text before rich measures its width."""
         return super().render_str(printable(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Escape the rest: Text objects, such as columns of progress bars."""
+        """Escape the text of other objects, such as the columns of progress bars."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text, keep="\n\t"), style, control)

@@ -1,101 +1,71 @@
-"""What exposures cost and how long they take: ``python -m infra cost --exposures 100000``.
+"""The command ``dq-init cost``: cost and duration of exposures."""
 
-The cost and the seconds of one exposure were measured (docs/cost.md); the time of many that are
-submitted together follows from the limits of AWS (docs/limits.md). With ``--stack`` encoding
-and concurrency (BackfillConcurrency) are those of a deployed stack.
-"""
-
-import argparse
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import repeat
 
+import click
 from rich.box import SIMPLE
 from rich.table import Table
 
+from infra import options
 from infra.aws import find_stack
-from infra.cli import UserError, format_duration, parser_of, plural
+from infra.cli import UserError, format_duration, plural
 from infra.console import Console
 from infra.cost.estimate import AWS, DROPPED, PER_DAY, exposures_seconds
-from infra.cost.prices import DEFAULT_MEMORY, Invocation, measured
+from infra.cost.prices import DEFAULT_MEMORY, measured
 
-__all__ = ["main"]
-
-
-_RANGES = {
-    "exposures": (1, 10**8),
-    "size": (0.001, 100_000),
-    "memory": (512, 10_240),
-    "concurrency": (1, 1000),
-    "account": (1, 10**6),
-}
-"""Least and most of what may be given; memory and concurrency as the template has them."""
-_TIMEOUT = 900
+_TIMEOUT = 900  # seconds: docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html
+_ENCODINGS = click.Choice(["native", "float32"])
 
 
-@dataclass(frozen=True)
-class _Settings:
-    memory: int = DEFAULT_MEMORY
-    encoding: str = "native"
-    concurrency: int = 20
+def _whole_number(
+    name: str, least: int, most: int, text: str, default: int | None = None
+) -> options.Decorator:
+    return click.option(name, type=click.IntRange(least, most), default=default, help=text)
 
 
-def main(words: list[str]) -> None:
-    """Print it."""
-    arguments = _parser().parse_args(words)
-    for name, (least, most) in _RANGES.items():
-        value = getattr(arguments, name)
-        if value is not None and not least <= value <= most:
-            raise UserError(f"--{name} {value}: expected {least} to {most}")
-    settings, size = _settings(arguments), int(arguments.size * 1e6)
-    one = measured().of_size(size, settings.encoding).with_memory(settings.memory)
+@click.command()
+@_whole_number("--exposures", 1, 10**8, "Number of exposures.", PER_DAY)
+@click.option("--size", type=options.Number(0.001, 100_000), default=92.0, help="MB of each.")
+@options.stack()
+@_whole_number("--memory", 512, 10_240, "MB of memory of the function.", DEFAULT_MEMORY)
+@click.option("--encoding", type=_ENCODINGS, help="Of science pixels; default: stack's, or native.")
+@_whole_number("--concurrency", 1, 1000, "Exposures at a time; default: the stack's, or 20.")
+@_whole_number("--account", 1, 10**6, "Concurrency quota of the AWS account.", AWS.account)
+@options.as_json
+def command(  # noqa: PLR0913, PLR0917
+    exposures: int,
+    size: float,
+    stack: str | None,
+    memory: int,
+    encoding: str | None,
+    concurrency: int | None,
+    account: int,
+    as_json: bool,
+) -> None:
+    """Estimate the cost and the duration of exposures.
+
+    Cost and duration of one exposure were measured (docs/cost.md). The duration of many that are
+    submitted together follows from the quotas of AWS (docs/limits.md).
+    """
+    found = find_stack(stack) if stack else None
+    encoding = encoding or (found.science_encoding if found else "native")
+    if concurrency is None:
+        concurrency = int(found.parameters.get("BackfillConcurrency", 20)) if found else 20
+    one = measured().of_size(int(size * 1e6), encoding).with_memory(memory)
     if one.seconds > _TIMEOUT:
-        raise UserError(f"{one.exposure} take {one.seconds:.0f} s, Lambda ends it after {_TIMEOUT}")
-    limits = replace(AWS, account=arguments.account)
-    sizes = repeat(size, arguments.exposures)
-    seconds = exposures_seconds(sizes, settings.concurrency, settings.encoding, limits)
-    if arguments.json:
-        total = {
-            "exposures": arguments.exposures,
-            "usd": one.usd() * arguments.exposures,
-            "seconds": seconds,
-        }
+        raise UserError(f"{one.exposure}: {one.seconds:.0f} s, but Lambda allows {_TIMEOUT} s")
+    sizes = repeat(int(size * 1e6), exposures)
+    seconds = exposures_seconds(sizes, concurrency, encoding, replace(AWS, account=account))
+    if as_json:
+        total = {"exposures": exposures, "usd": one.usd() * exposures, "seconds": seconds}
         print(json.dumps({"invocation": asdict(one), "total": total}, indent=2))
-    else:
-        _show(one, settings, arguments.exposures, seconds)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("cost", __doc__)
-    parser.add_argument("--exposures", type=int, default=PER_DAY, help=f"how many ({PER_DAY})")
-    parser.add_argument("--size", type=float, default=92.0, help="MB of each (92)")
-    parser.add_argument("--stack", help="name of a deployed stack")
-    parser.add_argument("--memory", type=int, help=f"MB of the function ({DEFAULT_MEMORY})")
-    parser.add_argument("--encoding", choices=["native", "float32"], help="of the science pixels")
-    parser.add_argument("--concurrency", type=int, help="exposures at the same time (20)")
-    parser.add_argument(
-        "--account", type=int, default=AWS.account, help="the account's concurrency (1000)"
-    )
-    parser.add_argument("--json", action="store_true", help="for machines")
-    return parser
-
-
-def _settings(arguments: argparse.Namespace) -> _Settings:
-    """Those of the stack, where there is one; what is named goes before them."""
-    known = _Settings()
-    if arguments.stack:
-        stack = find_stack(arguments.stack)
-        at_once = int(stack.parameters.get("BackfillConcurrency", known.concurrency))
-        known = _Settings(encoding=stack.science_encoding, concurrency=at_once)
-    given = {name: getattr(arguments, name) for name in ("memory", "encoding", "concurrency")}
-    return replace(known, **{name: value for name, value in given.items() if value is not None})
-
-
-def _show(one: Invocation, settings: _Settings, exposures: int, seconds: float) -> None:
+        return
     console = Console()
     console.print(
-        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.encoding}, with "
-        f"{settings.memory} MB of memory on arm64, at most {settings.concurrency} at a time"
+        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.encoding}, with {memory} MB of "
+        f"memory on arm64, at most {concurrency} at a time"
     )
     table = Table("Service", "USD", box=SIMPLE)
     table.columns[1].justify = "right"

@@ -1,14 +1,5 @@
-"""Process exposures that are there already: ``python -m infra backfill TARGET... --stack NAME``.
+"""The command ``dq-init backfill``: process exposures that are in S3 already."""
 
-TARGET is ``s3://bucket/prefix/`` (every ``*_uncal.fits`` below it), ``s3://bucket/key_uncal.fits``,
-a name of the archive (``jw02733001001_02101_00001_nrca1_uncal.fits``, in s3://stpubdata), or a file
-that holds such words line by line. The stack reads RawBucket, and what ReadBuckets names.
-
-It prints how many there are and what they cost, asks, and follows them to their end. It can be
-interrupted at any time: the same command resumes the job.
-"""
-
-import argparse
 import hashlib
 import json
 import re
@@ -17,84 +8,89 @@ import tempfile
 from pathlib import Path
 
 import boto3
+import click
 
 from handler.s3.objects import agree_to_pay
+from infra import options
 from infra.aws import Stack, find_stack, job_in
-from infra.cli import UserError, confirm, format_duration, parser_of, plural
+from infra.cli import UserError, confirm, format_duration, plural
 from infra.console import Console
 from infra.cost.estimate import AWS, DROPPED, exposures_seconds, exposures_usd
 from infra.jobs.job import JobFile
 from infra.jobs.runner import JobRunner
 from infra.jobs.targets import Found, digest_of_list, find, warnings
 
-__all__ = ["main"]
-
 _USUAL_SIZE = 92_000_000
-"""Bytes that an exposure is taken to have which was named, not listed."""
+"""Bytes assumed for an exposure that was named, not listed."""
 
 
-def main(words: list[str]) -> None:
-    """Run the command; exit with 1 if a request failed or is missing."""
-    arguments = _parser().parse_args(words)
+@click.command()
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@options.stack(required=True)
+@options.context("--context", help="latest, build, or a name: jwst_1321.pmap.")
+@click.option("--replace", is_flag=True, help="Rebuild all products, also up-to-date ones.")
+@options.dry_run
+@options.yes
+@click.option("--leave", is_flag=True, help="Send the requests and exit; do not follow them.")
+@options.as_json
+@options.pause
+def command(  # noqa: PLR0913, PLR0917
+    targets: tuple[str, ...],
+    stack: str,
+    context: str | None,
+    replace: bool,
+    dry_run: bool,
+    yes: bool,
+    leave: bool,
+    as_json: bool,
+    pause: float,
+) -> None:
+    """Process exposures that are in S3 already.
+
+    TARGET is s3://bucket/prefix/ (all *_uncal.fits below it), s3://bucket/key_uncal.fits, the name
+    of a file in MAST's archive s3://stpubdata (jw02733001001_02101_00001_nrca1_uncal.fits), or a
+    local file with one of these per line. The stack must be allowed to read the bucket: RawBucket
+    and the buckets of its parameter ReadBuckets.
+
+    The command prints the number and the cost of the exposures, asks for confirmation, and follows
+    the requests to their end. After an interruption, the same command resumes the job. The exit
+    code is 1 if a request failed or has no result.
+    """
+    found_stack, s3, console = find_stack(stack), boto3.client("s3"), Console(stderr=as_json)
+    agree_to_pay(s3, found_stack.requester_pays)
+    # The same command has the same name, and resumes the same job.
+    asked = [*(digest_of_list(target) or target for target in targets), context or ""]
+    digest = hashlib.sha256(json.dumps([*asked, "replace" * replace]).encode()).hexdigest()[:8]
+    words = re.sub(r"[^A-Za-z0-9]+", "-", targets[0].removeprefix("s3://")).strip("-")
+    location = job_in(found_stack.output("ProductBucket"), f"{words[:48]}-{digest}")
+    exposures = list(find(targets, s3))
+    if not exposures:
+        raise UserError(f"{' '.join(targets)}: no *_uncal.fits there")
+    choices = {"context": context, "onExisting": "replace" if replace else None}
+    given = {name: value for name, value in choices.items() if value}
+    requests = [
+        {"bucket": item.location.bucket, "key": item.location.key} | given for item in exposures
+    ]
     with tempfile.TemporaryDirectory() as folder:
-        _run(arguments, Path(folder))
+        runner = JobRunner(found_stack, JobFile(s3, location), console, Path(folder), pause)
+        runner.check(requests)
+        _print_estimate(exposures, found_stack, console)
+        for warning in warnings(exposures, found_stack, s3):
+            console.print(f"warning: {warning}", style="bold red", soft_wrap=True)
+        if dry_run:
+            return
+        if not yes and not confirm("Start?"):
+            sys.exit("nothing was started")
+        job = runner.send(runner.start(requests, is_new=leave))
+        if leave:
+            console.print("Sent. The same command without --leave follows it.")
+            return
+        sys.exit(runner.finish(job, as_json=as_json))
 
 
-def _run(arguments: argparse.Namespace, scratch: Path) -> None:
-    stack, s3 = find_stack(arguments.stack), boto3.client("s3")
-    agree_to_pay(s3, stack.requester_pays)
-    console = Console(stderr=arguments.json)
-    file = JobFile(s3, job_in(stack.output("ProductBucket"), _name(arguments)))
-    conduct = JobRunner(stack, file, console, scratch, arguments.pause)
-    found = list(find(arguments.target, s3))
-    if not found:
-        raise UserError(f"{' '.join(arguments.target)}: no *_uncal.fits there")
-    requests = [_request(item, arguments) for item in found]
-    conduct.check(requests)
-    _print_estimate(found, stack, console)
-    for warning in warnings(found, stack, s3):
-        console.print(f"warning: {warning}", style="bold red", markup=False, soft_wrap=True)
-    if arguments.dry_run:
-        return
-    if not arguments.yes and not confirm("Start?"):
-        sys.exit("nothing was started")
-    job = conduct.send(conduct.start(requests, is_new=arguments.leave))
-    if arguments.leave:
-        console.print("Sent. The same command without --leave follows it.")
-        return
-    sys.exit(conduct.finish(job, as_json=arguments.json))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("backfill", __doc__)
-    parser.add_argument("target", nargs="+", help="what to process")
-    parser.add_argument("--stack", required=True, help="name of the deployed stack")
-    parser.add_argument("--context", help="latest, build, or such as jwst_1321.pmap")
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="rebuild every product, also those that are up to date",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only print what would be done")
-    parser.add_argument("--yes", action="store_true", help="do not ask")
-    parser.add_argument("--leave", action="store_true", help="send, and do not follow")
-    parser.add_argument("--json", action="store_true", help="for machines")
-    parser.add_argument("--pause", type=float, default=5.0, help="seconds between two looks (5)")
-    return parser
-
-
-def _name(arguments: argparse.Namespace) -> str:
-    """Return the job's name: the same command resumes the same job."""
-    targets = [digest_of_list(target) or target for target in arguments.target]
-    asked = [*targets, arguments.context or "", "replace" * arguments.replace]
-    digest = hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:8]
-    words = re.sub(r"[^A-Za-z0-9]+", "-", arguments.target[0].removeprefix("s3://")).strip("-")
-    return f"{words[:48]}-{digest}"
-
-
-def _print_estimate(found: list[Found], stack: Stack, console: Console) -> None:
-    sizes = [_USUAL_SIZE if item.size is None else item.size for item in found]
-    guessed = "" if all(item.size is not None for item in found) else " (sizes are guessed)"
+def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> None:
+    sizes = [_USUAL_SIZE if item.size is None else item.size for item in exposures]
+    guessed = "" if all(item.size is not None for item in exposures) else " (sizes are assumed)"
     usd = exposures_usd(sizes, encoding=stack.science_encoding)
     at_once = int(stack.parameters.get("BackfillConcurrency", "20"))
     seconds = exposures_seconds(sizes, at_once, stack.science_encoding)
@@ -102,17 +98,8 @@ def _print_estimate(found: list[Found], stack: Stack, console: Console) -> None:
     amount = f"{size / 1e3:,.1f} GB" if size >= 1e3 else f"{size:,.1f} MB"
     cost = f"about {usd:.2f} USD" if usd >= 0.01 else "less than 0.01 USD"
     console.print(
-        f"{plural(len(found), 'exposure')}, {amount}{guessed}; {cost} without storage; about "
+        f"{plural(len(exposures), 'exposure')}, {amount}{guessed}; {cost} without storage; about "
         f"{format_duration(seconds)}, at most {at_once} at a time"
     )
     if seconds > AWS.kept:
         console.print(DROPPED, style="bold red")
-
-
-def _request(found: Found, arguments: argparse.Namespace) -> dict[str, str]:
-    asked = {"bucket": found.location.bucket, "key": found.location.key}
-    if arguments.context:
-        asked["context"] = arguments.context
-    if arguments.replace:
-        asked["onExisting"] = "replace"
-    return asked

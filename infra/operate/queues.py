@@ -1,148 +1,62 @@
-"""Exposures that failed: read why, try them again, or discard them.
+"""The command ``dq-init queues``: failed exposures in the queues of a stack."""
 
-``python -m infra queues show --stack NAME`` prints the queue of failures and leaves it as it is.
-``python -m infra queues redrive --stack NAME`` tries them again.
-``python -m infra queues discard --stack NAME`` deletes them.
-
-``--queue`` names another queue of the stack (FailedQueue, UndeliveredQueue), or any queue URL.
-From UndeliveredQueue, events are published again as they are. Queues whose messages are processed
-automatically (UploadedQueue, BackfillQueue, UnfinishedQueue) are counted, not read: reading a
-message counts as a delivery. ``--error``, ``--key``, ``--prefix``, ``--pattern``, ``--older-than``
-and ``--id`` choose messages; ``--dry-run`` shows which.
-"""
-
-import argparse
 import json
 import sys
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import boto3
+import click
 from botocore.config import Config
 
+from infra import options
 from infra.aws import Stack, find_stack
-from infra.cli import UserError, confirm, parser_of, plural, printable
-from infra.operate.messages import (
-    WORKERS,
-    Chosen,
-    Look,
-    Moved,
-    QueuedMessage,
-    Targets,
-    counts_deliveries,
-    depth,
-    discard,
-    look,
-    redrive,
-)
-
-__all__ = ["main"]
+from infra.cli import UserError, confirm, plural, printable
+from infra.operate import messages
+from infra.operate.messages import Chosen, Moved, QueuedMessage
 
 _SHOWN = 10
-"""Messages that are shown before a question."""
+"""Messages and refusals that are printed one by one."""
 
 
-def main(words: list[str]) -> None:
-    """Run one of the commands."""
-    parser = _parser()
-    arguments = parser.parse_args(words)
-    if arguments.stack is None and not arguments.queue.startswith("http"):
-        parser.error("--stack NAME says where the queues are; or give --queue URL")
-    if arguments.older_than is not None and not arguments.older_than >= 0:
-        raise UserError(f"--older-than {arguments.older_than:g}: expected 0 or more seconds")
-    stack = find_stack(arguments.stack) if arguments.stack else None
-    sqs = boto3.client("sqs", config=Config(max_pool_connections=WORKERS))
-    queue = _url(arguments.queue, stack)
-    identifiers = None if arguments.id is None else frozenset({arguments.id})
-    chosen = Chosen(
-        arguments.error,
-        arguments.key,
-        arguments.prefix,
-        arguments.pattern,
-        arguments.older_than,
-        identifiers,
-    )
-    name = arguments.queue if not arguments.queue.startswith("http") else queue
-    if arguments.command == "show" and counts_deliveries(sqs, queue):
-        _show_counts(name, asdict(depth(sqs, queue)), as_json=arguments.json)
-    elif arguments.command == "show" or arguments.dry_run:
-        before = depth(sqs, queue)
-        found = look(sqs, queue, chosen)
-        show(name, found, before.waiting + before.in_flight, as_json=arguments.json)
-    elif arguments.command == "redrive":
-        bus = stack.parameters.get("EventBus", "default") if stack else None
-        undelivered = stack is not None and queue == stack.outputs.get("UndeliveredQueue")
-        to = _url(arguments.to, stack)
-        targets = Targets(to, bus, boto3.client("events"), undelivered)
-        _report(
-            redrive(sqs, queue, targets, chosen),
-            "sent again",
-            name,
-            "" if undelivered else f" to {arguments.to}",
-        )
-    else:
-        if not arguments.yes:
-            found = look(sqs, queue, chosen)
-            _show_sample(found.chosen)
-            if not found.chosen:
-                _report(Moved(labels=found.labels), "discarded", name)
-                return
-            if not confirm(f"Delete {plural(len(found.chosen), 'message')} permanently?"):
-                sys.exit("nothing was discarded")
-            # Only what was shown: more may have come while the operator read it.
-            chosen = Chosen(identifiers=frozenset(m.identifier for m in found.chosen))
-        _report(discard(sqs, queue, chosen), "discarded", name)
+def text(value: str) -> str:
+    """Return an argument that is not empty: an empty one would choose all messages."""
+    if not value:
+        raise click.BadParameter("is empty; leave the option out to choose all messages")
+    return value
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("queues", __doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    texts = {
-        "show": "print the messages of a queue",
-        "redrive": "try the exposures again",
-        "discard": "delete messages",
-    }
-    for name, text in texts.items():
-        command = commands.add_parser(name, help=text)
-        command.add_argument("--stack", help="name of the deployed stack")
-        command.add_argument(
-            "--queue", default="FailedQueue", help="output of the stack, or URL (FailedQueue)"
-        )
-        command.add_argument(
-            "--error", type=_text, help="only failures of this class, such as InputRejected"
-        )
-        command.add_argument("--key", type=_text, help="only the exposure of this key or S3 URI")
-        command.add_argument(
-            "--prefix", type=_text, help="only exposures whose key or S3 URI begins with this"
-        )
-        command.add_argument(
-            "--pattern",
-            type=_text,
-            help="only exposures whose key or S3 URI matches this glob pattern (*, ?, [...])",
-        )
-        command.add_argument(
-            "--older-than", type=float, metavar="SECONDS", help="only older messages"
-        )
-        command.add_argument("--id", type=_text, help="only the message of this id")
-        if name == "show":
-            command.add_argument("--json", action="store_true", help="machine-readable output")
-            continue
-        command.add_argument("--dry-run", action="store_true", help="only show the messages")
-        command.add_argument("--json", action="store_true", help="of --dry-run: machine-readable")
-        if name == "redrive":
-            command.add_argument(
-                "--to", default="UploadedQueue", help="output of the stack, or URL (UploadedQueue)"
-            )
-        else:
-            command.add_argument("--yes", action="store_true", help="do not ask")
-    return parser
+_NAME_OR_URL = "NAME|URL"
+_source_options = options.together(
+    options.stack(),
+    click.option("--queue", default="FailedQueue", metavar=_NAME_OR_URL, help="Queue to read."),
+    click.option("--error", type=text, help="Only failures of this class: InputRejected, ..."),
+    click.option("--key", type=text, help="Only the exposure with this key or S3 URI."),
+    click.option("--prefix", type=text, help="Only exposures whose key or URI begins with this."),
+    click.option("--pattern", type=text, help="Only keys or URIs that match: *, ?, [...]."),
+    click.option("--older-than", type=options.Number(0), help="Only messages of so many seconds."),
+    click.option("--id", type=text, help="Only the message with this id."),
+)
 
 
-def _text(text: str) -> str:
-    if not text:
-        raise argparse.ArgumentTypeError("is empty; leave it out to choose all")
-    return text
+@dataclass(frozen=True)
+class _Source:
+    """The queue that a command reads, and the messages that it chooses."""
+
+    stack: Stack | None
+    sqs: Any
+    name: str
+    url: str
+    chosen: Chosen
+
+    @classmethod
+    def of(cls, stack: str | None, queue: str, id: str | None, **filters: Any) -> "_Source":  # noqa: A002
+        found = find_stack(stack) if stack else None
+        sqs = boto3.client("sqs", config=Config(max_pool_connections=messages.WORKERS))
+        chosen = Chosen(**filters, identifiers=frozenset({id}) if id else None)
+        return cls(found, sqs, queue, _url(queue, found), chosen)
 
 
 def _url(name: str, stack: Stack | None) -> str:
@@ -150,33 +64,113 @@ def _url(name: str, stack: Stack | None) -> str:
     if name.startswith("http"):
         return name
     if stack is None:
-        raise UserError(f"{name}: expected a queue URL, or --stack NAME and one of its queues")
+        raise UserError(f"{name}: expected --stack NAME and one of its queues, or a queue URL")
     return stack.output(name, "Queue")
 
 
-def show(name: str, found: Look, total: int, *, as_json: bool) -> None:
-    """Print the chosen messages by exposure: three lines or more, because reasons are long."""
+@click.group()
+def command() -> None:
+    """Show, redrive or discard failed exposures.
+
+    A queue is named by its output of the stack (FailedQueue, UndeliveredQueue) or its URL. Without
+    options that choose messages, a command applies to all of them.
+    """
+
+
+@command.command()
+@_source_options
+@options.as_json
+def show(as_json: bool, **source: Any) -> None:
+    """Print the messages of a queue; they stay in it.
+
+    Queues whose messages are processed automatically (UploadedQueue, BackfillQueue,
+    UnfinishedQueue) are counted, not read: reading a message counts as a delivery.
+    """
+    queue = _Source.of(**source)
+    if not messages.counts_deliveries(queue.sqs, queue.url):
+        _print_messages(queue, as_json=as_json)
+        return
+    counts = messages.depth(queue.sqs, queue.url)
+    print(
+        json.dumps(asdict(counts))
+        if as_json
+        else f"{queue.name}: {counts.waiting:,} waiting, {counts.in_flight:,} in flight, "
+        f"{counts.delayed:,} delayed (approximate counts of SQS). Its messages are not shown: "
+        "they are processed automatically, and reading one counts as a delivery."
+    )
+
+
+@command.command()
+@_source_options
+@click.option("--to", default="UploadedQueue", metavar=_NAME_OR_URL, help="Queue to send to.")
+@options.dry_run
+def redrive(to: str, dry_run: bool, **source: Any) -> None:
+    """Process failed exposures again.
+
+    Events in UndeliveredQueue are published again, unchanged.
+    """
+    queue = _Source.of(**source)
+    if dry_run:
+        _print_messages(queue)
+        return
+    bus = queue.stack.parameters.get("EventBus", "default") if queue.stack else None
+    is_event = queue.url == (queue.stack and queue.stack.outputs.get("UndeliveredQueue"))
+    target = _url(to, queue.stack)
+    targets = messages.Targets(target, bus, boto3.client("events"), are_undelivered=is_event)
+    moved = messages.redrive(queue.sqs, queue.url, targets, queue.chosen)
+    _report(moved, "sent again", queue.name, "" if is_event else f" to {to}")
+
+
+@command.command()
+@_source_options
+@options.dry_run
+@options.yes
+def discard(dry_run: bool, yes: bool, **source: Any) -> None:
+    """Delete messages of failed exposures permanently."""
+    queue = _Source.of(**source)
+    if dry_run:
+        _print_messages(queue)
+        return
+    chosen = queue.chosen
+    if not yes:
+        found = messages.look(queue.sqs, queue.url, chosen)
+        _print_sample(found.chosen)
+        if not found.chosen:
+            _report(Moved(labels=found.labels), "discarded", queue.name)
+            return
+        if not confirm(f"Delete {plural(len(found.chosen), 'message')} permanently?"):
+            sys.exit("nothing was discarded")
+        # Only the printed messages: others may have arrived while the operator read.
+        chosen = Chosen(identifiers=frozenset(message.identifier for message in found.chosen))
+    _report(messages.discard(queue.sqs, queue.url, chosen), "discarded", queue.name)
+
+
+def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
+    """Print the chosen messages by exposure, in lines, because reasons are long."""
+    counts = messages.depth(queue.sqs, queue.url)
+    found = messages.look(queue.sqs, queue.url, queue.chosen)
     if as_json:
         fields = [asdict(message) for message in found.chosen]
-        print(
-            json.dumps([{k: v for k, v in one.items() if k != "event"} for one in fields], indent=2)
-        )
+        for one in fields:
+            del one["event"]
+        print(json.dumps(fields, indent=2))
         return
+    total = counts.waiting + counts.in_flight
     groups = _by_exposure(found.chosen)
     for group in groups:
-        _show_exposure(group)
+        _print_exposure(group)
     if not found.labels:
-        print(f"{name} is empty" if not total else f"{name}: all {total:,} are in flight")
-    else:
-        print(
-            f"{plural(len(found.chosen), 'message')} of {plural(len(groups), 'exposure')}; "
-            f"{name} holds {total:,} (approximate count of SQS)"
-        )
-        _hint(len(found.chosen), found.labels)
+        print(f"{queue.name}: all {total:,} are in flight" if total else f"{queue.name} is empty")
+        return
+    print(
+        f"{plural(len(found.chosen), 'message')} of {plural(len(groups), 'exposure')}; "
+        f"{queue.name} holds {total:,} (approximate count of SQS)"
+    )
+    _print_hint(len(found.chosen), found.labels)
 
 
 def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
-    """Group messages by exposure, oldest first; a message that names none is one of its own."""
+    """Group messages by exposure, oldest first; one without an exposure is a group of its own."""
     groups: dict[str, list[QueuedMessage]] = {}
     for message in sorted(chosen, key=lambda message: message.sent):
         name = message.identifier if message.key == "?" else message.exposure
@@ -184,7 +178,7 @@ def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
     return list(groups.values())
 
 
-def _show_exposure(group: list[QueuedMessage]) -> None:
+def _print_exposure(group: list[QueuedMessage]) -> None:
     """Print an exposure, each of its failures once, and the time and id of the last message."""
     last = group[-1]
     sent = datetime.fromtimestamp(last.sent, UTC).strftime("%Y-%m-%d %H:%M")
@@ -195,10 +189,10 @@ def _show_exposure(group: list[QueuedMessage]) -> None:
     print(f"  {several}sent {sent} UTC, id {last.identifier}")
 
 
-def _show_sample(chosen: list[QueuedMessage]) -> None:
+def _print_sample(chosen: list[QueuedMessage]) -> None:
     groups = _by_exposure(chosen)
     for group in groups[:_SHOWN]:
-        _show_exposure(group)
+        _print_exposure(group)
     if len(groups) > _SHOWN:
         left = plural(len(groups) - _SHOWN, "more exposure")
         print(f"... and {left} (--dry-run shows all). Messages by error:")
@@ -206,37 +200,22 @@ def _show_sample(chosen: list[QueuedMessage]) -> None:
             print(f"  {number:,} {printable(label)}")
 
 
-def _show_counts(name: str, counts: dict[str, int], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(counts))
-        return
-    print(
-        f"{name}: {counts['waiting']:,} waiting, {counts['in_flight']:,} in flight, "
-        f"{counts['delayed']:,} delayed (approximate counts of SQS). Its messages are not shown: "
-        "they are processed automatically, and reading one counts as a delivery."
-    )
-
-
 def _report(moved: Moved, done: str, name: str, to: str = "") -> None:
-    """Print how it ended; exit with 1 if a message was refused."""
+    """Print the result; exit with 1 if SQS or EventBridge refused a message."""
     left = moved.labels.total() - moved.done
     rest = f"; {left:,} left in {name}" if left else ""
     print(f"{plural(moved.done, 'message')} {done} from {name}{to}{rest}")
     if moved.untried:
-        print(f"{plural(moved.untried, 'message')} stayed there: without a request to repeat")
-    _hint(moved.done + moved.untried, moved.labels)
+        print(f"{plural(moved.untried, 'message')} stayed there: no request to send again")
+    _print_hint(moved.done + moved.untried, moved.labels)
     if moved.refused:
-        for text in moved.refused[:_SHOWN]:
-            print(printable(text), file=sys.stderr)
+        for reason in moved.refused[:_SHOWN]:
+            print(printable(reason), file=sys.stderr)
         sys.exit(f"{plural(len(moved.refused), 'message')} not {done}; run the command again")
 
 
-def _hint(chosen: int, labels: Counter[str]) -> None:
-    """Say what there is if the choice fits nothing."""
+def _print_hint(chosen: int, labels: Counter[str]) -> None:
+    """Print the errors in the queue if no message matches."""
     if not chosen and labels:
-        there = ", ".join(f"{n:,} {printable(label)}" for label, n in labels.most_common(5))
-        print(f"No message matches; there are: {there}")
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+        errors = ", ".join(f"{n:,} {printable(label)}" for label, n in labels.most_common(5))
+        print(f"No message matches; there are: {errors}")

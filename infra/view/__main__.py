@@ -1,65 +1,61 @@
-"""Pages of flags and masks: ``python -m infra view TARGET... --out FOLDER``.
+"""The command ``dq-init view``: pages that show flags and masks."""
 
-TARGET is a product, a raw exposure or a MASK file, on this machine or in S3 (``s3://bucket/key``);
-of what lies in S3 only headers and flags are fetched. ``--against OLDER`` compares a mask with an
-older one. ``--mirror`` (or ``--stack``) says where masks are: for raw exposures, and for what a
-product's mask has outside its window. With ``--detector NRCA1`` TARGET is a mirror, and the page
-is the history of that detector's masks. The pages need no server and no network.
-"""
-
-import argparse
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import boto3
+import click
 
 from core.errors import InputRejected
 from core.mask import Mask
 from handler.crds.masks import References
 from handler.s3.objects import ObjectStore, S3Location
+from infra import options
 from infra.aws import find_stack
-from infra.cli import UserError, parser_of
+from infra.cli import UserError
 from infra.view.files import opened
 from infra.view.flags import Look, mask_look, masks_look, product_look
 from infra.view.pages import write_history, write_looks
 
-__all__ = ["main"]
 
+@click.command()
+@click.argument("targets", metavar="TARGET...", nargs=-1, required=True)
+@click.option("--out", type=options.FOLDER, required=True, help="Folder for the pages.")
+@click.option("--against", metavar="MASK", help="Compare TARGET, a mask, with an older mask.")
+@click.option("--detector", help="History of the detector's masks; TARGET is a mirror.")
+@options.mirror
+@options.stack()
+@options.context("--context", default="latest", help="Context that selects a mask.")
+def command(  # noqa: PLR0913, PLR0917
+    targets: tuple[str, ...],
+    out: Path,
+    against: str | None,
+    detector: str | None,
+    mirror: S3Location | None,
+    stack: str | None,
+    context: str,
+) -> None:
+    """Write pages that show the flags of products, raw exposures and masks.
 
-def main(words: list[str]) -> None:
-    """Write the pages, and print where they are."""
-    parser = parser_of("view", __doc__)
-    parser.add_argument("target", nargs="+", help="product, raw exposure or mask")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the pages")
-    parser.add_argument("--against", help="an older mask")
-    parser.add_argument("--detector", help="TARGET is a mirror: the history of a detector's masks")
-    parser.add_argument("--mirror", type=S3Location.parse_prefix, help="s3://bucket[/prefix]")
-    parser.add_argument("--stack", help="name of the deployed stack")
-    parser.add_argument("--context", default="latest", help="for raw exposures")
-    arguments = parser.parse_args(words)
+    TARGET is a product, a raw exposure or a MASK file: a local path or s3://bucket/key. Of an
+    object in S3, only the headers and the flags are read. A raw exposure needs --mirror or --stack
+    to select its mask; so does a product, to show its mask outside its window. The pages need
+    neither a server nor a network.
+    """
     s3 = boto3.client("s3")
-    if arguments.detector is not None:
-        print(write_history(arguments.target[0], arguments.detector, arguments.out, s3))
+    if detector is not None:
+        print(write_history(targets[0], detector, out, s3))
         return
+    if stack and not mirror:
+        mirror = find_stack(stack).mirror
     with tempfile.TemporaryDirectory() as folder:
-        place = _mirror(arguments)
-        references = References.of(place, Path(folder), s3) if place else None
+        references = References.of(mirror, Path(folder), s3) if mirror else None
         try:
-            looks = [
-                _look(target, arguments.against, references, arguments.context, s3)
-                for target in arguments.target
-            ]
+            looks = [_look(target, against, references, context, s3) for target in targets]
         except InputRejected as exc:
             raise UserError(str(exc)) from exc
-    print(write_looks(looks, arguments.out))
-
-
-def _mirror(arguments: argparse.Namespace) -> S3Location | None:
-    if arguments.mirror or not arguments.stack:
-        mirror: S3Location | None = arguments.mirror
-        return mirror
-    return find_stack(arguments.stack).mirror
+    print(write_looks(looks, out))
 
 
 def _look(

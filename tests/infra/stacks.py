@@ -1,4 +1,4 @@
-"""A stack on the embedded AWS that has the template's outputs and parameters, and does nothing."""
+"""A stack in moto with the outputs and parameters of the template, but without its resources."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,14 +6,12 @@ from contextlib import contextmanager
 
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 
-__all__ = ["stack_of_outputs"]
-
 
 @contextmanager
 def stack_of_outputs(
     aws: LocalAws, name: str, queues: Iterable[str], **parameters: str
 ) -> Iterator[dict[str, str]]:
-    """Make it; yields the addresses of its queues, by output."""
+    """Create the stack and its queues; yield the queue URLs by output."""
     sqs, stacks = aws.client("sqs"), aws.client("cloudformation")
     urls = {queue: sqs.create_queue(QueueName=f"{name}-{queue}")["QueueUrl"] for queue in queues}
     outputs = {"ProductBucket": PRODUCTS, "RawBucket": RAW} | urls

@@ -1,6 +1,5 @@
-"""Text from outside at the operator's terminal, and mistakes described in one line."""
+"""The program ``dq-init``: escaped output, and errors in one line."""
 
-import argparse
 import ast
 import io
 import json
@@ -11,19 +10,21 @@ import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import boto3
+import click
 import pytest
 from rich.table import Table
 from rich.text import Text
 
-from handler.s3.objects import S3Location
 from infra.__main__ import COMMANDS, main
-from infra.cli import UserError, confirm, parser_of, printable, safe_output
+from infra.cli import UserError, confirm, printable, safe_output
 from infra.console import Console
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.operate.status import QUEUES
@@ -32,7 +33,7 @@ from tests.infra.stacks import stack_of_outputs
 
 HOSTILE = "a\x1b[2J\x9b1m\x07\r\u202e\ud800\u2028[/b][red]x"
 NAMED = "named"
-SEEN = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
+ESCAPED = "a\\x1b[2J\\x9b1m\\x07\\r\\u202e\\ud800\\u2028[/b][red]x"
 
 
 @contextmanager
@@ -47,13 +48,13 @@ def output_to(encoding: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.Byt
 
 
 def test_hostile_text_is_escaped_character_by_character() -> None:
-    assert printable(HOSTILE) == SEEN
+    assert printable(HOSTILE) == ESCAPED
     assert printable("日本 é\n") == "日本 é\\n"
     assert printable("1\n2\t", keep="\n\t") == "1\n2\t"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
-def test_every_way_to_print_escapes_in_any_encoding(
+def test_all_output_is_escaped_in_any_encoding(
     encoding: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = Table(title=HOSTILE)
@@ -81,11 +82,11 @@ def test_rich_keeps_colours_of_its_own_at_a_terminal(monkeypatch: pytest.MonkeyP
 
 
 def test_commands_use_no_other_console() -> None:
-    """So that a new command cannot forget to escape."""
+    """A console of rich itself would not escape text."""
     for path in (PROJECT / "infra").rglob("*.py"):
         name = path.relative_to(PROJECT / "infra").as_posix()
         if name == "console.py" or name.startswith("bundle/"):
-            continue  # bundle prints nothing from outside
+            continue  # bundle prints only its own text
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
                 assert "Console" not in {alias.name for alias in node.names}, name
@@ -122,7 +123,7 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REG
         (KEYS | {"AWS_DEFAULT_REGION": "us_east_1"}, "us_east_1"),
         (KEYS | {"AWS_DEFAULT_REGION": ""}, "AWS_DEFAULT_REGION"),
         (KEYS | {"AWS_ACCESS_KEY_ID": ""}, "AWS_PROFILE"),
-        (KEYS | {"AWS_PROFILE": "nobodys"}, "nobodys"),
+        (KEYS | {"AWS_PROFILE": "missing-profile"}, "missing-profile"),
     ],
     ids=str,
 )
@@ -155,13 +156,13 @@ WITH_STACK = {
 }
 
 
-def ended(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
+def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     """Return the exit code and the only line of standard error."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as end:
+    with pytest.raises(SystemExit) as ended:
         main(words)
     (line,) = capsys.readouterr().err.splitlines()
-    return end.value.code, line
+    return ended.value.code, line
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -170,9 +171,9 @@ def test_unknown_option_is_one_line_and_exit_code_2(
 ) -> None:
     needed = ["verify", "s3://m"] if command == "mirror" else WITH_STACK[command]
     stack = [] if command == "mirror" else ["--stack", "x"]
-    code, line = ended([command, *needed, *stack, "--nonsense", "a\nb"], capsys)
+    code, line = failure([command, *needed, *stack, "--nonsense\nb"], capsys)
     assert code == 2
-    assert "--nonsense a\\nb" in line
+    assert "--nonsense\\nb" in line
     assert "--help" in line
 
 
@@ -181,10 +182,10 @@ def test_mistyped_name_is_one_line_and_exit_code_2(
     command: str, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if command == "mirror":
-        code, line = ended(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
+        code, line = failure(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
         assert "s3://no-such-bucket-x: no such bucket" in line
     else:
-        code, line = ended([command, *WITH_STACK[command], "--stack", "nope"], capsys)
+        code, line = failure([command, *WITH_STACK[command], "--stack", "nope"], capsys)
         assert "no stack named nope" in line
     assert code == 2
 
@@ -203,7 +204,7 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
         if command == "mirror"
         else [command, *WITH_STACK[command], "--stack", "x"]
     )
-    code, line = ended(words, capsys)
+    code, line = failure(words, capsys)
     assert code == 1
     assert "127.0.0.1:1" in line
 
@@ -213,21 +214,24 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
     [
         (["backfill", "missing.txt", "--stack", NAMED], "missing.txt: no such file"),
         (["backfill", "s3://raw-exposures/none/", "--stack", NAMED], "no *_uncal.fits there"),
-        (["cost", "--exposures", "0"], "--exposures 0: expected 1 to 100000000"),
+        (["cost", "--exposures", "0"], "'--exposures': 0 is not in the range 1<=x<=100000000"),
+        (["cost", "--size", "nan"], "'nan' is not a number"),
         (["cost", "--exposures", "many"], "'many'"),
         (["view", "missing.fits", "--out", "build/nowhere"], "missing.fits: no such file"),
         (["view", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
         (["view", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
-        (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "--from nowhere"),
+        (["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"], "nowhere: no such folder"),
         (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
         (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
         (["mirror", "diff", "s3://crds-mirror", "jwst_1.pmap", "jwst_9999.pmap"], "jwst_1.pmap"),
         (["queues", "show", "--queue", "Failed", "--stack", NAMED], "FailedQueue"),
         (["queues", "show"], "--stack NAME"),
-        (["queues", "redrive", "--stack", NAMED, "--older-than", "-1"], "--older-than -1"),
+        (["queues", "redrive", "--stack", NAMED, "--older-than", "-1"], "'--older-than': -1"),
+        (["queues", "discard", "--stack", NAMED, "--key", ""], "'--key': is empty"),
         (["reprocess", "select"], "--stack NAME"),
         (["reprocess", "select", "--stack", NAMED, "--to", "1321"], "1321"),
-        (["status", "--stack", NAMED, "--entries", "-1"], "--entries -1"),
+        (["status", "--stack", NAMED, "--entries", "-1"], "'--entries': -1"),
+        (["reprocess", "select", "--mirror", "my-mirror"], "'my-mirror': expected s3://bucket"),
     ],
     ids=" ".join,
 )
@@ -239,13 +243,13 @@ def test_wrong_argument_is_one_line_and_exit_code_2(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with stack_of_outputs(aws, NAMED, QUEUES):
-        code, line = ended(words, capsys)
+        code, line = failure(words, capsys)
     assert part in line
     assert code == 2
 
 
 def test_interrupt_is_one_line_and_exit_code_1() -> None:
-    """Ctrl-C while AWS does not answer."""
+    """Send SIGINT while AWS does not answer."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent.settimeout(30)
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
@@ -265,22 +269,49 @@ def test_interrupt_is_one_line_and_exit_code_1() -> None:
     assert said.splitlines() == ["queues: interrupted; run the same command again to resume"]
 
 
-def test_unknown_command_is_named_and_version_is_printed() -> None:
+def test_unknown_command_is_one_line_and_exit_code_2() -> None:
     done = infra("nonsense\x1b[2J")
     assert done.returncode == 2
-    assert done.stderr.splitlines()[0] == "no such command: nonsense\\x1b[2J"
-    assert infra("--version").stdout.startswith("jwst-dq-init-lambda ")
+    assert done.stderr == "dq-init: No such command 'nonsense\\x1b[2J'; see dq-init --help\n"
 
 
-def test_address_without_scheme_says_what_is_expected(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = parser_of("x", "Does ``this``.")
-    commands = parser.add_subparsers()
-    command = commands.add_parser("y")
-    command.add_argument("--mirror", type=S3Location.parse_prefix)
-    with pytest.raises(SystemExit):
-        parser.parse_args(["y", "--mirror", "my-mirror"])
-    assert "'my-mirror': expected s3://bucket[/prefix]" in capsys.readouterr().err
-    assert "``" not in parser.format_help()
+@pytest.mark.parametrize("words", [[], ["queues"]], ids=["program", "group"])
+def test_missing_command_prints_the_help(words: list[str]) -> None:
+    done = infra(*words)
+    assert done.returncode == 2
+    assert "redrive" in done.stderr
+
+
+def test_version_names_the_libraries_and_the_jwst_release() -> None:
+    said = infra("--version").stdout
+    assert re.match(r"jwst-dq-init-lambda \S+ \(crds \S+, astropy \S+; .* jwst 3\.0\.0\)$", said)
+
+
+def test_console_script_reads_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]
+    module, _, name = project["scripts"]["dq-init"].partition(":")
+    monkeypatch.setattr(sys, "argv", ["dq-init", "cost", "--help"])
+    getattr(import_module(module), name)()
+    assert capsys.readouterr().out.startswith("Usage: dq-init cost")
+
+
+def test_help_lists_all_commands_and_documents_each(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--help"])
+    said = capsys.readouterr().out
+    for name, (_, summary) in COMMANDS.items():
+        assert f"{name} " in said
+        assert summary in said
+        main([name, "--help"])
+        assert f"Usage: dq-init {name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "completion"), [("st", "status"), ("status --sta", "--stack")])
+def test_shell_completes_commands_and_options(words: str, completion: str) -> None:
+    count = str(len(words.split()))
+    done = infra(_DQ_INIT_COMPLETE="bash_complete", COMP_WORDS=f"x {words}", COMP_CWORD=count)
+    assert done.stdout == f"plain,{completion}\n"
 
 
 def test_end_of_input_at_a_prompt_means_no(
@@ -320,7 +351,7 @@ def test_missing_bucket_is_named(aws: LocalAws) -> None:
         main(["mirror", "contexts", "s3://no-such-bucket-x"])
 
 
-def test_wrong_queue_is_refused_with_the_queues_of_the_stack(aws: LocalAws) -> None:
+def test_wrong_queue_lists_the_queues_of_the_stack(aws: LocalAws) -> None:
     names = ("FailedQueue", "UploadedQueue")
     with stack_of_outputs(aws, "twoqueues", names), pytest.raises(SystemExit) as ended:
         main(["queues", "show", "--stack", "twoqueues", "--queue", "Failed"])
@@ -338,7 +369,8 @@ DOCUMENTED = sorted(
         command.split("|")[0].strip()
         for path in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
         for command in re.findall(
-            r"python -m infra ((?:[^`\\\n]|\\\n)+)", path.read_text(encoding="utf-8")
+            rf"(?:python -m infra|dq-init(?= (?:{'|'.join(COMMANDS)})\b)) ((?:[^`\\\n]|\\\n)+)",
+            path.read_text(encoding="utf-8"),
         )
     }
 )
@@ -350,13 +382,14 @@ def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch
     assert words[0] in COMMANDS
     if len(words) == 1:
         return  # only named
-    parse = argparse.ArgumentParser.parse_args
+    invoke = click.Command.invoke
 
-    def parsed(parser: argparse.ArgumentParser, *words: Any) -> None:
-        parse(parser, *words)
+    def parsed(command: click.Command, context: click.Context) -> Any:
+        if isinstance(command, click.Group):
+            return invoke(command, context)
         raise Parsed
 
-    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parsed)
+    monkeypatch.setattr(click.Command, "invoke", parsed)
     with pytest.raises(Parsed):
         main(words)
 
@@ -364,11 +397,11 @@ def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch
 def test_line_ends_in_keys_break_no_output(
     aws: LocalAws, mirrors: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What looks like a line of output would be believed."""
+    """A key must not look like a line of output."""
     s3, odd, stored = aws.client("s3"), "x\nFAKE\r\x1b[2J\u2028", "x-LF-FAKE-ESC-[2J\u2028"
 
     def with_line_ends(parsed: dict[str, Any], **_: Any) -> None:
-        """moto's server takes no such keys; S3 does."""
+        """Restore the characters that moto's server rejects and S3 accepts in keys."""
         for item in parsed.get("Contents", []):
             item["Key"] = item["Key"].replace("-LF-", "\n").replace("-ESC-", "\x1b")
 
@@ -413,10 +446,10 @@ def test_line_ends_in_keys_break_no_output(
                 capsys.readouterr()
                 with suppress(SystemExit):
                     main(words)
-                said = "".join(capsys.readouterr())
-                assert said, words
-                assert not [one for one in said.splitlines() if one.startswith("FAKE")], words
-                assert not {"\x1b", "\r", "\u2028"} & set(said), words
+                output = "".join(capsys.readouterr())
+                assert output, words
+                assert not [x for x in output.splitlines() if x.startswith("FAKE")], words
+                assert not {"\x1b", "\r", "\u2028"} & set(output), words
     finally:
         boto3.setup_default_session()
         for bucket, some in keys.items():

@@ -1,4 +1,4 @@
-"""A stack at a glance, as an operator asks for it."""
+"""The command ``dq-init status``."""
 
 import io
 import json
@@ -14,12 +14,12 @@ from infra.operate.status import QUEUES, sends_events
 from tests.conftest import Harness
 from tests.infra.stacks import stack_of_outputs
 
-NAME = "glance"
+NAME = "observed"
 
 
 @pytest.fixture
 def queues(aws: LocalAws) -> Iterator[dict[str, str]]:
-    """A stack of the template's outputs."""
+    """Queue URLs of a stack, by output."""
     with stack_of_outputs(aws, NAME, QUEUES) as urls:
         yield urls
 
@@ -39,7 +39,7 @@ def alarm(aws: LocalAws, name: str, state: str) -> None:
     cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="because")
 
 
-def test_it_tells_what_waits_failed_was_made_and_rings(
+def test_status_shows_queues_failures_products_and_alarms(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sqs = function.aws.client("sqs")
@@ -51,30 +51,29 @@ def test_it_tells_what_waits_failed_was_made_and_rings(
     sqs.send_message(QueueUrl=queues["FailedQueue"], MessageBody=json.dumps(failed))
     alarm(function.aws, f"{NAME}-FailedAlarm-1", "ALARM")
     alarm(function.aws, f"{NAME}-ErrorsAlarm-1", "OK")
-    alarm(
-        function.aws, f"{NAME}-other-FailedAlarm-1", "ALARM"
-    )  # of a stack whose name begins alike
+    # An alarm of another stack whose name begins with the same words.
+    alarm(function.aws, f"{NAME}-other-FailedAlarm-1", "ALARM")
 
     capsys.readouterr()
     main(["status", "--stack", NAME, "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["queues"]["UploadedQueue"]["waiting"] == 1
-    assert told["failures"] == {"NoSuchBucket": 1}
+    status = json.loads(capsys.readouterr().out)
+    assert status["queues"]["UploadedQueue"]["waiting"] == 1
+    assert status["failures"] == {"NoSuchBucket": 1}
     reference = detail["reference"]
-    assert told["products"] == [[reference["mask"], reference["context"], 2]]
-    assert told["mirror"]["operational"] == reference["context"]
-    assert told["alarms_defined"] == 2
-    assert told["alarms"] == [f"{NAME}-FailedAlarm-1"]
+    assert status["products"] == [[reference["mask"], reference["context"], 2]]
+    assert status["mirror"]["operational"] == reference["context"]
+    assert status["alarms_defined"] == 2
+    assert status["alarms"] == [f"{NAME}-FailedAlarm-1"]
 
     main(["status", "--stack", NAME])
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for part in (
         "UploadedQueue",
         "1 exposure failed: NoSuchBucket",
         "jwst_nircam_mask",
         "FailedAlarm",
     ):
-        assert part in said
+        assert part in output
 
 
 def test_failed_exposure_is_counted_once(
@@ -87,9 +86,9 @@ def test_failed_exposure_is_counted_once(
         aws.client("sqs").send_message(QueueUrl=queues["FailedQueue"], MessageBody=body)
     capsys.readouterr()
     main(["status", "--stack", NAME, "--json"])
-    told = json.loads(capsys.readouterr().out)
-    assert told["failures"] == {"InputRejected": 1}
-    assert told["queues"]["FailedQueue"]["waiting"] == 3
+    status = json.loads(capsys.readouterr().out)
+    assert status["failures"] == {"InputRejected": 1}
+    assert status["queues"]["FailedQueue"]["waiting"] == 3
 
 
 def test_damaged_ledger_entry_is_named_and_fails(
@@ -104,7 +103,7 @@ def test_damaged_ledger_entry_is_named_and_fails(
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
 
 
-def test_denied_ledger_is_an_error_and_no_empty_table(
+def test_denied_ledger_ends_with_the_error_of_aws(
     aws: LocalAws, queues: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, client = "dq_ledger/dq_init/denied_dq_init.fits.json", boto3.client
@@ -117,10 +116,10 @@ def test_denied_ledger_is_an_error_and_no_empty_table(
         }
 
     def operator(name: str, **options: object) -> object:
-        made = client(name, **options)  # type: ignore[call-overload]
+        created = client(name, **options)  # type: ignore[call-overload]
         if name == "s3":
-            made.meta.events.register("before-call.s3.GetObject", denied)
-        return made
+            created.meta.events.register("before-call.s3.GetObject", denied)
+        return created
 
     aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{}")
     monkeypatch.setattr("infra.operate.status.boto3.client", operator)
@@ -131,7 +130,7 @@ def test_denied_ledger_is_an_error_and_no_empty_table(
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
 
 
-def test_events_are_enabled_beside_a_dead_destination(
+def test_enable_events_keeps_a_deleted_destination(
     aws: LocalAws,
     queues: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
@@ -160,7 +159,7 @@ def test_events_are_enabled_beside_a_dead_destination(
     try:
         main(["status", "--stack", NAME, "--enable-events", "--yes"])
         assert "sends events to EventBridge now" in capsys.readouterr().out
-        # moto validates no destination; S3 does unless this header forbids it.
+        # moto does not validate destinations; S3 does, unless this header is set.
         assert sent[0]["x-amz-skip-destination-validation"] == "true"
         after = s3.get_bucket_notification_configuration(Bucket=RAW)
         assert after["QueueConfigurations"] == before["QueueConfigurations"]

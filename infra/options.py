@@ -1,0 +1,49 @@
+"""Options and types of arguments that several commands share.
+
+Functions are types, too: click shows their names in capitals, as in ``--mirror S3_URI``.
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial, reduce
+from pathlib import Path
+from typing import Any
+
+import click
+
+from handler.s3.objects import S3Location
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Number(click.FloatRange):
+    """A number in a range; click's own type accepts NaN."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Return the number."""
+        number = float(super().convert(value, param, ctx))
+        return self.fail(f"{value!r} is not a number.") if math.isnan(number) else number
+
+
+def s3_uri(text: str) -> S3Location:
+    """Return the bucket and the key prefix of an argument."""
+    try:
+        return S3Location.parse_prefix(text)
+    except ValueError as exc:
+        raise click.BadParameter(str(exc)) from exc
+
+
+def together(*options: Decorator) -> Decorator:
+    """Return one decorator for several options, which --help lists in this order."""
+    return lambda function: reduce(lambda inner, option: option(inner), options[::-1], function)
+
+
+stack = partial(click.option, "--stack", metavar="NAME", help="Name of the deployed stack.")
+context = partial(click.option, metavar="CONTEXT")
+mirror = click.option("--mirror", type=s3_uri, help="CRDS mirror: s3://bucket[/prefix].")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
+pause = click.option("--pause", type=Number(0), default=5.0, help="Seconds between two polls.")
