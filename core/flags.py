@@ -68,7 +68,7 @@ def translate(
     Returns
     -------
     ndarray of uint32
-        Standard flags; `dq` itself if there are no definitions, because its bits are standard then.
+        Standard flags; without definitions `dq` itself, because its bits are standard then.
     """
     rows = list(definitions)
     if not rows:

@@ -100,7 +100,7 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
     Raises
     ------
     ReferenceUnavailable, InputRejected
-        If there is no 2-D DQ array of integers.
+        If the file lacks a 2-D DQ array of integers.
     """
     hdu = find(hdus, "DQ")
     if hdu is None:

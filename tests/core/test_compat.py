@@ -22,8 +22,6 @@ TABLES = [
     for name, columns in OPENED[kind].items()
     if isinstance(columns, frozenset)
 ]
-
-
 MODE = {mode.name: mode for mode in MODES}
 HEAD = (
     b"#ASDF 1.0.0\n#ASDF_STANDARD 1.5.0\n%YAML 1.1\n%TAG ! tag:stsci.edu:asdf/\n"
