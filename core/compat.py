@@ -113,7 +113,7 @@ _GUIDER: dict[str, int | frozenset[str]] = {
 }
 
 # Schemas of stdatamodels 6.0.0, checked by `make conformance`.
-OPENED: Mapping[Kind, Mapping[str, int | frozenset[str]]] = MappingProxyType(
+MODEL_EXTENSIONS: Mapping[Kind, Mapping[str, int | frozenset[str]]] = MappingProxyType(
     {
         Kind.RAMP: _RAMP,
         Kind.SUPERSTRIPE: {name: value for name, value in _RAMP.items() if name != "AVDRKCUR"},
@@ -129,7 +129,7 @@ SCI and the data-quality arrays are checked in `core.exposure`.
 def check_jwst_can_open(hdus: tuple[Hdu, ...], kind: Kind, name: str) -> None:
     """Reject an exposure with an array or a table that the `jwst` data models cannot open."""
     for hdu in hdus:
-        expected = OPENED[kind].get(hdu.name)
+        expected = MODEL_EXTENSIONS[kind].get(hdu.name)
         if expected is None or (hdu.is_image and not hdu.shape):
             continue
         label = f"{name}: {hdu.name}"
@@ -176,7 +176,7 @@ _BY_NUMBER = re.compile(rb"(?<![\w.])fits:(\d+)(?![\d,])")  # source: fits:2
 _BY_NAME = re.compile(rb"(?<![\w.])source: *['\"]?fits:([ -~]{1,68}?),(\d{1,9})")  # fits:SCI,1
 
 
-def without_metadata(hdus: tuple[Hdu, ...]) -> str | None:
+def missing_asdf_warning(hdus: tuple[Hdu, ...]) -> str | None:
     """Return the warning about an exposure without an ASDF extension, None if it has one."""
     if find_all(hdus, "ASDF"):
         return None
@@ -195,7 +195,7 @@ def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
         in the primary header; or if the document refers to an HDU that the file lacks, or to one
         by a number that changes in the product.
     """
-    warning = without_metadata(hdus)
+    warning = missing_asdf_warning(hdus)
     if warning:
         log.warning("%s: %s", name, warning)
         return

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.compat import KIND_SPECS, OPENED, Kind, KindSpec, check_jwst_can_open, kind_of
+from core.compat import KIND_SPECS, MODEL_EXTENSIONS, Kind, KindSpec, check_jwst_can_open, kind_of
 from core.errors import InputRejected
 from core.fits.hdus import Hdu, Keywords, Reader, find, find_all
 from core.fits.pixels import decode, format_of
@@ -18,7 +18,9 @@ from core.subarray import Subarray
 log = logging.getLogger(__name__)
 
 # EXTNAMEs that the data models look up.
-_EXTENSIONS = frozenset({"SCI", "PIXELDQ", "GROUPDQ", "DQ", "ERR", "ASDF"}.union(*OPENED.values()))
+_EXTENSIONS = frozenset(
+    {"SCI", "PIXELDQ", "GROUPDQ", "DQ", "ERR", "ASDF"}.union(*MODEL_EXTENSIONS.values())
+)
 # Limits checked before memory is allocated; the largest readout (NIRSpec IRS2) is 2048 x 3200.
 _LONGEST_AXIS = 8192
 _MOST_PIXELS = 16 * 1024 * 1024  # of a data-quality plane, all stripes together

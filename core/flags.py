@@ -68,7 +68,7 @@ def translate(
     Returns
     -------
     ndarray of uint32
-        Standard flags; without definitions `dq` itself, because its bits are standard then.
+        Standard flags; `dq` itself if the definitions are empty: its bits are standard then.
     """
     rows = list(definitions)
     if not rows:

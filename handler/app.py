@@ -72,7 +72,7 @@ def answer_batch(
 
 
 def answer(event: object, services: Services, attempt: Attempt) -> ProcessingEvent | None:
-    """Process every exposure of an event; return the last result, None if there is no exposure.
+    """Process every exposure of an event; return the last result, None without exposures.
 
     Raises
     ------

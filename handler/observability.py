@@ -17,7 +17,7 @@ NAMESPACE = "JwstDqInit"
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")  # the stack's name, if deployed
 _SMALLEST_IMAGE = 4096  # pixels; the fraction of bad pixels means little in smaller ones
 
-_METRICS = {Status.COMPLETE: "Processed", Status.SKIPPED: "Skipped", Status.FAILED: "Failed"}
+_METRICS = {Status.COMPLETE: "Complete", Status.SKIPPED: "Skipped", Status.FAILED: "Failed"}
 
 logger = Logger(service=SERVICE)
 

@@ -32,7 +32,7 @@ class Provenance:
     input_version: str  # empty if the bucket has no versions
     mask: str  # as R_MASK names it
     mask_sha1: str  # empty if no mask applies
-    user_dq_etag: str  # empty if there is no user-supplied DQ
+    user_dq_etag: str  # empty without user-supplied DQ
     science_encoding: str
     software_version: str
     pinned: bool  # a request named the mask or user DQ: events and jobs leave the product alone

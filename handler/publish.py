@@ -19,7 +19,7 @@ from core.errors import TransientFailure
 from handler.event import SOURCE, ProcessingEvent
 from handler.ledger import Failure, Ledger
 from handler.observability import logger, measure
-from handler.s3.errors import failures_of
+from handler.s3.errors import translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Bus:
             "DetailType": f"DQ Initialization {event.status}",
             "Detail": json.dumps(event.to_detail()),
         }
-        with failures_of(f"{self.name}: publishing the result"):
+        with translate_errors(f"{self.name}: publishing the result"):
             answer = self.client.put_events(Entries=[entry])  # type: ignore[list-item]
         if answer["FailedEntryCount"]:
             failed = answer["Entries"][0]

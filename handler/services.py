@@ -17,7 +17,7 @@ from handler.crds.masks import References
 from handler.ledger import Ledger
 from handler.publish import Bus
 from handler.s3.blocks import Blocks
-from handler.s3.objects import agree_to_pay
+from handler.s3.objects import enable_requester_pays
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Services:
         """Read the environment and create the clients, while the mirror is read."""
         settings = Settings.from_environment(environment)
         s3 = client("s3", S3_CONFIG)
-        agree_to_pay(s3, settings.requester_pays)
+        enable_requester_pays(s3, settings.requester_pays)
         references = References.of(settings.mirror, Path(tempfile.gettempdir()) / "crds", s3)
         with read_ahead(references, settings.context):
             events = client("events", CONTROL_PLANE_CONFIG)

@@ -15,7 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from handler.events import Mode
 from handler.observability import logger
-from handler.s3.errors import denial_of, is_denied
+from handler.s3.errors import describe_denial, is_denied
 from handler.settings import Settings
 
 if TYPE_CHECKING:
@@ -74,5 +74,5 @@ def hide(message: Message, seconds: float, sqs: "Callable[[], SQSClient]") -> No
         )
     except (ClientError, BotoCoreError) as exc:
         denied = isinstance(exc, ClientError) and is_denied(exc)
-        why = denial_of(exc) if isinstance(exc, ClientError) and denied else exc
+        why = describe_denial(exc) if isinstance(exc, ClientError) and denied else exc
         logger.warning("%s: cannot set a message's visibility: %s", message.queue_url, why)

@@ -7,7 +7,7 @@ from dataclasses import astuple
 import numpy as np
 from numpy.typing import NDArray
 
-from core.compat import without_metadata
+from core.compat import missing_asdf_warning
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels
@@ -48,7 +48,7 @@ def exposure_summary(exposure: Exposure) -> ExposureSummary:
         subarray,
         exposure.kind.value,
         exposure.shape,
-        without_metadata(exposure.hdus),
+        missing_asdf_warning(exposure.hdus),
     )
 
 

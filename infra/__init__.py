@@ -1,1 +1,1 @@
-"""What stands around the function: samples, the embedded AWS, the demo, contracts."""
+"""The program of operators and users, the mirror's functions, the bundle and the demo."""

@@ -96,7 +96,7 @@ def main(words: Sequence[str] | None = None) -> None:
     step = logging.getLogger("core")
     level = step.level
     step.setLevel(logging.ERROR)
-    # botocore reads MFA codes with getpass, which prints three lines if there is no terminal.
+    # botocore reads MFA codes with getpass, which prints three lines without a terminal.
     warnings.filterwarnings("error", category=GetPassWarning)
     with safe_output():
         try:

@@ -13,7 +13,7 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.ledger import Entry, Ledger
-from handler.s3.errors import code_of, failures_of, is_conflict, is_missing
+from handler.s3.errors import error_code, is_conflict, is_missing, translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 from handler.s3.write import unchanged
 from infra.cli import UserError
@@ -22,7 +22,7 @@ from infra.cli import UserError
 def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
     """Yield the objects below a prefix as S3 lists them: Key, Size, ETag, LastModified."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-    with failures_of(f"s3://{bucket}/{prefix}: listing it"):
+    with translate_errors(f"s3://{bucket}/{prefix}: listing it"):
         try:
             for page in pages:
                 yield from page.get("Contents", [])
@@ -33,7 +33,7 @@ def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
 
 def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
     """Return content and ETag of a small object; None if it does not exist."""
-    with failures_of(f"{location}: reading it"):
+    with translate_errors(f"{location}: reading it"):
         try:
             answer = s3.get_object(**location.as_kwargs)
             return answer["Body"].read(), answer["ETag"]
@@ -46,7 +46,7 @@ def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
 
 def put_if_unchanged(s3: Any, location: S3Location, content: bytes, etag: str | None) -> bool:
     """Write an object if it still has this ETag (None: if none exists); return whether it did."""
-    with failures_of(f"{location}: writing it"):
+    with translate_errors(f"{location}: writing it"):
         try:
             s3.put_object(**location.as_kwargs, Body=content, **unchanged(etag))
         except ClientError as exc:
@@ -58,7 +58,7 @@ def put_if_unchanged(s3: Any, location: S3Location, content: bytes, etag: str | 
 
 def _check_bucket(exc: ClientError, bucket: str) -> None:
     """Name a bucket that does not exist: the message of S3 does not."""
-    if code_of(exc) == "NoSuchBucket":
+    if error_code(exc) == "NoSuchBucket":
         raise UserError(f"s3://{bucket}: no such bucket") from exc
 
 
@@ -76,7 +76,7 @@ def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, A
         "DetailType": kind,
         "Detail": json.dumps(detail),
     }
-    with failures_of(f"{bus}: publishing {kind}"):
+    with translate_errors(f"{bus}: publishing {kind}"):
         answer = events.put_events(Entries=[entry])
     # PutEvents answers 200 also for entries that it rejects:
     # docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
@@ -87,7 +87,7 @@ def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, A
         )
 
 
-def listed_entries(
+def list_entries(
     s3: Any, ledger: S3Location, common: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the product's key of every ledger entry, and the entry as S3 lists it.

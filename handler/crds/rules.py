@@ -166,7 +166,7 @@ class Rules:
     client: "S3Client"
     # Not the monotonic clock, which can stand still while Lambda freezes the container.
     clock: Callable[[], float] = time.time
-    believed_seconds: float = 180  # maximum age of the mirror's configuration
+    config_ttl: float = 180  # maximum age of the mirror's configuration
     mappings: Mappings = field(init=False, repr=False)
     _config: MirrorConfig | None = field(default=None, repr=False)
     _read_at: float = field(default=0.0, repr=False)
@@ -262,7 +262,7 @@ class Rules:
 
     def _mirror_config(self) -> MirrorConfig:
         now = self.clock()
-        if self._config is None or now - self._read_at > self.believed_seconds:
+        if self._config is None or now - self._read_at > self.config_ttl:
             self._config = read_config(self.mirror, self.client)
             self._read_at = now
         return self._config

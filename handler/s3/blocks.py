@@ -55,7 +55,7 @@ class Blocks:
     # A product of several GB then takes a few dozen copies.
     block_bytes: int = 64 * MIB
     # Shorter repetitions are uploaded: docs/performance.md has the measurement.
-    least_gain: int = 16 * MIB
+    min_repeated_bytes: int = 16 * MIB
     _checked: dict[str, StoredObject] = field(default_factory=dict, repr=False)
 
     def extent(self, segment: Segment, store: ObjectStore) -> Extent | None:
@@ -65,7 +65,7 @@ class Blocks:
         planes = segment.planes
         each = segment.each if len(planes) > 1 else 1  # a single plane is its own cycle
         cycle = planes.size * each
-        if segment.length < self.least_gain or cycle > _LARGEST_CYCLE:
+        if segment.length < self.min_repeated_bytes or cycle > _LARGEST_CYCLE:
             return None
         digest = hashlib.sha256(f"{len(planes)} planes, each {each} times".encode())
         digest.update(planes.data)

@@ -78,20 +78,20 @@ _CALLER = re.compile(r"\bUser: (arn:\S+)")
 _RESOURCE = re.compile(r"on resource:? \"?(arn:[^\s\"]+)")
 
 
-def code_of(error: ClientError) -> str:
+def error_code(error: ClientError) -> str:
     """Return the error code of an AWS response."""
     return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 def is_missing(error: ClientError) -> bool:
     """Whether the object or its bucket does not exist."""
-    return code_of(error) in _MISSING
+    return error_code(error) in _MISSING
 
 
 def is_transient(error: Exception) -> bool:
     """Whether the same call may succeed later."""
     return isinstance(error, NETWORK) or (
-        isinstance(error, ClientError) and code_of(error) in _TRANSIENT
+        isinstance(error, ClientError) and error_code(error) in _TRANSIENT
     )
 
 
@@ -99,20 +99,20 @@ def is_conflict(error: ClientError) -> bool:
     """Whether a conditional PUT failed because its object was replaced or deleted."""
     # S3 answers NoSuchKey to If-Match on a deleted key:
     # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
-    code = code_of(error)
+    code = error_code(error)
     return code in CONFLICTS or (code in _MISSING and code != NO_BUCKET)
 
 
 def is_denied(error: BaseException | None) -> bool:
     """Whether an error, or the error that caused it, is a denied permission."""
     if isinstance(error, ClientError):
-        return code_of(error) in _DENIED or code_of(error).startswith(_KMS)
+        return error_code(error) in _DENIED or error_code(error).startswith(_KMS)
     return isinstance(error, TransientFailure) and is_denied(error.__cause__)
 
 
-def denial_of(error: ClientError) -> str:
+def describe_denial(error: ClientError) -> str:
     """Describe a denied call: the action, the role, and how to allow it."""
-    operation, code = error.operation_name, code_of(error)
+    operation, code = error.operation_name, error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     caller = _caller(message)
     if code.startswith(_KMS):
@@ -136,7 +136,7 @@ def _caller(message: str) -> str:
 
 
 @contextmanager
-def failures_of(task: str, unavailable: type[Exception] | None = None) -> Iterator[None]:
+def translate_errors(task: str, unavailable: type[Exception] | None = None) -> Iterator[None]:
     """Raise AWS errors as the class that says what the caller should do next.
 
     `task` (``<object>: <action>``) begins the message. An object that is missing or cannot be read
@@ -145,11 +145,11 @@ def failures_of(task: str, unavailable: type[Exception] | None = None) -> Iterat
     try:
         yield
     except ClientError as exc:
-        code = code_of(exc)
+        code = error_code(exc)
         if is_transient(exc):
             raise TransientFailure(f"{task}: {exc}") from exc
         if is_denied(exc):  # retried until an operator has allowed it: never the exposure's fault
-            raise TransientFailure(f"{task}: {denial_of(exc)}") from exc
+            raise TransientFailure(f"{task}: {describe_denial(exc)}") from exc
         if code in CONFLICTS:
             raise TransientFailure(f"{task}: the object was replaced meanwhile ({code})") from exc
         if unavailable is None:

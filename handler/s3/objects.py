@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
-from handler.s3.errors import NO_BUCKET, code_of, failures_of, is_missing
+from handler.s3.errors import NO_BUCKET, error_code, is_missing, translate_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -98,12 +98,12 @@ class ObjectStore:
 
     def describe(self, location: S3Location, unavailable: type[Exception]) -> StoredObject:
         """Describe an object, or raise `unavailable` if it does not exist."""
-        with failures_of(f"{location}: looking it up", unavailable):
+        with translate_errors(f"{location}: looking it up", unavailable):
             return self._head(location)
 
     def find(self, location: S3Location) -> StoredObject | None:
         """Describe an object; None if it does not exist."""
-        with failures_of(f"{location}: looking it up"):
+        with translate_errors(f"{location}: looking it up"):
             try:
                 return self._head(location)
             except ClientError as exc:
@@ -118,11 +118,11 @@ class ObjectStore:
 
         Raises `unavailable` if the object is larger or its bucket does not exist.
         """
-        with failures_of(f"{location}: reading it", unavailable):
+        with translate_errors(f"{location}: reading it", unavailable):
             try:
                 response = self.client.get_object(**location.as_kwargs)
             except ClientError as exc:
-                if is_missing(exc) and code_of(exc) != NO_BUCKET:
+                if is_missing(exc) and error_code(exc) != NO_BUCKET:
                     return None
                 raise
             with closing(response["Body"]) as body:
@@ -144,7 +144,7 @@ class ObjectStore:
         stop = min(start + length, source.size)
         if stop <= start:
             return b""
-        with failures_of(f"{source.location}: reading bytes {start} to {stop}", unavailable):
+        with translate_errors(f"{source.location}: reading bytes {start} to {stop}", unavailable):
             response = self.client.get_object(
                 **source.location.as_kwargs,
                 IfMatch=source.etag,
@@ -161,11 +161,11 @@ class ObjectStore:
     @contextmanager
     def open(self, location: S3Location, unavailable: type[Exception]) -> Iterator[ObjectBody]:
         """Describe and read an object with one request, or raise `unavailable`."""
-        with failures_of(f"{location}: reading it", unavailable):
+        with translate_errors(f"{location}: reading it", unavailable):
             response = self.client.get_object(**location.as_kwargs)
 
         def pieces() -> Iterator[bytes]:
-            with failures_of(f"{location}: reading it"):
+            with translate_errors(f"{location}: reading it"):
                 for piece in response["Body"].iter_chunks(_PIECE):
                     self.count(received=len(piece))
                     yield piece
@@ -203,7 +203,7 @@ class Window:
         return self._content[start - self._first : start - self._first + length]
 
 
-def agree_to_pay(s3: "S3Client", buckets: Collection[str]) -> None:
+def enable_requester_pays(s3: "S3Client", buckets: Collection[str]) -> None:
     """Send ``RequestPayer`` with every read of the named Requester Pays buckets."""
 
     def add_payer(params: dict[str, Any], **_: Any) -> dict[str, Any]:

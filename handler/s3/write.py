@@ -14,11 +14,11 @@ from core.errors import TransientFailure
 from handler.s3.errors import (
     CONFLICTS,
     NETWORK,
-    code_of,
-    denial_of,
-    failures_of,
+    describe_denial,
+    error_code,
     is_denied,
     is_transient,
+    translate_errors,
 )
 from handler.s3.objects import ObjectStore, S3Location, version_of
 
@@ -73,7 +73,7 @@ def put(content: bytes, target: Target, store: ObjectStore) -> Written:
 @contextmanager
 def multipart(target: Target, store: ObjectStore) -> Iterator["MultipartUpload"]:
     """Start a multipart upload; abort it if an exception is raised before it is complete."""
-    with failures_of(f"{target.location}: writing it"):
+    with translate_errors(f"{target.location}: writing it"):
         response = store.client.create_multipart_upload(
             **target.location.as_kwargs,
             Metadata=target.metadata,
@@ -99,7 +99,7 @@ class MultipartUpload:
 
     def put(self, number: int, content: bytes) -> CompletedPart:
         """Upload a part."""
-        with failures_of(f"{self.target.location}: writing it"):
+        with translate_errors(f"{self.target.location}: writing it"):
             response = self.store.client.upload_part(
                 **self._kwargs,
                 PartNumber=number,
@@ -113,7 +113,7 @@ class MultipartUpload:
         self, number: int, source: S3Location, etag: str, first: int, length: int
     ) -> CompletedPart:
         """Copy a part from a byte range of an object that still has this ETag."""
-        with failures_of(f"{source}: copying from it", TransientFailure):
+        with translate_errors(f"{source}: copying from it", TransientFailure):
             response = self.store.client.upload_part_copy(
                 **self._kwargs,
                 PartNumber=number,
@@ -144,7 +144,7 @@ class MultipartUpload:
                 "%s: upload %s could not be aborted; the bucket's lifecycle rule removes it: %s",
                 self.target.location,
                 self.upload_id,
-                denial_of(exc) if isinstance(exc, ClientError) and is_denied(exc) else exc,
+                describe_denial(exc) if isinstance(exc, ClientError) and is_denied(exc) else exc,
             )
 
     @property
@@ -164,14 +164,14 @@ def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:
 @contextmanager
 def _conflicts(location: S3Location) -> Iterator[None]:
     """Raise `WriteConflict` if it is not known whether a write has succeeded."""
-    with failures_of(f"{location}: writing it"):
+    with translate_errors(f"{location}: writing it"):
         try:
             yield
         except (ClientError, *NETWORK) as exc:
             # botocore repeats a completion whose response was lost: NoSuchUpload. S3 answers
             # NoSuchKey to If-Match on a deleted key.
             conflicts = {*CONFLICTS, "NoSuchUpload", "NoSuchKey"}
-            if is_transient(exc) or (isinstance(exc, ClientError) and code_of(exc) in conflicts):
+            if is_transient(exc) or (isinstance(exc, ClientError) and error_code(exc) in conflicts):
                 raise WriteConflict(f"{location}: {exc}") from exc
             raise
 

@@ -84,7 +84,7 @@ def measure(bundle: Path) -> Sizes:
                 name = path.relative_to(bundle)
                 packages[name.parts[0]] += path.stat().st_size
                 packed.write(path, name)
-    return Sizes(packages, archive.tell())
+    return Sizes(packages, archive.getbuffer().nbytes)
 
 
 def report(bundle: Path) -> None:

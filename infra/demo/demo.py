@@ -37,8 +37,8 @@ from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
 from infra.view.files import opened
-from infra.view.flags import product_look
-from infra.view.pages import write_looks
+from infra.view.flags import product_page
+from infra.view.pages import write_pages
 
 OUTPUT = Path("demo-output")
 console = Console()
@@ -182,8 +182,8 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
         name = output["key"].rpartition("/")[2]
         s3.download_file(output["bucket"], output["key"], str(folder / name))
         with opened(f"s3://{output['bucket']}/{output['key']}", s3) as file:
-            looks.append(product_look(file, references, "latest", ObjectStore(s3)))
-    return write_looks(looks, OUTPUT / "pages") if looks else None
+            looks.append(product_page(file, references, "latest", ObjectStore(s3)))
+    return write_pages(looks, OUTPUT / "pages") if looks else None
 
 
 def _masks_read(details: list[dict[str, Any]], cache: Path) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import boto3
 import click
 
-from handler.s3.objects import agree_to_pay
+from handler.s3.objects import enable_requester_pays
 from infra import options
 from infra.aws import Stack, find_stack, job_in
 from infra.cli import UserError, confirm, format_duration, plural
@@ -57,7 +57,7 @@ def command(  # noqa: PLR0913, PLR0917
     code is 1 if a request failed or has no result.
     """
     found_stack, s3, console = find_stack(stack), boto3.client("s3"), Console(stderr=as_json)
-    agree_to_pay(s3, found_stack.requester_pays)
+    enable_requester_pays(s3, found_stack.requester_pays)
     # The same command has the same name, and resumes the same job.
     asked = [*(digest_of_list(target) or target for target in targets), context or ""]
     digest = hashlib.sha256(json.dumps([*asked, "replace" * replace]).encode()).hexdigest()[:8]

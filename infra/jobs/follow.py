@@ -24,9 +24,9 @@ from handler.event import Status
 from handler.events import ExposureRequest, OnExisting
 from handler.ledger import Entry
 from handler.provenance import Provenance, shortened
-from handler.s3.errors import failures_of, is_missing
+from handler.s3.errors import is_missing, translate_errors
 from handler.s3.objects import S3Location, version_of
-from infra.aws import listed_entries, read_entry
+from infra.aws import list_entries, read_entry
 from infra.operate.messages import depth
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Watch:
         prefix = os.path.commonprefix([p.key for p in self.requests])  # noqa: RUF071  # not paths
         earliest = self.began - timedelta(seconds=1)
         changed = {}
-        for key, item in listed_entries(self.s3, self.ledger, prefix):
+        for key, item in list_entries(self.s3, self.ledger, prefix):
             product, etag = S3Location(bucket, key), item["ETag"]
             is_new = item["LastModified"] >= earliest and self._etags.get(product) != etag
             if product in self.requests and is_new:
@@ -198,8 +198,8 @@ class Watch:
 
 
 def _head(s3: Any, location: S3Location) -> Any:
-    """Return the answer of HeadObject, None if there is no object."""
-    with failures_of(f"{location}: reading its metadata"):
+    """Return the answer of HeadObject, or None without an object."""
+    with translate_errors(f"{location}: reading its metadata"):
         try:
             return s3.head_object(**location.as_kwargs)
         except ClientError as exc:

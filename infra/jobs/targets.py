@@ -9,7 +9,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from handler.s3.errors import code_of, is_missing
+from handler.s3.errors import error_code, is_missing
 from handler.s3.objects import S3Location
 from infra.aws import Stack, listed
 from infra.cli import UserError
@@ -67,7 +67,9 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
         try:
             s3.head_object(**item.location.as_kwargs)
         except ClientError as exc:
-            reason = "no such object" if is_missing(exc) else f"cannot be checked ({code_of(exc)})"
+            reason = (
+                "no such object" if is_missing(exc) else f"cannot be checked ({error_code(exc)})"
+            )
             problems.append(f"{item.location}: {reason}")
     yield from problems[:_SHOWN]
     if len(problems) > _SHOWN:

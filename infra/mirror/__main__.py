@@ -18,7 +18,7 @@ from infra import options
 from infra.cli import UserError, confirm, plural
 from infra.console import Console
 from infra.mirror.bucket import Mirror, check_contexts
-from infra.mirror.changes import changes, keep_only, superfluous
+from infra.mirror.changes import changes, delete_unneeded, unneeded_keys
 from infra.mirror.sources import Cache, Server
 from infra.view.pages import write_changes
 
@@ -81,7 +81,7 @@ def sync(  # noqa: PLR0913, PLR0917
         raise UserError(f"{cache}: no such folder, expected a CRDS cache")
     with tempfile.TemporaryDirectory() as folder:
         source = Cache(cache, build or "") if cache else Server(server, Path(folder))
-        plan = infra.mirror.sync.make_plan(source, mirror, context, restriction)
+        plan = infra.mirror.sync.plan_sync(source, mirror, context, restriction)
         to_copy = plan.to_copy
         size = sum(item.digest.size for item in to_copy)
         console.print(
@@ -232,7 +232,7 @@ def prune(
     if not forget_previous:
         names |= {config.previous_context, config.announced_context} & set(mirror.contexts())
     kept = [mirror.context(name) for name in sorted(names)]
-    keys = superfluous(mirror, kept)
+    keys = unneeded_keys(mirror, kept)
     for key in keys:
         console.print(f"to delete: {key}", soft_wrap=True)
     number = plural(len(keys), "file")
@@ -244,5 +244,5 @@ def prune(
         return
     if keys and not yes and not confirm(f"Delete {number} permanently?"):
         sys.exit("nothing was deleted")
-    keep_only(mirror, kept, keys, config)
+    delete_unneeded(mirror, kept, keys, config)
     console.print(f"deleted {number}")

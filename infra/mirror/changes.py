@@ -84,7 +84,7 @@ def detail_of(
     }
 
 
-def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
+def unneeded_keys(mirror: Mirror, contexts: list[Context]) -> list[str]:
     """Return the keys of the files that none of the contexts needs."""
     needed = {key for context in contexts for key in context.keys.values()}
     names = {name for context in contexts for name in context.keys}
@@ -95,12 +95,12 @@ def superfluous(mirror: Mirror, contexts: list[Context]) -> list[str]:
     ]
 
 
-def keep_only(
+def delete_unneeded(
     mirror: Mirror, contexts: list[Context], keys: list[str], before: MirrorConfig
 ) -> None:
     """Delete files that none of the contexts needs, first from the catalogue.
 
-    `keys` come from `superfluous`, `before` is the configuration when they were listed.
+    `keys` come from `unneeded_keys`, `before` is the configuration when they were listed.
 
     Raises
     ------

@@ -19,7 +19,7 @@ from infra.aws import put_event
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import CHANGED, SOURCE, Change, changes, detail_of
 from infra.mirror.sources import Server
-from infra.mirror.sync import copy, make_plan, publish
+from infra.mirror.sync import copy, plan_sync, publish
 from infra.mirror.verify import Report, verify
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
     """Copy the server's latest context into a mirror, verify it, publish a new context."""
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
-        plan = make_plan(source, mirror, "latest")
+        plan = plan_sync(source, mirror, "latest")
         copied = []
         for item in copy(plan, source, mirror):
             source.drop(item.name, item.instrument)

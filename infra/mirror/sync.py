@@ -40,7 +40,7 @@ class Plan:
         return tuple(item for item in self.items if item.state != "there")
 
 
-def make_plan(
+def plan_sync(
     source: Source, mirror: Mirror, context: str, instruments: frozenset[str] | None = None
 ) -> Plan:
     """Compare what a context (a name, ``latest`` or ``build``) needs with what the mirror holds.

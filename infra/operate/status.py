@@ -21,7 +21,7 @@ from rich.table import Table
 from handler.ledger import Entry, Ledger
 from handler.s3.objects import ObjectStore, S3Location
 from infra import options
-from infra.aws import Stack, find_stack, ledger_in, listed_entries
+from infra.aws import Stack, find_stack, ledger_in, list_entries
 from infra.cli import confirm, plural, printable
 from infra.console import Console
 from infra.mirror.bucket import Mirror
@@ -140,7 +140,7 @@ def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
     bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
     location = ledger_in(bucket)
     ledger = Ledger(location)
-    listed = islice(listed_entries(s3, location), most)
+    listed = islice(list_entries(s3, location), most)
     products = [S3Location(bucket, key) for key, _ in listed]
     with ThreadPoolExecutor(_THREADS) as threads:
         entries = list(threads.map(lambda product: ledger.entry(product, store), products))

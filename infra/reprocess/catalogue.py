@@ -25,7 +25,7 @@ from handler.ledger import CatalogueRow, Entry
 from handler.s3.errors import is_conflict, is_missing
 from handler.s3.objects import S3Location
 from handler.s3.write import unchanged
-from infra.aws import listed_entries, read_entry
+from infra.aws import list_entries, read_entry
 
 COLUMNS: Mapping[str, str] = {
     "product_bucket": "VARCHAR", "product_key": "VARCHAR", "product_version": "VARCHAR",
@@ -217,7 +217,7 @@ class Catalogue:
         TransientFailure
             If another command replaced the catalogue in S3 meanwhile.
         """
-        entries = listing(self.path.with_name("ledger.jsonl"), listed_entries(self.s3, ledger))
+        entries = listing(self.path.with_name("ledger.jsonl"), list_entries(self.s3, ledger))
         new = self.connection.execute(
             f"SELECT key FROM {entries} AS e WHERE NOT EXISTS (SELECT 1 FROM {self.table} AS c "
             "WHERE c.product_key = e.key AND c.entry_etag = e.etag) ORDER BY key"

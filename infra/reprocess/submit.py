@@ -16,8 +16,8 @@ from rich.progress import Progress
 
 from handler.events import ExposureRequest
 from handler.provenance import Provenance
-from handler.s3.errors import failures_of, is_missing
-from handler.s3.objects import S3Location, agree_to_pay, version_of
+from handler.s3.errors import is_missing, translate_errors
+from handler.s3.objects import S3Location, enable_requester_pays, version_of
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
 from infra.console import Console
@@ -56,7 +56,7 @@ def locations_of(arguments: argparse.Namespace) -> Locations:
     s3, stack = boto3.client("s3"), find_stack(arguments.stack) if arguments.stack else None
     ledger, mirror = arguments.ledger, arguments.mirror
     if stack is not None:
-        agree_to_pay(s3, stack.requester_pays)
+        enable_requester_pays(s3, stack.requester_pays)
         ledger = ledger or ledger_in(stack.output("ProductBucket"))
         mirror = mirror or stack.mirror
     if ledger is None:
@@ -154,7 +154,7 @@ def _report_request(product: S3Location, prefix: str, s3: Any) -> dict[str, Any]
         "reportOnly": True,
     }
     if found.input_version:
-        with failures_of(f"{source}: reading its version"):
+        with translate_errors(f"{source}: reading its version"):
             try:
                 current = version_of(s3.head_object(**source.as_kwargs))
             except ClientError as exc:

@@ -15,8 +15,8 @@ from infra import options
 from infra.aws import find_stack
 from infra.cli import UserError
 from infra.view.files import opened
-from infra.view.flags import Look, mask_look, masks_look, product_look
-from infra.view.pages import write_history, write_looks
+from infra.view.flags import Look, comparison_page, mask_page, product_page
+from infra.view.pages import write_history, write_pages
 
 
 @click.command()
@@ -55,7 +55,7 @@ def command(  # noqa: PLR0913, PLR0917
             looks = [_look(target, against, references, context, s3) for target in targets]
         except InputRejected as exc:
             raise UserError(str(exc)) from exc
-    print(write_looks(looks, out))
+    print(write_pages(looks, out))
 
 
 def _look(
@@ -65,7 +65,7 @@ def _look(
         if against is not None:
             with opened(against, s3) as older:
                 both = [Mask.from_bytes(one.content(), one.stem) for one in (older, file)]
-            return masks_look(*both)
+            return comparison_page(*both)
         if file.is_mask:
-            return mask_look(file)
-        return product_look(file, references, context, ObjectStore(s3))
+            return mask_page(file)
+        return product_page(file, references, context, ObjectStore(s3))

@@ -27,7 +27,7 @@ class Page:
     picture: Picture
 
 
-def product_look(
+def product_page(
     file: File, references: References | None, context: str, store: ObjectStore
 ) -> Page:
     """Return the page of a product, or of the product that a raw exposure would get.
@@ -117,7 +117,7 @@ def _exposure_facts(exposure: Exposure) -> Facts:
     )
 
 
-def mask_look(file: File) -> Page:
+def mask_page(file: File) -> Page:
     """Return the page of a MASK reference file."""
     mask = Mask.from_bytes(file.content(), file.stem)
     words = Keywords(file.hdus[0].header, file.name)
@@ -133,7 +133,7 @@ def mask_look(file: File) -> Page:
     return Page(file.stem, facts, Picture((plane(mask.dq),), (ny, nx), _corner(mask)))
 
 
-def masks_look(before: Mask, after: Mask) -> Page:
+def comparison_page(before: Mask, after: Mask) -> Page:
     """Return the page of the flags that a mask gains and loses, compared with an earlier one.
 
     Raises

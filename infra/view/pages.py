@@ -19,7 +19,7 @@ from handler.s3.objects import S3Location
 from infra.cli import UserError
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import Change
-from infra.view.flags import Page, masks_look
+from infra.view.flags import Page, comparison_page
 from infra.view.history import history_page, history_table, mask_in, mask_periods
 
 _FLAG_HEADINGS = ("Pixels", "of which DO_NOT_USE")
@@ -37,7 +37,7 @@ class Link:
     about: str
 
 
-def write_looks(pages: list[Page], folder: Path) -> Path:
+def write_pages(pages: list[Page], folder: Path) -> Path:
     """Write pages, and an index if there are several; return the file to open first."""
     folder.mkdir(parents=True, exist_ok=True)
     links: list[Link] = []
@@ -78,7 +78,7 @@ def write_changes(mirror: Mirror, changes: Iterable[Change], title: str, folder:
         about, pair = f"{matched}, from {change.start[:10]}", f"{change.before} to {change.after}"
         masks = [mask_in(mirror, name, change.instrument) for name in names]
         try:
-            page = masks_look(*masks)
+            page = comparison_page(*masks)
         except InputRejected as exc:
             links[names] = Link("", pair, f"{about}: not compared, {exc}")
             continue

@@ -39,7 +39,9 @@ def main() -> None:
 
     app.start()
     if "BENCH_LEAST_GAIN" in os.environ:  # set by tests.benchmark.blocks
-        app.services_from_environment().blocks.least_gain = int(os.environ["BENCH_LEAST_GAIN"])
+        app.services_from_environment().blocks.min_repeated_bytes = int(
+            os.environ["BENCH_LEAST_GAIN"]
+        )
     for line in sys.stdin:
         before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
         detail = app.lambda_handler(json.loads(line), context())

@@ -21,7 +21,7 @@ from typing import Any
 from astropy.io import fits
 
 from core import EQUALS_JWST
-from core.compat import OPENED, Kind
+from core.compat import MODEL_EXTENSIONS, Kind
 from core.errors import ReferenceUnavailable
 from core.fits.hdus import Keywords
 from core.product import SUFFIXES, Encoding
@@ -219,8 +219,8 @@ def compare_tables(row: Row, jwst: Jwst) -> None:
         "WORDS of schema.py": dict(WORDS),
     }
     for kind, model in _MODELS.items():
-        what = f"OPENED of core/compat.py, {model}"
-        ours[what] = dict(OPENED[kind])
+        what = f"MODEL_EXTENSIONS of core/compat.py, {model}"
+        ours[what] = dict(MODEL_EXTENSIONS[kind])
         theirs[what] = {
             name: asked if isinstance(asked, int) else frozenset(asked)
             for name, asked in models[model].items()

@@ -17,7 +17,7 @@ import yaml
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.compat import OPENED, Kind
+from core.compat import MODEL_EXTENSIONS, Kind
 from tests.conformance.cases import MODE, Case, write_case
 
 __all__ = ["ODD", "Odd", "write_inputs", "write_odd"]
@@ -181,7 +181,7 @@ def _only_in_asdf(path: str, keyword: str, value: Any) -> Change:
 
 def _table(name: str, change: Callable[[list[str]], list[str]], ascii: bool = False) -> Change:  # noqa: A002
     """Return a change that adds a table of the ramp models with other columns."""
-    expected = OPENED[Kind.RAMP][name]
+    expected = MODEL_EXTENSIONS[Kind.RAMP][name]
     assert isinstance(expected, frozenset)
     columns = [
         fits.Column(column, "I10" if ascii else "J", array=np.zeros(2, np.int32), ascii=ascii)

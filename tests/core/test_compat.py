@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from core.compat import _DECIDING, OPENED, Kind, check_asdf_agrees, check_jwst_can_open
+from core.compat import _DECIDING, MODEL_EXTENSIONS, Kind, check_asdf_agrees, check_jwst_can_open
 from core.errors import InputRejected
 from core.fits.hdus import locate_in, reader_of
 from infra.demo.samples.exposures import primary_header
 from infra.demo.samples.modes import MODES
 
-ARRAYS = [(kind, name, n) for kind in Kind for name, n in OPENED[kind].items() if type(n) is int]
+ARRAYS = [
+    (kind, name, n) for kind in Kind for name, n in MODEL_EXTENSIONS[kind].items() if type(n) is int
+]
 TABLES = [
     (kind, name, sorted(columns))
     for kind in Kind
-    for name, columns in OPENED[kind].items()
+    for name, columns in MODEL_EXTENSIONS[kind].items()
     if isinstance(columns, frozenset)
 ]
 MODE = {mode.name: mode for mode in MODES}
@@ -87,7 +89,7 @@ def test_table_with_other_columns_is_rejected(kind: Kind, name: str, columns: li
 
 
 def test_ascii_table_is_accepted_as_jwst_does() -> None:
-    names = OPENED[Kind.RAMP]["MSA_TARG_ACQ"]
+    names = MODEL_EXTENSIONS[Kind.RAMP]["MSA_TARG_ACQ"]
     assert isinstance(names, frozenset)
     zeros = np.zeros(1, np.int32)
     columns = [fits.Column(name, "I10", array=zeros, ascii=True) for name in sorted(names)]

@@ -329,6 +329,6 @@ def test_handler_reads_its_environment_and_logs_json(
     assert any("NOISY" in line["message"] for line in warned)
     (measured,) = [line for line in lines if "_aws" in line]
     assert measured["service"] == "dq_init"
-    assert measured["Processed"] == [1.0]
+    assert measured["Complete"] == [1.0]
     sets = measured["_aws"]["CloudWatchMetrics"][0]["Dimensions"]
     assert sets == [["service"]]

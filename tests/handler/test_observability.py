@@ -53,7 +53,7 @@ def test_fraction_is_measured_for_large_masked_images(
 @pytest.mark.parametrize(
     ("changes", "announced", "counted"),
     [
-        ({}, True, "Processed"),
+        ({}, True, "Complete"),
         ({"status": Status.SKIPPED}, True, "Skipped"),
         ({"status": Status.FAILED, "error": "InputRejected"}, True, "Rejected"),
         ({"status": Status.FAILED, "error": "TransientFailure"}, True, "Failed"),

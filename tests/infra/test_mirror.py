@@ -47,11 +47,11 @@ from infra.demo.samples.mirror import (
 from infra.demo.samples.modes import MODES
 from infra.mirror import contexts, freshen
 from infra.mirror.bucket import Mirror
-from infra.mirror.changes import keep_only, superfluous
+from infra.mirror.changes import delete_unneeded, unneeded_keys
 from infra.mirror.contexts import read_context
 from infra.mirror.freshen import keep_fresh
 from infra.mirror.sources import Cache, Server, Source
-from infra.mirror.sync import copy, make_plan, publish, use
+from infra.mirror.sync import copy, plan_sync, publish, use
 from infra.mirror.verify import verify
 from tests.conftest import PROJECT, SHARED, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
@@ -517,7 +517,7 @@ def test_function_follows_the_operational_context(
 
 def grow_old(rules: Any) -> None:
     """Advance the clock until the mirror's configuration is read again."""
-    later = rules.clock() + rules.believed_seconds + 1
+    later = rules.clock() + rules.config_ttl + 1
     rules.clock = lambda: later
 
 
@@ -626,7 +626,7 @@ def synced(cache: Path, mirror: Mirror, context: str) -> None:
 
 
 def synced_from(source: Source, mirror: Mirror, context: str) -> None:
-    plan = make_plan(source, mirror, context)
+    plan = plan_sync(source, mirror, context)
     list(copy(plan, source, mirror))
     publish(plan, source, mirror)
 
@@ -635,10 +635,10 @@ def test_use_and_build_survive_a_sync_in_progress(cache: Path, prefix: str, aws:
     mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
     synced(cache, mirror, NEWER)
     source = Cache(cache)
-    plan = make_plan(source, mirror, "latest")
+    plan = plan_sync(source, mirror, "latest")
     list(copy(plan, source, mirror))
     operator = Cache(cache, NEWER)
-    build = make_plan(operator, mirror, "build")
+    build = plan_sync(operator, mirror, "build")
     publish(build, operator, mirror)
     use(NEWER, mirror)
     publish(plan, source, mirror)
@@ -838,7 +838,7 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
     def sync(build: str = "") -> None:
         source = Cache(small_caches[chance.choice([CONTEXT, NEWER])], build)
         wanted = "build" if build else chance.choice(["latest", CONTEXT, NEWER])
-        plan = make_plan(source, mirror, wanted)
+        plan = plan_sync(source, mirror, wanted)
         list(copy(plan, source, mirror))
         publish(plan, source, mirror)
         recorded.update({EQUALS_JWST: build} if build else {})
@@ -847,7 +847,7 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
         config = mirror.operational()
         names = {config.operational_context, *config.builds.values()}
         kept = [mirror.context(name) for name in sorted(names)]
-        keep_only(mirror, kept, superfluous(mirror, kept), config)
+        delete_unneeded(mirror, kept, unneeded_keys(mirror, kept), config)
 
     running: list[str] = []
     commands: dict[str, Callable[[], Any]] = {

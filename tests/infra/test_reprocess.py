@@ -364,7 +364,7 @@ def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, top
     allowed = [
         p
         for p in granted
-        if p.sid not in {"Log", "Trace", "KeepFailedInvocations", "TellMissingFromForbidden"}
+        if p.sid not in {"Log", "Trace", "KeepFailedInvocations", "DistinguishMissingKeys"}
     ]
     for action, resource in sorted(made):
         assert any(p.allows(action, resource) for p in allowed), f"{action} on {resource}"

@@ -209,10 +209,10 @@ def test_existing_raw_bucket_replaces_the_created_one() -> None:
     assert own - usual == {
         Permission("ReadExposures", "s3:GetObject", "arn:aws:s3:::mine/*"),
         Permission("ReadExposures", "s3:GetObjectVersion", "arn:aws:s3:::mine/*"),
-        Permission("TellMissingFromForbidden", "s3:ListBucket", "arn:aws:s3:::mine"),
+        Permission("DistinguishMissingKeys", "s3:ListBucket", "arn:aws:s3:::mine"),
         Permission("DecryptReadBuckets", "kms:Decrypt", "arn:kms:read"),
     }
-    assert {p.sid for p in usual - own} == {"ReadExposures", "TellMissingFromForbidden"}
+    assert {p.sid for p in usual - own} == {"ReadExposures", "DistinguishMissingKeys"}
     for part in ("RawBucket", "RawBucketPolicy"):
         assert RESOURCES[part]["Condition"] == "MakesRawBucket"
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from botocore.exceptions import ClientError
 
-from handler.s3.errors import CONFLICTS, code_of
+from handler.s3.errors import CONFLICTS, error_code
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
 from handler.s3.write import ABSENT, Target, crc32_of, multipart, unchanged
 from handler.s3.write import put as put_object
@@ -96,7 +96,7 @@ def _refused(call: Callable[[], object], *codes: str) -> bool:
         call()
     except Exception as exc:
         answer = exc if isinstance(exc, ClientError) else exc.__cause__  # of the function's errors
-        if isinstance(answer, ClientError) and code_of(answer) in codes:
+        if isinstance(answer, ClientError) and error_code(answer) in codes:
             return True
         raise
     return False

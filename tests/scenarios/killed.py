@@ -54,7 +54,7 @@ def _run(environment: dict[str, str], body: str, kill: Kill, identifier: str, qu
     logging.disable()
     function = Services.from_environment(os.environ)
     if function.settings.blocks:
-        small = Blocks(function.settings.blocks, block_bytes=16 * MIB, least_gain=4 * MIB)
+        small = Blocks(function.settings.blocks, block_bytes=16 * MIB, min_repeated_bytes=4 * MIB)
         function = replace(function, blocks=small)
     sqs = function.sqs()
     function = replace(function, sqs=lambda: sqs)

@@ -23,7 +23,7 @@ from infra.demo.samples.mirror import CONTEXT
 from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
 from infra.mirror.sources import Cache
-from infra.mirror.sync import copy, make_plan, publish
+from infra.mirror.sync import copy, plan_sync, publish
 from tests.conftest import Harness
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
@@ -75,7 +75,7 @@ def test_cold_resolution_makes_four_requests_to_a_synced_mirror(
     function: Harness = make_function("synced")
     s3, source = function.function.s3, Cache(sample_cache)
     mirror = Mirror(s3, S3Location(MIRROR, "synced"))
-    plan = make_plan(source, mirror, "latest", frozenset({"NIRCAM"}))
+    plan = plan_sync(source, mirror, "latest", frozenset({"NIRCAM"}))
     list(copy(plan, source, mirror))
     publish(plan, source, mirror)
     function.upload(exposure, KEY)

@@ -8,7 +8,7 @@ import boto3
 import pytest
 
 from core.errors import TransientFailure
-from handler.s3.objects import agree_to_pay
+from handler.s3.objects import enable_requester_pays
 from handler.services import S3_CONFIG
 from infra.demo.local_aws import LocalAws
 from tests.conftest import Harness, empty_bucket
@@ -98,5 +98,5 @@ def test_requester_pays_for_listed_buckets_only(
     archive.requester_pays = True
     with pytest.raises(TransientFailure, match="REQUESTER_PAYS_BUCKETS"):
         through.run_event({"bucket": ARCHIVE, "key": KEY})
-    agree_to_pay(through.function.s3, {ARCHIVE})
+    enable_requester_pays(through.function.s3, {ARCHIVE})
     assert through.run_event({"bucket": ARCHIVE, "key": KEY})["status"] == "Complete"

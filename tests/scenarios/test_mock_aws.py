@@ -92,7 +92,7 @@ def test_blocks_under_mock_aws_are_copied(
 ) -> None:
     monkeypatch.setenv("DQ_BLOCK_URI", f"s3://{PRODUCTS}/dq_blocks")
     blocks = mocked.services_from_environment().blocks
-    blocks.block_bytes, blocks.least_gain = 16 << 20, 4 << 20
+    blocks.block_bytes, blocks.min_repeated_bytes = 16 << 20, 4 << 20
     boto3.client("s3").put_object(Bucket=RAW, Key=KEY, Body=large)
     first = run(mocked)
     again = run(mocked, onExisting="replace")

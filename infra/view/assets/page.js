@@ -203,7 +203,7 @@
   const names = (value) =>
     data.flags.filter(([, bit]) => has(value, bit)).map(([name]) => name).join(", ") || "no flag";
 
-  function tell() {
+  function showPixel() {
     if (!cursor) return;
     const { x, y } = cursor, value = values[index[y * nx + x]];
     let where = `x ${x + data.x0}, y ${y + data.y0}`;
@@ -220,7 +220,7 @@
   function point(at) {
     if (at.x < 0 || at.y < 0 || at.x >= nx || at.y >= ny) return;
     cursor = at;
-    tell();
+    showPixel();
   }
 
   function zoom(factor, cx = canvas.width / 2, cy = canvas.height / 2) {

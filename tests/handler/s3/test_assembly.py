@@ -46,7 +46,7 @@ def full_frame() -> bytes:
 
 def small_blocks() -> Blocks:
     """Return blocks that are used for products as small as those of the tests."""
-    return Blocks(BLOCKS, block_bytes=16 * MIB, least_gain=8 * MIB)
+    return Blocks(BLOCKS, block_bytes=16 * MIB, min_repeated_bytes=8 * MIB)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 
 from core.errors import InputRejected, TransientFailure
-from handler.s3.errors import failures_of, is_denied
+from handler.s3.errors import is_denied, translate_errors
 
 
 def error(code: str) -> ClientError:
@@ -16,13 +16,13 @@ def error(code: str) -> ClientError:
 
 @pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "400", "MethodNotAllowed", "301"])  # fmt: skip
 def test_unreadable_object_raises_the_callers_class(code: str) -> None:
-    with pytest.raises(InputRejected, match="s3://b/k: reading it: "), failures_of("s3://b/k: reading it", InputRejected):  # fmt: skip
+    with pytest.raises(InputRejected, match="s3://b/k: reading it: "), translate_errors("s3://b/k: reading it", InputRejected):  # fmt: skip
         raise error(code)
 
 
 @pytest.mark.parametrize("code", ["NoSuchBucket", "InvalidRequest"])
 def test_error_of_the_deployment_is_raised_as_itself(code: str) -> None:
-    with pytest.raises(ClientError), failures_of("s3://b/k: writing it"):
+    with pytest.raises(ClientError), translate_errors("s3://b/k: writing it"):
         raise error(code)
 
 
@@ -38,13 +38,19 @@ def test_error_of_the_deployment_is_raised_as_itself(code: str) -> None:
     ids=lambda raised: str(raised)[:40],
 )  # fmt: skip
 def test_error_that_a_retry_may_solve_is_transient(raised: Exception) -> None:
-    with pytest.raises(TransientFailure, match="s3://b/k"), failures_of("s3://b/k", InputRejected):
+    with (
+        pytest.raises(TransientFailure, match="s3://b/k"),
+        translate_errors("s3://b/k", InputRejected),
+    ):
         raise raised
 
 
 def test_name_that_boto3_refuses_raises_the_callers_class() -> None:
     refused = exceptions.ParamValidationError(report="Invalid bucket name")
-    with pytest.raises(InputRejected, match="Invalid bucket name"), failures_of("x", InputRejected):
+    with (
+        pytest.raises(InputRejected, match="Invalid bucket name"),
+        translate_errors("x", InputRejected),
+    ):
         raise refused
 
 
@@ -64,7 +70,10 @@ def test_denial_names_action_resource_and_role(
 ) -> None:
     message = DENIAL.format(action=action, resource=resource)
     denied = ClientError({"Error": {"Code": "AccessDenied", "Message": message}}, "GetObject")
-    with pytest.raises(TransientFailure) as caught, failures_of("s3://b/k: reading", unavailable):
+    with (
+        pytest.raises(TransientFailure) as caught,
+        translate_errors("s3://b/k: reading", unavailable),
+    ):
         raise denied
     text = str(caught.value)
     role = "arn:aws-cn:sts::123456789012:assumed-role/dq-init/fn"
@@ -90,7 +99,7 @@ def test_silent_denial_names_the_environments_role(
     expected = f"s3://b/k: s3:GetObject is denied to {caller} (HeadObject: 403 Forbidden)"
     with (
         pytest.raises(TransientFailure, match=re.escape(expected)) as caught,
-        failures_of("s3://b/k", InputRejected),
+        translate_errors("s3://b/k", InputRejected),
     ):
         raise denied
     assert "without s3:ListBucket, S3 answers 403 for a missing object" in str(caught.value)
@@ -98,5 +107,5 @@ def test_silent_denial_names_the_environments_role(
 
 @pytest.mark.parametrize("code", ["KMS.DisabledException", "KMS.NotFoundException"])
 def test_kms_key_that_refuses_is_retried(code: str) -> None:
-    with pytest.raises(TransientFailure, match=f"KMS refuses the key .*{code}"), failures_of("s3://b/k", InputRejected):  # fmt: skip
+    with pytest.raises(TransientFailure, match=f"KMS refuses the key .*{code}"), translate_errors("s3://b/k", InputRejected):  # fmt: skip
         raise error(code)
