@@ -223,6 +223,21 @@ def test_array_without_data_counts_as_missing_and_extver_1_wins() -> None:
     assert exposure.existing_array("GROUPDQ", SHAPE) is None
 
 
+@pytest.mark.parametrize("shape", [(7, 64), (9, 64), (8, 63), (8, 65)])
+def test_pixeldq_of_another_size_is_replaced_by_zeros(shape: tuple[int, int]) -> None:
+    own = fits.ImageHDU(np.full(shape, 4, np.uint32), name="PIXELDQ")
+    content = product(raw("nircam-sub64p", SHAPE, own), mask=FLAGS)
+    assert np.array_equal(fits.getdata(BytesIO(content), "PIXELDQ"), FLAGS)
+
+
+def test_new_header_section_has_a_title() -> None:
+    with fits.open(BytesIO(product(raw("nircam-sub64p", SHAPE), mask=FLAGS))) as hdus:
+        cards = [(card.keyword, card.value) for card in hdus[0].header.cards]
+    place = cards.index(("", "Reference file information"))
+    assert [value for _, value in cards[place - 1 : place + 2 : 2]] == ["", ""]
+    assert cards[place + 2][0] in {"CRDS_VER", "CRDS_CTX", "R_MASK"}
+
+
 def test_array_with_another_extver_only_is_rejected() -> None:
     other = fits.ImageHDU(np.ones((8, 64), np.uint32), name="PIXELDQ", ver=2)
     with pytest.raises(InputRejected, match="PIXELDQ has EXTVER 2, expected 1"):

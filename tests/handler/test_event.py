@@ -81,6 +81,7 @@ def test_id_without_versions_depends_on_etag_and_time(change: dict[str, str]) ->
     ("other", "same"),
     [
         (failed(reason="in other words"), True),
+        (failed(findings=replace(EVENT.findings, input=replace(INPUT, version_id="v2"))), True),
         (failed(findings=replace(EVENT.findings, output=None, exposure=None)), True),
         (failed(cause="message-2"), False),
         (failed(error="TransientFailure"), False),

@@ -105,6 +105,8 @@ def test_direct_request_may_name_no_mask() -> None:
         (None, "event is NoneType, expected an object"),
         ([], "event is list, expected an object"),
         ({"Records": [1]}, "S3 notification: TypeError"),
+        ({"Records": {}}, "S3 notification: KeyError"),
+        ({"Records": 1}, "S3 notification: TypeError"),
         (
             {"Records": [{"s3": {"bucket": {"name": "b"}, "object": {"key": 5}}}]},
             "S3 notification: ",

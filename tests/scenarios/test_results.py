@@ -643,6 +643,20 @@ def test_rejected_exposure_is_published_once_per_cause(function: Harness) -> Non
     assert statuses(function) == ["Failed"], "an operator has sent it again"
 
 
+def test_report_ignores_why_another_request_was_rejected(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.upload(b"no FITS", "flags.fits")
+    with pytest.raises(InputRejected):
+        function.run(KEY, cause="another", userSuppliedDq=f"s3://{RAW}/flags.fits")
+    function.run_unfinished(created(KEY), identifier="m1")
+    first, second = function.announcements()
+    assert (first["cause"], first["error"]) == ("another", "InputRejected")
+    assert (second["cause"], second["error"]) == ("m1", "TransientFailure")
+    assert "no attempt ended" in second["reason"]
+
+
 def test_failure_that_the_bus_refused_is_published_later(function: Harness) -> None:
     function.upload(b"no FITS", KEY)
     assert without_bus(function).run_batch(created(KEY), identifier="m1") == ["m1"]

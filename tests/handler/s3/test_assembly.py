@@ -265,6 +265,31 @@ def test_two_concurrent_invocations_write_one_product(
     assert "Uploads" not in function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS)
 
 
+@pytest.mark.parametrize("replacement", [b"newer", None])
+def test_input_replaced_while_it_is_copied_gives_no_product(
+    replacement: bytes | None,
+    function: Harness,
+    full_frame: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    function.upload(full_frame, KEY)
+    original, s3 = Assembly._send, function.aws.client("s3")
+
+    def overtaken(assembly: Any, parts: Any, upload: Any) -> Any:
+        completed = original(assembly, parts, upload)
+        if replacement is None:
+            s3.delete_object(Bucket=RAW, Key=KEY)
+        else:
+            s3.put_object(Bucket=RAW, Key=KEY, Body=replacement)
+        return completed
+
+    monkeypatch.setattr(Assembly, "_send", overtaken)
+    with pytest.raises(TransientFailure, match="was replaced while it was copied"):
+        function.run(KEY)
+    assert function.products() == set()
+    assert "Uploads" not in s3.list_multipart_uploads(Bucket=PRODUCTS)
+
+
 def test_other_product_written_meanwhile_is_not_replaced(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
