@@ -149,7 +149,7 @@ class ExposureRequest:
 
     @property
     def pins(self) -> bool:
-        """Whether it names the mask or user DQ, so that only ``replace`` rebuilds its product."""
+        """True if it names the mask or user DQ: then only ``replace`` rebuilds its product."""
         return self.mask is not None or self.user_dq is not None
 
     def to_direct(self) -> dict[str, str]:
@@ -238,7 +238,7 @@ def split(event: object) -> list[object]:
 
 
 def _is_other_event(record: object) -> bool:
-    """Whether a record of a notification announces something else than a new object."""
+    """Say whether a record of a notification announces something else than a new object."""
     return (
         isinstance(record, dict)
         and "eventName" in record

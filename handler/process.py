@@ -184,7 +184,7 @@ def plan(job: Job, services: Services) -> None:
 
 
 def _matches_event(request: ExposureRequest, source: StoredObject) -> bool:
-    """Whether the object is still the version that the event announced."""
+    """Say whether the object is still the version that the event announced."""
     version = request.source.version_id
     # S3 names the version of an object "null" that was written before its bucket had versions.
     is_same_version = version in {None, source.version_id or "null"}
@@ -192,7 +192,7 @@ def _matches_event(request: ExposureRequest, source: StoredObject) -> bool:
 
 
 def _is_current(source: StoredObject, store: ObjectStore) -> bool:
-    """Whether a version is the current one of its object."""
+    """Say whether a version is the current one of its object."""
     if source.location.version_id is None:
         return True
     now = store.find(S3Location(source.location.bucket, source.location.key))

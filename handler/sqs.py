@@ -1,10 +1,10 @@
 """Messages of an SQS batch, and their visibility.
 
-message                        outcome
-processed, or rejected         deleted
-failed otherwise               delivered again after RETRY_DELAY, doubled each time
-function killed meanwhile      delivered again a minute after the invocation's deadline
-delivered maxReceiveCount times  moved by SQS to the unfinished queue, from which it is reported
+message                           outcome
+processed, or rejected            deleted
+failed otherwise                  delivered again after RETRY_DELAY, doubled each time
+function killed meanwhile         delivered again a minute after the invocation's deadline
+delivered maxReceiveCount times   moved by SQS to the unfinished queue, from which it is reported
 """
 
 from collections.abc import Callable, Mapping

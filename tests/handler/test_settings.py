@@ -141,7 +141,7 @@ def test_readme_names_the_environment_variables() -> None:
     assert table == read
 
 
-def test_crds_tools_are_imported_only_when_used() -> None:
+def test_lean_import_leaves_the_tools_of_crds_importable() -> None:
     code = (
         "import sys, handler.crds.rules, crds; assert 'asdf' not in sys.modules; "
         "assert not [m for m in sys.modules if m.startswith(('crds.bestrefs', 'crds.certify'))]; "
