@@ -144,7 +144,7 @@ class JobRunner:
                 "Check UndeliveredQueue and FailedQueue; then run the same command again."
             )
         if result.failed:
-            self.console.print(f"Failures: python -m infra queues show --stack {self.stack.name}")
+            self.console.print(f"Failures: dq-init queues show --stack {self.stack.name}")
 
     @cached_property
     def _rules(self) -> Rules:

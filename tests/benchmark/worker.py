@@ -37,7 +37,7 @@ def main() -> None:
 
     from handler import app  # noqa: PLC0415  # imports are part of a cold start
 
-    app.start()
+    app.services_from_environment()
     if "BENCH_LEAST_GAIN" in os.environ:  # set by tests.benchmark.blocks
         app.services_from_environment().blocks.min_repeated_bytes = int(
             os.environ["BENCH_LEAST_GAIN"]
