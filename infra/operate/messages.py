@@ -304,7 +304,7 @@ def _now(sqs: "SQSClient", queue: str) -> float:
 
 
 def _show_again(sqs: "SQSClient", queue: str, receipts: list[str]) -> None:
-    """Make messages visible; SQS ignores a receipt handle that is no longer valid."""
+    """Make messages visible; an expired receipt handle fails alone, and is ignored."""
 
     def show(some: list[str]) -> None:
         sqs.change_message_visibility_batch(
