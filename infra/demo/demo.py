@@ -36,7 +36,7 @@ from infra.demo.local_aws import (
 from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import write_sample_mirror
 from infra.demo.samples.modes import MODES
-from infra.view.files import opened
+from infra.view.files import open_file
 from infra.view.flags import product_page
 from infra.view.pages import write_pages
 
@@ -181,7 +181,7 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
     for output in (detail["output"] for detail in details if detail["output"]):
         name = output["key"].rpartition("/")[2]
         s3.download_file(output["bucket"], output["key"], str(folder / name))
-        with opened(f"s3://{output['bucket']}/{output['key']}", s3) as file:
+        with open_file(f"s3://{output['bucket']}/{output['key']}", s3) as file:
             looks.append(product_page(file, references, "latest", ObjectStore(s3)))
     return write_pages(looks, OUTPUT / "pages") if looks else None
 

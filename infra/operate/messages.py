@@ -123,9 +123,6 @@ class Contents:
     labels: Counter[str] = field(default_factory=Counter)
 
 
-Look = Contents  # until its users are renamed
-
-
 @dataclass
 class Moved:
     """The result of redriving or discarding messages."""
@@ -180,9 +177,6 @@ def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Co
 
     labels = _read(sqs, queue, chosen, keep)
     return Contents(found, labels)
-
-
-look = read_messages  # until its users are renamed
 
 
 def redrive(sqs: "SQSClient", queue: str, targets: Targets, chosen: Chosen = Chosen()) -> Moved:

@@ -133,7 +133,7 @@ def discard(dry_run: bool, yes: bool, **source: Any) -> None:
         return
     chosen = queue.chosen
     if not yes:
-        found = messages.look(queue.sqs, queue.url, chosen)
+        found = messages.read_messages(queue.sqs, queue.url, chosen)
         _print_sample(found.chosen)
         if not found.chosen:
             _report(Moved(labels=found.labels), "discarded", queue.name)
@@ -148,7 +148,7 @@ def discard(dry_run: bool, yes: bool, **source: Any) -> None:
 def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
     """Print the chosen messages by exposure, in lines, because reasons are long."""
     counts = messages.depth(queue.sqs, queue.url)
-    found = messages.look(queue.sqs, queue.url, queue.chosen)
+    found = messages.read_messages(queue.sqs, queue.url, queue.chosen)
     if as_json:
         fields = [asdict(message) for message in found.chosen]
         for one in fields:

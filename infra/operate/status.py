@@ -25,7 +25,7 @@ from infra.aws import Stack, find_stack, ledger_in, list_entries
 from infra.cli import confirm, plural, printable
 from infra.console import Console
 from infra.mirror.bucket import Mirror
-from infra.operate.messages import depth, look
+from infra.operate.messages import depth, read_messages
 
 QUEUES = ("UploadedQueue", "BackfillQueue", "UnfinishedQueue", "FailedQueue", "UndeliveredQueue")
 _THREADS = 16
@@ -102,7 +102,7 @@ def _read(stack: Stack, most: int) -> Status:
     s3: Any = boto3.client("s3", config=pool)
     queues = {name: asdict(depth(sqs, stack.output(name))) for name in QUEUES}
     by_error: dict[str, set[str]] = defaultdict(set)
-    for message in look(sqs, stack.output("FailedQueue")).chosen:
+    for message in read_messages(sqs, stack.output("FailedQueue")).chosen:
         # An exposure may have several messages. An unreadable event names no exposure.
         by_error[message.error or "unreadable"].add(
             message.exposure if message.can_be_tried else message.identifier

@@ -14,8 +14,8 @@ from handler.s3.objects import ObjectStore, S3Location
 from infra import options
 from infra.aws import find_stack
 from infra.cli import UserError
-from infra.view.files import opened
-from infra.view.flags import Look, comparison_page, mask_page, product_page
+from infra.view.files import open_file
+from infra.view.flags import Page, comparison_page, mask_page, product_page
 from infra.view.pages import write_history, write_pages
 
 
@@ -52,18 +52,18 @@ def command(  # noqa: PLR0913, PLR0917
     with tempfile.TemporaryDirectory() as folder:
         references = References.of(mirror, Path(folder), s3) if mirror else None
         try:
-            looks = [_look(target, against, references, context, s3) for target in targets]
+            pages = [_page(target, against, references, context, s3) for target in targets]
         except InputRejected as exc:
             raise UserError(str(exc)) from exc
-    print(write_pages(looks, out))
+    print(write_pages(pages, out))
 
 
-def _look(
+def _page(
     target: str, against: str | None, references: References | None, context: str, s3: Any
-) -> Look:
-    with opened(target, s3) as file:
+) -> Page:
+    with open_file(target, s3) as file:
         if against is not None:
-            with opened(against, s3) as older:
+            with open_file(against, s3) as older:
                 both = [Mask.from_bytes(one.content(), one.stem) for one in (older, file)]
             return comparison_page(*both)
         if file.is_mask:

@@ -38,7 +38,7 @@ class File:
 
 
 @contextmanager
-def opened(name: str, s3: Any) -> Iterator[File]:
+def open_file(name: str, s3: Any) -> Iterator[File]:
     """Open a file by its path or S3 URI."""
     if name.startswith("s3://"):
         store = ObjectStore(s3)

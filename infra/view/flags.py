@@ -160,6 +160,3 @@ def comparison_page(before: Mask, after: Mask) -> Page:
 
 def _corner(mask: Mask) -> tuple[int, int]:
     return (mask.subarray.xstart, mask.subarray.ystart) if mask.subarray else (1, 1)
-
-
-Look = Page  # until its users are renamed

@@ -10,7 +10,7 @@ from typing import Any
 
 from astropy.io import fits
 
-from infra.operate.messages import Moved, Targets, look, redrive
+from infra.operate.messages import Moved, Targets, read_messages, redrive
 from tests.conftest import PROJECT
 from tests.e2e.alarms import Point, firing, measured, queued
 from tests.e2e.stack import MIRROR, NAME, Stack
@@ -76,7 +76,7 @@ def test_rejected_input_waits_with_its_reason_until_redriven(
     key = "rejected/jw01_uncal.fits"
     stack.upload(key, b"no FITS")
     stack.drain(60)
-    (message,) = look(stack.client("sqs"), stack["FailedQueue"]).chosen
+    (message,) = read_messages(stack.client("sqs"), stack["FailedQueue"]).chosen
     assert (message.exposure, message.error) == (
         f"s3://{stack['RawBucket']}/{key}",
         "InputRejected",
