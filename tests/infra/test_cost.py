@@ -46,7 +46,7 @@ def test_monthly_count_of_metrics_is_what_is_published(capsys: pytest.CaptureFix
     measure(replace(event, status=Status.SKIPPED))
     for error in ("InputRejected", "ReferenceUnavailable"):
         measure(replace(failed, error=error))
-    measure(replace(failed, error="TransientFailure"), is_announced=False)
+    measure(replace(failed, error="TransientFailure"), is_published=False)
     names = {
         metric["Name"]
         for line in capsys.readouterr().out.splitlines()
