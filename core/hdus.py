@@ -29,8 +29,9 @@ _MOST_HDUS = 512
 _GZIP = b"\x1f\x8b"
 _LARGEST_AXES = 999  # FITS Standard 4.0, section 4.4.1.1
 _COMMENTARY = (b"COMMENT ", b"HISTORY ", b" " * 8)
-_REPAIRED = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
+_ASCII = bytes(byte if byte < 0x80 else ord("?") for byte in range(256))
 """astropy reads a byte that is not ASCII as a question mark, too."""
+_PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F else ord("?") for byte in range(256))
 _STRUCTURAL = re.compile(
     r"SIMPLE|XTENSION|BITPIX|NAXIS\d*|PCOUNT|GCOUNT|GROUPS|EXTNAME|EXTVER|BSCALE|BZERO|BLANK"
     r"|TFIELDS|THEAP|T(?:FORM|TYPE|BCOL|SCAL|ZERO|NULL|DIM)\d+"
@@ -230,8 +231,14 @@ def _check_signature(block: bytes, start: int, name: str) -> None:
 def _parse(cards: list[bytes], name: str) -> fits.Header:
     """Return the header of some cards, of which astropy can read every value."""
     text = b"".join(cards)
-    if text.translate(_REPAIRED) != text:
-        text = b"".join(_repaired(card, name) for card in cards)
+    header = _header_of(text.translate(_ASCII), name)
+    if text.translate(_PRINTABLE) == text:
+        return header
+    # A header with control characters cannot be written again; astropy allows them in comments.
+    return _header_of(b"".join(_repaired(card, name) for card in cards), name)
+
+
+def _header_of(text: bytes, name: str) -> fits.Header:
     try:
         header = fits.Header.fromstring(text)
         for card in header.cards:
@@ -242,8 +249,8 @@ def _parse(cards: list[bytes], name: str) -> fits.Header:
 
 
 def _repaired(card: bytes, name: str) -> bytes:
-    """Replace by ? what is not printable ASCII in a value or comment, as astropy does."""
-    repaired = card.translate(_REPAIRED)
+    """Replace by ? what is not printable ASCII in a comment or a commentary card."""
+    repaired = card.translate(_PRINTABLE)
     if repaired[:10] != card[:10] and not card.startswith(_COMMENTARY):
         raise InputRejected(
             f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which only "
@@ -295,6 +302,11 @@ def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
         )
     if not naxis:
         return 0
+    for keyword in ("BSCALE", "BZERO") if kind == "IMAGE" else ():
+        if not isinstance(header.get(keyword, 0), (int, float)):
+            raise InputRejected(
+                f"{name}: {keyword} is {header[keyword]!r}, expected a number, as astropy does"
+            )
     length = (_bounded_product(axes, available) + pcount) * abs(bitpix) // 8
     if length > available:
         raise InputRejected(

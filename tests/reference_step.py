@@ -63,7 +63,7 @@ def striped(dq: NDArray[np.uint32], header: Any) -> NDArray[np.uint32]:
         while len(rows) < size:
             rows += range(head, head + header["MSTR_RD1"])
             jump = header["MSTR_SK1"] + header["SSTR_STP"] * stripe
-            if header["MSTR_ILV"]:
+            if header.get("MSTR_ILV", 0):
                 jump += repeats * (header["MSTR_SK2"] + header["MSTR_RD2"])
             first = head + header["MSTR_RD1"] + jump
             rows += range(first, first + header["MSTR_RD2"])

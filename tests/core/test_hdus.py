@@ -130,6 +130,10 @@ def with_card(content: bytes, before: bytes, card: bytes) -> bytes:
         (lambda c: with_card(c, SCI_NAXIS4, b"HIERARCH BITPIX = 8"), "BITPIX occurs 2 times"),
         (lambda c: with_card(c, SCI_NAXIS4, b"END x"), "END is followed by b'x'"),
         (patched(b"TFIELDS =", b"HIST\0RY ="), "only values and comments may hold"),
+        (lambda c: with_card(c, SCI_NAXIS4, b"OBSERVER= 'A\n'"), "Unparsable card .OBSERVER"),
+        (lambda c: with_card(c, SCI_NAXIS4, b"OBSERVER= 'A\0'"), "Unparsable card .OBSERVER"),
+        (patched(b"BZERO   =                32768", b"BZERO   =                'SCI'"), "BZERO is 'SCI', expected a num"),
+        (patched(b"BSCALE  =                    1", b"BSCALE  =                     "), "BSCALE is .*, expected a number"),
     ],
 )  # fmt: skip
 def test_structure_against_the_standard_is_rejected(
@@ -145,10 +149,11 @@ def test_structure_against_the_standard_is_rejected(
         lambda c: c.replace(b"END" + b" " * 77, b"END" + b"\0" * 77),
         lambda c: with_card(c, b"EXTNAME", b"HISTORY made by Andr\xe9\nand others"),
         lambda c: with_card(c, b"EXTNAME", b"OBSERVER= 'A'   / Andr\xe9"),
+        lambda c: with_card(c, b"EXTNAME", b"OBSERVER= 'A'   / a\ttab"),
         lambda c: with_card(c, b"EXTNAME", b"OBSERVER= 'Andr\xe9'"),
         lambda c: c + b"garbage",
     ],
-    ids=["nul-padding", "history", "comment", "value", "trailing-bytes"],
+    ids=["nul-padding", "history", "comment", "tab", "value", "trailing-bytes"],
 )
 def test_slips_that_astropy_tolerates_are_tolerated(slip: Callable[[bytes], bytes]) -> None:
     found = located(slip(fits_bytes()))

@@ -278,3 +278,43 @@ def test_damaged_exposures_are_processed_or_refused_and_nothing_else(
     own = [good(name) for name in ("nircam-sub64p", "nircam-superstripe", "fgs1-acq2")]
     originals = HEADERS + own
     assert outcome(damaged(originals[original % len(originals)], damages))
+
+
+def with_pcount(content: bytes, name: str) -> bytes:
+    """The same file with PCOUNT = 10 in an HDU of this name."""
+    start = content.index(f"EXTNAME = '{name:8}'".encode())
+    start = content.rindex(b"XTENSION=", 0, start)
+    card = content.index(b"PCOUNT  =", start)
+    return content[: card + 10] + b"10".rjust(20) + content[card + 30 :]
+
+
+def images(**arrays: Any) -> bytes:
+    buffer = BytesIO()
+    extensions = [fits.ImageHDU(data, name=name) for name, data in arrays.items()]
+    fits.HDUList([fits.PrimaryHDU(), *extensions]).writeto(buffer)
+    return buffer.getvalue()
+
+
+def test_own_pixeldq_with_pcount_is_rejected(
+    function: Harness, good: Callable[[str], bytes]
+) -> None:
+    with fits.open(BytesIO(good("nircam-sub64p"))) as hdus:
+        hdus.append(fits.ImageHDU(np.zeros((64, 64), np.uint32), name="PIXELDQ"))
+        buffer = BytesIO()
+        hdus.writeto(buffer)
+    function.upload(with_pcount(buffer.getvalue(), "PIXELDQ"), KEY)
+    check_failed(function, InputRejected, "PIXELDQ.*PCOUNT is 10")
+
+
+def test_user_dq_with_pcount_is_rejected(function: Harness, good: Callable[[str], bytes]) -> None:
+    function.upload(good("nircam-sub64p"), KEY)
+    content = with_pcount(images(DQ=np.ones((64, 64), np.int32)), "DQ")
+    function.upload(content, "flags.fits")
+    check_failed(function, InputRejected, "PCOUNT is 10", userSuppliedDq=f"s3://{RAW}/flags.fits")
+
+
+def test_mask_with_pcount_is_unavailable(function: Harness, good: Callable[[str], bytes]) -> None:
+    function.upload(good("nircam-sub64p"), KEY)
+    content = with_pcount(images(DQ=np.ones((2048, 2048), np.uint8)), "DQ")
+    function.upload(content, "mask.fits")
+    check_failed(function, ReferenceUnavailable, "PCOUNT is 10", mask=f"s3://{RAW}/mask.fits")
