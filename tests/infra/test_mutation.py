@@ -8,7 +8,7 @@ import pytest
 from coverage import CoverageData
 
 from tests.conftest import PROJECT
-from tests.mutation.__main__ import Result, Selection, page, try_mutant
+from tests.mutation.__main__ import Result, Selection, page, try_mutant, uses
 from tests.mutation.mutants import Mutant, sample
 
 SOURCE = """\
@@ -77,9 +77,11 @@ def test_mutant_that_no_test_runs_is_not_covered(project: Path) -> None:
     assert try_mutant(less("code/small.py"), [], project.parent, 30).outcome == "not covered"
 
 
-def test_tests_of_a_line_run_fastest_first(tmp_path: Path) -> None:
+def test_tests_that_use_a_line_run_fastest_first(tmp_path: Path) -> None:
     (tmp_path / "durations.json").write_text(json.dumps({"slow": 2.0, "fast": 0.1, "other": 1.0}))
     data = CoverageData(str(tmp_path / "coverage"))
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "small.py").write_text(SOURCE)
     path = str(tmp_path / "code" / "small.py")
     for context, lines in (("", [1, 4]), ("slow|run", [7]), ("fast|run", [7]), ("other|run", [5])):
         data.set_context(context)
@@ -88,7 +90,7 @@ def test_tests_of_a_line_run_fastest_first(tmp_path: Path) -> None:
     selection = Selection(tmp_path / "coverage", tmp_path / "durations.json", tmp_path)
     assert selection.tests(less("code/small.py")) == ["fast", "slow"]
     at_import = Mutant("code/small.py", 1, "core/NumberReplacer", 0)
-    assert selection.tests(at_import) == ["fast", "other", "slow"]
+    assert selection.tests(at_import) == ["fast", "slow", "other"], "line 7 uses LIMIT"
 
 
 def test_table_counts_survivors_and_shows_them() -> None:
@@ -101,3 +103,9 @@ def test_table_counts_survivors_and_shows_them() -> None:
     assert "2 of 5 mutants tried, 1 killed, 1 survived; 50.0% unnoticed" in text
     assert "| a.py:7 | survived | 3 | `return number < LIMIT` | `return number <= LIMIT` |" in text
     assert "b.py" not in text
+
+
+def test_uses_of_a_constant_and_a_class_are_found() -> None:
+    source = "LIMIT = 3\n\nclass A:\n    x: int = 1\n\n\ndef f():\n    return LIMIT, A().x\n"
+    assert uses(source, 1) == {1, 8}
+    assert uses(source, 4) == {3, 4, 8}

@@ -6,6 +6,7 @@ survivors are printed and written to build/mutation/survivors.md, to be looked a
 """
 
 import argparse
+import ast
 import difflib
 import json
 import os
@@ -59,13 +60,43 @@ class Selection:
     def tests(self, mutant: Mutant) -> list[str]:
         """Return the tests to run for a mutant.
 
-        A line that runs at import is every test's that runs a line of its file.
+        A line that runs at import is tested first by the tests of the lines that use what it
+        defines, then by those of its whole file.
         """
         found = self._data.contexts_by_lineno(str(self._root / mutant.path))
         contexts = _tests(found.get(mutant.line, []))
-        if "" in found.get(mutant.line, []) or not contexts:
-            contexts |= _tests(name for names in found.values() for name in names)
-        return sorted(contexts, key=lambda name: (self._seconds.get(name, 0.0), name))
+        if contexts and "" not in found[mutant.line]:
+            return self._fastest_first(contexts)
+        lines = uses((self._root / mutant.path).read_text(), mutant.line)
+        using = _tests(name for line in lines for name in found.get(line, []))
+        others = _tests(name for names in found.values() for name in names)
+        return self._fastest_first(using) + self._fastest_first(others - using)
+
+    def _fastest_first(self, tests: Iterable[str]) -> list[str]:
+        return sorted(tests, key=lambda name: (self._seconds.get(name, 0.0), name))
+
+
+def uses(source: str, line: int) -> set[int]:
+    """Return the lines that use what a line defines: a constant, a class, a decorated function."""
+    tree = ast.parse(source)
+    names, lines = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            if first <= line <= (node.end_lineno or line):
+                lines |= set(range(first, (node.end_lineno or line) + 1))
+                names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign) and (
+            node.lineno <= line <= (node.end_lineno or line)
+        ):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    for node in ast.walk(tree):
+        if (isinstance(node, ast.Name) and node.id in names) or (
+            isinstance(node, ast.Attribute) and node.attr in names
+        ):
+            lines.add(node.lineno)
+    return lines
 
 
 def _tests(contexts: Iterable[str]) -> set[str]:

@@ -82,7 +82,7 @@ def _mutants(path: Path, name: str) -> Iterator[tuple[int, Mutant]]:
     """Yield every mutant of a file with its column."""
     source = path.read_text()
     nodes = list(ast_nodes(get_ast(source)))
-    hints = _type_hints(source)
+    hints = _without_behaviour(source)
     for operator in operator_names():
         if operator.endswith(_LEFT_OUT):
             continue
@@ -92,13 +92,14 @@ def _mutants(path: Path, name: str) -> Iterator[tuple[int, Mutant]]:
                 yield column, Mutant(name, line, operator, occurrence)
 
 
-def _type_hints(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """Return where type hints lie: a change of them is mypy's to find."""
-    hints = []
+def _without_behaviour(source: str) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the ranges of type hints, which mypy checks, and of ``@dataclass(frozen=True)``."""
+    ranges = []
     for node in ast.walk(ast.parse(source)):
-        for name in ("annotation", "returns"):
-            hint = getattr(node, name, None)
-            if isinstance(hint, ast.expr):
-                end = hint.end_lineno or hint.lineno, hint.end_col_offset or hint.col_offset
-                hints.append(((hint.lineno, hint.col_offset), end))
-    return hints
+        found = [getattr(node, name, None) for name in ("annotation", "returns")]
+        found += [one for one in getattr(node, "decorator_list", []) if isinstance(one, ast.Call)]
+        for one in found:
+            if isinstance(one, ast.expr):
+                end = one.end_lineno or one.lineno, one.end_col_offset or one.col_offset
+                ranges.append(((one.lineno, one.col_offset), end))
+    return ranges
