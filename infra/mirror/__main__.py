@@ -86,7 +86,7 @@ def sync(  # noqa: PLR0913, PLR0917
         size = sum(item.digest.size for item in to_copy)
         console.print(
             f"{plan.context.name}: {len(plan.items)} files; to copy: {len(to_copy)} "
-            f"({sum(item.state == 'wrong' for item in to_copy)} of them are wrong in the mirror), "
+            f"({sum(item.state == 'wrong' for item in to_copy)} wrong in the mirror), "
             f"{size / _MB:.1f} MB"
         )
         if dry_run:
