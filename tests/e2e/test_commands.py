@@ -56,7 +56,7 @@ def test_watching_commands_show_the_deployed_stack(
         (["mirror", "verify", f"s3://{MIRROR}"], 0, "jwst_9001.pmap"),
         (["mirror", "contexts", f"s3://{MIRROR}"], 0, "jwst_9001.pmap"),
         (["mirror", "use", f"s3://{MIRROR}", "latest"], 0, "jwst_9001.pmap"),
-        (["status", "--stack", "another"], 2, "another"),
+        (["mirror", "diff", f"s3://{MIRROR}", "jwst_9001.pmap", "jwst_9001.pmap"], 0, ""),
     ):
         found, text = dq_init(stack, tmp_path, *words)
         assert (found, shown in text) == (code, True), f"{' '.join(words)}: exit {found}\n{text}"
@@ -81,3 +81,30 @@ def test_working_commands_change_the_deployed_stack(
     ):
         found, text = dq_init(stack, tmp_path, *words)
         assert (found, shown in text) == (code, True), f"{' '.join(words)}: exit {found}\n{text}"
+
+
+def test_mistakes_are_one_line_and_change_nothing(
+    stack: Stack, processed: str, tmp_path: Path
+) -> None:
+    raw = f"s3://{stack['RawBucket']}"
+    for words, shown in (
+        (["status", "--stack", "another"], "another"),
+        (["status"], "--stack"),
+        (["statsu", "--stack", NAME], "statsu"),
+        (["queues", "show", "--stak", NAME], "--stak"),
+        (["queues", "redrive", "--stack", NAME, "--older-than", "soon"], "soon"),
+        (["backfill", f"{raw}/no/such/folder/", "--stack", NAME, "--yes"], "no/such/folder"),
+        (["backfill", "s3://no-such-bucket-of-anybody/", "--stack", NAME, "--yes"], "no-such"),
+        (["backfill", f"{raw}/{FOLDER}/", "--stack", NAME], "a terminal or --yes"),
+        (["reprocess", "select", "--stack", NAME, "--to", "jwst_1.pmap"], "jwst_1.pmap"),
+        (["mirror", "use", f"s3://{MIRROR}", "jwst_12345.pmap"], "jwst_12345.pmap"),
+        (["mirror", "sync", f"s3://{MIRROR}", "--from", "."], "not a CRDS cache"),
+        (["mirror", "verify", "s3://no-such-bucket-of-anybody"], "no-such-bucket"),
+        (["view", f"{raw}/none_uncal.fits", "--out", "pages", "--stack", NAME], "none_uncal"),
+        (["cost", "--stack", NAME, "--exposures", "-1"], "-1"),
+    ):
+        found, text = dq_init(stack, tmp_path, *words)
+        lines = [line for line in text.splitlines() if line.strip()]
+        typed = f"{' '.join(words)}: exit {found}\n{text}"
+        assert (found in (1, 2), shown in text, len(lines) < 4) == (True, True, True), typed
+    assert len(stack.messages("FailedQueue")) in (0, 1), "nothing was submitted"
