@@ -173,7 +173,7 @@ class Converted:
         return ByteRange(self.start + first * size, (last - first) * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Convert the pixels; `out` may start or end inside a pixel."""
+        """Fill `out` with the pixels as float32; it may start or end inside a pixel."""
         if offset % FLOAT32.itemsize == 0 and len(out) % FLOAT32.itemsize == 0:
             as_float32(source, self.pixel_format, np.frombuffer(out, ">f4"))
             return
@@ -191,7 +191,7 @@ def _pixels(offset: int, length: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a segment."""
+    """A byte range of a segment, short enough to be rendered in memory."""
 
     segment: Segment
     offset: int

@@ -105,10 +105,14 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
     hdu = find(hdus, "DQ")
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
-        raise ReferenceUnavailable(f"{name}: no DQ array among its HDUs ({names})")
+        raise ReferenceUnavailable(
+            f"{name}: no DQ array among its HDUs ({names}), expected a MASK file; name "
+            "another mask or context, or report the file to CRDS"
+        )
     if not hdu.is_image or len(hdu.shape) != 2:
         raise ReferenceUnavailable(
-            f"{name}: DQ is {hdu.header.get('XTENSION')} of shape {hdu.shape}, expected a 2-D image"
+            f"{name}: DQ is {'an image' if hdu.is_image else 'a table'} of shape {hdu.shape}, "
+            "expected a 2-D image; name another mask or context, or report the file to CRDS"
         )
     flags = integer_flags(decode(hdu, data_of(hdu, content), name), f"{name}, DQ")
     return flags.astype(np.uint32, copy=False)
@@ -144,11 +148,16 @@ def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDe
         if table is None:
             return []
         rows = []
-        for value, mnemonic in zip(table["VALUE"], table["NAME"], strict=True):
+        for number, (value, mnemonic) in enumerate(
+            zip(table["VALUE"], table["NAME"], strict=True), 1
+        ):
             if value != int(value):  # VALUE may be stored as a float
-                raise ValueError(f"VALUE is {value}, expected an integer")  # noqa: TRY301
+                raise ValueError(f"row {number}: VALUE is {value}, expected an integer")  # noqa: TRY301
             rows.append(FlagDefinition(int(value), str(mnemonic).strip()))
     # astropy passes on any error of numpy for a damaged column: AttributeError, MemoryError, ...
     except Exception as exc:
-        raise ReferenceUnavailable(f"{name}: the table cannot be read: {exc}") from exc
+        raise ReferenceUnavailable(
+            f"{name}: the table cannot be read: {exc}; name another mask or context, or report the "
+            "file to CRDS"
+        ) from exc
     return rows

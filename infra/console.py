@@ -17,7 +17,7 @@ def lines(*texts: str) -> Text:
 
 
 class Console(RichConsole):
-    """A rich console that reads no markup and escapes text as `printable` does.
+    """The console of the package rich, without markup; escapes text as `infra.cli.printable` does.
 
     Line ends are escaped, too: a key must not look like a line of output.
     """

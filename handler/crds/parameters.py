@@ -170,7 +170,10 @@ def matching_parameters(
     values: dict[str, Value] = {}
     for name in (parameter.upper() for parameter in parameters):
         if name not in FITS_KEYWORDS:
-            raise ReferenceUnavailable(f"{rule}: matches on {name}, whose FITS keyword is unknown")
+            raise ReferenceUnavailable(
+                f"{rule}: matches on {name}, expected a parameter of FITS_KEYWORDS; add it to "
+                "handler/crds/parameters.py"
+            )
         keyword = FITS_KEYWORDS[name]
         value = keywords.header.get(keyword)
         if value is None or isinstance(value, fits.card.Undefined):

@@ -1,4 +1,7 @@
-"""The MASK rules of a CRDS context, evaluated by the `crds` package."""
+"""The MASK rules of a CRDS context, evaluated by the `crds` package.
+
+The mirror's configuration is read here and cached for `Rules.config_ttl`.
+"""
 
 import logging
 import time

@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 MIB = 1024 * 1024
 _SMALLEST_SOURCE = 5 * MIB + 1  # S3 copies byte ranges of larger objects only
 _UPLOADS_AT_ONCE = 2  # each holds a part in memory; two use the CPU and the network fully
-_COPIES_AT_ONCE = 32  # the function only waits for them
+# The function only waits for copies; max_pool_connections in handler.services allows as many.
+_COPIES_AT_ONCE = 32
 _PIECE = 8 * MIB
 
 

@@ -163,7 +163,7 @@ def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:
 
 @contextmanager
 def _conflicts(location: S3Location) -> Iterator[None]:
-    """Raise `WriteConflict` if it is not known whether a write has succeeded."""
+    """Raise `WriteConflict` if another writer was faster, or this write may have succeeded."""
     with translate_errors(f"{location}: writing it"):
         try:
             yield

@@ -1,4 +1,7 @@
-"""Build and measure the deployment package: ``python -m infra.bundle build|report|python``."""
+"""Build the deployment package, report its size, or print the path of a Python like Lambda's.
+
+``python -m infra.bundle build|report|python``
+"""
 
 import argparse
 import os

@@ -139,7 +139,7 @@ class JobFile:
 
 
 def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
-    """Return a job of the wanted requests that keeps causes and progress of an unfinished one."""
+    """Return a job of the wanted requests; those of the unfinished job keep cause and progress."""
     missing = {request_key(request): request for request in wanted}
     kept, sent = [], 0
     if found is not None and found.result is None:

@@ -84,7 +84,7 @@ class JobRunner:
         return job
 
     def finish(self, job: Job, *, as_json: bool) -> int:
-        """Follow the job and print its result; return 1 if a request failed or is missing."""
+        """Follow the job and print its result; return 1 if a request failed or has no result."""
         result = self._follow(job)
         if as_json:
             print(json.dumps(asdict(result), indent=2))

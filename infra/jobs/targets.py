@@ -41,7 +41,8 @@ def archive_location(name: str) -> S3Location:
     if "/" in name or name.endswith((".txt", ".list", ".csv")):
         raise UserError(f"{name}: no such file")
     raise UserError(
-        f"{name}: no such file, expected a file, s3://... or a name such as "
+        f"{name}: no such file, expected a text file with one exposure per line, s3://... or the "
+        "name of a file at MAST such as "
         "jw02733001001_02101_00001_nrca1_uncal.fits"
     )
 

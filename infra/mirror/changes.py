@@ -32,7 +32,7 @@ class Change:
 
 
 def changes(a: Context, b: Context) -> Iterator[Change]:
-    """Yield where an earlier and a later context choose different masks."""
+    """Yield each interval of observation dates for which two contexts choose different masks."""
     before, after = _by_match(a), _by_match(b)
     for match in sorted(before.keys() | after.keys()):
         old, new = before.get(match, {}), after.get(match, {})

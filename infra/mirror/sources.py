@@ -92,7 +92,10 @@ class Cache(Source):
         path, expected = self._path(name, instrument), self.digest(name, instrument)
         actual = _digest_of(path)
         if actual != expected:
-            raise ReferenceUnavailable(f"{path}: {actual}; expected {expected}")
+            raise ReferenceUnavailable(
+                f"{path}: has {actual}, expected {expected} as the CRDS catalogue lists; delete "
+                "the file and sync the cache again"
+            )
         return path
 
     def _path(self, name: str, instrument: str) -> Path:
@@ -102,7 +105,10 @@ class Cache(Source):
         for path in (self.root / key for key in keys):
             if path.is_file():
                 return path
-        raise ReferenceUnavailable(f"{self.root / keys[0]}: does not exist")
+        raise ReferenceUnavailable(
+            f"{self.root / keys[0]}: does not exist, expected a file of the CRDS cache; sync the "
+            "cache for this context, or sync from the server"
+        )
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""The state of a stack: queues, failures, alarms."""
+"""The commands `queues` and `status`: show a stack; redrive or discard messages of its queues."""

@@ -64,7 +64,7 @@ def catalogue(as_json: bool, **given: Any) -> None:
 @_locations
 @click.option("--rebuild", is_flag=True, help="Write missing ledger entries again.")
 def audit(as_json: bool, rebuild: bool, **given: Any) -> None:
-    """Compare the ledger with the products; the exit code is 1 if they differ."""
+    """Compare the ledger with products and exposures in S3; the exit code is 1 if they differ."""
     places, console = rebuilding.locations_of(Namespace(**given)), Console(stderr=as_json)
     with Catalogue.open(places.s3, places.catalogue) as found:
         # The products are compared with the ledger of this moment.

@@ -143,7 +143,7 @@ def check_row(row: Mapping[str, Any]) -> None:
         if isinstance(value, str):
             value.encode()  # a lone surrogate is a ValueError
         elif not isinstance(value, int | float) or not -(2**63) <= value < 2**63:  # NaN neither
-            raise ValueError(f"{name}: found {found}, expected text or a finite 64-bit number")
+            raise ValueError(f"{name}: is {value!r}, expected text or a finite 64-bit number")
         if kind == "VARCHAR" and not isinstance(value, str):
             raise ValueError(f"{name}: found {found}, expected text")
         if kind in {"BIGINT", "INTEGER"} and type(value) is not int:

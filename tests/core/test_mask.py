@@ -60,7 +60,7 @@ def test_mask_stored_as_floats_is_accepted() -> None:
     [
         (gzip.compress(mask_file(dq_hdu()), mtime=0), "is compressed; unpack it first"),
         (huge_in_the_header(), "truncated: 2880 bytes are left for its data"),
-        (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is BINTABLE"),
+        (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is a table"),
         (mask_file(fits.ImageHDU(DQ + np.float32(0.5), name="DQ")), "4 pixels are not integers"),
         (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape \(1, 2, 2\)"),
         (mask_file(), "no DQ array among its HDUs"),
