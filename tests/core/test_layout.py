@@ -72,6 +72,23 @@ def test_converted_segment_requests_whole_pixels() -> None:
     assert segment.source(41, 20) == ByteRange(120, 12)
 
 
+@given(st.integers(0, 199), st.integers(1, 200), st.integers(1, 300))
+def test_part_of_converted_pixels_may_start_and_end_anywhere(
+    start: int, length: int, most: int
+) -> None:
+    layout = Layout.of([Converted(0, 100, UINT16)])
+    stop = min(start + length, layout.length)
+    out = b""
+    for piece in layout.pieces(most, start, stop):
+        wanted = piece.source
+        assert wanted is not None
+        content = bytearray(piece.length)
+        piece.render(SOURCE[wanted.start : wanted.start + wanted.length], memoryview(content))
+        out += content
+    stored = np.frombuffer(SOURCE[:200], ">i2").astype(np.int32)
+    assert out == (stored + 32768).astype(">f4").tobytes()[start:stop]
+
+
 def test_window_inside_one_plane_is_a_view() -> None:
     planes = np.arange(100, dtype=np.uint8).reshape(1, 100)
     window = Repeated(planes, 1000, 1).window(350, 40)

@@ -69,6 +69,20 @@ def test_unreadable_message_is_published_as_failed(nonsense: Any, function: Harn
     assert json.dumps(nonsense) in detail["reason"]
 
 
+@pytest.mark.parametrize("records", [{}, {"a": 1}, 5, [5], [[]]])
+def test_invocation_with_unreadable_records_is_rejected(
+    records: Any, function: Harness, entry: ModuleType
+) -> None:
+    with pytest.raises(InputRejected, match="S3 notification"):
+        entry.lambda_handler({"Records": records}, LocalContext("request-1"))
+    assert [d["error"] for d in function.announcements()] == ["InputRejected"]
+
+
+def test_invocation_without_records_answers_nothing(function: Harness, entry: ModuleType) -> None:
+    assert entry.lambda_handler({"Records": []}, LocalContext("request-1")) == {}
+    assert function.announcements() == []
+
+
 def test_unreadable_messages_of_one_error_have_different_ids(function: Harness) -> None:
     function.run_batch("{broken", "{broken")
     function.run_batch("{broken", identifier="redelivered")
