@@ -118,6 +118,11 @@ def test_damaged_document_is_rejected(damage: Callable[[bytes], Any]) -> None:
         check_document(damage(WHOLE))
 
 
+def test_asdf_without_a_yaml_document_is_rejected() -> None:
+    with pytest.raises(InputRejected, match="the ASDF extension has no YAML document"):
+        check_document(b"#ASDF 1.0.0\nmeta: {exposure: {type: FGS_ACQ1}}\n...\n", EXP_TYPE=None)
+
+
 def test_exposure_without_asdf_is_accepted_with_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
