@@ -10,6 +10,7 @@ from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
 from core.mask import Mask
+from core.subarray import Subarray
 
 DQ = np.array([[0, 1], [4, 5]], np.uint32)
 DEFINITIONS = np.array(
@@ -42,6 +43,23 @@ def test_bits_without_definitions_are_standard_already() -> None:
     empty = fits.BinTableHDU(DEFINITIONS[:0], name="DQ_DEF")
     assert Mask.from_bytes(mask_file(dq_hdu()), "m.fits").dq.tolist() == DQ.tolist()
     assert Mask.from_bytes(mask_file(dq_hdu(), empty), "m.fits").dq.tolist() == DQ.tolist()
+
+
+def test_full_frame_of_miri_is_wider_than_high() -> None:
+    plane = fits.ImageHDU(np.zeros((1024, 1032), np.uint8), name="DQ")
+    mask = Mask.from_bytes(mask_file(plane, INSTRUME="MIRI"), "m.fits")
+    assert mask.area == Subarray(1, 1, 1032, 1024)
+    other = Mask.from_bytes(mask_file(plane), "m.fits")
+    with pytest.raises(ReferenceUnavailable, match="expected the full frame"):
+        _ = other.area
+
+
+def test_table_of_1024_definitions_is_the_largest() -> None:
+    rows = np.repeat(DEFINITIONS[:1], 1025)
+    largest = fits.BinTableHDU(rows[:1024], name="DQ_DEF")
+    assert Mask.from_bytes(mask_file(dq_hdu(), largest), "m.fits").dq.tolist() == [[0, 1], [0, 1]]
+    with pytest.raises(ReferenceUnavailable, match="1025 rows, expected at most"):
+        Mask.from_bytes(mask_file(dq_hdu(), fits.BinTableHDU(rows, name="DQ_DEF")), "m.fits")
 
 
 def huge_in_the_header() -> bytes:

@@ -75,7 +75,7 @@ def test_kind_follows_exp_type_and_sstr_nst() -> None:
     ("content", "message"),
     [
         (raw(shape=(3, 8, 64)), "SCI has shape"),
-        (raw().replace(b"EXTNAME = 'SCI", b"EXTNAME = 'SKY"), "no SCI image among its HDUs"),
+        (raw().replace(b"EXTNAME = 'SCI", b"EXTNAME = 'SKY"), r"no SCI image among its HDUs \(PRIMARY, SKY\)"),
         (raw().replace(b"BZERO   =                32768", b"BZERO   =                   99"), "BZERO=99"),
         (raw("nircam-sub64p", SHAPE, fits.ImageHDU(np.zeros(SHAPE, np.uint16), name="SCI")), "2 HDUs are named SCI"),
         (raw(shape=(1, 1, 1, 9000)), "a data-quality plane of .1, 9000. pixels, expected at most 8192"),
