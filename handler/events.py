@@ -310,9 +310,9 @@ def _from_failure(event: Event) -> ExposureRequest:
     failed = isinstance(detail, dict) and detail.get("status") == Status.FAILED
     request = detail.get("request") if isinstance(detail, dict) and failed else None
     if not isinstance(request, dict):
-        found = detail.get("status") if isinstance(detail, dict) else type(detail).__name__
+        found = str(detail.get("status"))[:80] if isinstance(detail, dict) else "no detail"
         raise InputRejected(
-            f"processing event: {found!r} without a request that failed, expected a Failed event "
+            f"processing event: {found} without a request that failed, expected a Failed event "
             "that names its request; discard the message"
         )
     return ExposureRequest.from_direct(request)

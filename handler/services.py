@@ -30,7 +30,7 @@ S3_CONFIG = Config(
     retries={"mode": "standard", "max_attempts": 5},
     connect_timeout=5,
     read_timeout=60,
-    max_pool_connections=40,  # 32 copies and 8 uploads at once
+    max_pool_connections=40,  # copies and uploads of handler.s3.assembly at once, and a few more
     # Every part has a CRC-32; a SHA-256 for the signature would protect the same bytes again.
     s3={"payload_signing_enabled": False},
 )

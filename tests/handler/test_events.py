@@ -121,7 +121,7 @@ def test_direct_request_may_name_no_mask() -> None:
         ),
         (
             {"source": "jwst.dq_init", "detail": {"status": "Complete"}},
-            "'Complete' without a request that failed, expected a Failed event",
+            "Complete without a request that failed, expected a Failed event",
         ),
         (
             {"bucket": "b", "key": "k", "msak": "N/A"},
