@@ -177,11 +177,6 @@ class Rules:
     def __post_init__(self) -> None:
         self.mappings = Mappings(self)
 
-    @classmethod
-    def of(cls, mirror: S3Location, cache: Path, client: "S3Client") -> "Rules":
-        """Return the rules of a mirror."""
-        return cls(mirror, cache, client)
-
     def best_reference(self, keywords: Keywords, context: str) -> MaskChoice:
         """Choose the mask for an exposure by the rules of a context, ``latest`` or ``build``."""
         config, name = self._mirror_config(), self.context_name(context)

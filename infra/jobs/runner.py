@@ -148,7 +148,7 @@ class JobRunner:
 
     @cached_property
     def _rules(self) -> Rules:
-        return Rules.of(self.stack.mirror, self.scratch, self.file.s3)
+        return Rules(self.stack.mirror, self.scratch, self.file.s3)
 
     def _select_mask(self, entry: Entry, context: str | None) -> tuple[str, str] | None:
         """Return the mask that the function would select, by the parameters in the ledger."""

@@ -287,7 +287,7 @@ def select(
 ) -> Selection:
     """Group the products of a catalogue; `Selection.decide` then decides each group."""
     folder = catalogue.path.parent
-    rules = Rules.of(mirror.location, folder / "mappings", mirror.client)
+    rules = Rules(mirror.location, folder / "mappings", mirror.client)
     comparison = None
     if by_pixels:
         cache = MaskCache(mirror.location, folder / "references")

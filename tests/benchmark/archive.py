@@ -159,7 +159,7 @@ def select(folder: Path, endpoint: str) -> None:
     place = S3Location(MIRROR, "archive")
     before, after = json.loads((folder / "contexts.json").read_text())
     start = time.perf_counter()
-    rules, mirror = Rules.of(place, folder / "rules", s3), Mirror(s3, place)
+    rules, mirror = Rules(place, folder / "rules", s3), Mirror(s3, place)
     masks = [ContextMasks(rules, mirror, name) for name in (after, before)]
     with database(folder) as connection:
         selection = Selection(connection, folder / "exposures.parquet", *masks)

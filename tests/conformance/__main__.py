@@ -146,7 +146,7 @@ def compare_choices(
     """Compare the masks that crds and the function's rules select for the same headers."""
     prefix = f"choices-{context[5:9]}"
     copy_cache(cache, aws.client("s3"), MIRROR, f"{prefix}/", instruments=())
-    rules = Rules.of(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
+    rules = Rules(S3Location(MIRROR, prefix), scratch / prefix, aws.client("s3"))
     headers = list(questions(cache, context))
     asked = [
         {"context": context, "header": {_PATHS[k]: v for k, v in header.items()}}
@@ -182,7 +182,7 @@ def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Pa
             infra(["mirror", "sync", place, "--server", server.url, "--context", "build"])
             theirs = replace(jwst, server=server.url).answer("build")
         location = S3Location.parse_prefix(place)
-        rules = Rules.of(location, scratch / f"builds-{context}", aws.client("s3"))
+        rules = Rules(location, scratch / f"builds-{context}", aws.client("s3"))
         chosen = rules.context_name("build")
         row.cases += 1
         if chosen != theirs:

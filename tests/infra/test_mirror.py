@@ -356,7 +356,7 @@ def test_restricted_mirror_stays_restricted_until_all(
     assert "restricted to MIRI" in run("contexts", place)
     assert "nircam" not in run("verify", place)
     assert "restricted to MIRI" in run("sync", place, "--from", str(cache)), "it stays so"
-    rules = Rules.of(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
+    rules = Rules(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
     header = {"INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "DATE-OBS": "2023-01-01", "TIME-OBS": "00:00:00"}  # fmt: skip
     assert rules.best_reference(Keywords(fits.Header(header), "x"), "latest").mask
     other = Keywords(fits.Header(header | {"INSTRUME": "NIRCAM"}), "x")
@@ -372,7 +372,7 @@ def test_build_context_comes_from_the_server_or_the_operator(
 ) -> None:
     server.builds["jwst", EQUALS_JWST] = NEWER
     run("sync", place, "--server", server.url)
-    rules = Rules.of(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
+    rules = Rules(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
     with pytest.raises(ReferenceUnavailable, match="records no build context of jwst"):
         rules.context_name("build")
     run("sync", place, "--server", server.url, "--context", "build")

@@ -70,7 +70,7 @@ def masks_of(aws: LocalAws, root: Path, *contexts: str) -> list[ContextMasks]:
     config = MirrorConfig(contexts[-1], frozenset(), digests, {}).to_text()
     s3.put_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/server_config", Body=config.encode())
     place = S3Location(MIRROR, PREFIX)
-    rules = Rules.of(place, root / "cache", s3)
+    rules = Rules(place, root / "cache", s3)
     return [ContextMasks(rules, Mirror(s3, place), context) for context in contexts]
 
 
