@@ -76,7 +76,7 @@ class Settings:
             ledger=_optional_prefix(environment, "LEDGER_URI"),
             uploaded_queue_url=environment.get("UPLOADED_QUEUE_URL") or None,
             backfill_queue_url=environment.get("BACKFILL_QUEUE_URL") or None,
-            retry_delay=_positive(environment, "RETRY_DELAY", 30),
+            retry_delay=_positive(environment, "RETRY_DELAY", cls.retry_delay),
             unfinished_queue_arn=environment.get("UNFINISHED_QUEUE_ARN") or None,
             requester_pays=frozenset(
                 name for name in environment.get("REQUESTER_PAYS_BUCKETS", "").split(",") if name
