@@ -2,7 +2,6 @@
 
 import json
 import sys
-from argparse import Namespace
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ def command() -> None:
 @_locations
 def catalogue(as_json: bool, **given: Any) -> None:
     """Add the new entries of the ledger to the catalogue."""
-    places = rebuilding.locations_of(Namespace(**given))
+    places = rebuilding.locations_of(**given)
     with Catalogue.open(places.s3, places.catalogue) as found:
         with Progress(console=Console(stderr=True)) as bar:
             task, read = bar.add_task("Reading the ledger", total=None), 0
@@ -65,7 +64,7 @@ def catalogue(as_json: bool, **given: Any) -> None:
 @click.option("--rebuild", is_flag=True, help="Write missing ledger entries again.")
 def audit(as_json: bool, rebuild: bool, **given: Any) -> None:
     """Compare the ledger with products and exposures in S3; the exit code is 1 if they differ."""
-    places, console = rebuilding.locations_of(Namespace(**given)), Console(stderr=as_json)
+    places, console = rebuilding.locations_of(**given), Console(stderr=as_json)
     with Catalogue.open(places.s3, places.catalogue) as found:
         # The products are compared with the ledger of this moment.
         for _ in found.update(places.ledger):
@@ -107,7 +106,7 @@ def select(
     **given: Any,
 ) -> None:
     """Show the products that a context affects."""
-    places, console = rebuilding.locations_of(Namespace(**given)), Console(stderr=as_json)
+    places, console = rebuilding.locations_of(**given), Console(stderr=as_json)
     context, by_pixels = to or places.context, by == "pixels"
     with rebuilding.open_selection(places, context, compared, by_pixels=by_pixels) as selection:
         show(selection, console, as_json=as_json)
@@ -121,10 +120,12 @@ def select(
 @_to_context
 @options.yes
 @options.pause
-def submit(as_json: bool, **given: Any) -> None:
+def submit(
+    as_json: bool, to: str | None, relabel: bool, yes: bool, pause: float, **given: Any
+) -> None:
     """Rebuild the products that a context affects; the exit code is 1 if one fails."""
-    arguments = Namespace(json=as_json, **given)
-    rebuilding.submit(rebuilding.locations_of(arguments), arguments, Console(stderr=as_json))
+    places = rebuilding.locations_of(**given)
+    rebuilding.submit(places, to, relabel=relabel, yes=yes, pause=pause, as_json=as_json)
 
 
 def _print_rejected(catalogue: Catalogue, console: Console) -> None:

@@ -1,6 +1,5 @@
 """Requests that rebuild affected products, or ledger entries that are missing."""
 
-import argparse
 import json
 import sys
 import tempfile
@@ -51,18 +50,21 @@ class Locations:
         return (self.stack and self.stack.parameters.get("CrdsContext")) or "latest"
 
 
-def locations_of(arguments: argparse.Namespace) -> Locations:
+def locations_of(
+    stack: str | None,
+    ledger: S3Location | None,
+    catalogue: S3Location | None,
+    mirror: S3Location | None,
+) -> Locations:
     """Find the locations by stack; those that the operator names take precedence."""
-    s3, stack = boto3.client("s3"), find_stack(arguments.stack) if arguments.stack else None
-    ledger, mirror = arguments.ledger, arguments.mirror
-    if stack is not None:
-        enable_requester_pays(s3, stack.requester_pays)
-        ledger = ledger or ledger_in(stack.output("ProductBucket"))
-        mirror = mirror or stack.mirror
+    s3, found = boto3.client("s3"), find_stack(stack) if stack else None
+    if found is not None:
+        enable_requester_pays(s3, found.requester_pays)
+        ledger = ledger or ledger_in(found.output("ProductBucket"))
+        mirror = mirror or found.mirror
     if ledger is None:
         raise UserError("location of the ledger: missing, expected --stack NAME or --ledger URI")
-    catalogue = arguments.catalogue or catalogue_in(ledger.bucket)
-    return Locations(s3, stack, ledger, catalogue, mirror)
+    return Locations(s3, found, ledger, catalogue or catalogue_in(ledger.bucket), mirror)
 
 
 @contextmanager
@@ -85,25 +87,28 @@ def open_selection(
         yield selection
 
 
-def submit(locations: Locations, arguments: argparse.Namespace, console: Console) -> None:
+def submit(
+    locations: Locations, to: str | None, *, relabel: bool, yes: bool, pause: float, as_json: bool
+) -> None:
     """Rebuild what a context affects and follow the job; exit with 1 if a product failed."""
     if locations.stack is None:
         raise UserError("stack: missing, expected --stack NAME of the stack that rebuilds products")
-    with open_selection(locations, arguments.to or locations.context) as selection:
+    console = Console(stderr=as_json)
+    with open_selection(locations, to or locations.context) as selection:
         show(selection, console, as_json=False)
-        requests = list(selection.requests(arguments.to, relabel=arguments.relabel))
+        requests = list(selection.requests(to, relabel=relabel))
     if not requests:
         console.print("No product needs to be rebuilt.")
         return
-    name = f"reprocess{'-relabel' * arguments.relabel}-{arguments.to or 'own'}"
+    name = f"reprocess{'-relabel' * relabel}-{to or 'own'}"
     file = JobFile(locations.s3, job_in(locations.ledger.bucket, name.removesuffix(".pmap")))
     with tempfile.TemporaryDirectory() as folder:
-        runner = JobRunner(locations.stack, file, console, Path(folder), arguments.pause)
+        runner = JobRunner(locations.stack, file, console, Path(folder), pause)
         runner.check(requests)
-        if not arguments.yes and not confirm(f"Rebuild {plural(len(requests), 'product')}?"):
+        if not yes and not confirm(f"Rebuild {plural(len(requests), 'product')}?"):
             sys.exit("nothing was started")
         job = runner.send(runner.start(requests))
-        code = runner.finish(job, as_json=arguments.json)
+        code = runner.finish(job, as_json=as_json)
     console.print("Next: reprocess catalogue, then submit again, until it selects nothing.")
     sys.exit(code)
 
