@@ -61,6 +61,19 @@ def working(function: Harness, queue: str) -> Iterator[list[str]]:
     thread.join()
 
 
+def read_together(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let two commands read the stored job before either of them writes it."""
+    both, original, first_two = threading.Barrier(2), JobFile.read, iter([True, True])
+
+    def read(file: JobFile) -> Any:
+        found = original(file)
+        if next(first_two, False):
+            both.wait(seconds)
+        return found
+
+    monkeypatch.setattr(JobFile, "read", read)
+
+
 def backfill(*words: str, capsys: pytest.CaptureFixture[str], exit_code: int = 0) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
@@ -494,14 +507,6 @@ def test_two_backfills_at_once_share_the_job(
 ) -> None:
     for number in range(3):
         function.upload(exposure, f"2023/jw{number}_uncal.fits")
-    both, original = threading.Barrier(2), JobFile.read
-    is_first = iter([True, True])
-
-    def read(file: JobFile) -> Any:
-        found = original(file)
-        if next(is_first, False):
-            both.wait(20)  # neither has written the job
-        return found
 
     def run() -> Any:
         try:
@@ -509,7 +514,7 @@ def test_two_backfills_at_once_share_the_job(
         except SystemExit as ended:
             return ended.code
 
-    monkeypatch.setattr(JobFile, "read", read)
+    read_together(monkeypatch, 20)
     function.announcements()
     with working(function, queues["BackfillQueue"]) as given, ThreadPoolExecutor(2) as people:
         codes = [person.result() for person in [people.submit(run) for _ in range(2)]]

@@ -5,7 +5,6 @@ import random
 import re
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -38,7 +37,7 @@ from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 from tests.infra.template import load, permissions
-from tests.infra.test_jobs import Worker, working
+from tests.infra.test_jobs import Worker, read_together, working
 
 NAME, PREFIX = "archive", "reprocessing"
 QUEUES = ("BackfillQueue", "UnfinishedQueue")
@@ -665,20 +664,13 @@ def test_two_submits_at_once_share_the_job(
     for key in keys:
         archive.add(key, INSIDE, tmp_path)
     archive.run("catalogue")
-    both, original, firsts = threading.Barrier(2), JobFile.read, iter([True, True])
-
-    def read(file: JobFile) -> Any:
-        found = original(file)
-        if next(firsts, False):
-            both.wait(60)  # neither has written the job
-        return found
 
     def submit() -> Any:
         with pytest.raises(SystemExit) as ended:
             main(["reprocess", "submit", "--to", NEWER, "--stack", NAME, "--yes", "--pause", "0.2"])
         return ended.value.code
 
-    monkeypatch.setattr(JobFile, "read", read)
+    read_together(monkeypatch, 60)
     archive.function.announcements()
     queue = archive.queues["BackfillQueue"]
     with working(archive.function, queue) as given, ThreadPoolExecutor(2) as operators:
