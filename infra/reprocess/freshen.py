@@ -21,7 +21,7 @@ from core.errors import ReferenceUnavailable, TransientFailure
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
 from infra.aws import catalogue_in, job_in, ledger_in, put_event, read_entry
-from infra.jobs.job import Job, JobChanged, JobFile, Request, join, request_key, submit
+from infra.jobs.job import Job, JobFile, Request, join, request_key, submit
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import SOURCE
 from infra.operate.messages import depth
@@ -96,11 +96,9 @@ class Loop:
         last, now = file.read()
         if last is None and not wanted:
             return
-        job = self._next_job(last, context, wanted, now, queue)
-        try:
-            job = file.write(replace(job, etag=last.etag if last else None))
-        except JobChanged as exc:  # by another run
-            raise TransientFailure(f"{file.location}: was replaced meanwhile; run again") from exc
+        job = file.write(self._next_job(last, context, wanted, now, queue))
+        if job is None:
+            raise TransientFailure(f"{file.location}: another run replaced this job meanwhile")
         if job.repeats >= _REPEATS:
             raise ReferenceUnavailable(
                 f"s3://{self.products}: {len(wanted)} products were selected for {context} "
@@ -137,7 +135,8 @@ class Loop:
         repeats = 0
         if wanted and len(again) == len(keys) and all(ended) and last.context == context:
             repeats = min(last.repeats + is_late, _REPEATS)
-        return replace(join(kept, wanted, now), context=context, repeats=repeats)
+        job = join(kept, wanted, now)
+        return replace(job, context=context, repeats=repeats, etag=last.etag)
 
     def _has_ended(self, request: Request) -> bool:
         """Return whether the ledger shows a result of the request."""

@@ -107,8 +107,7 @@ def submit(
         runner.check(requests)
         if not yes and not confirm(f"Rebuild {plural(len(requests), 'product')}?"):
             sys.exit("nothing was started")
-        job = runner.send(runner.start(requests))
-        code = runner.finish(job, as_json=as_json)
+        code = runner.finish(runner.send(requests), as_json=as_json)
     console.print("Next: reprocess catalogue, then submit again, until it selects nothing.")
     sys.exit(code)
 
