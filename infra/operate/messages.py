@@ -125,6 +125,9 @@ class Depth:
         )
 
 
+EMPTY = Depth(0, 0, 0)
+
+
 @dataclass
 class Contents:
     """The chosen messages of a queue, and the labels of all its messages."""
@@ -301,7 +304,7 @@ def _read(
 
 
 def _describe(sqs: "SQSClient", queue: str, *attributes: Any) -> Any:
-    """Return the response of GetQueueAttributes, or raise UserError if there is no such queue."""
+    """Return the response of GetQueueAttributes, or raise UserError if it does not exist."""
     with translate_errors(f"{queue}: reading its attributes"):
         try:
             return sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*attributes])
