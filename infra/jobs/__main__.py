@@ -82,7 +82,7 @@ def command(  # noqa: PLR0913, PLR0917
             console.print(f"warning: {warning}", style="bold red", soft_wrap=True)
         if dry_run:
             return
-        if not yes and not confirm("Start?"):
+        if not yes and not confirm(f"Process {plural(len(exposures), 'exposure')}?"):
             sys.exit("nothing was started")
         job = runner.send(requests, is_new=leave)
         if leave:

@@ -247,11 +247,10 @@ def _read(
     chosen: Chosen,
     use: Callable[[list[QueuedMessage]], list[QueuedMessage]],
 ) -> Counter[str]:
-    """Pass the chosen messages of a queue to `use`, and return the labels of all messages.
+    """Pass the chosen messages to `use`, which returns those that it deleted; return all labels.
 
-    `use` gets at most ten messages, from several threads, and returns those that it deleted. Each
-    message is passed once, and none that came after the start: a message that fails again comes
-    back to its queue meanwhile. The messages that remain become visible again.
+    Several threads call `use`, with at most ten messages. Each message is passed once, and none
+    that came after the start: one that fails again comes back to its queue meanwhile.
     """
     if counts_deliveries(sqs, queue):
         raise UserError(

@@ -194,8 +194,8 @@ def _show(stack: Stack, status: Status) -> None:
     )
     if not status.is_listening:
         console.print(
-            "RawBucket does not send events to EventBridge; run "
-            f"dq-init status --stack {stack.name} --enable-events",
+            f"s3://{stack.output('RawBucket')}: sends no events to EventBridge, so uploads are not "
+            f"processed; run dq-init status --stack {stack.name} --enable-events",
             style="bold red",
             soft_wrap=True,
         )

@@ -200,13 +200,7 @@ class Catalogue:
         return counts
 
     def update(self, ledger: S3Location) -> Iterator[tuple[int, int]]:
-        """Add the new ledger entries, and yield how many of how many entries were read.
-
-        Raises
-        ------
-        TransientFailure
-            If another command replaced the catalogue in S3 meanwhile.
-        """
+        """Add the new entries of a ledger; yield how many were read, and of how many."""
         entries = listing(self.path.with_name("ledger.jsonl"), list_entries(self.s3, ledger))
         new = self.connection.execute(
             f"SELECT key FROM {entries} AS e WHERE NOT EXISTS (SELECT 1 FROM {self.table} AS c "

@@ -96,7 +96,7 @@ class MaskComparison:
             try:
                 self._known[key] = self._compare(before, after, instrument, readout.exposure())
             except (ValueError, TypeError, OverflowError, KeyError) as exc:  # of odd ledger values
-                problem = f"{readout.kind} {readout.shape}: {exc}"
+                problem = f"{instrument} {readout.kind}, {readout.window}: {exc}"
                 self._known[key] = Difference(problem=problem)
         return self._known[key]
 
@@ -123,7 +123,8 @@ class MaskComparison:
         digest = self.config.catalogue.get(mask.name)
         if digest is None or digest.sha1 != mask.sha1:
             raise ReferenceUnavailable(
-                f"{mask.name}: not in the mirror with SHA-1 {mask.sha1}; run dq-init mirror sync"
+                f"{mask.name}: not in {self.masks.mirror}, expected a mask with SHA-1 {mask.sha1}; "
+                "run dq-init mirror sync"
             )
         return cut(self.masks.load(mask.name, digest, instrument, self.store), exposure)
 

@@ -44,7 +44,7 @@ log.setLevel(logging.INFO)
 
 @dataclass(frozen=True)
 class Loop:
-    """The settings of the function, and its runs."""
+    """The settings of the function; `run` selects once."""
 
     mirror: Mirror
     products: str  # bucket
@@ -98,7 +98,9 @@ class Loop:
             return
         job = file.write(self._next_job(last, context, wanted, now, queue))
         if job is None:
-            raise TransientFailure(f"{file.location}: another run replaced this job meanwhile")
+            raise TransientFailure(
+                f"{file.location}: another run replaced this job; the next run selects again"
+            )
         if job.repeats >= _REPEATS:
             raise ReferenceUnavailable(
                 f"s3://{self.products}: {len(wanted)} products were processed and selected for "

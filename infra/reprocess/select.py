@@ -95,7 +95,7 @@ class Effect(StrEnum):
     REQUESTED = "requested"  # none, because the request named the mask, user DQ or version
     UNDECIDED = "cannot be decided"
     NAME = "name"  # a mask of another name and equal content
-    CONTENT = "content"  # a mask of other content, with equal pixels in the readout
+    CONTENT = "content"  # a mask of other content; its pixels are equal or were not compared
     PIXELS = "pixels"  # a mask with other pixels in the readout
 
 

@@ -50,7 +50,7 @@ def show(selection: Selection, console: Console, *, as_json: bool) -> None:
             f"{plural(requested, 'product')}."
         )
     for problem, number in selection.problems().items():
-        text = f"{plural(number, 'product')} cannot be decided: {problem}"
+        text = f"{plural(number, 'product')} not selected, cannot be decided: {problem}"
         console.print(text, soft_wrap=True, style="bold red")
 
 

@@ -61,7 +61,7 @@ class Archive:
 def open_selection(
     archive: Archive, to: str | None, before: str | None = None, *, by_pixels: bool = True
 ) -> Iterator[Selection]:
-    """Select the products that a context affects (None: the function's), and show the progress."""
+    """Yield the decided selection for a context (None: the function's); show the progress."""
     context = to or archive.stack.parameters.get("CrdsContext", "latest")
     mirror = Mirror(archive.s3, archive.stack.mirror)
     check_contexts(mirror, *filter(None, [context, before]))

@@ -158,6 +158,7 @@ def test_wrong_stack_or_queue_is_one_line(aws: LocalAws) -> None:
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == code
         assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert words[-1] in done.stderr
 
 
 def failed(key: str, **more: Any) -> str:
