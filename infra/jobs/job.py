@@ -103,7 +103,7 @@ class JobFile:
         return replace(job, etag=etag) if etag else None
 
     def save(self, job: Job) -> Job:
-        """Write the progress of a job, unless another command that shares the job was faster."""
+        """Write a job and return it, with its new ETag unless another command was faster."""
         return self.write(job) or job
 
     def start(self, wanted: list[Request], *, is_new: bool = False) -> Job:

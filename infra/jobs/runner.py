@@ -35,7 +35,7 @@ _SHOWN = 20
 
 @dataclass
 class JobRunner:
-    """The commands' view of a job that a stack processes."""
+    """A job of a stack, and the console that shows it."""
 
     stack: Stack
     file: JobFile

@@ -88,7 +88,7 @@ class QueuedMessage:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Conditions that select messages; None selects all."""
+    """Conditions that a chosen message meets; None: no condition."""
 
     error: str | None = None
     key: str | None = None  # the key or S3 URI of the exposure
@@ -303,7 +303,7 @@ def _read(
 
 
 def _describe(sqs: "SQSClient", queue: str, *attributes: Any) -> Any:
-    """Return the response of GetQueueAttributes, or raise UserError if it does not exist."""
+    """Return the response of GetQueueAttributes for a queue, which must exist."""
     with translate_errors(f"{queue}: reading its attributes"):
         try:
             return sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*attributes])

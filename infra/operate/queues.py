@@ -22,7 +22,7 @@ _SHOWN = 10
 
 
 def text(value: str) -> str:
-    """Return the argument of an option; an empty one would choose all messages."""
+    """Reject an empty argument of an option, which would choose all messages."""
     if not value:
         raise click.BadParameter("is empty; leave the option out to choose all messages")
     return value

@@ -18,10 +18,7 @@ class Finding:
 
 
 def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[Finding]:
-    """Yield products that were deleted or replaced, have no row, or whose exposures changed.
-
-    `bucket` and `prefix` are those of the products.
-    """
+    """Yield a finding for each product below a prefix that differs from its row, or has none."""
     rows = f"(SELECT * FROM {catalogue.table} WHERE product_etag IS NOT NULL)"
     products = _listing(catalogue, s3, bucket, prefix)
     for key, known, found in catalogue.connection.execute(

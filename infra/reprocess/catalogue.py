@@ -149,7 +149,7 @@ def quoted(path: Path) -> str:
 
 
 def listing(path: Path, items: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """Write keys and ETags of listed objects to a file; return an SQL table of the two."""
+    """Write keys and ETags of listed objects to a file; return an SQL table (key, etag) of it."""
     with path.open("w") as file:
         for key, item in items:
             file.write(json.dumps({"key": key, "etag": item["ETag"].strip('"')}) + "\n")

@@ -44,7 +44,7 @@ log.setLevel(logging.INFO)
 
 @dataclass(frozen=True)
 class Loop:
-    """The settings of the function; `run` selects once."""
+    """The mirror, the products and the queue of the function; `run` does its work once."""
 
     mirror: Mirror
     products: str  # bucket

@@ -266,7 +266,7 @@ class Selection:
         )
 
     def _decide(self, group: ProductGroup, before: ChosenMask, after: ChosenMask) -> Decision:
-        """Return the effect on a group of which two masks are known."""
+        """Return the effect on a group, given its masks before and after."""
         if group.requested_fields:
             return Decision(group, Effect.REQUESTED, before.name, before.name)
         found, effect = Difference(problem=after.problem or before.problem), Effect.CONTENT
