@@ -6,7 +6,7 @@ The mirror's Lambda functions import this module: it must not need rich, duckdb 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 from botocore.exceptions import ClientError
@@ -44,16 +44,21 @@ def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
             raise
 
 
-def put_if_unchanged(s3: Any, location: S3Location, content: bytes, etag: str | None) -> bool:
-    """Write an object if it still has this ETag (None: if none exists); return whether it did."""
+def put_if_unchanged(
+    s3: Any, location: S3Location, content: bytes | BinaryIO, etag: str | None
+) -> str | None:
+    """Write an object if it still has this ETag (None: if none exists); return its new ETag.
+
+    The result is None, and nothing is written, if another writer was faster.
+    """
     with translate_errors(f"{location}: writing it"):
         try:
-            s3.put_object(**location.as_kwargs, Body=content, **unchanged(etag))
+            answer = s3.put_object(**location.as_kwargs, Body=content, **unchanged(etag))
         except ClientError as exc:
             if is_conflict(exc):
-                return False
+                return None
             raise
-    return True
+    return str(answer["ETag"])
 
 
 def _check_bucket(exc: ClientError, bucket: str) -> None:

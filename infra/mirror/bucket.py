@@ -166,7 +166,8 @@ class Mirror:
             raise ReferenceUnavailable(f"{location}: is not UTF-8 text: {exc}") from exc
 
     def _put_text(self, key: str, text: str, etag: str | None) -> bool:
-        return put_if_unchanged(self.client, self.location.below(key), text.encode(), etag)
+        location = self.location.below(key)
+        return put_if_unchanged(self.client, location, text.encode(), etag) is not None
 
     def _kwargs(self, key: str) -> dict[str, str]:
         return self.location.below(key).as_kwargs
