@@ -66,7 +66,7 @@ def action_for(
             f"{existing.location}: {whose}, expected nothing or a product of "
             f"{provenance.input_uri}; onExisting=replace replaces it"
         )
-    if other.is_of_version(provenance):
+    if other.input_state == provenance.input_state:
         # A request that names a mask does not override an earlier one either: replace does.
         return Action.PINNED if other.pinned else Action.BUILD
     # LastModified has whole seconds. Of two versions of one second the current one is the newer.

@@ -85,6 +85,8 @@ class ExposureRequest:
         Key of the product; None for the default key.
     etag : str or None
         ETag in the event, without quotes.
+    size : int or None
+        Size in the event, in bytes.
     is_event : bool
         Whether S3 sent it: the version then identifies an upload, and is not the one to read.
     cause : str or None
@@ -100,6 +102,7 @@ class ExposureRequest:
     on_existing: OnExisting = OnExisting.SKIP
     output_key: str | None = None
     etag: str | None = None
+    size: int | None = None
     is_event: bool = False
     cause: str | None = None
     mode: Mode = Mode.ONCE
@@ -301,8 +304,13 @@ def _from_s3(event: Event) -> ExposureRequest:
         raise InputRejected(
             f"{kind}: {type(exc).__name__}: {exc}; expected a bucket's name and an object's key"
         ) from exc
-    etag = _text(fields, "etag")
-    return ExposureRequest(_object(fields), etag=etag and etag.strip('"'), is_event=True)
+    etag, size = _text(fields, "etag"), created.get("size")
+    return ExposureRequest(
+        _object(fields),
+        etag=etag and etag.strip('"'),
+        size=size if isinstance(size, int) else None,
+        is_event=True,
+    )
 
 
 def _from_failure(event: Event) -> ExposureRequest:

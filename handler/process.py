@@ -5,16 +5,20 @@ published last: if the bus is down, a retry finds the product and only publishes
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
 from core import __version__
+from core.compat import check_asdf_agrees
 from core.errors import EXPECTED, InputRejected, TransientFailure
 from core.exposure import Exposure
+from core.fits.hdus import locate
+from core.fits.pixels import first_image
 from core.product import NO_MASK, HeaderValues, compose
-from handler.build import describe_user_dq, read_existing_image, read_exposure, run_step
+from core.step import initialize
 from handler.crds.masks import MaskChoice
 from handler.decision import Action, action_for, target_for
 from handler.event import (
@@ -30,14 +34,16 @@ from handler.event import (
 from handler.events import Attempt, ExposureRequest, Mode
 from handler.ledger import CatalogueRow, Entry
 from handler.observability import logger
-from handler.provenance import Provenance, shortened
+from handler.provenance import Provenance, shortened, state_of
 from handler.publish import publish_event, publish_failed_event
-from handler.s3.assembly import Assembly
+from handler.s3.assembly import SMALLEST_SOURCE, Assembly
 from handler.s3.errors import is_denied
-from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.objects import HEADERS, ObjectReader, ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target
 from handler.services import Services
 from handler.summaries import exposure_summary, object_summary, planes_summary
+
+_LARGEST_USER_DQ = 256 * 1024 * 1024
 
 
 @dataclass
@@ -64,9 +70,9 @@ class Job:
 
     # set by plan for build
     action: Action = field(init=False)
-    source: StoredObject = field(init=False)
+    source: ObjectReader = field(init=False)
     exposure: Exposure = field(init=False)
-    user_dq: StoredObject | None = field(init=False)
+    user_dq: ObjectReader | None = field(init=False)
     mask: MaskChoice = field(init=False)
     provenance: Provenance = field(init=False)
     target: Target = field(init=False)
@@ -140,17 +146,15 @@ def plan(job: Job, services: Services) -> None:
     """Read what decides about the product, and decide; write nothing."""
     settings, store, request = services.settings, job.store, job.request
     product = job.product = request.target(settings.output_bucket, settings.output_prefix)
-    # The order matters: if the exposure is replaced after this, so is the product that is found
-    # here, and writing fails rather than undo what was built from the newer exposure.
-    existing = store.find(product)
-    source = job.source = store.describe(request.location, InputRejected)
+    existing = find_and_read(job, product)
+    source = job.source.described
     job.input = object_summary(source)
     if not _matches_event(request, source):
         job.action = Action.SUPERSEDED
         job.skipped = f"superseded: {request.source} has been replaced since"
         return
 
-    job.exposure = read_exposure(source, store)
+    job.exposure = read_exposure(job.source)
     job.summary = exposure_summary(job.exposure)
     context = request.context or settings.context
     mask = job.mask = services.references.resolve(job.exposure, context, request.mask, store)
@@ -158,9 +162,10 @@ def plan(job: Job, services: Services) -> None:
         mask.label, mask.sha1 or None, mask.context, str(settings.mirror), mask.warning
     )
     bind_log_context(job)
-    job.user_dq = describe_user_dq(request.user_dq, store)
+    job.user_dq = begin_user_dq(request.user_dq, store)
+    user_dq = job.user_dq.described if job.user_dq else None
     job.provenance = Provenance.of(
-        source, mask, job.user_dq, settings.encoding, job.attempt.cause, request.pins
+        source, mask, user_dq, settings.encoding, job.attempt.cause, request.pins
     )
     job.action = action_for(
         existing, job.provenance, request.on_existing, lambda: _is_current(source, store)
@@ -181,6 +186,52 @@ def plan(job: Job, services: Services) -> None:
             )
         case Action.KEEP if existing and made:
             keep(job, existing, made, services)
+
+
+def find_and_read(job: Job, product: S3Location) -> StoredObject | None:
+    """Return the object at the product's key; begin to read the exposure at the same time."""
+    location, store = job.request.location, job.store
+    length = _first_bytes(job.request.size)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(store.begin, location, length, InputRejected)
+        existing = store.find(product)
+    job.source = reading.result()
+    made = Provenance.from_metadata(existing.metadata) if existing else None
+    if made and not location.version_id and made.input_state != state_of(job.source.described):
+        # Between the two answers, the exposure may have been replaced and its product written.
+        # What is read after that product was found is as new; if it is replaced later, so is the
+        # product, and writing fails.
+        job.source = store.begin(location, length, InputRejected)
+    return existing
+
+
+def _first_bytes(size: int | None) -> int:
+    """Return how many bytes of an exposure to read first; `size` is the one that S3 announced."""
+    if size is None:  # of a direct request: most subarrays are smaller, and 1 MiB takes 15 ms
+        return 1024 * 1024
+    return size if 0 < size < SMALLEST_SOURCE else HEADERS  # a small product is uploaded whole
+
+
+def read_exposure(source: ObjectReader) -> Exposure:
+    """Read the headers and the ASDF extension of an exposure or product."""
+    name = str(source.described.location)
+    hdus = locate(source.read_ahead, source.described.size, name)
+    exposure = Exposure.from_hdus(hdus, name)
+    check_asdf_agrees(hdus, source.read_ahead, name)  # the last HDU: mostly read already
+    return exposure
+
+
+def begin_user_dq(location: S3Location | None, store: ObjectStore) -> ObjectReader | None:
+    """Begin to read the user-supplied DQ, if any; reject files too large for a DQ image."""
+    if location is None:
+        return None
+    reader = store.begin(location, HEADERS, InputRejected)
+    if reader.described.size > _LARGEST_USER_DQ:
+        raise InputRejected(
+            f"{location}: has {reader.described.size} bytes, expected a DQ image of at most "
+            f"{_LARGEST_USER_DQ}"
+        )
+    return reader
 
 
 def _matches_event(request: ExposureRequest, source: StoredObject) -> bool:
@@ -214,8 +265,9 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
     if result is not None and result.id == _event(job, Status.COMPLETE).id:
         job.previous = result
         return
-    exposure = read_exposure(product, job.store)
-    image = read_existing_image(exposure, product, job.store)
+    reader = ObjectReader(job.store, product, InputRejected)
+    exposure = read_exposure(reader)
+    image = exposure.existing_image(reader.read)
     if image is None:
         image = np.zeros(exposure.plane_shape, np.uint32)
     job.summary = exposure_summary(exposure)
@@ -238,7 +290,12 @@ def find_own_product(job: Job, services: Services) -> bool:
 def build(job: Job, services: Services) -> None:
     """Run the step and write the product."""
     mask = services.references.load(job.mask, job.exposure, job.store)
-    quality = run_step(job.exposure, job.source, mask, job.user_dq, job.store)
+    user_image = None
+    if job.user_dq is not None:
+        content = job.user_dq.read(0, job.user_dq.described.size)
+        user_image = first_image(content, str(job.user_dq.described.location))
+    existing = job.exposure.existing_image(job.source.read)
+    quality = initialize(job.exposure, mask, existing, user_image)
     values = HeaderValues(
         filename=job.target.location.key.rpartition("/")[2],
         date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),

@@ -52,11 +52,12 @@ class Provenance:
         pinned: bool = False,
     ) -> "Provenance":
         """Return the provenance of a product that is to be built."""
+        version, etag = state_of(source)
         return cls(
             input_bucket=source.location.bucket,
             input_key=shortened(source.location.key),
-            input_etag=source.etag.strip('"'),
-            input_version=source.version_id or "",
+            input_etag=etag,
+            input_version=version,
             mask=shortened(mask.label or NO_MASK),
             mask_sha1=mask.sha1,
             user_dq_etag=user_dq.etag.strip('"') if user_dq else "",
@@ -90,15 +91,20 @@ class Provenance:
         """Say whether the product is of an exposure, in any version."""
         return (self.input_bucket, self.input_key) == (bucket, shortened(key))
 
-    def is_of_version(self, other: "Provenance") -> bool:
-        """Say whether two products of one exposure are of the same version of it."""
-        own = (self.input_version, self.input_etag)
-        return own == (other.input_version, other.input_etag)
+    @property
+    def input_state(self) -> tuple[str, str]:
+        """The version of the exposure that the product is of, as `state_of` returns it."""
+        return self.input_version, self.input_etag
 
     @property
     def input_uri(self) -> str:
         """The URI of the exposure."""
         return f"s3://{self.input_bucket}/{self.input_key}"
+
+
+def state_of(source: StoredObject) -> tuple[str, str]:
+    """Return version ID and ETag of an exposure, as provenance records them."""
+    return source.version_id or "", source.etag.strip('"')
 
 
 def shortened(text: str) -> str:
