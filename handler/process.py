@@ -8,19 +8,19 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core import __version__
-from core.compat import check_asdf_agrees
 from core.errors import EXPECTED, InputRejected, TransientFailure
 from core.exposure import Exposure
-from core.fits.hdus import locate
 from core.fits.pixels import first_image
 from core.product import NO_MASK, HeaderValues, compose
 from core.step import initialize
 from handler.crds.masks import MaskChoice
-from handler.decision import Action, action_for, target_for
+from handler.decision import Action, Provenance, action_for, shortened, state_of, target_for
 from handler.event import (
     ExposureSummary,
     Findings,
@@ -33,15 +33,19 @@ from handler.event import (
 )
 from handler.events import Attempt, ExposureRequest, Mode
 from handler.ledger import CatalogueRow, Entry
-from handler.observability import logger
-from handler.provenance import Provenance, shortened, state_of
-from handler.publish import publish_event, publish_failed_event
+from handler.publish import (
+    exposure_summary,
+    logger,
+    object_summary,
+    planes_summary,
+    publish_event,
+    publish_failed_event,
+)
 from handler.s3.assembly import SMALLEST_SOURCE, Assembly
 from handler.s3.errors import is_denied
 from handler.s3.objects import HEADERS, ObjectReader, ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target
 from handler.services import Services
-from handler.summaries import exposure_summary, object_summary, planes_summary
 
 _LARGEST_USER_DQ = 256 * 1024 * 1024
 
@@ -72,21 +76,14 @@ class Job:
     action: Action = field(init=False)
     source: ObjectReader = field(init=False)
     exposure: Exposure = field(init=False)
-    user_dq: ObjectReader | None = field(init=False)
+    user_dq: ObjectReader | None = None
     mask: MaskChoice = field(init=False)
     provenance: Provenance = field(init=False)
     target: Target = field(init=False)
 
 
 def process(request: ExposureRequest, services: Services, attempt: Attempt) -> ProcessingEvent:
-    """Run the step on one exposure, write its product and publish the result.
-
-    Raises
-    ------
-    InputRejected, ReferenceUnavailable, TransientFailure
-        Handling of the failure by the caller; any other exception is a bug. A failure is published
-        unless the caller retries and a retry may help.
-    """
+    """Run the step on one exposure, write its product and publish the result."""
     job = _start(request, services, attempt)
     try:
         plan(job, services)
@@ -101,13 +98,7 @@ def process(request: ExposureRequest, services: Services, attempt: Attempt) -> P
 def report_exhausted(
     request: ExposureRequest, services: Services, attempt: Attempt
 ) -> ProcessingEvent:
-    """Publish the result of a request whose attempts are over; build nothing.
-
-    Raises
-    ------
-    TransientFailure
-        If S3 or EventBridge cannot be reached; report again later.
-    """
+    """Publish the result of a request whose attempts are over; build nothing."""
     job = _start(request, services, attempt)
     try:
         if not find_own_product(job, services):
@@ -149,12 +140,12 @@ def plan(job: Job, services: Services) -> None:
     existing = find_and_read(job, product)
     source = job.source.described
     job.input = object_summary(source)
-    if not _matches_event(request, source):
+    if not request.is_for(source.version_id, source.etag):
         job.action = Action.SUPERSEDED
         job.skipped = f"superseded: {request.source} has been replaced since"
         return
 
-    job.exposure = read_exposure(job.source)
+    job.exposure = Exposure.read(job.source.read_ahead, source.size, str(source.location))
     job.summary = exposure_summary(job.exposure)
     context = request.context or settings.context
     mask = job.mask = services.references.resolve(job.exposure, context, request.mask, store)
@@ -162,13 +153,15 @@ def plan(job: Job, services: Services) -> None:
         mask.label, mask.sha1 or None, mask.context, str(settings.mirror), mask.warning
     )
     bind_log_context(job)
-    job.user_dq = begin_user_dq(request.user_dq, store)
-    user_dq = job.user_dq.described if job.user_dq else None
+    user_dq = None
+    if request.user_dq is not None:
+        job.user_dq = store.begin(request.user_dq, HEADERS, InputRejected)
+        user_dq = job.user_dq.described
     job.provenance = Provenance.of(
         source, mask, user_dq, settings.encoding, job.attempt.cause, request.pins
     )
     job.action = action_for(
-        existing, job.provenance, request.on_existing, lambda: _is_current(source, store)
+        existing, job.provenance, request.on_existing, lambda: store.is_current(source)
     )
     made = Provenance.from_metadata(existing.metadata) if existing else None
     if existing is not None:  # otherwise there is probably no entry either
@@ -212,44 +205,6 @@ def _first_bytes(size: int | None) -> int:
     return size if 0 < size < SMALLEST_SOURCE else HEADERS  # a small product is uploaded whole
 
 
-def read_exposure(source: ObjectReader) -> Exposure:
-    """Read the headers and the ASDF extension of an exposure or product."""
-    name = str(source.described.location)
-    hdus = locate(source.read_ahead, source.described.size, name)
-    exposure = Exposure.from_hdus(hdus, name)
-    check_asdf_agrees(hdus, source.read_ahead, name)  # the last HDU: mostly read already
-    return exposure
-
-
-def begin_user_dq(location: S3Location | None, store: ObjectStore) -> ObjectReader | None:
-    """Begin to read the user-supplied DQ, if any; reject files too large for a DQ image."""
-    if location is None:
-        return None
-    reader = store.begin(location, HEADERS, InputRejected)
-    if reader.described.size > _LARGEST_USER_DQ:
-        raise InputRejected(
-            f"{location}: has {reader.described.size} bytes, expected a DQ image of at most "
-            f"{_LARGEST_USER_DQ}"
-        )
-    return reader
-
-
-def _matches_event(request: ExposureRequest, source: StoredObject) -> bool:
-    """Say whether the object is still the version that the event announced."""
-    version = request.source.version_id
-    # S3 names the version of an object "null" that was written before its bucket had versions.
-    is_same_version = version in {None, source.version_id or "null"}
-    return is_same_version and request.etag in {None, source.etag.strip('"')}
-
-
-def _is_current(source: StoredObject, store: ObjectStore) -> bool:
-    """Say whether a version is the current one of its object."""
-    if source.location.version_id is None:
-        return True
-    now = store.find(S3Location(source.location.bucket, source.location.key))
-    return now is not None and now.version_id == source.version_id
-
-
 def keep(job: Job, product: StoredObject, made: Provenance, services: Services) -> None:
     """Describe an existing product, unless its event was published before."""
     mask = None if made.mask == NO_MASK else made.mask
@@ -266,7 +221,7 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
         job.previous = result
         return
     reader = ObjectReader(job.store, product, InputRejected)
-    exposure = read_exposure(reader)
+    exposure = Exposure.read(reader.read_ahead, product.size, str(product.location))
     image = exposure.existing_image(reader.read)
     if image is None:
         image = np.zeros(exposure.plane_shape, np.uint32)
@@ -290,12 +245,9 @@ def find_own_product(job: Job, services: Services) -> bool:
 def build(job: Job, services: Services) -> None:
     """Run the step and write the product."""
     mask = services.references.load(job.mask, job.exposure, job.store)
-    user_image = None
-    if job.user_dq is not None:
-        content = job.user_dq.read(0, job.user_dq.described.size)
-        user_image = first_image(content, str(job.user_dq.described.location))
     existing = job.exposure.existing_image(job.source.read)
-    quality = initialize(job.exposure, mask, existing, user_image)
+    user_dq = read_user_dq(job.user_dq) if job.user_dq else None
+    quality = initialize(job.exposure, mask, existing, user_dq)
     values = HeaderValues(
         filename=job.target.location.key.rpartition("/")[2],
         date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
@@ -311,6 +263,16 @@ def build(job: Job, services: Services) -> None:
     assembly = Assembly(layout, job.source, services.blocks, job.store)
     job.output = object_summary(assembly.write(job.target, is_same))
     job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
+
+
+def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
+    """Read the user-supplied DQ image."""
+    location, size = reader.described.location, reader.described.size
+    if size > _LARGEST_USER_DQ:
+        raise InputRejected(
+            f"{location}: has {size} bytes, expected a DQ image of at most {_LARGEST_USER_DQ}"
+        )
+    return first_image(reader.read(0, size), str(location))
 
 
 def publish(job: Job, services: Services) -> ProcessingEvent:

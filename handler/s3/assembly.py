@@ -12,15 +12,7 @@ from core.errors import TransientFailure
 from core.layout import Copied, Layout
 from handler.s3.blocks import Blocks, Extent
 from handler.s3.objects import ObjectReader, ObjectStore, StoredObject
-from handler.s3.write import (
-    CompletedPart,
-    MultipartUpload,
-    Target,
-    WriteConflict,
-    Written,
-    multipart,
-    put,
-)
+from handler.s3.write import CompletedPart, MultipartUpload, Target, WriteConflict, multipart, put
 
 log = logging.getLogger(__name__)
 
@@ -198,17 +190,13 @@ class Assembly:
             extents.append(extent or Extent(segment.length))
         parts = plan(extents)
         if len(parts) == 1 and isinstance(parts[0], UploadedPart):
-            return self._describe(target, put(self._content(parts[0]), target, self.store))
-        with multipart(target, self.store) as upload:
-            completed = self._send(parts, upload)
-            return self._describe(target, upload.complete(completed, self.layout.length))
-
-    def _describe(self, target: Target, written: Written) -> StoredObject:
-        if written.version_id is None:  # its modification time then identifies the product
-            return self.store.describe(target.location, TransientFailure)
-        return StoredObject(
-            target.location, written.etag, self.layout.length, target.metadata, written.version_id
-        )
+            written = put(self._content(parts[0]), target, self.store)
+        else:
+            with multipart(target, self.store) as upload:
+                written = upload.complete(self._send(parts, upload), self.layout.length)
+        if written.version_id is not None:
+            return written
+        return self.store.describe(target.location, TransientFailure)  # for its modification time
 
     def _send(self, parts: list[Part], upload: MultipartUpload) -> list[CompletedPart]:
         def send(number: int, part: Part) -> CompletedPart:

@@ -1,9 +1,9 @@
 """S3 objects: locations, descriptions and reads."""
 
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _SCHEME = "s3://"
 HEADERS = 128 * 1024  # most primary headers and the next one fit into one request
-_PIECE = 8 * 1024 * 1024
 _NO_SUCH_RANGE = frozenset({"416", "InvalidRange"})
 _READS = ("HeadObject", "GetObject", "UploadPartCopy", "ListObjectsV2")
 
@@ -80,14 +79,6 @@ class StoredObject:
     crc32: str | None = None  # base64, of the whole content
 
 
-@dataclass(frozen=True)
-class ObjectBody:
-    """The description of an object and its content, read piece by piece."""
-
-    described: StoredObject
-    pieces: Iterator[bytes]
-
-
 @dataclass
 class ObjectStore:
     """S3 reads for one exposure; counts the bytes that pass through the function."""
@@ -111,6 +102,13 @@ class ObjectStore:
                 if is_missing(exc):
                     return None
                 raise
+
+    def is_current(self, source: StoredObject) -> bool:
+        """Say whether a version is the current one of its object."""
+        if source.location.version_id is None:
+            return True
+        now = self.find(replace(source.location, version_id=None))
+        return now is not None and now.version_id == source.version_id
 
     def get(
         self, location: S3Location, limit: int, unavailable: type[Exception]
@@ -176,21 +174,6 @@ class ObjectStore:
                 content = body.read()
         self.count(received=len(content))
         return ObjectReader(self, _description(location, response), unavailable, [(0, content)])
-
-    @contextmanager
-    def open(self, location: S3Location, unavailable: type[Exception]) -> Iterator[ObjectBody]:
-        """Describe and read an object with one request, or raise `unavailable`."""
-        with translate_errors(f"{location}: reading it", unavailable):
-            response = self.client.get_object(**location.as_kwargs)
-
-        def pieces() -> Iterator[bytes]:
-            with translate_errors(f"{location}: reading it"):
-                for piece in response["Body"].iter_chunks(_PIECE):
-                    self.count(received=len(piece))
-                    yield piece
-
-        with closing(response["Body"]):
-            yield ObjectBody(_description(location, response), pieces())
 
     def count(self, received: int = 0, sent: int = 0) -> None:
         """Add to the number of bytes; several threads read and write."""

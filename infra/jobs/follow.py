@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from core.errors import InputRejected
+from handler.decision import Provenance, shortened
 from handler.event import Status
 from handler.events import ExposureRequest, OnExisting
 from handler.ledger import Entry
-from handler.provenance import Provenance, shortened
 from handler.s3.errors import is_missing, translate_errors
 from handler.s3.objects import S3Location, version_of
 from infra.aws import list_entries, read_entry

@@ -13,8 +13,8 @@ import boto3
 from botocore.exceptions import ClientError
 from rich.progress import Progress
 
+from handler.decision import Provenance
 from handler.events import ExposureRequest
-from handler.provenance import Provenance
 from handler.s3.errors import is_missing, translate_errors
 from handler.s3.objects import S3Location, enable_requester_pays, version_of
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
@@ -148,7 +148,7 @@ def _report_request(product: S3Location, prefix: str, s3: Any) -> dict[str, Any]
     """Return the request that reports an existing product, from the product's metadata."""
     metadata = s3.head_object(**product.as_kwargs)["Metadata"]
     found = Provenance.from_metadata(metadata)
-    # Long values are stored as a digest: handler.provenance.shortened
+    # Long values are stored as a digest: handler.decision.shortened
     if found is None or not found.cause or "...sha256:" in found.input_key:
         return None
     source = S3Location(found.input_bucket, found.input_key)
