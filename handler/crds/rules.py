@@ -107,11 +107,6 @@ class Mappings:
         """Yield the mappings from a context to an instrument's MASK rules: pmap, imap, rmap.
 
         The chain ends early if a mapping says that no rules apply.
-
-        Raises
-        ------
-        NoRules
-            If a mapping has no entry for the instrument, or for MASK.
         """
         name = check_context(context)
         for key, suffix in ((instrument, ".imap"), ("MASK", ".rmap")):

@@ -20,10 +20,10 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputRejected
+from handler.decision import Provenance, shortened
 from handler.event import Status
 from handler.events import ExposureRequest, OnExisting
 from handler.ledger import Entry
-from handler.provenance import Provenance, shortened
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, read_entry
 from infra.operate.messages import depth

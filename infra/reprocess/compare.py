@@ -12,14 +12,13 @@ from core.compat import Kind
 from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
 from core.fits.hdus import Hdu
-from core.flags import PIXEL_FLAGS
+from core.flags import PIXEL_FLAGS, flagged_pixels, planes_sha256
 from core.product import NO_MASK
 from core.readout import cut
 from handler.crds.masks import MaskCache
 from handler.crds.mirror import MirrorConfig
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.s3.objects import ObjectStore
-from handler.summaries import planes_sha256
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class MaskComparison:
             new = self._planes(after, instrument, exposure)
         except (ReferenceUnavailable, InputRejected) as exc:
             return Difference(problem=str(exc))
-        digest = planes_sha256(new)
+        digest = planes_sha256(new.shape, *flagged_pixels(new))
         try:
             old = self._planes(before, instrument, exposure)
         except (ReferenceUnavailable, InputRejected):

@@ -12,8 +12,8 @@ from typing import Any
 import boto3
 from rich.progress import Progress
 
+from handler.decision import Provenance
 from handler.events import ExposureRequest
-from handler.provenance import Provenance
 from handler.s3.objects import ObjectStore, S3Location, enable_requester_pays
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
@@ -127,7 +127,7 @@ def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dic
     """Return the request to report a product again; None if its metadata do not suffice."""
     stored = store.find(product)
     found = Provenance.from_metadata(stored.metadata) if stored else None
-    # Long values are stored as a digest: handler.provenance.shortened
+    # Long values are stored as a digest: handler.decision.shortened
     if found is None or not found.cause or "...sha256:" in found.input_key:
         return None
     source = S3Location(found.input_bucket, found.input_key)

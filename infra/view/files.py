@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from core.fits.hdus import Hdu, Keywords, Reader, find, locate
-from handler.s3.objects import ObjectStore, S3Location, Window
+from handler.s3.objects import ObjectReader, ObjectStore, S3Location
 from infra.cli import UserError
 
 
@@ -47,8 +47,8 @@ def open_file(name: str, s3: Any) -> Iterator[File]:
         except ValueError as exc:
             raise UserError(f"{exc} of a FITS file; a mirror needs --detector NAME") from exc
         found = store.describe(location, UserError)
-        read: Reader = Window(store, found, UserError).read
-        yield File(name, found.size, read, locate(read, found.size, name))
+        reader = ObjectReader(store, found, UserError)
+        yield File(name, found.size, reader.read, locate(reader.read_ahead, found.size, name))
         return
     path = Path(name)
     if not path.is_file():
