@@ -6,8 +6,7 @@ import os
 import random
 import re
 import shutil
-import subprocess
-import sys
+import socket
 import time
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -45,7 +44,7 @@ from infra.demo.samples.mirror import (
     write_server_config,
 )
 from infra.demo.samples.modes import MODES
-from infra.mirror import contexts, freshen
+from infra.mirror import contexts, freshen, sources
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import delete_unneeded, unneeded_keys
 from infra.mirror.contexts import read_context
@@ -55,6 +54,7 @@ from infra.mirror.sync import copy, plan_sync, publish, use
 from infra.mirror.verify import verify
 from tests.conftest import PROJECT, SHARED, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
+from tests.infra.program import run_program
 from tests.infra.template import load, permissions
 
 NEWER = "jwst_9002.pmap"
@@ -75,6 +75,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_rules(root, context=NEWER, rules={**FEW, "nircam": (parameters, newer)})
     write_server_config(root)
     return root
+
+
+@pytest.fixture(autouse=True)
+def _same_timeout_of_sockets() -> Iterator[None]:
+    """Restore the timeout that a sync from a server sets for the whole process."""
+    before = socket.getdefaulttimeout()
+    yield
+    socket.setdefaulttimeout(before)
 
 
 @pytest.fixture
@@ -121,14 +129,9 @@ class Bucket:
 
 def run(*arguments: str, fails: bool = False) -> str:
     """Run a mirror command; return its output."""
-    command = [sys.executable, "-m", "infra", "mirror", *arguments]
-    environment = {n: v for n, v in os.environ.items() if not n.startswith("CRDS_")}
-    environment |= {"COLUMNS": "200", "MIRROR_STALLED_SECONDS": "1"}
-    done = subprocess.run(
-        command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = run_program("mirror", *arguments, COLUMNS="200")
+    assert (done.exit_code != 0) == fails, done.out + done.err
+    return done.out + done.err
 
 
 def test_sync_from_a_cache_gives_a_verified_mirror(cache: Path, place: str, bucket: Bucket) -> None:
@@ -264,8 +267,9 @@ def test_sync_copies_only_missing_and_wrong_files(
 
 @pytest.mark.parametrize("fault", ["lies", "stalls", "goes_away"])
 def test_failing_server_publishes_nothing_and_sync_resumes(
-    fault: str, server: CrdsServer, place: str, bucket: Bucket
+    fault: str, server: CrdsServer, place: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(sources, "_TIMEOUT", 1)
     getattr(server, fault).add(Path(MASK).name)
     said = run("sync", place, "--server", server.url, fails=True)
     assert Path(MASK).name in said
