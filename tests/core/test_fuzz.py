@@ -29,7 +29,7 @@ from tests.reference_step import striped
 from tests.samples.exposures import asdf_hdu, int_times, primary_header
 from tests.samples.modes import MODES
 
-CASES = int(os.environ.get("FUZZ_CASES", "150"))
+CASES = int(os.environ.get("FUZZ_CASES", "60"))
 _SECONDS, _KIBIBYTES = 5, 256 * 1024
 MODE = {mode.name: mode for mode in MODES}
 RNG = np.random.default_rng(23)

@@ -21,7 +21,8 @@ class Done:
 
 def run_program(*words: str, **environment: str) -> Done:
     """Run a command without a terminal."""
-    out, err, exit_code = io.StringIO(), io.StringIO(), 0
+    raw, exit_code = (io.BytesIO(), io.BytesIO()), 0
+    out, err = (io.TextIOWrapper(stream, "utf-8", write_through=True) for stream in raw)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(sys, "stdin", io.StringIO())
         for name, value in environment.items():
@@ -32,4 +33,4 @@ def run_program(*words: str, **environment: str) -> Done:
             exit_code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
             if isinstance(ended.code, str):
                 print(ended.code, file=sys.stderr)  # as the interpreter does
-    return Done(exit_code, out.getvalue(), err.getvalue())
+    return Done(exit_code, *(stream.getvalue().decode() for stream in raw))
