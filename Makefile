@@ -22,7 +22,8 @@ help:
 	@echo "             run the tests and print the lines and branches that no test runs"
 	@echo "make mutation MUTANTS=200 SEED=0 MINUTES=25"
 	@echo "             change core/ and handler/ at random; print the changes that no test notices"
-	@echo "make fuzz    damage 10,000 headers per kind of file and compare with astropy (CASES=...)"
+	@echo "make fuzz    damage 10,000 headers per kind of file and compare with astropy (CASES=...);"
+	@echo "             repeat the random tests of the mirror and of reprocessing (SEEDS=60)"
 	@echo "make lint    check style, types, words, imports, templates and state machines"
 	@echo "make build   build the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
@@ -87,9 +88,10 @@ mutation: .venv/dev
 coverage: .venv/dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
 
-# Damaged headers of every kind of file, compared with astropy.
+# Damaged headers of every kind of file, compared with astropy; other random tests.
 fuzz: .venv/dev
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -n 0 -s tests/core/test_fuzz.py
+	TEST_SEEDS=$(or $(SEEDS),60) $(BIN)/python -m pytest tests/infra/test_mirror.py tests/infra/test_reprocess.py
 
 lint: .venv/dev .venv-tools/done .venv-checkov/done
 	$(BIN)/ruff check .

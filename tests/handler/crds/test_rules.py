@@ -22,8 +22,8 @@ from handler.crds.mirror import FileDigest, MirrorConfig, key_of, mapping_key, r
 from handler.crds.rules import Mappings, Rules, read_config
 from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
-from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import SHARED, Harness
+from tests.samples.mirror import CONTEXT
 
 
 class Text:
