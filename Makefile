@@ -145,14 +145,14 @@ dist: .venv-release/done .venv-tools/done
 	$(RELEASE)/check-wheel-contents build/dist/*.whl
 	$(TOOLS)/uvx --quiet --from cffconvert==2.0.0 cffconvert --validate
 
-# What a release offers: wheel, sdist, for each architecture the built templates with their bundles
-# (unpack, then `sam deploy`), the SBOM of the bundles, and checksums. Needs GNU tar.
+# What a release offers: wheel, sdist, the built templates with their bundles (unpack, then
+# `sam deploy`), the SBOMs of the bundles, and checksums. Needs GNU tar. For arm64, the default of
+# the templates: a built template does not know the architecture of its bundle.
 release-files: dist
-	for architecture in arm64 x86_64; do \
-	  $(MAKE) build build-mirror ARCHITECTURE=$$architecture && \
-	  tar --create --gzip --file build/dist/jwst-dq-init-lambda-$$architecture.tar.gz \
-	    --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 --numeric-owner --mode=go+rX-w \
-	    .aws-sam/build .aws-sam/mirror infra/state_machines LICENSE README.md CHANGELOG.md || exit 1; done
+	$(MAKE) build build-mirror ARCHITECTURE=arm64
+	tar --create --gzip --file build/dist/jwst-dq-init-lambda-arm64.tar.gz \
+	  --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 --numeric-owner --mode=go+rX-w \
+	  .aws-sam/build .aws-sam/mirror infra/state_machines LICENSE README.md CHANGELOG.md
 	for lock in requirements reprocess; do \
 	  $(RELEASE)/cyclonedx-py requirements infra/bundle/$$lock.lock --pyproject pyproject.toml \
 	    --output-reproducible --output-file build/dist/$$lock.cdx.json || exit 1; done
