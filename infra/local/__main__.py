@@ -2,11 +2,12 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
+from core.errors import EXPECTED, InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import NO_MASK, Encoding
 from handler.s3.objects import S3Location
 from infra import options
@@ -15,7 +16,7 @@ from infra.local.inputs import expand
 from infra.local.product import remove_leftovers
 from infra.local.references import ReferenceSettings, read_mask, read_user_dq, resolve_context
 from infra.local.report import print_warnings, report
-from infra.local.run import Options, collected_warnings, process_all
+from infra.local.run import Options, collected_warnings, error_class, process_all
 
 _EXIT_CODES = {
     InputRejected.__name__: 2,
@@ -98,13 +99,6 @@ def command(  # noqa: PLR0913, PLR0917
             "references: none are named, expected CRDS_PATH, --crds-path, --mirror or "
             "--override-mask"
         )
-    with collected_warnings() as warnings:
-        settings = resolve_context(settings)
-        if mask and mask != NO_MASK:  # a wrong file would fail every exposure
-            read_mask(mask)
-        if user_supplied_dq:
-            read_user_dq(user_supplied_dq)
-    print_warnings(warnings)
     run = Options(
         settings,
         mask,
@@ -115,14 +109,30 @@ def command(  # noqa: PLR0913, PLR0917
         force,
         check,
     )
+    try:
+        sys.exit(_run(exposures, run, jobs, as_json))
+    except EXPECTED as exc:
+        print(f"run: {exc}", file=sys.stderr)
+        sys.exit(_EXIT_CODES[error_class(exc).__name__])
+
+
+def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> int:
+    """Process exposures, and return the exit code."""
+    with collected_warnings() as warnings:
+        run = replace(run, references=resolve_context(run.references))
+        if run.mask and run.mask != NO_MASK:  # a wrong file would fail every exposure
+            read_mask(run.mask)
+        if run.user_dq:
+            read_user_dq(run.user_dq)
+    print_warnings(warnings)
     names = expand(exposures)
     _check_products_differ(names, run)
-    if not check:
+    if not run.check:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(run.folder)
     outcomes = report(process_all(names, run, jobs), len(names), as_json)
     codes = {_EXIT_CODES.get(outcome.error, 1) for outcome in outcomes if outcome.error}
-    sys.exit(next((code for code in _WORST_FIRST if code in codes), 0))
+    return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def _reference_settings(

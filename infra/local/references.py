@@ -46,7 +46,8 @@ class _SourceRules(Rules):
         return self._source.read(name)
 
     def context_name(self, context: str) -> str:
-        return self._source.build() if context == BUILD else super().context_name(context)
+        is_build = context in {BUILD, "jwst-build"}
+        return self._source.build() if is_build else super().context_name(context)
 
     def _mirror_config(self) -> MirrorConfig:
         return self._source.config

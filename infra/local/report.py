@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from core.product import NO_MASK
+from infra.cli import printable
 from infra.local.run import Outcome
 
 
@@ -33,18 +34,18 @@ def report(outcomes: Iterable[Outcome], number: int, as_json: bool) -> list[Outc
 def print_warnings(texts: Iterable[str]) -> None:
     """Print warnings to standard error."""
     for text in texts:
-        print(f"warning: {text}", file=sys.stderr)
+        print(printable(f"warning: {text}"), file=sys.stderr)
 
 
 def _print(outcome: Outcome) -> None:
     if outcome.error:
-        print(f"failed: {outcome.reason}", file=sys.stderr, flush=True)
+        print(printable(f"failed: {outcome.reason}"), file=sys.stderr, flush=True)
     elif outcome.check:
         _print_explanation(outcome)
     else:
         mask = (outcome.mask or NO_MASK).removeprefix("crds://")
         line = f"{outcome.status:8}  {outcome.output}  {mask}  {outcome.unusable:.2%} DO_NOT_USE"
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 def _print_explanation(outcome: Outcome) -> None:
@@ -52,7 +53,7 @@ def _print_explanation(outcome: Outcome) -> None:
     assert check is not None
     shape = "{} integrations, {} groups, {} rows, {} columns".format(*check.shape)
     lines: list[tuple[str, str | None]] = [
-        ("Product", f"{outcome.output}, to be {outcome.status}"),
+        ("Product", outcome.output),
         ("Exposure", f"{check.exposure}, {check.kind}: {shape}"),
         ("Mask", (outcome.mask or NO_MASK).removeprefix("crds://")),
         *(("Rule", rule) for rule in check.rules),
@@ -65,10 +66,10 @@ def _print_explanation(outcome: Outcome) -> None:
             for name, count in outcome.flags.items()
         ),
     ]
-    print(outcome.input)
+    print(printable(outcome.input))
     for heading, text in lines:
         if text:
-            print(f"  {heading:16}  {text}")
+            print(printable(f"  {heading:16}  {text}"))
 
 
 @contextmanager

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from core.compat import check_asdf_agrees
-from core.errors import EXPECTED, InputRejected
+from core.errors import EXPECTED, InputRejected, TransientFailure
 from core.exposure import Exposure
 from core.fits.hdus import locate
 from core.flags import FlagCount, count_by_mnemonic, flagged_pixels
@@ -57,7 +58,7 @@ class Outcome:
 
     input: str
     output: str
-    status: str = "failed"  # or written, replaced, kept; with --check, what would be
+    status: str = "failed"  # or written, replaced, kept, checked
     error: str | None = None  # name of the error class
     reason: str | None = None
     mask: str | None = None
@@ -82,10 +83,20 @@ def process(name: str, options: Options) -> Outcome:
                         f"{name}: its product would replace it, expected another --output-dir"
                     )
                 outcome.status = _process(source, path, options, outcome)
-        except (*EXPECTED, OSError) as exc:
-            outcome.error, outcome.reason = type(exc).__name__, str(exc)
+        except EXPECTED as exc:
+            outcome.error, outcome.reason = error_class(exc).__name__, str(exc)
+        except OSError as exc:
+            outcome.error = type(exc).__name__
+            outcome.reason = (
+                f"{exc.filename or path}: {exc.strerror}; run it again when it is solved"
+            )
     outcome.seconds = round(time.perf_counter() - started, 3)
     return outcome
+
+
+def error_class(error: Exception) -> type[Exception]:
+    """Return which of the three expected classes an error belongs to."""
+    return next(known for known in EXPECTED if isinstance(error, known))
 
 
 def _process(source: Input, path: Path, options: Options, outcome: Outcome) -> str:
@@ -112,16 +123,17 @@ def _process(source: Input, path: Path, options: Options, outcome: Outcome) -> s
     def layout_with(values: HeaderValues) -> Layout:
         return compose(exposure, quality, values, options.encoding)
 
-    if os.path.lexists(path) and not options.force:
-        layout = layout_with(values_of(path, values, source.name))
-        if is_same(path, layout, source):
+    exists = os.path.lexists(path)
+    if exists and not options.force:
+        found = values_of(path, values, source.name)
+        if not options.check and is_same(path, layout_with(found), source):
             return "kept"
-    status = "replaced" if os.path.lexists(path) else "written"
-    if not options.check:
-        layout = layout_with(values)
-        write(path, layout, source)
-        outcome.bytes = layout.length
-    return status
+    if options.check:
+        return "checked"
+    layout = layout_with(values)
+    write(path, layout, source)
+    outcome.bytes = layout.length
+    return "replaced" if exists else "written"
 
 
 def _summarize(choice: MaskChoice, quality: DataQuality, outcome: Outcome) -> None:
@@ -142,21 +154,14 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Collect the warnings that the step and the references log."""
-    collector = _Collector()
-    loggers = [logging.getLogger(name) for name in ("core", "handler", "infra")]
-    before = [(logger.level, logger.propagate) for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(collector)
-        logger.setLevel(logging.WARNING)
-        logger.propagate = False
+    """Collect the warnings that are logged."""
+    collector, root = _Collector(), logging.getLogger()
+    logging.getLogger("core").setLevel(logging.NOTSET)  # infra.__main__ silences it
+    root.addHandler(collector)
     try:
         yield collector.texts
     finally:
-        for logger, (level, propagate) in zip(loggers, before, strict=True):
-            logger.removeHandler(collector)
-            logger.setLevel(level)
-            logger.propagate = propagate
+        root.removeHandler(collector)
 
 
 def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outcome]:
@@ -171,6 +176,10 @@ def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outco
     try:
         futures = [pool.submit(process, name, options) for name in names]
         yield from (future.result() for future in as_completed(futures))
+    except BrokenProcessPool as exc:
+        raise TransientFailure(
+            "a process was killed, perhaps for lack of memory; run it again with fewer --jobs"
+        ) from exc
     finally:
         pool.shutdown(cancel_futures=True)  # exposures that have started are completed
 

@@ -1,0 +1,172 @@
+"""The command dq-init run in processes of its own: killed, interrupted, at once, without rights."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from resource import RLIMIT_FSIZE, setrlimit
+
+import pytest
+
+from infra.demo.samples.mirror import CONTEXT
+from tests.conftest import PROJECT
+from tests.products import undated
+
+EXPOSURES = 24
+KILLS = int(os.environ.get("LOCAL_KILLS", "1"))
+"""Runs that are killed; issue 26 asks for 50 once."""
+NOBODY = 65534
+
+
+@pytest.fixture
+def folder(exposure: bytes, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with many exposures that every user may read, and the variable CRDS_PATH."""
+    with tempfile.TemporaryDirectory() as name:
+        raw = Path(name) / "raw"
+        raw.mkdir()
+        for number in range(EXPOSURES):
+            (raw / f"{number}_uncal.fits").write_bytes(exposure)
+        cache = Path(name) / "cache"
+        shutil.copytree(
+            sample_cache, cache, ignore=shutil.ignore_patterns("*_miri_*", "*_fgs_*.fits")
+        )
+        monkeypatch.setenv("CRDS_PATH", str(cache))
+        monkeypatch.setenv("CRDS_CONTEXT", CONTEXT)
+        monkeypatch.chdir(name)
+        for path in (Path(name), cache):
+            path.chmod(0o755)
+        yield Path(name)
+
+
+def start(*words: str, prepare: Callable[[], object] | None = None) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "infra", "run", *words],
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=prepare,  # noqa: PLW1509
+        start_new_session=True,
+    )
+
+
+def finish(process: "subprocess.Popen[str]", code: int = 0) -> str:
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err
+    return out + err
+
+
+def products(folder: Path) -> dict[str, bytes]:
+    return {path.name: undated(path.read_bytes()) for path in folder.glob("*.fits")}
+
+
+def wait_for_product(folder: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not list(folder.glob("*.fits")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_killed_run_leaves_whole_products_and_resumes(jobs: str, folder: Path) -> None:
+    finish(start("raw", "--output-dir", "expected"))
+    expected, out = products(folder / "expected"), folder / "out"
+    rng = random.Random(jobs)
+    for _ in range(KILLS):
+        shutil.rmtree(out, ignore_errors=True)
+        process = start("raw", "--output-dir", "out", "--jobs", jobs)
+        wait_for_product(out)
+        time.sleep(rng.random() * 0.2)
+        process.kill()
+        process.communicate(timeout=60)  # ends when the last process has closed its output
+        assert products(out).items() <= expected.items(), "a product is partial"
+        said = finish(start("raw", "--output-dir", "out", "--jobs", jobs))
+        assert "kept" in said
+        assert products(out) == expected
+        assert not list(out.glob(".*")), "leftovers of the killed run"
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path) -> None:
+    process = start("raw", "--output-dir", "out", "--jobs", jobs)
+    wait_for_product(folder / "out")
+    os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches all processes of a terminal
+    said = finish(process, code=1)
+    assert said.splitlines()[-1] == "run: interrupted; run the same command again to resume"
+    assert "Traceback" not in said
+    assert not list((folder / "out").glob(".*"))
+    finish(start("raw", "--output-dir", "out"))
+    assert len(products(folder / "out")) == EXPOSURES
+
+
+def test_two_runs_at_once_write_the_same_products(folder: Path) -> None:
+    both = [start("raw", "--output-dir", "out", "--force") for _ in range(2)]
+    for process in both:
+        finish(process)
+    finish(start("raw", "--output-dir", "expected"))
+    assert products(folder / "out") == products(folder / "expected")
+    assert not list((folder / "out").glob(".*"))
+
+
+def test_full_disk_leaves_nothing(folder: Path) -> None:
+    def limit() -> None:
+        setrlimit(RLIMIT_FSIZE, (100_000, 100_000))
+
+    said = finish(start("raw/1_uncal.fits", "--output-dir", "out", prepare=limit), code=1)
+    assert "1_dq_init.fits: File too large; run it again" in said
+    assert not list((folder / "out").iterdir())
+
+
+WITHOUT_RIGHTS = """
+import os, sys
+import infra.local.__main__  # while the files can be read
+from infra.__main__ import main
+os.seteuid(65534)
+main(sys.argv[1:])
+"""
+
+
+def as_nobody(*words: str) -> "subprocess.CompletedProcess[str]":
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to become another user")
+    command = [sys.executable, "-c", WITHOUT_RIGHTS, "run", *words]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_read_only_cache_and_exposures_are_enough(folder: Path) -> None:
+    (folder / "out").mkdir()
+    os.chown(folder / "out", NOBODY, NOBODY)
+    done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
+    assert done.returncode == 0, done.stderr
+    assert set(products(folder / "out")) == {"1_dq_init.fits"}
+
+
+def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
+    (folder / "out").mkdir()
+    done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
+    assert (done.returncode, "Permission denied" in done.stderr) == (1, True)
+    os.chown(folder / "out", NOBODY, NOBODY)
+    (folder / "raw" / "1_uncal.fits").chmod(0)
+    done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
+    assert done.returncode == 1
+    assert "raw/1_uncal.fits: Permission denied" in done.stderr
+
+
+def test_one_file_imports_no_package_that_it_does_not_need(folder: Path) -> None:
+    code = (
+        "import sys; from infra.__main__ import main\n"
+        "try: main(['run', 'raw/1_uncal.fits'])\n"
+        "finally: print([name for name in "
+        "('boto3', 'rich', 'jinja2', 'matplotlib', 'duckdb', 'asdf') if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
