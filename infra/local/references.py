@@ -1,7 +1,9 @@
 """Rules and masks for the step on this machine: of a CRDS cache or server, or of a mirror."""
 
+import fcntl
 import logging
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -80,15 +82,35 @@ def open_references(settings: ReferenceSettings) -> References | None:
     return References(_SourceRules(source, path), _SourceMasks(source, path))
 
 
+class _SharedServer(Server):
+    """A CRDS server whose downloads several processes keep in one CRDS cache."""
+
+    def file(self, name: str, instrument: str) -> Path:
+        """Return the path of a file, downloaded by one process at a time."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            return super().file(name, instrument)
+        except OSError as exc:
+            raise ReferenceUnavailable(
+                f"{name}: cannot be kept in the CRDS cache {self.folder}: {exc}; make the folder "
+                "writable, or add the file"
+            ) from exc
+        finally:
+            os.close(folder)
+
+
 def _complete(path: Path, url: str) -> Source:
     """Return a CRDS server with a cache for its files, or the cache if it does not answer."""
     try:
-        server = Server(url, path)
+        server = _SharedServer(url, path)
     except ReferenceUnavailable as exc:
         if not (path / CONFIG).exists():
             raise
         log.warning("%s; continuing with the CRDS cache %s", exc, path)
         return Cache(path)
+    path.mkdir(parents=True, exist_ok=True)
     from crds.core import heavy_client  # noqa: PLC0415
 
     heavy_client.update_config_info("jwst")  # into the cache, unless it is read-only

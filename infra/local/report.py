@@ -41,35 +41,25 @@ def _print(outcome: Outcome) -> None:
     if outcome.error:
         print(printable(f"failed: {outcome.reason}"), file=sys.stderr, flush=True)
     elif outcome.check:
-        _print_explanation(outcome)
+        _print_explanation(outcome, outcome.check)
     else:
         mask = (outcome.mask or NO_MASK).removeprefix("crds://")
         line = f"{outcome.status:8}  {outcome.output}  {mask}  {outcome.unusable:.2%} DO_NOT_USE"
         print(printable(line), flush=True)
 
 
-def _print_explanation(outcome: Outcome) -> None:
-    check = outcome.check
-    assert check is not None
-    shape = "{} integrations, {} groups, {} rows, {} columns".format(*check.shape)
-    lines: list[tuple[str, str | None]] = [
-        ("Product", outcome.output),
-        ("Exposure", f"{check.exposure}, {check.kind}: {shape}"),
-        ("Mask", (outcome.mask or NO_MASK).removeprefix("crds://")),
-        *(("Rule", rule) for rule in check.rules),
-        ("Context", outcome.context),
-        ("Science window", check.science_window),
-        ("Detector window", check.detector_window),
-        ("Stripes", check.stripes),
-        *(
-            (name, f"{count.pixels:,} pixels, {count.do_not_use:,} of them DO_NOT_USE")
-            for name, count in outcome.flags.items()
-        ),
-    ]
+def _print_explanation(outcome: Outcome, facts: dict[str, str]) -> None:
+    lines = {
+        "Product": outcome.output,
+        "Mask": (outcome.mask or NO_MASK).removeprefix("crds://"),
+        "Context": outcome.context,
+        **facts,
+    }
+    for name, count in outcome.flags.items():
+        lines[name] = f"{count.pixels:,} pixels, {count.do_not_use:,} of them DO_NOT_USE"
     print(printable(outcome.input))
-    for heading, text in lines:
-        if text:
-            print(printable(f"  {heading:16}  {text}"))
+    for heading, text in lines.items():
+        print(printable(f"  {heading:16}  {text}"))
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from core.layout import Layout
 from core.product import Encoding, HeaderValues, compose, product_name
 from core.step import DataQuality, initialize
 from handler.crds.masks import MaskChoice
-from infra.local.explain import Explanation, explain
+from infra.local.explain import explain
 from infra.local.inputs import Input, open_input
 from infra.local.product import is_same, values_of, write
 from infra.local.references import (
@@ -68,7 +68,7 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     bytes: int = 0  # written
     seconds: float = 0.0
-    check: Explanation | None = None
+    check: dict[str, str] | None = None  # facts that --check prints
 
 
 def process(name: str, options: Options) -> Outcome:

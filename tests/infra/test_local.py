@@ -25,9 +25,11 @@ from infra.demo.samples.exposures import sample_name, write_exposure
 from infra.demo.samples.mirror import CONTEXT, RULES, write_rules, write_server_config
 from infra.demo.samples.modes import MODES, Mode
 from infra.local import product, references, run
-from tests.conftest import Harness, empty_buckets
+from tests.conftest import SHARED, Harness, empty_buckets
 from tests.infra.crds_server import crds_server
 from tests.products import undated
+from tests.reference_step import check_product, expected_image
+from tests.scenarios.test_modes import real_exposure
 
 MASK = "jwst_nircam_mask_9002.fits"
 NEWER = "jwst_9002.pmap"
@@ -461,6 +463,23 @@ def test_server_completes_an_empty_cache(
     ).read_bytes()
 
 
+def test_processes_share_the_downloads_of_a_server(
+    shell: Shell,
+    exposure: bytes,
+    sample_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for number in range(4):
+        Path(f"{number}_uncal.fits").write_bytes(exposure)
+    with crds_server(sample_cache) as server:
+        monkeypatch.setenv("CRDS_PATH", str(tmp_path / "empty"))
+        monkeypatch.setenv("CRDS_SERVER_URL", server.url)
+        shell.run(".", "--output-dir", "out", "--jobs", 2)
+    assert len(shell.files("out")) == 5
+    assert set(server.sent.values()) == {1}
+
+
 def test_server_that_sends_a_damaged_mask_is_an_error(
     shell: Shell, sample_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -486,6 +505,23 @@ def test_serverless_url_of_crds_names_no_server(
 ) -> None:
     monkeypatch.setenv("CRDS_SERVER_URL", "https://crds-serverless-mode.stsci.edu")
     assert shell.run("x_uncal.fits").startswith(("written", "warning: jwst_nircam"))
+
+
+@pytest.mark.parametrize("detector", ["NRCA1", "NRCA3"])
+def test_real_header_and_rules_choose_the_real_mask(
+    detector: str, shell: Shell, real_cache: Path
+) -> None:
+    source = SHARED / "uncal-headers" / "jw01075001001_03105_00009_nrca3_uncal.fits"
+    exposure = real_exposure(source, (1, 1, 2048, 2048), DETECTOR=detector)
+    Path("y_uncal.fits").write_bytes(exposure)
+    words = ("y_uncal.fits", "--crds-path", real_cache, "--context", "jwst_0541.pmap")
+    if detector == "NRCA3":  # the cache lacks its mask
+        assert "jwst_nircam_mask_0" in shell.run(*words, code=3)
+        return
+    shell.run(*words)
+    mask = real_cache / "references/jwst/nircam/jwst_nircam_mask_0033.fits"
+    product = Path("y_dq_init.fits").read_bytes()
+    check_product(exposure, product, expected_image(exposure, mask))
 
 
 # S3
@@ -552,7 +588,7 @@ def test_check_explains_and_writes_nothing(shell: Shell) -> None:
         r"Product +out/x_dq_init.fits",
         r"Exposure +NIRCAM NRCB1 NRC_IMAGE, ramp: 3 integrations, 5 groups, 64 rows, 64 columns",
         f"Mask +{MASK}",
-        r"Rule +jwst_nircam_mask_9001.rmap: DETECTOR NRCB1; SUBARRAY GENERIC; observed from 2022-01-01 00:00:00",
+        r"Rule +jwst_nircam_mask_9001.rmap: DETECTOR NRCB1, SUBARRAY GENERIC, observed from 2022-01-01 00:00:00",
         f"Context +{CONTEXT}",
         r"Science window +x 1851 to 1914, y 1817 to 1880",
         r"Detector window +fast axis 1851 to 1914, slow axis 169 to 232",
@@ -571,8 +607,7 @@ def test_check_as_json_has_the_same_facts(shell: Shell) -> None:
     shell.run("x_uncal.fits")
     line = json.loads(shell.run("x_uncal.fits", "--check", "--json"))
     assert line["status"] == "checked"
-    assert line["check"]["kind"] == "ramp"
-    assert line["check"]["science_window"] == "x 1851 to 1914, y 1817 to 1880"
+    assert line["check"]["Science window"] == "x 1851 to 1914, y 1817 to 1880"
 
 
 def test_check_of_every_mode_names_one_rule(shell: Shell) -> None:
@@ -582,7 +617,9 @@ def test_check_of_every_mode_names_one_rule(shell: Shell) -> None:
             Path(f"{mode.name}_uncal.fits"),
         )
     lines = shell.run(".", "--check", "--json").splitlines()
-    assert {len(json.loads(line)["check"]["rules"]) for line in lines} == {1}
+    rules = [json.loads(line)["check"]["Rule"] for line in lines]
+    assert len(rules) == len(MODES) + 1
+    assert all(rule.count("observed from") == 1 for rule in rules)
 
 
 def test_check_of_a_named_mask_says_so(shell: Shell) -> None:

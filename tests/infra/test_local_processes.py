@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from resource import RLIMIT_FSIZE, setrlimit
 
+import psutil
 import pytest
 
 from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import PROJECT
+from tests.infra.crds_server import crds_server
 from tests.products import undated
 
 EXPOSURES = 24
@@ -105,6 +107,16 @@ def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path) -> None:
     assert len(products(folder / "out")) == EXPOSURES
 
 
+def test_killed_worker_ends_the_run(folder: Path) -> None:
+    process = start("raw", "--output-dir", "out", "--jobs", "2")
+    wait_for_product(folder / "out")
+    children = psutil.Process(process.pid).children()
+    next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
+    assert "a process was killed, perhaps for lack of memory" in finish(process, code=4)
+    finish(start("raw", "--output-dir", "out"))
+    assert len(products(folder / "out")) == EXPOSURES
+
+
 def test_two_runs_at_once_write_the_same_products(folder: Path) -> None:
     both = [start("raw", "--output-dir", "out", "--force") for _ in range(2)]
     for process in both:
@@ -124,8 +136,8 @@ def test_full_disk_leaves_nothing(folder: Path) -> None:
 
 
 WITHOUT_RIGHTS = """
-import os, sys
-import infra.local.__main__  # while the files can be read
+import encodings.idna, http.client, os, sys  # while the files can be read
+import infra.local.__main__
 from infra.__main__ import main
 os.seteuid(65534)
 main(sys.argv[1:])
@@ -146,6 +158,20 @@ def test_read_only_cache_and_exposures_are_enough(folder: Path) -> None:
     done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
     assert done.returncode == 0, done.stderr
     assert set(products(folder / "out")) == {"1_dq_init.fits"}
+
+
+def test_read_only_cache_cannot_keep_a_missing_mask(
+    folder: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with crds_server(sample_cache) as server:
+        monkeypatch.setenv("CRDS_SERVER_URL", server.url)
+        done = as_nobody("raw/1_uncal.fits", "--check")
+        assert done.returncode == 0, done.stderr
+        (folder / "cache/references/jwst/nircam/jwst_nircam_mask_9002.fits").unlink()
+        done = as_nobody("raw/1_uncal.fits", "--check")
+    assert done.returncode == 3
+    assert "failed: jwst_nircam_mask_9002.fits: " in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
