@@ -15,7 +15,7 @@ from infra.cli import UserError
 from infra.local.inputs import expand
 from infra.local.product import remove_leftovers
 from infra.local.references import ReferenceSettings, read_mask, read_user_dq, resolve_context
-from infra.local.report import print_warnings, report
+from infra.local.report import report, show_line
 from infra.local.run import Options, collected_warnings, error_class, process_all
 
 _EXIT_CODES = {
@@ -112,7 +112,7 @@ def command(  # noqa: PLR0913, PLR0917
     try:
         sys.exit(_run(exposures, run, jobs, as_json))
     except EXPECTED as exc:
-        print(f"run: {exc}", file=sys.stderr)
+        show_line(f"run: {exc}", is_error=True)
         sys.exit(_EXIT_CODES[error_class(exc).__name__])
 
 
@@ -124,7 +124,8 @@ def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> 
             read_mask(run.mask)
         if run.user_dq:
             read_user_dq(run.user_dq)
-    print_warnings(warnings)
+    for text in warnings:
+        show_line(f"warning: {text}", is_error=True)
     names = expand(exposures)
     _check_products_differ(names, run)
     if not run.check:
@@ -140,17 +141,15 @@ def _reference_settings(
 ) -> ReferenceSettings:
     if mirror and crds_path:
         raise click.UsageError("--mirror and --crds-path exclude each other.")
-    # Read here, because `crds` is configured by these variables and they are replaced.
-    environment = dict(os.environ)
-    context = context or environment.get("CRDS_CONTEXT") or None
+    path, server, variable = map(os.environ.get, ("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"))
+    context = context or variable or None
     if mirror:
         return ReferenceSettings(mirror, context=context)
-    if not crds_path and environment.get("CRDS_PATH"):
-        crds_path = Path(environment["CRDS_PATH"])
-    server = environment.get("CRDS_SERVER_URL") or None
+    if not crds_path and path:
+        crds_path = Path(path)
     if server and "serverless" in server:  # crds, too, takes it for no server
         server = None
-    return ReferenceSettings(None, crds_path, server, context)
+    return ReferenceSettings(None, crds_path, server or None, context)
 
 
 def _check_products_differ(names: list[str], run: Options) -> None:

@@ -16,64 +16,65 @@ def report(outcomes: Iterable[Outcome], number: int, as_json: bool) -> list[Outc
     """Print outcomes as they come, and a table after several; return them."""
     seen: list[Outcome] = []
     warned: set[str] = set()  # a warning about a mask comes with each of its exposures
-    with _progress(number, hidden=as_json) as advance:
+    with _progress(number, hidden=as_json) as (show, advance):
         for outcome in outcomes:
             seen.append(outcome)
             if as_json:
-                print(json.dumps(asdict(outcome)), flush=True)
+                show(json.dumps(asdict(outcome)), False)
             else:
-                print_warnings(text for text in outcome.warnings if text not in warned)
+                for text in outcome.warnings:
+                    if text not in warned:
+                        show(f"warning: {text}", True)
                 warned |= set(outcome.warnings)
-                _print(outcome)
+                for text in _lines(outcome):
+                    show(text, bool(outcome.error))
             advance()
     if number > 1 and not as_json:
         _print_table(seen)
     return seen
 
 
-def print_warnings(texts: Iterable[str]) -> None:
-    """Print warnings to standard error."""
-    for text in texts:
-        print(printable(f"warning: {text}"), file=sys.stderr)
+def show_line(text: str, is_error: bool) -> None:
+    """Print one line, to standard error if it is a warning or a failure."""
+    print(printable(text), file=sys.stderr if is_error else sys.stdout, flush=True)
 
 
-def _print(outcome: Outcome) -> None:
+def _lines(outcome: Outcome) -> Iterator[str]:
+    mask = (outcome.mask or NO_MASK).removeprefix("crds://")
     if outcome.error:
-        print(printable(f"failed: {outcome.reason}"), file=sys.stderr, flush=True)
-    elif outcome.check:
-        _print_explanation(outcome, outcome.check)
+        yield f"failed: {outcome.reason}"
+    elif outcome.check is None:
+        yield f"{outcome.status:8}  {outcome.output}  {mask}  {outcome.unusable:.2%} DO_NOT_USE"
     else:
-        mask = (outcome.mask or NO_MASK).removeprefix("crds://")
-        line = f"{outcome.status:8}  {outcome.output}  {mask}  {outcome.unusable:.2%} DO_NOT_USE"
-        print(printable(line), flush=True)
-
-
-def _print_explanation(outcome: Outcome, facts: dict[str, str]) -> None:
-    lines = {
-        "Product": outcome.output,
-        "Mask": (outcome.mask or NO_MASK).removeprefix("crds://"),
-        "Context": outcome.context,
-        **facts,
-    }
-    for name, count in outcome.flags.items():
-        lines[name] = f"{count.pixels:,} pixels, {count.do_not_use:,} of them DO_NOT_USE"
-    print(printable(outcome.input))
-    for heading, text in lines.items():
-        print(printable(f"  {heading:16}  {text}"))
+        yield outcome.input
+        facts = {"Product": outcome.output, "Mask": mask, "Context": outcome.context}
+        flags = {
+            name: f"{count.pixels:,} pixels, {count.do_not_use:,} of them DO_NOT_USE"
+            for name, count in outcome.flags.items()
+        }
+        for heading, text in (facts | outcome.check | flags).items():
+            yield f"  {heading:16}  {text}"
 
 
 @contextmanager
-def _progress(number: int, hidden: bool) -> Iterator[Callable[[], object]]:
+def _progress(
+    number: int, hidden: bool
+) -> Iterator[tuple[Callable[[str, bool], object], Callable[[], object]]]:
+    """Show a progress bar at a terminal; yield how to print a line and how to advance the bar."""
     if hidden or number == 1 or not sys.stdout.isatty():
-        yield lambda: None
+        yield show_line, lambda: None
         return
     from rich.progress import Progress  # noqa: PLC0415  # a single file does not need it
 
     from infra.console import Console  # noqa: PLC0415
 
-    with Progress(console=Console()) as progress:
+    # The redirection of rich would bypass `infra.cli.safe_output`, which then escapes the colours.
+    with Progress(console=Console(), redirect_stdout=False, redirect_stderr=False) as progress:
         task = progress.add_task("dq_init", total=number)
-        yield lambda: progress.advance(task)
+        yield (
+            lambda text, _: progress.console.print(text, soft_wrap=True),
+            lambda: progress.advance(task),
+        )
 
 
 def _print_table(outcomes: list[Outcome]) -> None:

@@ -185,6 +185,18 @@ def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
     assert "raw/1_uncal.fits: Permission denied" in done.stderr
 
 
+def test_terminal_shows_lines_progress_and_a_table(folder: Path) -> None:
+    command = f"{sys.executable} -m infra run raw --output-dir out"
+    words = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
+    if not shutil.which("script"):
+        pytest.skip("util-linux's script is not installed")
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT), "TERM": "xterm", "COLUMNS": "100"}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert "\\x1b" not in done.stdout, "the colours are escaped"
+    assert "24/24" in done.stdout or "100%" in done.stdout
+    assert done.stdout.count("written   out/") == EXPOSURES
+
+
 def test_one_file_imports_no_package_that_it_does_not_need(folder: Path) -> None:
     code = (
         "import sys; from infra.__main__ import main\n"
