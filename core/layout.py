@@ -37,7 +37,7 @@ class Segment(Protocol):
 
 @dataclass(frozen=True)
 class Literal:
-    """Bytes that the step created: headers, planes, padding."""
+    """Bytes that the step created."""
 
     content: bytes | memoryview
 
@@ -53,6 +53,15 @@ class Literal:
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
         """Copy the bytes from `offset` on."""
         out[:] = memoryview(self.content)[offset : offset + len(out)]
+
+
+@dataclass(frozen=True)
+class FlagImage(Literal):
+    """PIXELDQ or DQ as FITS stores it: a virtual product keeps it as an image (core.virtual)."""
+
+    content: bytes | memoryview
+    name: str
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)

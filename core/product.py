@@ -12,7 +12,16 @@ from core.exposure import Exposure
 from core.fits.cards import CHECKSUMS, HeaderCard, header_bytes, image_header, set_card, set_section
 from core.fits.hdus import Hdu, find, padding
 from core.fits.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
-from core.layout import Converted, Copied, Layout, Literal, Merged, Repeated, Segment
+from core.layout import (
+    Converted,
+    Copied,
+    FlagImage,
+    Layout,
+    Literal,
+    Merged,
+    Repeated,
+    Segment,
+)
 from core.step import DataQuality
 
 _UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, offset=True)
@@ -171,7 +180,8 @@ def _quality_hdus(
         image = _unchanged(present, exposure)  # a skipped step leaves an array of another shape
     else:
         header = image_header(name, _UINT32, quality.image.shape, present)
-        image = _new_hdu(header, Literal(encode_uint32(quality.image)), exposure.name)
+        flags = FlagImage(encode_uint32(quality.image), name, quality.image.shape)
+        image = _new_hdu(header, flags, exposure.name)
     if exposure.kind is Kind.GUIDER:
         return _error_hdu(exposure, encoding) + image
     present = find(exposure.hdus, "GROUPDQ")

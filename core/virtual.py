@@ -1,0 +1,264 @@
+"""Virtual products: the headers and flags of a product, and its layout in place of its pixels.
+
+| HDU | content |
+|---|---|
+| primary | the primary header of the product |
+| PIXELDQ or DQ | the flags, losslessly tile-compressed |
+| PLANES | the planes of the segments that repeat them, one byte per element |
+| LITERALS | the other new bytes of the product: headers and padding |
+| LAYOUT | one row per segment of the product, in order; its header names the exposure |
+
+LAYOUT has the columns KIND (LITERAL, FLAGS, COPIED, REPEATED, MERGED or CONVERTED), START (first
+byte in LITERALS, or in the exposure), LENGTH (bytes in the product), EACH and COUNT (repetitions
+of each plane, and of all planes), BITPIX and OFFSET (storage format in the exposure; OFFSET:
+unsigned integers, or signed bytes).
+"""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+import numpy as np
+from astropy.io import fits
+from numpy.typing import NDArray
+
+from core.errors import InputRejected
+from core.fits.cards import header_bytes
+from core.fits.compressed import compressed_image
+from core.fits.pixels import PixelFormat, encode_uint32
+from core.layout import (
+    Converted,
+    Copied,
+    FlagImage,
+    Layout,
+    Literal,
+    Merged,
+    Repeated,
+    Segment,
+)
+
+SCHEMA = 1
+"""Version of the form of a virtual product."""
+
+_BYTES = PixelFormat(8)
+_COLUMNS = (
+    ("KIND", "9A"), ("START", "K"), ("LENGTH", "K"), ("EACH", "J"), ("COUNT", "J"),
+    ("BITPIX", "I"), ("OFFSET", "L"),
+)  # fmt: skip
+_LAST_HDUS = 3  # PLANES, LITERALS, LAYOUT
+_MOST_BYTES = 1 << 30  # of flags, planes or literals, as a bound on crafted files
+_PIECE = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Input:
+    """The exposure that a virtual product takes its pixels from.
+
+    Attributes
+    ----------
+    bucket, key : str
+        Its location in S3.
+    etag : str
+        Its ETag, without quotes.
+    version : str
+        Its version ID; empty if the bucket has no versions.
+    size : int
+        Bytes.
+    """
+
+    bucket: str
+    key: str
+    etag: str
+    version: str
+    size: int
+
+
+def pack(layout: Layout, source: Input) -> bytes:
+    """Return the virtual product of a layout, a FITS file.
+
+    Parameters
+    ----------
+    layout : `~core.layout.Layout`
+        The layout of the product, as `core.product.compose` returns it.
+    source : `Input`
+        The exposure that the layout copies from.
+    """
+    literals, planes, flags = bytearray(), _no_planes(), b""
+    rows: list[tuple[str, int, int, int, int, int, bool]] = []
+    for segment in layout.segments:
+        start, repeated, pixel_format = 0, None, _BYTES
+        match segment:
+            case FlagImage():
+                kind, flags = "FLAGS", _compressed_flags(segment)
+            case Literal():
+                kind, start = "LITERAL", len(literals)
+                literals += segment.content
+            case Copied():
+                kind, start = "COPIED", segment.start
+            case Repeated():
+                kind, repeated = "REPEATED", segment
+            case Merged():
+                kind, start, repeated = "MERGED", segment.start, segment.planes
+                pixel_format = segment.pixel_format
+            case Converted():
+                kind, start, pixel_format = "CONVERTED", segment.start, segment.pixel_format
+            case _:
+                raise TypeError(f"{type(segment).__name__} is not a segment of a product")
+        if repeated is not None:  # a product has one such segment: GROUPDQ, or ERR of a guider
+            planes = repeated.planes
+        each, count = (repeated.each, repeated.count) if repeated is not None else (0, 0)
+        rows.append(
+            (kind, start, segment.length, each, count, pixel_format.bitpix, pixel_format.offset)
+        )
+    primary_length = layout.segments[0].length
+    return b"".join(
+        [
+            bytes(literals[:primary_length]),
+            flags,
+            compressed_image("PLANES", planes.tobytes(), _BYTES, planes.shape),
+            compressed_image("LITERALS", bytes(literals), _BYTES, (len(literals),)),
+            _layout_hdu(rows, source),
+        ]
+    )
+
+
+def _no_planes() -> NDArray[np.uint8]:
+    return np.zeros((1, 1), np.uint8)
+
+
+def _compressed_flags(image: FlagImage) -> bytes:
+    return compressed_image(image.name, image.content, PixelFormat(32, offset=True), image.shape)
+
+
+def _layout_hdu(rows: list[tuple[str, int, int, int, int, int, bool]], source: Input) -> bytes:
+    columns = [
+        fits.Column(name, form, array=[row[number] for row in rows])
+        for number, (name, form) in enumerate(_COLUMNS)
+    ]
+    hdu = fits.BinTableHDU.from_columns(columns, name="LAYOUT")
+    hdu.header["SCHEMA"] = (SCHEMA, "version of this form of a virtual product")
+    hdu.header["BUCKET"] = (source.bucket, "bucket of the exposure")
+    hdu.header["KEY"] = quote(source.key)
+    hdu.header["ETAG"] = source.etag
+    hdu.header["VERSION"] = source.version
+    hdu.header["SIZE"] = (source.size, "bytes of the exposure")
+    out = io.BytesIO()
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out)
+    return out.getvalue()[len(header_bytes(fits.PrimaryHDU().header, "")) :]
+
+
+def unpack(content: bytes, name: str) -> tuple[Layout, Input]:
+    """Return the layout of a virtual product, and the exposure that it copies from.
+
+    Raises
+    ------
+    InputRejected
+        If the file is not a virtual product of a version that this software knows.
+    """
+    try:
+        with fits.open(io.BytesIO(content)) as hdus:
+            return _read(hdus, name)
+    except (OSError, KeyError, ValueError, TypeError, IndexError) as exc:
+        raise InputRejected(f"{name}: {exc}, expected a virtual product") from exc
+
+
+def _read(hdus: fits.HDUList, name: str) -> tuple[Layout, Input]:
+    table = hdus["LAYOUT"]
+    header = table.header
+    if header["SCHEMA"] != SCHEMA:
+        raise InputRejected(
+            f"{name}: a virtual product of schema {header['SCHEMA']}, expected {SCHEMA}; "
+            "use the release of this software that wrote it"
+        )
+    for hdu in hdus[1:-1]:
+        if np.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8 > _MOST_BYTES:
+            raise InputRejected(f"{name}, {hdu.name}: larger than 1 GiB")
+    source = Input(
+        header["BUCKET"], unquote(header["KEY"]), header["ETAG"], header["VERSION"], header["SIZE"]
+    )
+    literals, planes = hdus["LITERALS"].data.tobytes(), hdus["PLANES"].data
+    segments = [
+        _segment(row, hdus[1], literals, np.ascontiguousarray(planes)) for row in table.data
+    ]
+    for row, segment in zip(table.data, segments, strict=True):
+        wanted = segment.source(0, segment.length)
+        if segment.length != row["LENGTH"] or (
+            wanted is not None and not 0 <= wanted.start <= source.size - wanted.length
+        ):
+            raise InputRejected(
+                f"{name}: a {row['KIND']} segment of {row['LENGTH']} bytes from {row['START']}, "
+                f"expected one within the exposure's {source.size} bytes"
+            )
+    return Layout(tuple(segments)), source
+
+
+def _segment(
+    row: fits.FITS_record, flags: fits.ImageHDU, literals: bytes, planes: NDArray[np.uint8]
+) -> Segment:
+    start, length = int(row["START"]), int(row["LENGTH"])
+    repeated = Repeated(planes, int(row["EACH"]), int(row["COUNT"]))
+    pixel_format = PixelFormat(int(row["BITPIX"]), bool(row["OFFSET"]))
+    match row["KIND"]:
+        case "LITERAL":
+            return Literal(literals[start : start + length])
+        case "FLAGS":
+            image = np.ascontiguousarray(flags.data, np.uint32)
+            return FlagImage(encode_uint32(image), flags.name, image.shape)
+        case "COPIED":
+            return Copied(start, length)
+        case "REPEATED":
+            return repeated
+        case "MERGED":
+            return Merged(start, pixel_format, repeated)
+        case "CONVERTED":
+            return Converted(start, length // 4, pixel_format)
+        case kind:
+            raise ValueError(f"a segment of kind {kind!r}")
+
+
+class ExpandedFile(io.RawIOBase):
+    """The product of a layout as a read-only file; reads only the bytes that are needed.
+
+    Parameters
+    ----------
+    layout : `~core.layout.Layout`
+        The layout.
+    read : callable
+        ``read(start, length)`` returns that byte range of the exposure.
+    """
+
+    def __init__(self, layout: Layout, read: Callable[[int, int], bytes]) -> None:
+        super().__init__()
+        self._layout, self._read, self._position = layout, read, 0
+
+    def readable(self) -> bool:
+        """Return True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return True."""
+        return True
+
+    def tell(self) -> int:
+        """Return the position in the product."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move the position; return it."""
+        origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._layout.length}
+        self._position = max(origin[whence] + offset, 0)
+        return self._position
+
+    def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
+        """Fill the buffer, up to the end of the product; return the bytes read."""
+        out = memoryview(buffer).cast("B")
+        stop = min(self._position + len(out), self._layout.length)
+        filled = 0
+        for piece in self._layout.pieces(_PIECE, self._position, stop):
+            wanted = piece.source
+            stored = self._read(wanted.start, wanted.length) if wanted is not None else b""
+            piece.render(stored, out[filled : filled + piece.length])
+            filled += piece.length
+        self._position += filled
+        return filled

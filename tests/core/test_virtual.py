@@ -1,0 +1,128 @@
+"""Virtual products: a FITS file that any tool opens, and that expands to the same bytes."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.errors import InputRejected
+from core.fits.compressed import compressed_image
+from core.fits.hdus import reader_of
+from core.fits.pixels import PixelFormat
+from core.in_memory import read_exposure, render
+from core.layout import Copied, Layout, Literal
+from core.product import Encoding, HeaderValues, compose
+from core.step import DataQuality, initialize
+from core.virtual import ExpandedFile, Input, pack, unpack
+from infra.demo.samples.exposures import write_exposure
+from infra.demo.samples.modes import MODES
+
+VALUES = HeaderValues("x_dq_init.fits", "2026-11-28", "14.0.3", "jwst_9001.pmap", "crds://m.fits")
+SMALL = [m for m in MODES if m.name in {"nircam-sub64p", "nircam-superstripe", "fgs1-acq2"}]
+NAME = "b/x_dq_init_virtual.fits"
+
+
+def product(mode: Any, folder: Path, encoding: Encoding, own: bool) -> tuple[bytes, Layout]:
+    """Return an exposure, perhaps with DQ arrays of its own, and the layout of its product."""
+    path = folder / "x_uncal.fits"
+    write_exposure(mode, path)
+    exposure = read_exposure(path.read_bytes(), "x")
+    if own and "GROUPDQ" in exposure.spec.adds:
+        with fits.open(path, mode="append") as hdus:
+            hdus.append(fits.ImageHDU(np.full(exposure.shape, 4, np.uint8), name="GROUPDQ"))
+        exposure = read_exposure(path.read_bytes(), "x")
+    content = path.read_bytes()
+    plain = initialize(exposure, None, exposure.existing_image(reader_of(content)))
+    flags = np.random.default_rng(0).integers(0, 1 << 31, plain.image.shape, np.uint32)
+    quality = DataQuality(flags, (flags & 1).astype(np.uint8).reshape(-1, *exposure.image_shape))
+    return content, compose(exposure, quality, VALUES, encoding)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["raw", "own-groupdq"])
+@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("mode", SMALL, ids=lambda mode: mode.name)
+def test_virtual_product_expands_to_the_same_bytes(
+    mode: Any, encoding: Encoding, own: bool, tmp_path: Path
+) -> None:
+    content, layout = product(mode, tmp_path, encoding, own)
+    source = Input("raw", "a b/#ü_uncal.fits", "e", "v1", len(content))
+    virtual = pack(layout, source)
+    unpacked, found = unpack(virtual, NAME)
+    assert found == source
+    expected = render(layout, content)
+    assert render(unpacked, content) == expected
+    with fits.open(io.BytesIO(virtual)) as small, fits.open(io.BytesIO(expected)) as whole:
+        small.verify("exception")
+        flags = "DQ" if "DQ" in whole else "PIXELDQ"
+        np.testing.assert_array_equal(small[flags].data, whole[flags].data)
+        assert small[flags].data.dtype == np.uint32
+        assert small[0].header == whole[0].header
+
+
+def test_expanded_file_reads_only_what_is_needed(tmp_path: Path) -> None:
+    mode = next(mode for mode in MODES if mode.name == "nirspec-s1600a1")
+    content, layout = product(mode, tmp_path, Encoding.FLOAT32, own=False)
+    reads: list[int] = []
+
+    def read(start: int, length: int) -> bytes:
+        reads.append(length)
+        return content[start : start + length]
+
+    with fits.open(io.BufferedReader(ExpandedFile(layout, read))) as expanded:
+        group = expanded["SCI"].section[0, 1]
+    with fits.open(io.BytesIO(render(layout, content))) as whole:
+        np.testing.assert_array_equal(group, whole["SCI"].data[0, 1])
+    assert sum(reads) < len(content) / 10
+
+
+def test_expanded_file_seeks_and_ends_as_a_file() -> None:
+    file = ExpandedFile(
+        Layout((Literal(b"abc"), Copied(1, 3))), lambda start, n: b"vwxyz"[start : start + n]
+    )
+    assert (file.read(), file.tell(), file.read()) == (b"abcwxy", 6, b"")
+    assert (file.seek(-2, io.SEEK_END), file.read(9)) == (4, b"xy")
+    assert (file.seek(1), file.seek(2, io.SEEK_CUR), file.read(1)) == (1, 3, b"w")
+
+
+@pytest.mark.parametrize("damage", ["schema", "range", "kind", "length", "no layout", "no fits"])
+def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path) -> None:
+    content, layout = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
+    virtual = pack(layout, Input("raw", "x_uncal.fits", "e", "", len(content)))
+    with fits.open(io.BytesIO(virtual), disable_image_compression=True) as hdus:
+        table = hdus["LAYOUT"]
+        copied = list(table.data["KIND"]).index("COPIED")
+        match damage:
+            case "schema":
+                table.header["SCHEMA"] = 2
+            case "range":
+                table.data["START"][copied] = len(content)
+            case "kind":
+                table.data["KIND"][copied] = "OTHER"
+            case "length":
+                table.data["LENGTH"][copied] += 1 << 40
+            case "no layout":
+                del hdus["LAYOUT"]
+        out = io.BytesIO()
+        hdus.writeto(out)
+    damaged = b"SIMPLE" if damage == "no fits" else out.getvalue()
+    with pytest.raises(InputRejected, match=NAME):
+        unpack(damaged, NAME)
+
+
+@pytest.mark.parametrize("shape", [(7,), (5, 3), (300, 2048), (2, 300, 2048), (1, 1)])
+@pytest.mark.parametrize("pixel_format", [PixelFormat(8), PixelFormat(32, offset=True)])
+def test_compressed_image_is_read_by_astropy(
+    pixel_format: PixelFormat, shape: tuple[int, ...]
+) -> None:
+    stored = np.random.default_rng(1).integers(0, 256, (*shape, pixel_format.itemsize), np.uint8)
+    hdu = compressed_image("FLAGS", stored.tobytes(), pixel_format, shape)
+    primary = fits.PrimaryHDU()
+    primary.header["EXTEND"] = True
+    file = io.BytesIO()
+    primary.writeto(file)
+    with fits.open(io.BytesIO(file.getvalue() + hdu)) as hdus:
+        expected = pixel_format.decode(stored.tobytes()).reshape(shape)
+        np.testing.assert_array_equal(hdus["FLAGS"].data, expected)
