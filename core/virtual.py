@@ -52,7 +52,7 @@ _PIECE = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Input:
+class Source:
     """The exposure that a virtual product takes its pixels from.
 
     Attributes
@@ -74,14 +74,14 @@ class Input:
     size: int
 
 
-def pack(layout: Layout, source: Input) -> bytes:
+def pack(layout: Layout, source: Source) -> bytes:
     """Return the virtual product of a layout, a FITS file.
 
     Parameters
     ----------
     layout : `~core.layout.Layout`
         The layout of the product, as `core.product.compose` returns it.
-    source : `Input`
+    source : `Source`
         The exposure that the layout copies from.
     """
     literals, planes, flags = bytearray(), _no_planes(), b""
@@ -131,7 +131,7 @@ def _compressed_flags(image: FlagImage) -> bytes:
     return compressed_image(image.name, image.content, PixelFormat(32, offset=True), image.shape)
 
 
-def _layout_hdu(rows: list[tuple[str, int, int, int, int, int, bool]], source: Input) -> bytes:
+def _layout_hdu(rows: list[tuple[str, int, int, int, int, int, bool]], source: Source) -> bytes:
     columns = [
         fits.Column(name, form, array=[row[number] for row in rows])
         for number, (name, form) in enumerate(_COLUMNS)
@@ -148,7 +148,7 @@ def _layout_hdu(rows: list[tuple[str, int, int, int, int, int, bool]], source: I
     return out.getvalue()[len(header_bytes(fits.PrimaryHDU().header, "")) :]
 
 
-def unpack(content: bytes, name: str) -> tuple[Layout, Input]:
+def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
     """Return the layout of a virtual product, and the exposure that it copies from.
 
     Raises
@@ -163,7 +163,7 @@ def unpack(content: bytes, name: str) -> tuple[Layout, Input]:
         raise InputRejected(f"{name}: {exc}, expected a virtual product") from exc
 
 
-def _read(hdus: fits.HDUList, name: str) -> tuple[Layout, Input]:
+def _read(hdus: fits.HDUList, name: str) -> tuple[Layout, Source]:
     table = hdus["LAYOUT"]
     header = table.header
     if header["SCHEMA"] != SCHEMA:
@@ -174,7 +174,7 @@ def _read(hdus: fits.HDUList, name: str) -> tuple[Layout, Input]:
     for hdu in hdus[1:-1]:
         if np.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8 > _MOST_BYTES:
             raise InputRejected(f"{name}, {hdu.name}: larger than 1 GiB")
-    source = Input(
+    source = Source(
         header["BUCKET"], unquote(header["KEY"]), header["ETAG"], header["VERSION"], header["SIZE"]
     )
     literals, planes = hdus["LITERALS"].data.tobytes(), hdus["PLANES"].data

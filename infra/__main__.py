@@ -27,6 +27,7 @@ except ModuleNotFoundError as exc:
 COMMANDS = {
     "backfill": ("infra.jobs.__main__", "Process exposures that are in S3 already."),
     "cost": ("infra.cost.__main__", "Estimate the cost and the duration of exposures."),
+    "expand": ("infra.local.expand", "Write virtual products as complete files."),
     "mirror": ("infra.mirror.__main__", "Fill, check and prune the CRDS mirror."),
     "queues": ("infra.operate.queues", "Show, redrive or discard failed exposures."),
     "reprocess": ("infra.reprocess.__main__", "Rebuild products that a new context affects."),

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from infra.local.references import ReferenceSettings, read_mask, read_user_dq, r
 from infra.local.report import report, show_line
 from infra.local.run import Options, collected_warnings, error_class, process_all
 
-_EXIT_CODES = {
+EXIT_CODES = {
     InputRejected.__name__: 2,
     ReferenceUnavailable.__name__: 3,
     TransientFailure.__name__: 4,
@@ -113,7 +114,12 @@ def command(  # noqa: PLR0913, PLR0917
         sys.exit(_run(exposures, run, jobs, as_json))
     except EXPECTED as exc:
         show_line(f"run: {exc}", is_error=True)
-        sys.exit(_EXIT_CODES[error_class(exc).__name__])
+        sys.exit(EXIT_CODES[error_class(exc).__name__])
+
+
+def worst(codes: Collection[int]) -> int:
+    """Return the exit code of the worst of several failures."""
+    return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> int:
@@ -132,8 +138,8 @@ def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> 
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(run.folder)
     outcomes = report(process_all(names, run, jobs), len(names), as_json)
-    codes = {_EXIT_CODES.get(outcome.error, 1) for outcome in outcomes if outcome.error}
-    return next((code for code in _WORST_FIRST if code in codes), 0)
+    codes = {EXIT_CODES.get(outcome.error, 1) for outcome in outcomes if outcome.error}
+    return worst(codes)
 
 
 def _reference_settings(

@@ -14,8 +14,6 @@ from core.fits.hdus import Reader
 from handler.s3.objects import HEADERS, ObjectStore, S3Location
 from infra.cli import UserError
 
-_PATTERN = "*_uncal.fits"
-
 
 @dataclass(frozen=True)
 class Input:
@@ -81,28 +79,28 @@ def s3_client() -> Any:
     return boto3.client("s3")
 
 
-def expand(words: tuple[str, ...]) -> list[str]:
-    """Return the exposures that arguments name: files, folders, patterns and S3 URIs."""
+def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:
+    """Return the files that arguments name: files, folders, patterns and S3 URIs."""
     found: dict[str, None] = {}  # a set in the order of the arguments
     for word in words:
-        names = _expand_s3(word) if is_s3(word) else _expand_local(word)
+        names = _expand_s3(word, pattern) if is_s3(word) else _expand_local(word, pattern)
         if not names:
-            raise UserError(f"{word}: contains no exposure, expected {_PATTERN}")
+            raise UserError(f"{word}: contains no {pattern}, expected one or more")
         found |= dict.fromkeys(names)
     return list(found)
 
 
-def _expand_local(word: str) -> list[str]:
+def _expand_local(word: str, pattern: str) -> list[str]:
     path = Path(word)
     if path.is_dir():
-        return [str(file) for file in sorted(path.rglob(_PATTERN)) if file.is_file()]
+        return [str(file) for file in sorted(path.rglob(pattern)) if file.is_file()]
     # A name such as x[1]_uncal.fits is a pattern only if no file has this name.
     if has_magic(word) and not os.path.lexists(word):
         return sorted(glob(word, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute one
     return [word]
 
 
-def _expand_s3(word: str) -> list[str]:
+def _expand_s3(word: str, pattern: str) -> list[str]:
     try:
         location = S3Location.parse_prefix(word) if word.endswith("/") else S3Location.parse(word)
     except ValueError as exc:
@@ -113,4 +111,4 @@ def _expand_s3(word: str) -> list[str]:
 
     prefix = f"{location.key}/" if location.key else ""
     keys = (item["Key"] for item in listed(s3_client(), location.bucket, prefix))
-    return [str(S3Location(location.bucket, key)) for key in keys if key.endswith(_PATTERN[1:])]
+    return [str(S3Location(location.bucket, key)) for key in keys if key.endswith(pattern[1:])]

@@ -7,7 +7,7 @@ the product is moved, and would still say the same after the product was changed
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from core.layout import Copied, Layout, Piece
 from core.product import HeaderValues
 from infra.local.inputs import Input, open_input
 
-_PIECE = 8 * 1024 * 1024
+PIECE = 8 * 1024 * 1024
 _PREFIX, _SUFFIX = ".dq_init-", ".partial"
 
 
@@ -50,25 +50,31 @@ def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
     )
 
 
-def is_same(path: Path, layout: Layout, source: Input) -> bool:
-    """Return whether a file holds exactly the bytes of a layout."""
+def is_same(path: Path, layout: Layout, source: Input | None) -> bool:
+    """Return whether a file holds the bytes of a layout; without a source, those that need none."""
     with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size != layout.length:
             return False
-        return all(
-            file.read(piece.length) == _render(piece, source) for piece in layout.pieces(_PIECE)
-        )
+        for piece in layout.pieces(PIECE):
+            if piece.source is not None and source is None:
+                file.seek(piece.length, os.SEEK_CUR)
+            elif file.read(piece.length) != _render(piece, source):
+                return False
+        return True
 
 
-def write(path: Path, layout: Layout, source: Input) -> None:
+def write(
+    path: Path, layout: Layout, source: Input, advance: Callable[[int], object] = lambda _: None
+) -> None:
     """Write a product; it appears whole, and replaces what is at its path."""
     with _temporary_file(path.parent) as (temporary, fd):
         for segment in layout.segments:
             if isinstance(segment, Copied) and source.fd is not None:
                 _copy(source, segment, fd)
                 continue
-            for piece in Layout((segment,)).pieces(_PIECE):
+            for piece in Layout((segment,)).pieces(PIECE):
                 _write(fd, _render(piece, source))
+                advance(piece.length)
         source.check_unchanged()
         os.fsync(fd)
         temporary.replace(path)
@@ -87,11 +93,13 @@ def remove_leftovers(folder: Path) -> None:
             path.unlink()
 
 
-def _render(piece: Piece, source: Input) -> bytes | bytearray:
-    wanted = piece.source
-    stored = source.read(wanted.start, wanted.length) if wanted else b""
-    if wanted and len(stored) < wanted.length:
-        raise TransientFailure(f"{source.name}: was truncated while it was read; run it again")
+def _render(piece: Piece, source: Input | None) -> bytes | bytearray:
+    wanted, stored = piece.source, b""
+    if wanted is not None:
+        assert source is not None
+        stored = source.read(wanted.start, wanted.length)
+        if len(stored) < wanted.length:
+            raise TransientFailure(f"{source.name}: was truncated while it was read; run it again")
     if isinstance(piece.segment, Copied):
         return stored
     out = bytearray(piece.length)
@@ -113,7 +121,7 @@ def _copy(source: Input, segment: Copied, fd: int) -> None:
             except OSError:  # another file system, or an error that a plain write reports again
                 in_kernel = None
         if not copied:
-            content = source.read(start, min(_PIECE, stop - start))
+            content = source.read(start, min(PIECE, stop - start))
             _write(fd, content)
             copied = len(content)
         if not copied:

@@ -16,7 +16,7 @@ from core.in_memory import read_exposure, render
 from core.layout import Copied, Layout, Literal
 from core.product import Encoding, HeaderValues, compose
 from core.step import DataQuality, initialize
-from core.virtual import ExpandedFile, Input, pack, unpack
+from core.virtual import ExpandedFile, Source, pack, unpack
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 
@@ -48,7 +48,7 @@ def test_virtual_product_expands_to_the_same_bytes(
     mode: Any, encoding: Encoding, own: bool, tmp_path: Path
 ) -> None:
     content, layout = product(mode, tmp_path, encoding, own)
-    source = Input("raw", "a b/#ü_uncal.fits", "e", "v1", len(content))
+    source = Source("raw", "a b/#ü_uncal.fits", "e", "v1", len(content))
     virtual = pack(layout, source)
     unpacked, found = unpack(virtual, NAME)
     assert found == source
@@ -90,7 +90,7 @@ def test_expanded_file_seeks_and_ends_as_a_file() -> None:
 @pytest.mark.parametrize("damage", ["schema", "range", "kind", "length", "no layout", "no fits"])
 def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path) -> None:
     content, layout = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
-    virtual = pack(layout, Input("raw", "x_uncal.fits", "e", "", len(content)))
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)))
     with fits.open(io.BytesIO(virtual), disable_image_compression=True) as hdus:
         table = hdus["LAYOUT"]
         copied = list(table.data["KIND"]).index("COPIED")

@@ -1,0 +1,160 @@
+"""The command ``dq-init expand``: virtual products become complete files on this machine."""
+
+import io
+import json
+import sys
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+import click
+
+from core.errors import EXPECTED, InputRejected
+from core.fits.hdus import Reader
+from core.layout import ByteRange, Layout
+from core.virtual import ExpandedFile, Source, unpack
+from handler.s3.objects import ObjectStore, S3Location
+from infra import options
+from infra.cli import printable
+from infra.local.__main__ import EXIT_CODES, worst
+from infra.local.inputs import Input, expand, open_input, s3_client
+from infra.local.product import PIECE, is_same, remove_leftovers, write
+from infra.local.run import error_class
+
+_PATTERN = "*_dq_init_virtual.fits"
+_READS_AT_ONCE = 8  # S3 sends some 50 to 90 MB/s on one connection
+_BUFFER = 128 * 1024  # most headers fit into one read
+
+
+@click.command
+@click.argument("products", metavar="PRODUCT...", nargs=-1, required=True)
+@click.option("--output-dir", type=options.FOLDER, default=Path(), help="Folder of the files.")
+@click.option("--force", is_flag=True, help="Replace files that differ from the product.")
+@options.as_json
+def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: bool) -> None:
+    """Write virtual products as complete files; the pixels are read from the exposures in S3.
+
+    PRODUCT is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
+    stands for every *_dq_init_virtual.fits below it. Run the same command again to resume.
+
+    Exit codes are those of dq-init run.
+    """
+    output_dir.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(output_dir)
+    codes = set()
+    for name in expand(products, _PATTERN):
+        path = output_dir / f"{name.rpartition('/')[2].removesuffix('_virtual.fits')}.fits"
+        outcome = {"input": name, "output": str(path), "status": "failed", "reason": None}
+        try:
+            outcome["status"] = _expand(name, path, force)
+        except EXPECTED as exc:
+            outcome["reason"] = str(exc)
+            codes.add(EXIT_CODES[error_class(exc).__name__])
+        if as_json:
+            print(json.dumps(outcome), flush=True)
+        elif outcome["reason"]:
+            print(printable(f"failed: {outcome['reason']}"), file=sys.stderr, flush=True)
+        else:
+            print(printable(f"{outcome['status']:8}  {path}"), flush=True)
+    sys.exit(worst(codes))
+
+
+def open_virtual(name: str) -> BinaryIO:
+    """Open the product of a virtual product as a read-only file; only what is read is fetched.
+
+    Parameters
+    ----------
+    name : str
+        Path or S3 URI of the virtual product.
+
+    Returns
+    -------
+    file object
+        The complete product, for `astropy.io.fits.open`.
+
+    Raises
+    ------
+    InputRejected
+        If it is not a virtual product, or its exposure was replaced or deleted.
+    """
+    layout, source = _unpack(name)
+    file = ExpandedFile(layout, _open_source(name, source).read)
+    return cast("BinaryIO", io.BufferedReader(file, _BUFFER))
+
+
+def _expand(name: str, path: Path, force: bool) -> str:
+    layout, source = _unpack(name)
+    exists = path.exists()
+    if exists and not force:
+        # Files appear whole, so equal headers and flags are enough: no pixel is fetched.
+        if not is_same(path, layout, None):
+            raise InputRejected(
+                f"{path}: differs from the product of {name}, expected no other file; --force "
+                "replaces it"
+            )
+        return "kept"
+    with _progress(layout.length) as advance, ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        opened = _open_source(name, source)
+        ranges = (p.source for segment in layout.segments for p in Layout((segment,)).pieces(PIECE))
+        ahead = _ReadAhead(filter(None, ranges), opened.read, pool)
+        write(path, layout, replace(opened, read=ahead.read), advance)
+    return "replaced" if exists else "expanded"
+
+
+def _unpack(name: str) -> tuple[Layout, Source]:
+    with open_input(name) as file:
+        return unpack(file.read(0, file.size), name)
+
+
+def _open_source(name: str, source: Source) -> Input:
+    """Open the exposure of a virtual product, in the version that the product was built from."""
+    location = S3Location(source.bucket, source.key, source.version or None)
+    store = ObjectStore(s3_client())
+    found = store.find(location)
+    if found is None or found.etag.strip('"') != source.etag:
+        state = f"has ETag {found.etag}" if found else "does not exist"
+        current = store.find(S3Location(source.bucket, source.key))
+        now = f"version {current.version_id}, of {current.last_modified}" if current else "none"
+        raise InputRejected(
+            f'{location}: {state}, expected ETag "{source.etag}", from which {name} was built; '
+            f"the current version is {now}"
+        )
+    read = partial(store.read, found, unavailable=InputRejected)
+    return Input(str(location), found.size, read)
+
+
+class _ReadAhead:
+    """Byte ranges in a known order, fetched in parallel before they are read."""
+
+    def __init__(self, ranges: Iterable[ByteRange], read: Reader, pool: ThreadPoolExecutor) -> None:
+        self._ranges, self._read, self._pool = iter(ranges), read, pool
+        self._waiting: deque[tuple[ByteRange, Future[bytes]]] = deque()
+
+    def read(self, start: int, length: int) -> bytes:
+        """Return the next byte range."""
+        while len(self._waiting) < _READS_AT_ONCE and (wanted := next(self._ranges, None)):
+            future = self._pool.submit(self._read, wanted.start, wanted.length)
+            self._waiting.append((wanted, future))
+        wanted, future = self._waiting.popleft()
+        assert wanted == ByteRange(start, length)
+        return future.result()
+
+
+@contextmanager
+def _progress(length: int) -> Iterator[Any]:
+    if not sys.stdout.isatty():
+        yield lambda _: None
+        return
+    from rich.progress import DownloadColumn, Progress, TransferSpeedColumn  # noqa: PLC0415
+
+    from infra.console import Console  # noqa: PLC0415
+
+    columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=Console(), transient=True) as progress:
+        task = progress.add_task("expand", total=length)
+        yield lambda number: progress.advance(task, number)
