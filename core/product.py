@@ -25,6 +25,7 @@ from core.layout import (
 from core.step import DataQuality
 
 _UINT8, _UINT32 = PixelFormat(8), PixelFormat(32, offset=True)
+_VIRTUAL_END = "_virtual.fits"
 NO_MASK = "N/A"
 """R_MASK of a product without a mask, as `jwst` writes it."""
 
@@ -65,6 +66,20 @@ class Encoding(StrEnum):
     """They are converted to float32, as `jwst` writes them."""
 
 
+class Form(StrEnum):
+    """The form of a product, which the end of its key tells."""
+
+    ASSEMBLED = "assembled"
+    """A complete file."""
+    VIRTUAL = "virtual"
+    """Headers, flags and layout only: `core.virtual`."""
+
+    @classmethod
+    def of_key(cls, key: str) -> "Form":
+        """Return the form of the product at a key."""
+        return cls.VIRTUAL if key.endswith(_VIRTUAL_END) else cls.ASSEMBLED
+
+
 @dataclass(frozen=True)
 class HeaderValues:
     """Values of the product's primary header that the exposure does not determine.
@@ -102,6 +117,11 @@ def product_name(name: str, suffix: str = "dq_init") -> str:
         if end != stem:
             separator, root = end[0], stem.removesuffix(end)
     return f"{root}{separator}{suffix}.fits"
+
+
+def expanded_name(name: str) -> str:
+    """Return the file name of the complete product that a virtual one stands for."""
+    return f"{name.removesuffix(_VIRTUAL_END)}.fits" if name.endswith(_VIRTUAL_END) else name
 
 
 def compose(

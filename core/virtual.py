@@ -11,11 +11,14 @@
 LAYOUT has the columns KIND (LITERAL, FLAGS, COPIED, REPEATED, MERGED or CONVERTED), START (first
 byte in LITERALS, or in the exposure), LENGTH (bytes in the product), EACH and COUNT (repetitions
 of each plane, and of all planes), BITPIX and OFFSET (storage format in the exposure; OFFSET:
-unsigned integers, or signed bytes).
+unsigned integers, or signed bytes). Its cards SCISHAPE (axes of SCI, slowest first) and HASASDF
+describe the exposure, so that the flags can be read without it.
 """
 
 import io
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
 
@@ -23,9 +26,12 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
+from core.compat import missing_asdf_warning
 from core.errors import InputRejected
-from core.fits.cards import header_bytes
+from core.exposure import Exposure
+from core.fits.cards import header_bytes, image_header
 from core.fits.compressed import compressed_image
+from core.fits.hdus import Hdu
 from core.fits.pixels import PixelFormat, encode_uint32
 from core.layout import (
     Converted,
@@ -46,7 +52,6 @@ _COLUMNS = (
     ("KIND", "9A"), ("START", "K"), ("LENGTH", "K"), ("EACH", "J"), ("COUNT", "J"),
     ("BITPIX", "I"), ("OFFSET", "L"),
 )  # fmt: skip
-_LAST_HDUS = 3  # PLANES, LITERALS, LAYOUT
 _MOST_BYTES = 1 << 30  # of flags, planes or literals, as a bound on crafted files
 _PIECE = 8 * 1024 * 1024
 
@@ -74,7 +79,7 @@ class Source:
     size: int
 
 
-def pack(layout: Layout, source: Source) -> bytes:
+def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
     """Return the virtual product of a layout, a FITS file.
 
     Parameters
@@ -83,6 +88,8 @@ def pack(layout: Layout, source: Source) -> bytes:
         The layout of the product, as `core.product.compose` returns it.
     source : `Source`
         The exposure that the layout copies from.
+    exposure : `~core.exposure.Exposure`
+        Its headers.
     """
     literals, planes, flags = bytearray(), _no_planes(), b""
     rows: list[tuple[str, int, int, int, int, int, bool]] = []
@@ -118,7 +125,7 @@ def pack(layout: Layout, source: Source) -> bytes:
             flags,
             compressed_image("PLANES", planes.tobytes(), _BYTES, planes.shape),
             compressed_image("LITERALS", bytes(literals), _BYTES, (len(literals),)),
-            _layout_hdu(rows, source),
+            _layout_hdu(rows, source, exposure),
         ]
     )
 
@@ -131,7 +138,9 @@ def _compressed_flags(image: FlagImage) -> bytes:
     return compressed_image(image.name, image.content, PixelFormat(32, offset=True), image.shape)
 
 
-def _layout_hdu(rows: list[tuple[str, int, int, int, int, int, bool]], source: Source) -> bytes:
+def _layout_hdu(
+    rows: list[tuple[str, int, int, int, int, int, bool]], source: Source, exposure: Exposure
+) -> bytes:
     columns = [
         fits.Column(name, form, array=[row[number] for row in rows])
         for number, (name, form) in enumerate(_COLUMNS)
@@ -143,6 +152,8 @@ def _layout_hdu(rows: list[tuple[str, int, int, int, int, int, bool]], source: S
     hdu.header["ETAG"] = source.etag
     hdu.header["VERSION"] = source.version
     hdu.header["SIZE"] = (source.size, "bytes of the exposure")
+    hdu.header["SCISHAPE"] = " ".join(map(str, exposure.shape))
+    hdu.header["HASASDF"] = missing_asdf_warning(exposure.hdus) is None
     out = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out)
     return out.getvalue()[len(header_bytes(fits.PrimaryHDU().header, "")) :]
@@ -156,41 +167,63 @@ def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
     InputRejected
         If the file is not a virtual product of a version that this software knows.
     """
+    with _open(content, name) as hdus:
+        table, header = hdus["LAYOUT"].data, hdus["LAYOUT"].header
+        key, version, size = unquote(header["KEY"]), header["VERSION"], header["SIZE"]
+        source = Source(header["BUCKET"], key, header["ETAG"], version, size)
+        literals = hdus["LITERALS"].data.tobytes()
+        planes = np.ascontiguousarray(hdus["PLANES"].data)
+        segments = [_segment(row, hdus[1], literals, planes) for row in table]
+        for row, segment in zip(table, segments, strict=True):
+            wanted = segment.source(0, segment.length)
+            if segment.length != row["LENGTH"] or (
+                wanted is not None and not 0 <= wanted.start <= size - wanted.length
+            ):
+                raise InputRejected(
+                    f"{name}: a {row['KIND']} segment of {row['LENGTH']} bytes from "
+                    f"{row['START']}, expected one within the exposure's {size} bytes"
+                )
+    return Layout(tuple(segments)), source
+
+
+def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]:
+    """Return the exposure of a virtual product, as its headers describe it, and PIXELDQ or DQ.
+
+    Raises
+    ------
+    InputRejected
+        As `unpack`.
+    """
+    with _open(content, name) as hdus:
+        header = hdus["LAYOUT"].header
+        shape = tuple(map(int, header["SCISHAPE"].split()))
+        described = [
+            Hdu(hdus[0].header.copy(), 0, 0, 0),
+            Hdu(image_header("SCI", PixelFormat(16), shape), 1, 0, 0),
+        ]
+        if header["HASASDF"]:
+            asdf = fits.BinTableHDU(name="ASDF").header
+            described.append(Hdu(asdf, 2, 0, 0))
+        image = np.ascontiguousarray(hdus[1].data, np.uint32)
+        return Exposure.from_hdus(tuple(described), name), image
+
+
+@contextmanager
+def _open(content: bytes, name: str) -> Iterator[fits.HDUList]:
+    """Open a virtual product, and check its version and the size of its arrays."""
     try:
         with fits.open(io.BytesIO(content)) as hdus:
-            return _read(hdus, name)
-    except (OSError, KeyError, ValueError, TypeError, IndexError) as exc:
+            if (schema := hdus["LAYOUT"].header["SCHEMA"]) != SCHEMA:
+                raise InputRejected(
+                    f"{name}: a virtual product of schema {schema}, expected {SCHEMA}; use the "
+                    "release of this software that wrote it"
+                )
+            for hdu in hdus[1:-1]:
+                if math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8 > _MOST_BYTES:
+                    raise InputRejected(f"{name}, {hdu.name}: larger than 1 GiB")
+            yield hdus
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as exc:
         raise InputRejected(f"{name}: {exc}, expected a virtual product") from exc
-
-
-def _read(hdus: fits.HDUList, name: str) -> tuple[Layout, Source]:
-    table = hdus["LAYOUT"]
-    header = table.header
-    if header["SCHEMA"] != SCHEMA:
-        raise InputRejected(
-            f"{name}: a virtual product of schema {header['SCHEMA']}, expected {SCHEMA}; "
-            "use the release of this software that wrote it"
-        )
-    for hdu in hdus[1:-1]:
-        if np.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8 > _MOST_BYTES:
-            raise InputRejected(f"{name}, {hdu.name}: larger than 1 GiB")
-    source = Source(
-        header["BUCKET"], unquote(header["KEY"]), header["ETAG"], header["VERSION"], header["SIZE"]
-    )
-    literals, planes = hdus["LITERALS"].data.tobytes(), hdus["PLANES"].data
-    segments = [
-        _segment(row, hdus[1], literals, np.ascontiguousarray(planes)) for row in table.data
-    ]
-    for row, segment in zip(table.data, segments, strict=True):
-        wanted = segment.source(0, segment.length)
-        if segment.length != row["LENGTH"] or (
-            wanted is not None and not 0 <= wanted.start <= source.size - wanted.length
-        ):
-            raise InputRejected(
-                f"{name}: a {row['KIND']} segment of {row['LENGTH']} bytes from {row['START']}, "
-                f"expected one within the exposure's {source.size} bytes"
-            )
-    return Layout(tuple(segments)), source
 
 
 def _segment(

@@ -35,6 +35,7 @@ class ObjectSummary:
     etag: str | None = None  # with quotes; None: the object was not found
     last_modified: str | None = None  # ISO 8601, UTC; None if there is a version
     bytes: int | None = None  # size
+    form: str | None = None  # of a product: assembled or virtual
 
     @property
     def state(self) -> list[str | None]:

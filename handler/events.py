@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import unquote_plus
 
 from core.errors import InputRejected
-from core.product import NO_MASK, product_name
+from core.product import NO_MASK, Form, product_name
 from handler.event import SOURCE, ProcessingEvent, Status
 from handler.s3.objects import S3Location
 
@@ -64,6 +64,7 @@ class ExposureRequest:
     mask: S3Location | str | None = None  # instead of the one that the rules choose; or "N/A"
     user_dq: S3Location | None = None
     on_existing: OnExisting = OnExisting.SKIP
+    form: Form | None = None  # None: that of `output_key`, else the function's own
     output_key: str | None = None  # key of the product; None: the default key
     etag: str | None = None  # in the event, without quotes
     size: int | None = None  # in the event, in bytes
@@ -92,6 +93,14 @@ class ExposureRequest:
             raise InputRejected(
                 f"request: onExisting is {on_existing!r}, expected one of {', '.join(OnExisting)}"
             )
+        form, output_key = _text(event, "form"), _text(event, "outputKey")
+        if form is not None and form not in tuple(Form):
+            raise InputRejected(f"request: form is {form!r}, expected one of {', '.join(Form)}")
+        if form and output_key and form != Form.of_key(output_key):
+            raise InputRejected(
+                f"request: outputKey is {output_key!r} and form is {form}, expected a key that "
+                "ends in _virtual.fits for a virtual product, and only for one"
+            )
         mode = Mode.RETRIED if _flag(event, "retried") else Mode.ONCE
         return cls(
             source=source,
@@ -99,7 +108,8 @@ class ExposureRequest:
             mask=mask,
             user_dq=_location(event, "userSuppliedDq"),
             on_existing=OnExisting(on_existing),
-            output_key=_text(event, "outputKey"),
+            form=Form(form) if form else None,
+            output_key=output_key,
             cause=_text(event, "cause"),
             mode=Mode.REPORT if _flag(event, "reportOnly") else mode,
         )
@@ -130,14 +140,17 @@ class ExposureRequest:
             "mask": None if self.mask is None else str(self.mask),
             "userSuppliedDq": None if self.user_dq is None else str(self.user_dq),
             "onExisting": None if self.on_existing is OnExisting.SKIP else self.on_existing.value,
+            "form": self.form and self.form.value,
             "outputKey": self.output_key,
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def target(self, bucket: str, prefix: str) -> S3Location:
-        """Return the location of the product."""
+    def target(self, bucket: str, prefix: str, form: Form) -> S3Location:
+        """Return the location of the product; `form` is the function's own."""
         folder, slash, name = self.source.key.rpartition("/")
-        default = f"{prefix}{folder}{slash}{product_name(name)}"
+        is_virtual = (self.form or form) is Form.VIRTUAL
+        suffix = "dq_init_virtual" if is_virtual else "dq_init"
+        default = f"{prefix}{folder}{slash}{product_name(name, suffix)}"
         target = S3Location(bucket, self.output_key or default)
         if not target.key.startswith(prefix) or target.key == prefix:
             raise InputRejected(
@@ -158,8 +171,8 @@ class ExposureRequest:
 
 
 _FIELDS = (
-    "bucket", "key", "versionId", "context", "mask", "userSuppliedDq", "onExisting", "outputKey",
-    "cause", "retried", "reportOnly",
+    "bucket", "key", "versionId", "context", "mask", "userSuppliedDq", "form", "onExisting",
+    "outputKey", "cause", "retried", "reportOnly",
 )  # fmt: skip
 
 

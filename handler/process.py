@@ -17,8 +17,10 @@ from core import __version__
 from core.errors import EXPECTED, InputRejected, TransientFailure
 from core.exposure import Exposure
 from core.fits.pixels import first_image
-from core.product import NO_MASK, HeaderValues, compose
+from core.layout import Layout, Literal
+from core.product import NO_MASK, Form, HeaderValues, compose, expanded_name
 from core.step import initialize
+from core.virtual import Source, pack, read_flags
 from handler.crds.masks import MaskChoice
 from handler.decision import Action, Provenance, action_for, shortened, state_of, target_for
 from handler.event import (
@@ -38,6 +40,7 @@ from handler.publish import (
     logger,
     object_summary,
     planes_summary,
+    product_summary,
     publish_event,
     publish_failed_event,
 )
@@ -136,7 +139,9 @@ def bind_log_context(job: Job) -> None:
 def plan(job: Job, services: Services) -> None:
     """Read what decides about the product, and decide; write nothing."""
     settings, store, request = services.settings, job.store, job.request
-    product = job.product = request.target(settings.output_bucket, settings.output_prefix)
+    product = job.product = request.target(
+        settings.output_bucket, settings.output_prefix, settings.form
+    )
     existing = find_and_read(job, product)
     source = job.source.described
     job.input = object_summary(source)
@@ -210,7 +215,7 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
     mask = None if made.mask == NO_MASK else made.mask
     mirror = str(services.settings.mirror)
     job.action = Action.KEEP
-    job.output = object_summary(product)
+    job.output = product_summary(product)
     job.reference = ReferenceSummary(mask, made.mask_sha1 or None, made.crds_context, mirror)
     bind_log_context(job)
     if job.input.etag is None:  # the exposure was not read: its version is the product's
@@ -220,19 +225,27 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
     if result is not None and result.id == _event(job, Status.COMPLETE).id:
         job.previous = result
         return
-    reader = ObjectReader(job.store, product, InputRejected)
-    exposure = Exposure.read(reader.read_ahead, product.size, str(product.location))
-    image = exposure.existing_image(reader.read)
-    if image is None:
-        image = np.zeros(exposure.plane_shape, np.uint32)
+    exposure, image = read_product(ObjectReader(job.store, product, InputRejected))
     job.summary = exposure_summary(exposure)
     job.flags, job.row = planes_summary(exposure, image, made.pinned)
+
+
+def read_product(reader: ObjectReader) -> tuple[Exposure, NDArray[np.uint32]]:
+    """Read the headers and the data-quality image of a product."""
+    location, size = reader.described.location, reader.described.size
+    if Form.of_key(location.key) is Form.VIRTUAL:
+        return read_flags(reader.read(0, size), str(location))
+    exposure = Exposure.read(reader.read_ahead, size, str(location))
+    image = exposure.existing_image(reader.read)
+    return exposure, np.zeros(exposure.plane_shape, np.uint32) if image is None else image
 
 
 def find_own_product(job: Job, services: Services) -> bool:
     """Keep the product that an earlier attempt of the same cause has written, if there is one."""
     settings = services.settings
-    product = job.product = job.request.target(settings.output_bucket, settings.output_prefix)
+    product = job.product = job.request.target(
+        settings.output_bucket, settings.output_prefix, settings.form
+    )
     job.entry = services.ledger.read(product, job.store)
     existing = job.store.find(product)
     made = Provenance.from_metadata(existing.metadata) if existing else None
@@ -248,20 +261,26 @@ def build(job: Job, services: Services) -> None:
     existing = job.exposure.existing_image(job.source.read)
     user_dq = read_user_dq(job.user_dq) if job.user_dq else None
     quality = initialize(job.exposure, mask, existing, user_dq)
+    key, source = job.target.location.key, job.source.described
     values = HeaderValues(
-        filename=job.target.location.key.rpartition("/")[2],
+        filename=expanded_name(key.rpartition("/")[2]),
         date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
         crds_version=job.mask.crds_version,
         crds_context=job.mask.context,
         mask=job.mask.label,
     )
     layout = compose(job.exposure, quality, values, services.settings.encoding)
+    if Form.of_key(key) is Form.VIRTUAL:
+        bucket, exposure_key = source.location.bucket, source.location.key
+        version, etag = state_of(source)
+        packed = Source(bucket, exposure_key, etag, version, source.size)
+        layout = Layout((Literal(pack(layout, packed, job.exposure)),))
 
     def is_same(existing: StoredObject) -> bool:
         return Provenance.from_metadata(existing.metadata) == job.provenance
 
     assembly = Assembly(layout, job.source, services.blocks, job.store)
-    job.output = object_summary(assembly.write(job.target, is_same))
+    job.output = product_summary(assembly.write(job.target, is_same))
     job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
 
 

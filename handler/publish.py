@@ -13,7 +13,7 @@ retry can help or the caller does not retry; otherwise the ledger keeps its reas
 import json
 import logging
 import os
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from core.compat import missing_asdf_warning
 from core.errors import InputRejected, TransientFailure
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels, planes_sha256
+from core.product import Form
 from handler.crds.parameters import Value, known_parameters
 from handler.event import (
     SOURCE,
@@ -153,6 +154,11 @@ def object_summary(stored: StoredObject) -> ObjectSummary:
         None if stored.version_id else stored.last_modified,
         stored.size,
     )
+
+
+def product_summary(stored: StoredObject) -> ObjectSummary:
+    """Summarize a product."""
+    return replace(object_summary(stored), form=Form.of_key(stored.location.key).value)
 
 
 def exposure_summary(exposure: Exposure) -> ExposureSummary:

@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import combinations
+from typing import TypeVar
 
-from core.product import Encoding
+from core.product import Encoding, Form
 from handler.s3.objects import S3Location
+
+Choice = TypeVar("Choice", bound=StrEnum)
 
 # Key prefixes in the bucket of the products, used by `dq-init reprocess` and `dq-init backfill`.
 CATALOGUE, JOBS = "dq_catalogue/", "dq_backfills/"
@@ -21,6 +25,7 @@ class Settings:
     context: str = "latest"  # ``latest``, ``build`` or the name of a context
     event_bus: str = "default"
     encoding: Encoding = Encoding.NATIVE  # data type of the science pixels in products
+    form: Form = Form.ASSEMBLED
     blocks: S3Location | None = None
     ledger: S3Location | None = None  # prefix of the ledger; None for no ledger
     uploaded_queue_url: str | None = None
@@ -38,7 +43,8 @@ class Settings:
             mirror=_prefix("CRDS_MIRROR", _required(environment, "CRDS_MIRROR")),
             context=environment.get("CRDS_CONTEXT") or "latest",
             event_bus=environment.get("EVENT_BUS") or "default",
-            encoding=_encoding(environment, "SCIENCE_ENCODING"),
+            encoding=_choice(environment, "SCIENCE_ENCODING", Encoding.NATIVE),
+            form=_choice(environment, "PRODUCT_FORM", Form.ASSEMBLED),
             blocks=_optional_prefix(environment, "DQ_BLOCK_URI"),
             ledger=_optional_prefix(environment, "LEDGER_URI"),
             uploaded_queue_url=environment.get("UPLOADED_QUEUE_URL") or None,
@@ -108,9 +114,9 @@ def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     return int(value)
 
 
-def _encoding(environment: Mapping[str, str], name: str) -> Encoding:
-    value = environment.get(name) or Encoding.NATIVE.value
+def _choice(environment: Mapping[str, str], name: str, default: Choice) -> Choice:
+    value, choices = environment.get(name) or default.value, type(default)
     try:
-        return Encoding(value)
+        return choices(value)
     except ValueError as exc:
-        raise ValueError(f"{name}={value!r}: expected one of {', '.join(Encoding)}") from exc
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}") from exc

@@ -12,6 +12,7 @@ import boto3
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
+from core.product import Form
 from handler.ledger import Entry, Ledger
 from handler.s3.errors import NO_BUCKET, error_code, is_conflict, is_missing, translate_errors
 from handler.s3.objects import ObjectStore, S3Location
@@ -153,6 +154,11 @@ class Stack:
     def science_encoding(self) -> str:
         """The encoding of the products' science pixels: native or float32."""
         return self.parameters.get("ScienceEncoding", "native")
+
+    @property
+    def product_form(self) -> Form:
+        """Form of the products."""
+        return Form(self.parameters.get("ProductForm", Form.ASSEMBLED))
 
     @property
     def requester_pays(self) -> list[str]:

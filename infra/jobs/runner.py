@@ -159,7 +159,8 @@ class JobRunner:
         return f"crds://{best.mask}", best.digest.sha1 if best.digest else ""
 
     def _product_of(self, request: ExposureRequest) -> S3Location:
-        return request.target(self.stack.output("ProductBucket"), self.stack.output_prefix)
+        bucket = self.stack.output("ProductBucket")
+        return request.target(bucket, self.stack.output_prefix, self.stack.product_form)
 
     def _bar(self) -> Progress:
         bar, text = BarColumn(bar_width=None), TextColumn("{task.fields[text]}")

@@ -18,6 +18,7 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable, TransientFailure
+from core.product import Form
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
 from infra.aws import catalogue_in, job_in, ledger_in, put_event, read_entry
@@ -149,7 +150,8 @@ class Loop:
 
     def product_of(self, request: Request) -> S3Location:
         """Return the location of the product that a request builds."""
-        return ExposureRequest.from_direct(request).target(self.products, self.prefix)
+        asked = ExposureRequest.from_direct(request)
+        return asked.target(self.products, self.prefix, Form.ASSEMBLED)  # a selection names it
 
     def _publish(self, detail: dict[str, Any]) -> None:
         """Publish the event, and a summary of it to the SNS topic."""

@@ -19,7 +19,7 @@ from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.fits.hdus import Keywords
-from core.product import NO_MASK
+from core.product import NO_MASK, Form
 from handler.crds.masks import MaskCache
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.crds.rules import Rules
@@ -187,12 +187,12 @@ class Selection:
             self.decisions.append(self._decide(group, *masks[group.number]))
             yield self.decisions[-1]
 
-    def inputs(self, effects: set[Effect]) -> Iterator[tuple[str, str, str | None]]:
-        """Yield bucket, key and requested output key for each product with one of the effects."""
+    def inputs(self, effects: set[Effect]) -> Iterator[tuple[str, str, str, str | None]]:
+        """Yield bucket, key, product key and requested output key for each affected product."""
         numbers = [d.group.number for d in self.decisions if d.effect in effects]
         found = self.connection.execute(
-            "SELECT input_bucket, input_key, output_key FROM "
-            f"{self._rows('input_bucket', 'input_key', 'output_key')} AS r JOIN "
+            "SELECT input_bucket, input_key, product_key, output_key FROM "
+            f"{self._rows('input_bucket', 'input_key', 'product_key', 'output_key')} AS r JOIN "
             f"(SELECT {_KEYS} FROM product_groups WHERE number IN (SELECT unnest(?::INTEGER[]))) "
             f"AS g USING ({_KEYS})",
             [numbers],
@@ -208,8 +208,11 @@ class Selection:
         effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
         if relabel:
             effects |= {Effect.NAME, Effect.CONTENT}
-        for bucket, key, output_key in self.inputs(effects):
-            fields = {"bucket": bucket, "key": key, "context": context, "outputKey": output_key}
+        for bucket, key, product_key, output_key in self.inputs(effects):
+            fields = {
+                "bucket": bucket, "key": key, "context": context, "outputKey": output_key,
+                "form": Form.of_key(product_key).value,
+            }  # fmt: skip
             yield {name: value for name, value in fields.items() if value}
 
     def totals(self) -> dict[tuple[str, str, str], WindowTotals]:

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 from rich.progress import Progress
 
+from core.product import Form
 from handler.decision import Provenance
 from handler.events import ExposureRequest
 from handler.s3.objects import ObjectStore, S3Location, enable_requester_pays
@@ -141,6 +142,8 @@ def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dic
         current = store.find(source)
         if current is None or current.version_id != found.input_version:
             request["versionId"] = found.input_version
-    if ExposureRequest.from_direct(request).target(product.bucket, prefix) != product:
+    form = Form.of_key(product.key)
+    request["form"] = form.value
+    if ExposureRequest.from_direct(request).target(product.bucket, prefix, form) != product:
         request["outputKey"] = product.key
     return request
