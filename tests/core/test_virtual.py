@@ -9,6 +9,7 @@ import pytest
 from astropy.io import fits
 
 from core.errors import InputRejected
+from core.exposure import Exposure
 from core.fits.compressed import compressed_image
 from core.fits.hdus import reader_of
 from core.fits.pixels import PixelFormat
@@ -16,7 +17,7 @@ from core.in_memory import read_exposure, render
 from core.layout import Copied, Layout, Literal
 from core.product import Encoding, HeaderValues, compose
 from core.step import DataQuality, initialize
-from core.virtual import ExpandedFile, Source, pack, unpack
+from core.virtual import ExpandedFile, Source, pack, read_flags, unpack
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 
@@ -25,8 +26,10 @@ SMALL = [m for m in MODES if m.name in {"nircam-sub64p", "nircam-superstripe", "
 NAME = "b/x_dq_init_virtual.fits"
 
 
-def product(mode: Any, folder: Path, encoding: Encoding, own: bool) -> tuple[bytes, Layout]:
-    """Return an exposure, perhaps with DQ arrays of its own, and the layout of its product."""
+def product(
+    mode: Any, folder: Path, encoding: Encoding, own: bool
+) -> tuple[bytes, Layout, Exposure]:
+    """Return an exposure, perhaps with a GROUPDQ of its own, and the layout of its product."""
     path = folder / "x_uncal.fits"
     write_exposure(mode, path)
     exposure = read_exposure(path.read_bytes(), "x")
@@ -38,7 +41,7 @@ def product(mode: Any, folder: Path, encoding: Encoding, own: bool) -> tuple[byt
     plain = initialize(exposure, None, exposure.existing_image(reader_of(content)))
     flags = np.random.default_rng(0).integers(0, 1 << 31, plain.image.shape, np.uint32)
     quality = DataQuality(flags, (flags & 1).astype(np.uint8).reshape(-1, *exposure.image_shape))
-    return content, compose(exposure, quality, VALUES, encoding)
+    return content, compose(exposure, quality, VALUES, encoding), exposure
 
 
 @pytest.mark.parametrize("own", [False, True], ids=["raw", "own-groupdq"])
@@ -47,24 +50,27 @@ def product(mode: Any, folder: Path, encoding: Encoding, own: bool) -> tuple[byt
 def test_virtual_product_expands_to_the_same_bytes(
     mode: Any, encoding: Encoding, own: bool, tmp_path: Path
 ) -> None:
-    content, layout = product(mode, tmp_path, encoding, own)
+    content, layout, exposure = product(mode, tmp_path, encoding, own)
     source = Source("raw", "a b/#ü_uncal.fits", "e", "v1", len(content))
-    virtual = pack(layout, source)
+    virtual = pack(layout, source, exposure)
     unpacked, found = unpack(virtual, NAME)
     assert found == source
     expected = render(layout, content)
     assert render(unpacked, content) == expected
+    described, image = read_flags(virtual, NAME)
+    assert (described.kind, described.shape) == (exposure.kind, exposure.shape)
     with fits.open(io.BytesIO(virtual)) as small, fits.open(io.BytesIO(expected)) as whole:
         small.verify("exception")
         flags = "DQ" if "DQ" in whole else "PIXELDQ"
         np.testing.assert_array_equal(small[flags].data, whole[flags].data)
+        np.testing.assert_array_equal(image, whole[flags].data)
         assert small[flags].data.dtype == np.uint32
         assert small[0].header == whole[0].header
 
 
 def test_expanded_file_reads_only_what_is_needed(tmp_path: Path) -> None:
     mode = next(mode for mode in MODES if mode.name == "nirspec-s1600a1")
-    content, layout = product(mode, tmp_path, Encoding.FLOAT32, own=False)
+    content, layout, _ = product(mode, tmp_path, Encoding.FLOAT32, own=False)
     reads: list[int] = []
 
     def read(start: int, length: int) -> bytes:
@@ -89,8 +95,8 @@ def test_expanded_file_seeks_and_ends_as_a_file() -> None:
 
 @pytest.mark.parametrize("damage", ["schema", "range", "kind", "length", "no layout", "no fits"])
 def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path) -> None:
-    content, layout = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
-    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)))
+    content, layout, exposure = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
     with fits.open(io.BytesIO(virtual), disable_image_compression=True) as hdus:
         table = hdus["LAYOUT"]
         copied = list(table.data["KIND"]).index("COPIED")

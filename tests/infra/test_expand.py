@@ -1,0 +1,108 @@
+"""The command dq-init expand, and a file over a virtual product."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from core.product import Encoding
+from infra.__main__ import main
+from infra.demo.local_aws import PRODUCTS, RAW
+from infra.local import inputs
+from infra.local.expand import open_virtual
+from tests.conftest import Harness
+from tests.products import undated
+
+KEY = "2023/x_uncal.fits"
+NAME = "x_dq_init_virtual.fits"
+
+
+@pytest.fixture
+def virtual(
+    function: Harness, large: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Harness, Path, bytes]:
+    """A virtual product as a local file in the current folder, and the product it stands for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(inputs, "s3_client", lambda: function.aws.client("s3"))
+    monkeypatch.setattr("infra.local.expand.s3_client", lambda: function.aws.client("s3"))
+    function = function.with_settings(encoding=Encoding.FLOAT32)
+    function.upload(large, KEY)
+    content = function.product(function.run(KEY, form="virtual"))
+    (tmp_path / NAME).write_bytes(content)
+    return function, tmp_path / NAME, function.product(function.run(KEY))
+
+
+def expand(capsys: Any, *words: object, code: int = 0) -> str:
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        main(["expand", *map(str, words)])
+    said = capsys.readouterr()
+    assert ended.value.code == code, said.err
+    return said.out + said.err
+
+
+def test_expanded_file_equals_the_assembled_product(virtual: Any, capsys: Any) -> None:
+    _, path, expected = virtual
+    assert expand(capsys, path, "--output-dir", "out").startswith("expanded")
+    assert undated(Path("out/x_dq_init.fits").read_bytes()) == undated(expected)
+    before = Path("out/x_dq_init.fits").stat().st_ino
+    assert expand(capsys, path, "--output-dir", "out").startswith("kept")
+    assert Path("out/x_dq_init.fits").stat().st_ino == before
+
+
+def test_folder_in_s3_is_expanded(virtual: Any, capsys: Any) -> None:
+    _, _, expected = virtual
+    lines = expand(capsys, f"s3://{PRODUCTS}/dq_init/", "--json").splitlines()
+    (outcome,) = map(json.loads, lines)
+    assert (outcome["status"], outcome["output"]) == ("expanded", "x_dq_init.fits")
+    assert undated(Path("x_dq_init.fits").read_bytes()) == undated(expected)
+
+
+def test_replaced_exposure_is_named_with_both_versions(virtual: Any, capsys: Any) -> None:
+    function, path, _ = virtual
+    s3 = function.aws.client("s3")
+    old = s3.head_object(Bucket=RAW, Key=KEY)["VersionId"]
+    new = function.upload(b"other", KEY)
+    assert expand(capsys, path).startswith("expanded"), "the old version can still be read"
+    s3.delete_object(Bucket=RAW, Key=KEY, VersionId=old)
+    Path("x_dq_init.fits").unlink()
+    said = expand(capsys, path, code=2)
+    assert f"{KEY}?versionId={old}: does not exist" in said
+    assert f"the current version is version {new}" in said
+    assert not Path("x_dq_init.fits").exists()
+
+
+def test_other_file_is_replaced_only_by_force(virtual: Any, capsys: Any) -> None:
+    _, path, expected = virtual
+    Path("x_dq_init.fits").write_text("mine")
+    assert "--force" in expand(capsys, path, code=2)
+    assert Path("x_dq_init.fits").read_text() == "mine"
+    assert expand(capsys, path, "--force").startswith("replaced")
+    assert undated(Path("x_dq_init.fits").read_bytes()) == undated(expected)
+
+
+def test_failure_stops_only_its_file(virtual: Any, capsys: Any) -> None:
+    Path("a_dq_init_virtual.fits").write_bytes(b"not FITS")
+    said = expand(capsys, ".", code=2)
+    assert "failed: a_dq_init_virtual.fits" in said
+    assert "expanded  x_dq_init.fits" in said
+
+
+def test_file_over_a_virtual_product_reads_one_group(virtual: Any, tmp_path: Path) -> None:
+    function, path, expected = virtual
+    (tmp_path / "whole.fits").write_bytes(expected)
+    received: list[int] = []
+
+    def note(parsed: Any, **_: Any) -> None:
+        received.append(int(parsed["ContentLength"]))
+
+    function.aws.client("s3").meta.events.register("after-call.s3.GetObject", note)
+    with fits.open(open_virtual(str(path))) as opened, fits.open("whole.fits") as whole:
+        group = opened["SCI"].section[0, 1]
+        np.testing.assert_array_equal(group, whole["SCI"].data[0, 1])
+        np.testing.assert_array_equal(opened["PIXELDQ"].data, whole["PIXELDQ"].data)
+    function.aws.client("s3").meta.events.unregister("after-call.s3.GetObject", note)
+    assert sum(received) < 2 * group.nbytes
