@@ -26,8 +26,15 @@ class File:
         return self.name.rpartition("/")[2].removesuffix(".fits")
 
     @property
+    def is_virtual(self) -> bool:
+        """Whether the file is a virtual product."""
+        return find(self.hdus, "LAYOUT") is not None
+
+    @property
     def is_mask(self) -> bool:
         """Whether the file is a MASK reference file."""
+        if self.is_virtual:
+            return False
         if Keywords(self.hdus[0].header, self.name).text("REFTYPE") == "MASK":
             return True
         return find(self.hdus, "SCI") is None and find(self.hdus, "DQ") is not None

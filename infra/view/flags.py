@@ -10,6 +10,7 @@ from core.exposure import Exposure
 from core.fits.hdus import Keywords
 from core.mask import Mask
 from core.step import initialize
+from core.virtual import read_flags
 from handler.crds.masks import References
 from handler.s3.objects import ObjectStore
 from infra.view.files import File
@@ -34,8 +35,8 @@ def product_page(
 
     `references` select the mask of a raw exposure, and show a product's mask outside its window.
     """
-    exposure = Exposure.from_hdus(file.hdus, file.name)
-    header, image = exposure.header, exposure.existing_image(file.read)
+    exposure, image = _read(file)
+    header = exposure.header
     if image is not None and "R_MASK" in header:
         name, used = str(header["R_MASK"]), str(header.get("CRDS_CTX", ""))
         mask = _mask_of(name, exposure, references, store)
@@ -62,6 +63,14 @@ def product_page(
         return Page(file.stem, facts, Picture(planes, exposure.image_shape))
     picture = _with_surroundings(image, mask, exposure)
     return Page(file.stem, facts, picture or Picture((plane(image),), exposure.image_shape))
+
+
+def _read(file: File) -> tuple[Exposure, NDArray[np.uint32] | None]:
+    """Return an exposure or product, and its data-quality image if it has one."""
+    if file.is_virtual:
+        return read_flags(file.content(), file.name)
+    exposure = Exposure.from_hdus(file.hdus, file.name)
+    return exposure, exposure.existing_image(file.read)
 
 
 def _mask_of(

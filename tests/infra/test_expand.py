@@ -106,3 +106,14 @@ def test_file_over_a_virtual_product_reads_one_group(virtual: Any, tmp_path: Pat
         np.testing.assert_array_equal(opened["PIXELDQ"].data, whole["PIXELDQ"].data)
     function.aws.client("s3").meta.events.unregister("after-call.s3.GetObject", note)
     assert sum(received) < 2 * group.nbytes
+
+
+def test_view_shows_the_flags_of_a_virtual_product(virtual: Any, tmp_path: Path) -> None:
+    _, path, expected = virtual
+    (tmp_path / "x_dq_init.fits").write_bytes(expected)
+    pages = []
+    for name in (path.name, "x_dq_init.fits"):
+        main(["view", name, "--out", name.removesuffix(".fits")])
+        (page,) = Path(name.removesuffix(".fits")).glob("*.html")
+        pages.append(page.read_text().replace("_virtual", ""))
+    assert pages[0] == pages[1]
