@@ -18,8 +18,8 @@ from core.layout import Copied, Layout, Literal
 from core.product import Encoding, HeaderValues, compose
 from core.step import DataQuality, initialize
 from core.virtual import ExpandedFile, Source, pack, read_flags, unpack
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 VALUES = HeaderValues("x_dq_init.fits", "2026-11-28", "14.0.3", "jwst_9001.pmap", "crds://m.fits")
 SMALL = [m for m in MODES if m.name in {"nircam-sub64p", "nircam-superstripe", "fgs1-acq2"}]

@@ -12,10 +12,10 @@ from core.in_memory import render
 from core.product import Encoding, Form
 from core.virtual import unpack
 from infra.demo.local_aws import PRODUCTS
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import Harness
 from tests.products import undated
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 KEY = "2023/jw01_uncal.fits"
 VIRTUAL = "dq_init/2023/jw01_dq_init_virtual.fits"
