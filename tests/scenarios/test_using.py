@@ -1,4 +1,4 @@
-"""The commands of docs/using.md do what the page says."""
+"""The commands of docs/how-to/use-products.md do what the page says."""
 
 import re
 from pathlib import Path
