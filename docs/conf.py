@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / "_ext"), str(Path(__file__).parents[1])]
-
 from core import __version__
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
 project = "jwst-dq-init-lambda"
 author = "the jwst-dq-init-lambda developers"
@@ -27,6 +27,7 @@ myst_fence_as_directive = ["mermaid"]  # GitHub draws these blocks, too
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
 
+smartquotes = False  # -- begins an option
 nitpicky = True  # a reference to a name that does not exist is an error
 # No inventory of other projects is read: it would need the network.
 nitpick_ignore_regex = [("py:.*", r"(?!core\.).*")]
@@ -41,6 +42,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = project
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_sidebars = {name: [] for name in ("index", "tutorial", "laptop", "glossary", "developing")}
 html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
@@ -48,6 +50,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "header_links_before_dropdown": 6,
     "navbar_end": ["theme-switcher"],
+    "navbar_persistent": ["search-button"],
     "footer_start": ["copyright"],
     "footer_end": ["theme-version"],
     "secondary_sidebar_items": ["page-toc"],

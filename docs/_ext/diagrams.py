@@ -31,10 +31,16 @@ class Mermaid(SphinxDirective):
         for visibility, theme in _THEMES.items():
             path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{theme}.svg"
             if not path.exists():
-                path.write_text(mermaidx.render(text, theme=theme).svg(), encoding="utf-8")
+                path.write_text(_sized(mermaidx.render(text, theme=theme).svg()), encoding="utf-8")
             uri = os.path.relpath(path, Path(self.env.doc2path(self.env.docname)).parent)
             container += nodes.image(uri=uri, alt=title[1], classes=[visibility])
         return [container]
+
+
+def _sized(svg: str) -> str:
+    """Give an SVG image the size of its content, so that text has the size of the page's text."""
+    size = re.search(r' viewBox="\S+ \S+ (\S+) (\S+)"', svg)
+    return svg.replace('width="100%"', f'width="{size[1]}" height="{size[2]}"', 1) if size else svg
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -10,13 +10,15 @@ from typing import Any, ClassVar
 import click
 import yaml
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 import core
 from infra.__main__ import program
 
-Cell = str | nodes.Node
+Cell = str | nodes.literal | tuple[nodes.literal, str]
+"""Text, code, or code with a note below it."""
 
 
 def table(heads: Iterable[str], rows: Iterable[Iterable[Cell]]) -> nodes.table:
@@ -32,8 +34,11 @@ def table(heads: Iterable[str], rows: Iterable[Iterable[Cell]]) -> nodes.table:
 def _row(cells: Iterable[Cell]) -> nodes.row:
     row = nodes.row()
     for cell in cells:
-        content = cell if isinstance(cell, nodes.Node) else nodes.Text(cell)
-        row += nodes.entry("", nodes.paragraph("", "", content))
+        entry = nodes.entry()
+        for part in cell if isinstance(cell, tuple) else (cell,):
+            content = nodes.Text(part) if isinstance(part, str) else part
+            entry += nodes.paragraph("", "", content)
+        row += entry
     return row
 
 
@@ -51,9 +56,7 @@ class Commands(SphinxDirective):
         names = program.list_commands(root)
         return [self._command(program.get_command(root, name), name, root) for name in names]
 
-    def _command(
-        self, command: click.Command, name: str, parent: click.Context
-    ) -> nodes.section:
+    def _command(self, command: click.Command, name: str, parent: click.Context) -> nodes.section:
         context = click.Context(command, info_name=name, parent=parent, show_default=True)
         path = context.command_path
         section = nodes.section(ids=[nodes.make_id(path)])
@@ -63,10 +66,9 @@ class Commands(SphinxDirective):
         section += nodes.literal_block("", f"{path} {usage}", language="none")
         for paragraph in (command.help or "").split("\n\n"):
             section += nodes.paragraph("", paragraph.replace("\b", "").strip())
-        options = [p.get_help_record(context) for p in command.get_params(context)]
-        rows = [
-            (code(record[0]), record[1]) for record in options if record and record[0] != "--help"
-        ]
+        options = [p for p in command.get_params(context) if isinstance(p, click.Option)]
+        records = filter(None, (option.get_help_record(context) for option in options))
+        rows = [(code(names.replace(" RANGE", "")), meaning) for names, meaning in records]
         if rows:
             section += table(("option", "meaning"), rows)
         if isinstance(command, click.Group):
@@ -77,8 +79,19 @@ class Commands(SphinxDirective):
         return section
 
 
+_LONGEST_VALUE = 80  # characters
+_MODULE = """
+## {0}
+
+```{{eval-rst}}
+.. automodule:: {0}
+   :members:
+```
+"""
+
+
 class PythonApi(SphinxDirective):
-    """A section for each module of `core`, from its docstrings; the first is the one to begin with."""
+    """A section for each module of `core`, from its docstrings."""
 
     required_arguments: ClassVar[int] = 1  # the module to begin with
 
@@ -86,17 +99,14 @@ class PythonApi(SphinxDirective):
         """Return the sections."""
         names = [m.name for m in walk_packages(core.__path__, "core.") if not m.ispkg]
         names.sort(key=lambda name: (name != self.arguments[0], name))
-        blocks = (
-            f"## {name}\n\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
-            for name in names
-        )
-        return self.parse_text_to_nodes("\n".join(blocks), allow_section_headings=True)
+        blocks = "\n".join(_MODULE.format(name) for name in names)
+        return self.parse_text_to_nodes(blocks, allow_section_headings=True)
 
 
 def _keep_tables(
     _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
 ) -> None:
-    """Make a module's docstring with a table in plain text a literal block, after its first line."""
+    """Make the docstring of a module that has a text table a literal block, below its title."""
     if what == "module" and any("   " in line or line.startswith("|") for line in lines):
         lines[1:] = ["", "::", "", *(f"  {line}" for line in lines[1:]), ""]
 
@@ -104,6 +114,15 @@ def _keep_tables(
 def _skip_aliases(_app: Sphinx, _what: str, _name: str, member: object, *_: object) -> bool | None:
     """Skip aliases of types, which numpydoc takes for classes."""
     return True if isinstance(member, GenericAlias) else None
+
+
+def _hide_long_values(
+    _app: Sphinx, _domain: str, _type: str, content: addnodes.desc_content
+) -> None:
+    """Remove the values of constants that do not fit a line."""
+    for value in list(content.parent.findall(addnodes.desc_annotation)):
+        if len(value.astext()) > _LONGEST_VALUE:
+            value.parent.remove(value)
 
 
 class Template(SphinxDirective):
@@ -121,10 +140,10 @@ class Template(SphinxDirective):
             rows = [(code(name), entry["Description"]) for name, entry in entries.items()]
             return [table(("output", "meaning"), rows)]
         parameters = [
-            (code(name), _default(entry), _allowed(entry), entry["Description"])
+            (code(name), _default(entry), f"{entry['Description']} {_allowed(entry)}".strip())
             for name, entry in entries.items()
         ]
-        return [table(("parameter", "default", "values", "meaning"), parameters)]
+        return [table(("parameter", "default", "meaning"), parameters)]
 
 
 class _Loader(yaml.SafeLoader):
@@ -141,9 +160,9 @@ def _default(entry: dict[str, Any]) -> Cell:
 
 def _allowed(entry: dict[str, Any]) -> str:
     if "AllowedValues" in entry:
-        return ", ".join(str(value) for value in entry["AllowedValues"])
+        return f"Values: {', '.join(str(value) for value in entry['AllowedValues'])}."
     if "MinValue" in entry:
-        return f"{entry['MinValue']} to {entry['MaxValue']}"
+        return f"Values: {entry['MinValue']} to {entry['MaxValue']}."
     return ""
 
 
@@ -160,7 +179,7 @@ class JsonSchema(SphinxDirective):
         rows = list(_fields(schema, schema, ""))
         return [
             nodes.paragraph("", schema["description"]),
-            table(("field", "type", "meaning"), rows),
+            table(("field", "meaning"), rows),
         ]
 
 
@@ -171,8 +190,8 @@ def _fields(node: dict[str, Any], schema: dict[str, Any], path: str) -> Iterator
         field = schema["$defs"][found["$ref"].rpartition("/")[2]] if "$ref" in found else found
         whole = f"{path}{name}"
         meaning = found.get("description") or field.get("description", "")
-        is_optional = "" if name in required else " (optional)"
-        yield code(whole), _type(field) + is_optional, meaning
+        is_optional = "" if name in required else ", optional"
+        yield (code(whole), f"{_type(field)}{is_optional}"), meaning
         yield from _fields(field, schema, f"{whole}.")
         if isinstance(more := field.get("additionalProperties"), dict):
             yield from _fields(more, schema, f"{whole}.*.")
@@ -197,5 +216,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("json-schema", JsonSchema)
     app.setup_extension("sphinx.ext.autodoc")
     app.connect("autodoc-process-docstring", _keep_tables, priority=400)  # before numpydoc
+    app.connect("object-description-transform", _hide_long_values)
     app.connect("autodoc-skip-member", _skip_aliases)
     return {"parallel_read_safe": True}

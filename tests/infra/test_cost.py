@@ -78,7 +78,10 @@ def test_page_of_costs_is_made_of_the_last_measurement() -> None:
 
 
 def test_page_of_limits_uses_the_last_measurement() -> None:
-    kept, one = (PROJECT / "docs" / "explanation" / "limits.md").read_text(), measured().one("92 MB")
+    kept, one = (
+        (PROJECT / "docs" / "explanation" / "limits.md").read_text(),
+        measured().one("92 MB"),
+    )
     assert f"92 MB native: {one.seconds:.2f} s and {one.puts} PUT-class requests" in kept
     fastest = AWS.puts / one.puts * one.seconds
     assert f"up to about {fastest:.0f} at a time for 92 MB native" in kept
