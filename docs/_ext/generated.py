@@ -140,10 +140,10 @@ class Template(SphinxDirective):
             rows = [(code(name), entry["Description"]) for name, entry in entries.items()]
             return [table(("output", "meaning"), rows)]
         parameters = [
-            (code(name), _default(entry), f"{entry['Description']} {_allowed(entry)}".strip())
+            ((code(name), _default(entry)), f"{entry['Description']} {_allowed(entry)}".strip())
             for name, entry in entries.items()
         ]
-        return [table(("parameter", "default", "meaning"), parameters)]
+        return [table(("parameter", "meaning"), parameters)]
 
 
 class _Loader(yaml.SafeLoader):
@@ -153,9 +153,9 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("!", lambda loader, suffix, node: None)  # noqa: ARG005
 
 
-def _default(entry: dict[str, Any]) -> Cell:
+def _default(entry: dict[str, Any]) -> str:
     default = entry.get("Default")
-    return "required" if default is None else code(str(default)) if default != "" else "empty"
+    return "required" if default is None else f"default: {default}" if default != "" else "optional"
 
 
 def _allowed(entry: dict[str, Any]) -> str:
