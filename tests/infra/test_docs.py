@@ -34,12 +34,6 @@ TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.M))
 SHELL = {"source", "python", "export", "for", "git"}
 OWN_OF_AWS_CLI = {("s3", "cp"), ("s3", "ls"), ("s3", "mb"), ("cloudformation", "deploy")}
 RENAMED_BY_AWS_CLI = {"--notification-endpoint": "--endpoint"}
-PYTHON_RUN_BY_A_TEST = {
-    "how-to/events.md": "tests/scenarios/test_using.py",
-    "how-to/library.md": "tests/core/test_in_memory.py",
-    "how-to/use-products.md": "tests/scenarios/test_using.py",
-    "tutorial.md": "tests/infra/test_docs.py",
-}
 
 
 @dataclass(frozen=True)
@@ -68,11 +62,12 @@ def prose(page: Path) -> str:
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:
-    """Split the lines of every shell block into words."""
-    for block in blocks("bash"):
+    """Split the commands of every shell block into words; in a console block, output follows."""
+    for block in (*blocks("bash"), *blocks("console")):
         for line in block.text.replace("\\\n", " ").splitlines():
-            if line.strip():
-                yield str(block.page.relative_to(PROJECT)), shlex.split(line)
+            is_command = line.strip() if block.language == "bash" else line.startswith("$ ")
+            if is_command:
+                yield str(block.page.relative_to(PROJECT)), shlex.split(line.removeprefix("$ "))
 
 
 def spans() -> Iterator[tuple[str, list[str]]]:
@@ -97,7 +92,7 @@ def named(found: Any) -> str:
 
 
 def test_each_block_names_its_language() -> None:
-    known = {"bash", "json", "mermaid", "python", "sql", "text", "toml", "yaml"}
+    known = {"bash", "console", "json", "mermaid", "python", "sql", "text", "toml", "yaml"}
     for block in blocks():
         assert block.language in known or block.language.startswith("{"), str(block)
 
@@ -109,11 +104,11 @@ def test_each_diagram_has_an_alternative_text() -> None:
         assert "  accTitle: " in block.text, str(block)
 
 
-def test_each_python_block_is_run_by_a_test() -> None:
+def test_each_python_block_belongs_to_a_test() -> None:
+    tests = [path.read_text() for path in (PROJECT / "tests").rglob("test_*.py")]
     for block in blocks("python"):
         compile(block.text, str(block.page), "exec")
-        test = PYTHON_RUN_BY_A_TEST[block.page.relative_to(PROJECT / "docs").as_posix()]
-        assert block.page.name in (PROJECT / test).read_text(), str(block)
+        assert any(f'"{block.page.name}"' in test for test in tests), str(block)
 
 
 def test_each_json_block_is_a_direct_request() -> None:
