@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import botocore.session
 import click
+import duckdb
 import jsonschema
 import pytest
 from botocore import xform_name
@@ -20,6 +21,9 @@ from botocore import xform_name
 from core.errors import InputRejected
 from handler.events import _FIELDS, ExposureRequest
 from infra.__main__ import main, program
+from infra.cost.estimate import MONTHLY
+from infra.cost.prices import measured
+from infra.reprocess.catalogue import COLUMNS
 from tests.conftest import PROJECT, Harness
 from tests.infra.template import load
 
@@ -33,7 +37,7 @@ MAKEFILE = (PROJECT / "Makefile").read_text()
 TARGETS = set(re.findall(r"^([a-z0-9-]+):", MAKEFILE, re.M))
 SHELL = {"source", "python", "export", "for", "git"}
 OWN_OF_AWS_CLI = {("s3", "cp"), ("s3", "ls"), ("s3", "mb"), ("cloudformation", "deploy")}
-RENAMED_BY_AWS_CLI = {"--notification-endpoint": "--endpoint"}
+RENAMED_BY_AWS_CLI = {"--notification-endpoint": "--endpoint", "--no-enabled": "--enabled"}
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
         for line in block.text.replace("\\\n", " ").splitlines():
             is_command = line.strip() if block.language == "bash" else line.startswith("$ ")
             if is_command:
-                yield str(block.page.relative_to(PROJECT)), shlex.split(line.removeprefix("$ "))
+                words = shlex.split(re.sub(r"^(\$ )?([A-Z0-9_]+=\S+ )*", "", line))
+                yield str(block.page.relative_to(PROJECT)), words
 
 
 def spans() -> Iterator[tuple[str, list[str]]]:
@@ -95,6 +100,21 @@ def test_each_block_names_its_language() -> None:
     known = {"bash", "console", "json", "mermaid", "python", "sql", "text", "toml", "yaml"}
     for block in blocks():
         assert block.language in known or block.language.startswith("{"), str(block)
+
+
+def test_no_block_is_only_indented() -> None:
+    for page in PAGES:
+        assert not re.search(r"\n\n    \S", prose(page)), page.name
+
+
+def test_each_query_runs_on_a_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
+    monkeypatch.chdir(tmp_path)
+    with duckdb.connect() as catalogue:
+        catalogue.execute(f"CREATE TABLE exposures ({columns})")
+        catalogue.execute("COPY exposures TO 'exposures.parquet'")
+        for block in blocks("sql"):
+            assert catalogue.execute(block.text).fetchall() == [], str(block)
 
 
 def test_each_diagram_has_an_alternative_text() -> None:
@@ -324,6 +344,26 @@ def test_external_links_are_well_formed() -> None:
 
 def test_readme_is_short() -> None:
     assert len((PROJECT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_readme_has_the_measured_numbers() -> None:
+    readme = (PROJECT / "README.md").read_text()
+    results = (PROJECT / "tests" / "benchmark" / "RESULTS.md").read_text()
+    small, large = (
+        re.search(
+            rf"time, {size}, warm, native, .*?\| ([\d.]+) s \|.*putting back: ([\d.]+) s", results
+        )
+        for size in ("92 MB", "839 MB")
+    )
+    assert small
+    assert large
+    assert (
+        f"{float(small[1]):.1f} s for an exposure of 92 MB, {float(large[1]):.1f} s for 839 MB; `jwst` "
+        f"with a download and an upload: {float(small[2]):.1f} s and {float(large[2]):.0f} s"
+    ) in readme
+    usd = 1e6 * measured().one("92 MB").usd()
+    month = sum(MONTHLY.parts().values())
+    assert f"{usd:.0f} USD per million exposures of 92 MB, {month:.0f} USD a month" in readme
 
 
 def test_readme_and_index_show_the_same_diagram() -> None:
