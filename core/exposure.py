@@ -8,12 +8,19 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.compat import KIND_SPECS, MODEL_EXTENSIONS, Kind, KindSpec, check_jwst_can_open, kind_of
+from core.compat import (
+    KIND_SPECS,
+    MODEL_EXTENSIONS,
+    Kind,
+    KindSpec,
+    check_asdf_agrees,
+    check_jwst_can_open,
+    kind_of,
+)
 from core.errors import InputRejected
-from core.fits.hdus import Hdu, Keywords, Reader, find, find_all
+from core.fits.hdus import Hdu, Keywords, Reader, find, find_all, locate, shape_text
 from core.fits.pixels import decode, format_of
 from core.stripes import StripeReadout
-from core.subarray import Subarray
 
 log = logging.getLogger(__name__)
 
@@ -27,40 +34,56 @@ _MOST_PIXELS = 16 * 1024 * 1024  # of a data-quality plane, all stripes together
 
 
 @dataclass(frozen=True)
+class Subarray:
+    """A rectangle of pixels in the science frame; its first column and row are numbered 1."""
+
+    xstart: int
+    ystart: int
+    xsize: int
+    ysize: int
+
+    @classmethod
+    def from_keywords(cls, keywords: Keywords) -> "Subarray | None":
+        """Read the four subarray keywords of a primary header; return None if one is missing."""
+        names = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
+        values = [value for name in names if (value := keywords.integer(name)) is not None]
+        if len(values) < len(names):
+            return None
+        subarray = cls(*values)
+        if subarray.xstart < 1 or subarray.ystart < 1:
+            raise keywords.error(
+                f"{keywords.name}: the subarray's corner must be at least (1, 1): {subarray}"
+            )
+        return subarray
+
+    def __str__(self) -> str:
+        return (
+            f"SUBSTRT1={self.xstart}, SUBSTRT2={self.ystart}, "
+            f"SUBSIZE1={self.xsize}, SUBSIZE2={self.ysize}"
+        )
+
+
+@dataclass(frozen=True)
 class Exposure:
-    """A raw exposure, described by its headers.
+    """A raw exposure, described by its headers."""
 
-    Attributes
-    ----------
-    name : str
-        URI or file name, for messages.
-    hdus : tuple of `~core.fits.hdus.Hdu`
-        Every HDU of the file.
-    kind : `~core.compat.Kind`
-        Ramp, superstripe or guider.
-    shape : tuple of int
-        Shape of SCI: (nints, ngroups, ny, nx).
-    superstripes : int
-        SSTR_NST; 0 if it is missing.
-    """
-
-    name: str
+    name: str  # URI or file name, for messages
     hdus: tuple[Hdu, ...]
-    kind: Kind
+    kind: Kind  # ramp, superstripe or guider
     shape: tuple[int, int, int, int]
-    superstripes: int
+    superstripes: int  # SSTR_NST; 0 if it is missing
+
+    @classmethod
+    def read(cls, read: Reader, size: int, name: str) -> "Exposure":
+        """Read the headers and the ASDF extension of an exposure or product of `size` bytes."""
+        hdus = locate(read, size, name)
+        exposure = cls.from_hdus(hdus, name)
+        check_asdf_agrees(hdus, read, name)
+        return exposure
 
     @classmethod
     def from_hdus(cls, hdus: tuple[Hdu, ...], name: str) -> "Exposure":
-        """Read the headers of an exposure, given its HDUs as `core.fits.hdus.locate` finds them.
-
-        Raises
-        ------
-        InputRejected
-            If there is not exactly one SCI, a 4-D image of a size that JWST reads out; if a
-            keyword that decides the kind of the exposure is invalid; or if the `jwst` data models
-            could not open the product.
-        """
+        """Read the headers of an exposure, given its HDUs as `core.fits.hdus.locate` finds them."""
         keywords = Keywords(hdus[0].header, name)
         if hdus[0].name in _EXTENSIONS:  # astropy, and so jwst, would find it before the extension
             raise InputRejected(
@@ -72,7 +95,7 @@ class Exposure:
         plane = exposure.plane_shape
         if max(exposure.image_shape) > _LONGEST_AXIS or math.prod(plane) > _MOST_PIXELS:
             raise InputRejected(
-                f"{name}: a data-quality plane of {plane} pixels, expected at most "
+                f"{name}: a data-quality plane of {shape_text(plane)} pixels, expected at most "
                 f"{_LONGEST_AXIS} along an axis and {_MOST_PIXELS} in all"
             )
         check_jwst_can_open(hdus, kind, name)
@@ -130,11 +153,6 @@ class Exposure:
         """Find a data-quality array of the input by EXTNAME, to merge flags into it.
 
         None if it is missing, has no data or, with a warning, has another shape.
-
-        Raises
-        ------
-        InputRejected
-            If the HDU is a table, has another number of axes, or has another EXTVER than 1.
         """
         found, hdu = find_all(self.hdus, name), find(self.hdus, name)
         if hdu is None:
@@ -154,7 +172,7 @@ class Exposure:
         if hdu.shape != shape:
             log.warning(
                 "%s: %s has shape %s, expected %s; it is not merged",
-                *(self.name, name, hdu.shape, shape),
+                *(self.name, name, shape_text(hdu.shape), shape_text(shape)),
             )
             return None
         return hdu
@@ -173,7 +191,9 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
         raise InputRejected(f"{name}: SCI has EXTVER {_version(sci)}, expected 1")
     shape = sci.shape
     if len(shape) != 4 or 0 in shape:
-        raise InputRejected(f"{name}: SCI has shape {shape}, expected (nints, ngroups, ny, nx)")
+        raise InputRejected(
+            f"{name}: SCI has shape {shape_text(shape)}, expected nints x ngroups x ny x nx"
+        )
     format_of(sci.header, f"{name}, SCI")  # rejects scaled pixels
     return shape[0], shape[1], shape[2], shape[3]
 

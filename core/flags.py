@@ -1,5 +1,6 @@
 """The 32 standard data-quality flags, and the translation of a mask's own bits into them."""
 
+import hashlib
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -39,14 +40,6 @@ class FlagDefinition:
     name: str  # mnemonic of the standard flag that they stand for
 
 
-@dataclass(frozen=True)
-class FlagCount:
-    """The number of pixels with a flag, and of those that are DO_NOT_USE as well."""
-
-    pixels: int
-    do_not_use: int
-
-
 def translate(
     dq: NDArray[np.uint32], definitions: Iterable[FlagDefinition], name: str = "mask"
 ) -> NDArray[np.uint32]:
@@ -55,20 +48,6 @@ def translate(
     Each row of DQ_DEF sets the standard flag of its name in every pixel that has any of its bits.
     Rows with the same name merge, one bit may serve several rows, and a name that is not a
     standard mnemonic is ignored with a warning.
-
-    Parameters
-    ----------
-    dq : ndarray of uint32
-        The mask's DQ array, in its own bits; it is not modified.
-    definitions : iterable of `FlagDefinition`
-        The rows of its DQ_DEF table.
-    name : str
-        The mask's name, for warnings.
-
-    Returns
-    -------
-    ndarray of uint32
-        Standard flags; `dq` itself if the definitions are empty: its bits are standard then.
     """
     rows = list(definitions)
     if not rows:
@@ -97,15 +76,22 @@ def flagged_pixels(dq: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np
     return indices, dq.reshape(-1)[indices]
 
 
-def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, FlagCount]:
-    """Count the flags that `flagged_pixels` returns: mnemonic -> count, in bit order.
-
-    Flags that no pixel has are left out.
-    """
+def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, tuple[int, int]]:
+    """Count, for each flag that a pixel has, the pixels and those that are DO_NOT_USE as well."""
     values, pixels = np.unique(flagged, return_counts=True)
     unusable = pixels * (values & np.uint32(DO_NOT_USE) != 0)
     return {
-        mnemonic: FlagCount(int(pixels[has].sum()), int(unusable[has].sum()))
+        mnemonic: (int(pixels[has].sum()), int(unusable[has].sum()))
         for mnemonic, bit in PIXEL_FLAGS.items()
         if (has := values & np.uint32(bit) != 0).any()
     }
+
+
+def planes_sha256(
+    shape: tuple[int, ...], indices: NDArray[np.intp], flags: NDArray[np.uint32]
+) -> str:
+    """Return the digest of an image whose `flagged_pixels` are given."""
+    digest = hashlib.sha256(repr(shape).encode())
+    digest.update(indices.astype(">u4").data)
+    digest.update(flags.astype(">u4").data)
+    return digest.hexdigest()

@@ -5,9 +5,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.compat import check_asdf_agrees
 from core.exposure import Exposure
-from core.fits.hdus import locate_in, reader_of
+from core.fits.hdus import reader_of
 from core.layout import Layout
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose
@@ -29,10 +28,7 @@ def read_exposure(content: bytes, name: str) -> Exposure:
     InputRejected
         If the file is not a raw exposure that `jwst` could process.
     """
-    hdus = locate_in(content, name)
-    exposure = Exposure.from_hdus(hdus, name)
-    check_asdf_agrees(hdus, reader_of(content), name)
-    return exposure
+    return Exposure.read(reader_of(content), len(content), name)
 
 
 def render(layout: Layout, content: bytes) -> bytes:

@@ -1,13 +1,4 @@
-"""The output file as an ordered list of segments, each rendered in bounded pieces.
-
-| segment | source |
-|---|---|
-| `Literal` | bytes that the step created: headers, planes, padding |
-| `Copied` | a byte range of the input, unchanged |
-| `Repeated` | planes that are repeated for every group and integration |
-| `Merged` | GROUPDQ of the input, with repeated planes merged into it |
-| `Converted` | pixels of the input, as float32 |
-"""
+"""The output file as an ordered list of segments, each rendered in bounded pieces."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -8,11 +8,11 @@ from astropy.io import fits
 from numpy.typing import NDArray
 
 from core.errors import InputRejected, ReferenceUnavailable
+from core.exposure import Subarray
 from core.fits.cards import header_bytes
-from core.fits.hdus import Hdu, Keywords, find, locate_in
+from core.fits.hdus import Hdu, Keywords, find, locate_in, shape_text
 from core.fits.pixels import data_of, decode, integer_flags
 from core.flags import FlagDefinition, translate
-from core.subarray import Subarray
 
 log = logging.getLogger(__name__)
 
@@ -24,28 +24,15 @@ _MOST_DEFINITIONS = 1024  # there are 32 bits to define
 
 @dataclass(frozen=True)
 class Mask:
-    """A mask, ready to be cut to a readout.
+    """A mask, ready to be cut to a readout."""
 
-    Attributes
-    ----------
-    name : str
-        File name, as R_MASK gives it.
-    dq : ndarray of uint32
-        Standard flags, shape (rows, columns), science frame, read-only.
-    instrument, detector : str
-        INSTRUME and DETECTOR in upper case; empty if the header has none.
-    subarray : `~core.subarray.Subarray` or None
-        The area that the header declares; None if a subarray keyword is missing.
-    corner : tuple of int or None
-        SUBSTRT1 and SUBSTRT2 one by one, because a stripe readout needs only one of them.
-    """
-
-    name: str
-    dq: NDArray[np.uint32]
-    instrument: str
-    subarray: Subarray | None
+    name: str  # file name, as R_MASK gives it
+    dq: NDArray[np.uint32]  # standard flags, shape (rows, columns), science frame, read-only
+    instrument: str  # INSTRUME in upper case; empty if the header has none
+    subarray: Subarray | None  # the area that the header declares; None if a keyword is missing
+    # SUBSTRT1 and SUBSTRT2 one by one, because a stripe readout needs only one of them.
     corner: tuple[int | None, int | None] = (None, None)
-    detector: str = ""
+    detector: str = ""  # DETECTOR, as `instrument`
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> "Mask":
@@ -82,8 +69,8 @@ class Mask:
         full = full_frame(self.instrument)
         if self.dq.shape != full:
             raise ReferenceUnavailable(
-                f"{self.name}: lacks subarray keywords and its array has shape {self.dq.shape}, "
-                f"expected the full frame {full}"
+                f"{self.name}: lacks subarray keywords and its array has shape "
+                f"{shape_text(self.dq.shape)}, expected the full frame {shape_text(full)}"
             )
         log.warning("%s: lacks subarray keywords; treated as full frame", self.name)
         return Subarray(1, 1, full[1], full[0])
@@ -95,13 +82,7 @@ def full_frame(instrument: str) -> tuple[int, int]:
 
 
 def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
-    """Return a mask's DQ array in its own bits, shape (rows, columns), science frame.
-
-    Raises
-    ------
-    ReferenceUnavailable, InputRejected
-        If the file lacks a 2-D DQ array of integers.
-    """
+    """Return a mask's DQ array in its own bits, shape (rows, columns), science frame."""
     hdu = find(hdus, "DQ")
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
@@ -110,8 +91,9 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
             "another mask or context, or report the file to CRDS"
         )
     if not hdu.is_image or len(hdu.shape) != 2:
+        kind = "an image" if hdu.is_image else "a table"
         raise ReferenceUnavailable(
-            f"{name}: DQ is {'an image' if hdu.is_image else 'a table'} of shape {hdu.shape}, "
+            f"{name}: DQ is {kind} of shape {shape_text(hdu.shape)}, "
             "expected a 2-D image; name another mask or context, or report the file to CRDS"
         )
     flags = integer_flags(decode(hdu, data_of(hdu, content), name), f"{name}, DQ")
@@ -119,13 +101,7 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
 
 
 def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDefinition]:
-    """Return the rows of a mask's DQ_DEF table; an empty list if the table is missing or empty.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the table cannot be read.
-    """
+    """Return the rows of a mask's DQ_DEF table; an empty list if the table is missing or empty."""
     hdu = find(hdus, "DQ_DEF")
     if hdu is None:
         return []

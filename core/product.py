@@ -41,7 +41,7 @@ _SUFFIXES = (
     "srctype stackrefs stackrefsstep straylight straylightstep superbias superbiasstep "
     "targ_centroid targcentroidstep tso3pipeline tsophotometrystep tweakreg tweakregstep uncal "
     "wavecorrstep wfscmb wfscombine wfscombinestep wfsscontamstep white_light whitelightstep "
-    "whtlt x1d x1dints"
+    "whtlt x1d x1dints "
 )
 SUFFIXES = frozenset(_SUFFIXES.split())
 """Suffixes that a step of `jwst` 3.0.0 replaces with its own; ``make conformance`` checks them."""
@@ -102,11 +102,6 @@ def compose(
 
     The data-quality HDUs follow SCI. Every other HDU keeps its place and its bytes, except for the
     updated primary header and, in float32 encoding, the science arrays.
-
-    Raises
-    ------
-    InputRejected
-        If an array cannot be converted, or a header card cannot be serialised.
     """
     primary = exposure.hdus[0]
     segments: list[Segment] = [

@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from core.compat import Kind
 from core.errors import InputRejected
-from core.exposure import Exposure
+from core.exposure import Exposure, Subarray
+from core.fits.hdus import shape_text
 from core.mask import Mask
 from core.stripes import StripeReadout
-from core.subarray import Subarray
 
 log = logging.getLogger(__name__)
 
@@ -25,20 +25,6 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
     The rules are those of `jwst.lib.reffile_utils` in jwst 3.0.0: a mask of the same corner and
     size is used whole; otherwise the rows that the stripes read are gathered, or a window is cut
     out.
-
-    Returns
-    -------
-    ndarray of uint32
-        Standard flags in the science frame: (ny, nx), or (SSTR_NST, ny, nx) for superstripes.
-        A read-only view of the mask, or a new array if rows were gathered.
-
-    Raises
-    ------
-    InputRejected
-        If the exposure lacks subarray keywords, contradicts itself, was read out where the mask
-        has no pixels, or the number of integrations is not a multiple of SSTR_NST.
-    ReferenceUnavailable
-        If the mask does not declare the area that it covers.
     """
     if exposure.kind is Kind.SUPERSTRIPE and exposure.shape[0] % exposure.superstripes:
         raise InputRejected(
@@ -82,7 +68,8 @@ def _true_area(declared: Subarray, shape: tuple[int, ...], name: str) -> Subarra
         rows = _IRS2_DECLARED
     area = Subarray(declared.xstart, declared.ystart, columns, rows)
     if area != declared:
-        log.warning("%s: %s disagrees with its array of %s; array size used", name, declared, shape)
+        size = shape_text(shape)
+        log.warning("%s: %s disagrees with its array of %s; array size used", name, declared, size)
     return area
 
 
@@ -135,7 +122,7 @@ def _gather(
 def _checked(dq: NDArray[np.uint32], exposure: Exposure, science: Subarray) -> NDArray[np.uint32]:
     if dq.shape != exposure.plane_shape:
         raise InputRejected(
-            f"{exposure.name}: the mask cut to {science} has shape {dq.shape}, "
-            f"expected {exposure.plane_shape}"
+            f"{exposure.name}: the mask cut to {science} has shape {shape_text(dq.shape)}, "
+            f"expected {shape_text(exposure.plane_shape)}"
         )
     return dq

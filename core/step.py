@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.exposure import Exposure
+from core.fits.hdus import shape_text
 from core.fits.pixels import integer_flags
 from core.flags import DO_NOT_USE
 from core.mask import Mask
@@ -16,19 +17,11 @@ from core.readout import cut
 
 @dataclass(frozen=True)
 class DataQuality:
-    """The data-quality planes that the step creates.
+    """The data-quality planes that the step creates: standard flags, science frame."""
 
-    Attributes
-    ----------
-    image : ndarray of uint32
-        PIXELDQ, or DQ of a guider exposure: (ny, nx), or (SSTR_NST, ny, nx) for superstripes.
-        Standard flags, science frame.
-    groupdq_planes : ndarray of uint8
-        The flags to set in every group of GROUPDQ: (1, ny, nx), or (SSTR_NST, ny, nx) for
-        superstripes with a mask. Unused for a guider exposure, which has no GROUPDQ.
-    """
-
-    image: NDArray[np.uint32]
+    image: NDArray[np.uint32]  # PIXELDQ, or DQ of a guider exposure: `Exposure.plane_shape`
+    # Flags to set in every group of GROUPDQ: (1, ny, nx), or (SSTR_NST, ny, nx) for superstripes
+    # with a mask. Unused for a guider exposure, which has no GROUPDQ.
     groupdq_planes: NDArray[np.uint8]
 
 
@@ -41,33 +34,16 @@ def initialize(
     """Initialise the data-quality planes and set the flags of the mask in them.
 
     The rules are those of `jwst.dq_init` in jwst 3.0.0: the mask's flags are set in PIXELDQ (or
-    DQ), and only DO_NOT_USE is passed on to GROUPDQ. No argument is modified.
-
-    Parameters
-    ----------
-    exposure : `~core.exposure.Exposure`
-        The raw exposure.
-    mask : `~core.mask.Mask` or None
-        The mask, before it is cut; None if CRDS has none for the exposure.
-    existing : ndarray of uint32 or None
-        PIXELDQ or DQ of the input, in the shape of `DataQuality.image`.
-    user : ndarray or None
-        User-supplied flags in the same shape: integers, or floats without fractions.
-
-    Raises
-    ------
-    InputRejected
-        If the user-supplied flags have another shape or are not integers, or the mask cannot be
-        cut to the readout (`core.readout.cut`).
-    ReferenceUnavailable
-        If the mask does not declare the area that it covers.
+    DQ), and only DO_NOT_USE is passed on to GROUPDQ. `existing` is that array of the input, `user`
+    the user-supplied DQ; both have its shape. Without a mask, no flag is set.
     """
     flags = np.zeros(exposure.plane_shape, np.uint32) if mask is None else cut(mask, exposure)
     if user is not None and mask is not None:
         if user.shape != exposure.plane_shape:
             raise InputRejected(
                 f"{exposure.name}: the user-supplied DQ is {user.dtype.name} of shape "
-                f"{user.shape}, expected integers of shape {exposure.plane_shape}"
+                f"{shape_text(user.shape)}, expected integers of shape "
+                f"{shape_text(exposure.plane_shape)}"
             )
         own = integer_flags(user, f"{exposure.name}, user-supplied DQ")
         flags = flags | own.astype(np.uint32)

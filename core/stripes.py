@@ -16,13 +16,16 @@ rules are those of `jwst.lib.stripe_utils` in jwst 3.0.0.
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import InputRejected
 from core.fits.hdus import Keywords
-from core.subarray import Subarray
+
+if TYPE_CHECKING:  # core.exposure imports this module
+    from core.exposure import Subarray
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +93,7 @@ class StripeReadout:
             raise InputRejected(f"{self.name}: SSTR_NST is {count}, expected 0 to {DETECTOR_SIZE}")
         return count
 
-    def rows(self, subarray: Subarray, length: int) -> Iterator[NDArray[np.intp]]:
+    def rows(self, subarray: "Subarray", length: int) -> Iterator[NDArray[np.intp]]:
         """Yield the row of the mask for each row of an image, one array per stripe.
 
         The indices are along the slow axis of the mask, which has `length` rows there, in the
@@ -105,7 +108,7 @@ class StripeReadout:
             )
             yield length - 1 - rows[::-1] if backwards else rows
 
-    def _blocks(self, subarray: Subarray, length: int) -> list[_Rows]:
+    def _blocks(self, subarray: "Subarray", length: int) -> list[_Rows]:
         """Return the rows that the first stripe reads, in reading order."""
         size = subarray.xsize if self.slow_is_x else subarray.ysize
         start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)

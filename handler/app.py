@@ -22,9 +22,8 @@ from core import __version__
 from core.errors import InputRejected
 from handler.event import Findings, ProcessingEvent, Status, Usage
 from handler.events import Attempt, Mode, decode, read_request, split, undelivered
-from handler.observability import adopt_other_loggers, logger
 from handler.process import process, report_exhausted
-from handler.publish import publish_event
+from handler.publish import adopt_other_loggers, logger, publish_event
 from handler.services import Services
 from handler.sqs import GRACE, hide, read_batch, retry_delay
 
@@ -72,13 +71,7 @@ def answer_batch(
 
 
 def answer(event: object, services: Services, attempt: Attempt) -> ProcessingEvent | None:
-    """Process every exposure of an event; return the last result, None without exposures.
-
-    Raises
-    ------
-    Exception
-        The failure of an exposure, after all were processed; one that a retry may help goes first.
-    """
+    """Process every exposure of an event; return the last result, None without exposures."""
     parts, results = split(event), []
     failures: list[Exception] = []
     for number, part in enumerate(parts, 1):

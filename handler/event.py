@@ -27,28 +27,14 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ObjectSummary:
-    """An object in S3.
-
-    Attributes
-    ----------
-    bucket, key : str
-        Its location.
-    version_id : str or None
-        Its version; None in a bucket without versions.
-    etag : str or None
-        Its ETag, in quotes; None if the object was not found.
-    last_modified : str or None
-        ISO 8601, UTC; None if there is a version.
-    bytes : int or None
-        Its size.
-    """
+    """An object in S3."""
 
     bucket: str
     key: str
-    version_id: str | None = None
-    etag: str | None = None
-    last_modified: str | None = None
-    bytes: int | None = None
+    version_id: str | None = None  # None: the bucket has no versions
+    etag: str | None = None  # with quotes; None: the object was not found
+    last_modified: str | None = None  # ISO 8601, UTC; None if there is a version
+    bytes: int | None = None  # size
 
     @property
     def state(self) -> list[str | None]:
@@ -133,28 +119,12 @@ class Findings:
 
 @dataclass(frozen=True)
 class ProcessingEvent:
-    """The result of one exposure.
-
-    Attributes
-    ----------
-    status : `Status`
-        Complete, Skipped or Failed.
-    reason : str or None
-        Reason of Skipped or Failed.
-    error : str or None
-        Class of the exception, if Failed.
-    cause : str
-        ID of the SQS message, execution or invocation.
-    findings : `Findings`
-        The exposure, its mask and its product.
-    function : `Usage`
-        The invocation.
-    """
+    """The result of one exposure."""
 
     status: Status
-    reason: str | None
-    error: str | None
-    cause: str
+    reason: str | None  # of Skipped or Failed
+    error: str | None  # class of the exception, if Failed
+    cause: str  # ID of the SQS message, execution or invocation
     findings: Findings
     function: Usage
 
@@ -193,13 +163,7 @@ class ProcessingEvent:
 
     @classmethod
     def from_detail(cls, detail: Mapping[str, Any]) -> "ProcessingEvent":
-        """Read an event's detail; fields of a newer release are ignored.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            If it is not a detail of a processing event.
-        """
+        """Read an event's detail; fields of a newer release are ignored."""
         exposure = _read(ExposureSummary, detail["exposure"])
         flags: Any = _read(FlagSummary, detail["flags"])
         if flags is not None:

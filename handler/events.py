@@ -48,71 +48,33 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to process a request.
+    """One attempt to process a request."""
 
-    Attributes
-    ----------
-    cause : str
-        ID of the SQS message, execution or invocation; the same in every attempt.
-    request_id : str
-        AWS request ID of the invocation.
-    mode : `Mode`
-        Treatment of a failure.
-    """
-
-    cause: str
-    request_id: str
+    cause: str  # ID of the SQS message, execution or invocation; the same in every attempt
+    request_id: str  # AWS request ID of the invocation
     mode: Mode = Mode.ONCE
 
 
 @dataclass(frozen=True)
 class ExposureRequest:
-    """One exposure to process, and the options of a direct request.
+    """One exposure to process, and the options of a direct request."""
 
-    Attributes
-    ----------
-    source : `~handler.s3.objects.S3Location`
-        The exposure, with the version that the event or request names.
-    context : str or None
-        CRDS context; None for the function's own.
-    mask : `~handler.s3.objects.S3Location`, ``"N/A"`` or None
-        A mask instead of the one that the rules choose; N/A for no mask.
-    user_dq : `~handler.s3.objects.S3Location` or None
-        User-supplied DQ image.
-    on_existing : `OnExisting`
-        Treatment of an object at the product's key.
-    output_key : str or None
-        Key of the product; None for the default key.
-    etag : str or None
-        ETag in the event, without quotes.
-    is_event : bool
-        Whether S3 sent it: the version then identifies an upload, and is not the one to read.
-    cause : str or None
-        Cause named by a direct request; None for that of the invocation.
-    mode : `Mode`
-        Treatment of a failure.
-    """
-
-    source: S3Location
-    context: str | None = None
-    mask: S3Location | str | None = None
+    source: S3Location  # with the version that the event or request names
+    context: str | None = None  # None: the function's own
+    mask: S3Location | str | None = None  # instead of the one that the rules choose; or "N/A"
     user_dq: S3Location | None = None
     on_existing: OnExisting = OnExisting.SKIP
-    output_key: str | None = None
-    etag: str | None = None
+    output_key: str | None = None  # key of the product; None: the default key
+    etag: str | None = None  # in the event, without quotes
+    size: int | None = None  # in the event, in bytes
+    # Whether S3 sent it: the version then identifies an upload, and is not the one to read.
     is_event: bool = False
-    cause: str | None = None
+    cause: str | None = None  # named by a direct request
     mode: Mode = Mode.ONCE
 
     @classmethod
     def from_direct(cls, event: Event) -> "ExposureRequest":
-        """Read a direct request.
-
-        Raises
-        ------
-        InputRejected
-            If a field is unknown, missing or invalid.
-        """
+        """Read a direct request."""
         if unknown := set(event) - set(_FIELDS):
             names = ", ".join(sorted(repr(str(name)[:80]) for name in unknown)[:5])
             raise InputRejected(f"request: unknown fields {names}; expected {', '.join(_FIELDS)}")
@@ -152,6 +114,12 @@ class ExposureRequest:
         """True if it names the mask or user DQ: then only ``replace`` rebuilds its product."""
         return self.mask is not None or self.user_dq is not None
 
+    def is_for(self, version_id: str | None, etag: str) -> bool:
+        """Say whether the object is still the version that the event announced."""
+        # S3 names the version of an object "null" that was written before its bucket had versions.
+        is_same_version = self.source.version_id in {None, version_id or "null"}
+        return is_same_version and self.etag in {None, etag.strip('"')}
+
     def to_direct(self) -> dict[str, str]:
         """Return the direct request that repeats this one; defaults are left out."""
         fields = {
@@ -167,18 +135,7 @@ class ExposureRequest:
         return {name: value for name, value in fields.items() if value is not None}
 
     def target(self, bucket: str, prefix: str) -> S3Location:
-        """Return the location of the product.
-
-        Parameters
-        ----------
-        bucket, prefix : str
-            Bucket and key prefix of the products.
-
-        Raises
-        ------
-        InputRejected
-            If the product's key is outside the prefix, is an input's key, or is too long.
-        """
+        """Return the location of the product."""
         folder, slash, name = self.source.key.rpartition("/")
         default = f"{prefix}{folder}{slash}{product_name(name)}"
         target = S3Location(bucket, self.output_key or default)
@@ -207,13 +164,7 @@ _FIELDS = (
 
 
 def decode(body: str) -> object:
-    """Decode the body of an SQS message.
-
-    Raises
-    ------
-    InputRejected
-        If it is not JSON.
-    """
+    """Decode the body of an SQS message."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:
@@ -247,13 +198,7 @@ def _is_other_event(record: object) -> bool:
 
 
 def undelivered(event: object) -> ProcessingEvent | None:
-    """Return a result that EventBridge could not deliver; None for a failure or another event.
-
-    Raises
-    ------
-    InputRejected
-        If it is a processing event that cannot be read.
-    """
+    """Return a result that EventBridge could not deliver; None for a failure or another event."""
     if not isinstance(event, dict) or event.get("source") != SOURCE:
         return None
     try:
@@ -267,13 +212,7 @@ def undelivered(event: object) -> ProcessingEvent | None:
 
 
 def read_request(event: object) -> ExposureRequest:
-    """Read one part that `split` returned.
-
-    Raises
-    ------
-    InputRejected
-        If the kind of event is unknown, or a field is missing or invalid.
-    """
+    """Read one part that `split` returned."""
     if not isinstance(event, dict):
         raise InputRejected(f"event is {type(event).__name__}, expected an object")
     if "Records" in event or event.get("source") == "aws.s3":
@@ -301,8 +240,13 @@ def _from_s3(event: Event) -> ExposureRequest:
         raise InputRejected(
             f"{kind}: {type(exc).__name__}: {exc}; expected a bucket's name and an object's key"
         ) from exc
-    etag = _text(fields, "etag")
-    return ExposureRequest(_object(fields), etag=etag and etag.strip('"'), is_event=True)
+    etag, size = _text(fields, "etag"), created.get("size")
+    return ExposureRequest(
+        _object(fields),
+        etag=etag and etag.strip('"'),
+        size=size if isinstance(size, int) else None,
+        is_event=True,
+    )
 
 
 def _from_failure(event: Event) -> ExposureRequest:

@@ -119,22 +119,16 @@ class Ledger:
         return Entry()
 
     def entry(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return the entry of a product; an empty one if there is none.
-
-        Raises
-        ------
-        TransientFailure, ClientError
-            If it cannot be read.
-        """
+        """Return the entry of a product; an empty one if there is none."""
         if self.prefix is None:
             return Entry()
-        with (
-            suppress(FileNotFoundError),
-            store.open(self.prefix.below(f"{product.key}.json"), FileNotFoundError) as body,
-        ):
-            if body.described.size > _LARGEST_ENTRY:
-                return Entry(stored=body.described)
-            return Entry.from_json(b"".join(body.pieces), body.described)
+        location = self.prefix.below(f"{product.key}.json")
+        with suppress(FileNotFoundError):
+            reader = store.begin(location, _LARGEST_ENTRY, FileNotFoundError)
+            stored = reader.described
+            if stored.size > _LARGEST_ENTRY:
+                return Entry(stored=stored)
+            return Entry.from_json(reader.read(0, stored.size), stored)
         return Entry()
 
     def record(

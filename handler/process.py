@@ -5,18 +5,22 @@ published last: if the bus is down, a retry finds the product and only publishes
 """
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from core import __version__
 from core.errors import EXPECTED, InputRejected, TransientFailure
 from core.exposure import Exposure
+from core.fits.pixels import first_image
 from core.product import NO_MASK, HeaderValues, compose
-from handler.build import describe_user_dq, read_existing_image, read_exposure, run_step
+from core.step import initialize
 from handler.crds.masks import MaskChoice
-from handler.decision import Action, action_for, target_for
+from handler.decision import Action, Provenance, action_for, shortened, state_of, target_for
 from handler.event import (
     ExposureSummary,
     Findings,
@@ -29,15 +33,21 @@ from handler.event import (
 )
 from handler.events import Attempt, ExposureRequest, Mode
 from handler.ledger import CatalogueRow, Entry
-from handler.observability import logger
-from handler.provenance import Provenance, shortened
-from handler.publish import publish_event, publish_failed_event
-from handler.s3.assembly import Assembly
+from handler.publish import (
+    exposure_summary,
+    logger,
+    object_summary,
+    planes_summary,
+    publish_event,
+    publish_failed_event,
+)
+from handler.s3.assembly import SMALLEST_SOURCE, Assembly
 from handler.s3.errors import is_denied
-from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.objects import HEADERS, ObjectReader, ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target
 from handler.services import Services
-from handler.summaries import exposure_summary, object_summary, planes_summary
+
+_LARGEST_USER_DQ = 256 * 1024 * 1024
 
 
 @dataclass
@@ -64,23 +74,16 @@ class Job:
 
     # set by plan for build
     action: Action = field(init=False)
-    source: StoredObject = field(init=False)
+    source: ObjectReader = field(init=False)
     exposure: Exposure = field(init=False)
-    user_dq: StoredObject | None = field(init=False)
+    user_dq: ObjectReader | None = None
     mask: MaskChoice = field(init=False)
     provenance: Provenance = field(init=False)
     target: Target = field(init=False)
 
 
 def process(request: ExposureRequest, services: Services, attempt: Attempt) -> ProcessingEvent:
-    """Run the step on one exposure, write its product and publish the result.
-
-    Raises
-    ------
-    InputRejected, ReferenceUnavailable, TransientFailure
-        Handling of the failure by the caller; any other exception is a bug. A failure is published
-        unless the caller retries and a retry may help.
-    """
+    """Run the step on one exposure, write its product and publish the result."""
     job = _start(request, services, attempt)
     try:
         plan(job, services)
@@ -95,13 +98,7 @@ def process(request: ExposureRequest, services: Services, attempt: Attempt) -> P
 def report_exhausted(
     request: ExposureRequest, services: Services, attempt: Attempt
 ) -> ProcessingEvent:
-    """Publish the result of a request whose attempts are over; build nothing.
-
-    Raises
-    ------
-    TransientFailure
-        If S3 or EventBridge cannot be reached; report again later.
-    """
+    """Publish the result of a request whose attempts are over; build nothing."""
     job = _start(request, services, attempt)
     try:
         if not find_own_product(job, services):
@@ -140,17 +137,15 @@ def plan(job: Job, services: Services) -> None:
     """Read what decides about the product, and decide; write nothing."""
     settings, store, request = services.settings, job.store, job.request
     product = job.product = request.target(settings.output_bucket, settings.output_prefix)
-    # The order matters: if the exposure is replaced after this, so is the product that is found
-    # here, and writing fails rather than undo what was built from the newer exposure.
-    existing = store.find(product)
-    source = job.source = store.describe(request.location, InputRejected)
+    existing = find_and_read(job, product)
+    source = job.source.described
     job.input = object_summary(source)
-    if not _matches_event(request, source):
+    if not request.is_for(source.version_id, source.etag):
         job.action = Action.SUPERSEDED
         job.skipped = f"superseded: {request.source} has been replaced since"
         return
 
-    job.exposure = read_exposure(source, store)
+    job.exposure = Exposure.read(job.source.read_ahead, source.size, str(source.location))
     job.summary = exposure_summary(job.exposure)
     context = request.context or settings.context
     mask = job.mask = services.references.resolve(job.exposure, context, request.mask, store)
@@ -158,12 +153,15 @@ def plan(job: Job, services: Services) -> None:
         mask.label, mask.sha1 or None, mask.context, str(settings.mirror), mask.warning
     )
     bind_log_context(job)
-    job.user_dq = describe_user_dq(request.user_dq, store)
+    user_dq = None
+    if request.user_dq is not None:
+        job.user_dq = store.begin(request.user_dq, HEADERS, InputRejected)
+        user_dq = job.user_dq.described
     job.provenance = Provenance.of(
-        source, mask, job.user_dq, settings.encoding, job.attempt.cause, request.pins
+        source, mask, user_dq, settings.encoding, job.attempt.cause, request.pins
     )
     job.action = action_for(
-        existing, job.provenance, request.on_existing, lambda: _is_current(source, store)
+        existing, job.provenance, request.on_existing, lambda: store.is_current(source)
     )
     made = Provenance.from_metadata(existing.metadata) if existing else None
     if existing is not None:  # otherwise there is probably no entry either
@@ -183,20 +181,28 @@ def plan(job: Job, services: Services) -> None:
             keep(job, existing, made, services)
 
 
-def _matches_event(request: ExposureRequest, source: StoredObject) -> bool:
-    """Say whether the object is still the version that the event announced."""
-    version = request.source.version_id
-    # S3 names the version of an object "null" that was written before its bucket had versions.
-    is_same_version = version in {None, source.version_id or "null"}
-    return is_same_version and request.etag in {None, source.etag.strip('"')}
+def find_and_read(job: Job, product: S3Location) -> StoredObject | None:
+    """Return the object at the product's key; begin to read the exposure at the same time."""
+    location, store = job.request.location, job.store
+    length = _first_bytes(job.request.size)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(store.begin, location, length, InputRejected)
+        existing = store.find(product)
+    job.source = reading.result()
+    made = Provenance.from_metadata(existing.metadata) if existing else None
+    if made and not location.version_id and made.input_state != state_of(job.source.described):
+        # Between the two answers, the exposure may have been replaced and its product written.
+        # What is read after that product was found is as new; if it is replaced later, so is the
+        # product, and writing fails.
+        job.source = store.begin(location, length, InputRejected)
+    return existing
 
 
-def _is_current(source: StoredObject, store: ObjectStore) -> bool:
-    """Say whether a version is the current one of its object."""
-    if source.location.version_id is None:
-        return True
-    now = store.find(S3Location(source.location.bucket, source.location.key))
-    return now is not None and now.version_id == source.version_id
+def _first_bytes(size: int | None) -> int:
+    """Return how many bytes of an exposure to read first; `size` is the one that S3 announced."""
+    if size is None:  # of a direct request: most subarrays are smaller, and 1 MiB takes 15 ms
+        return 1024 * 1024
+    return size if 0 < size < SMALLEST_SOURCE else HEADERS  # a small product is uploaded whole
 
 
 def keep(job: Job, product: StoredObject, made: Provenance, services: Services) -> None:
@@ -214,8 +220,9 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
     if result is not None and result.id == _event(job, Status.COMPLETE).id:
         job.previous = result
         return
-    exposure = read_exposure(product, job.store)
-    image = read_existing_image(exposure, product, job.store)
+    reader = ObjectReader(job.store, product, InputRejected)
+    exposure = Exposure.read(reader.read_ahead, product.size, str(product.location))
+    image = exposure.existing_image(reader.read)
     if image is None:
         image = np.zeros(exposure.plane_shape, np.uint32)
     job.summary = exposure_summary(exposure)
@@ -238,7 +245,9 @@ def find_own_product(job: Job, services: Services) -> bool:
 def build(job: Job, services: Services) -> None:
     """Run the step and write the product."""
     mask = services.references.load(job.mask, job.exposure, job.store)
-    quality = run_step(job.exposure, job.source, mask, job.user_dq, job.store)
+    existing = job.exposure.existing_image(job.source.read)
+    user_dq = read_user_dq(job.user_dq) if job.user_dq else None
+    quality = initialize(job.exposure, mask, existing, user_dq)
     values = HeaderValues(
         filename=job.target.location.key.rpartition("/")[2],
         date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
@@ -254,6 +263,16 @@ def build(job: Job, services: Services) -> None:
     assembly = Assembly(layout, job.source, services.blocks, job.store)
     job.output = object_summary(assembly.write(job.target, is_same))
     job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
+
+
+def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
+    """Read the user-supplied DQ image."""
+    location, size = reader.described.location, reader.described.size
+    if size > _LARGEST_USER_DQ:
+        raise InputRejected(
+            f"{location}: has {size} bytes, expected a DQ image of at most {_LARGEST_USER_DQ}"
+        )
+    return first_image(reader.read(0, size), str(location))
 
 
 def publish(job: Job, services: Services) -> ProcessingEvent:

@@ -11,19 +11,47 @@ retry can help or the caller does not retry; otherwise the ledger keeps its reas
 """
 
 import json
-from dataclasses import dataclass
+import logging
+import os
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from core.errors import TransientFailure
-from handler.event import SOURCE, ProcessingEvent
-from handler.ledger import Failure, Ledger
-from handler.observability import logger, measure
+import numpy as np
+from aws_lambda_powertools import Logger
+from aws_lambda_powertools.logging.utils import copy_config_to_registered_loggers
+from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
+from numpy.typing import NDArray
+
+from core.compat import missing_asdf_warning
+from core.errors import InputRejected, TransientFailure
+from core.exposure import Exposure
+from core.flags import count_by_mnemonic, flagged_pixels, planes_sha256
+from handler.crds.parameters import Value, known_parameters
+from handler.event import (
+    SOURCE,
+    ExposureSummary,
+    FlagSummary,
+    MnemonicCount,
+    ObjectSummary,
+    ProcessingEvent,
+    Status,
+)
+from handler.ledger import CatalogueRow, Failure, Ledger, is_usable
 from handler.s3.errors import translate_errors
-from handler.s3.objects import ObjectStore, S3Location
+from handler.s3.objects import ObjectStore, S3Location, StoredObject
 
 if TYPE_CHECKING:
     from mypy_boto3_events.client import EventBridgeClient
+
+NAMESPACE = "JwstDqInit"
+SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")  # the stack's name, if deployed
+_SMALLEST_IMAGE = 4096  # pixels; the fraction of bad pixels means little in smaller ones
+
+_LARGEST_PIXEL = 2**31  # the catalogue's columns have 32 bits
+_LONGEST_KEYWORD = 128  # characters
+
+logger = Logger(service=SERVICE)
 
 
 @dataclass(frozen=True)
@@ -34,13 +62,7 @@ class Bus:
     client: "EventBridgeClient"
 
     def send(self, event: ProcessingEvent) -> None:
-        """Put an event on the bus.
-
-        Raises
-        ------
-        TransientFailure
-            If EventBridge does not accept it.
-        """
+        """Put an event on the bus."""
         entry = {
             "EventBusName": self.name,
             "Source": SOURCE,
@@ -90,3 +112,95 @@ def publish_failed_event(
             reason = event.to_detail()["reason"] or ""
             failure = Failure(event.cause, event.error or "", reason, at, published)
             ledger.record_failure(product, failure, store)
+
+
+def adopt_other_loggers() -> None:
+    """Log the messages of the step, Python and CRDS as JSON lines with the same keys."""
+    for name in ("core", "handler", "py.warnings", "CRDS"):
+        logging.getLogger(name)
+    logging.captureWarnings(capture=True)
+    copy_config_to_registered_loggers(
+        source_logger=logger, include={"core", "handler", "py", "CRDS"}
+    )
+
+
+def measure(event: ProcessingEvent, is_published: bool = True) -> None:
+    """Write the metrics of one attempt; an unpublished failure is counted as Retried."""
+    reference, flags = event.findings.reference, event.findings.flags
+    # Each combination of dimensions costs money per month: there is none but the stack. Figures by
+    # detector come from the log of processing events.
+    name = "Rejected" if event.error == "InputRejected" else event.status.value
+    metrics = EphemeralMetrics(namespace=NAMESPACE, service=SERVICE)
+    metrics.add_metric(name if is_published else "Retried", MetricUnit.Count, 1)
+    if event.error == "ReferenceUnavailable":
+        metrics.add_metric("ReferenceUnavailable", MetricUnit.Count, 1)
+    metrics.add_metric("Duration", MetricUnit.Seconds, event.function.duration_seconds)
+    metrics.add_metric("BytesReceived", MetricUnit.Bytes, event.function.bytes_received)
+    metrics.add_metric("BytesSent", MetricUnit.Bytes, event.function.bytes_sent)
+    masked = reference is not None and reference.mask is not None
+    if event.status is Status.COMPLETE and masked and flags and flags.pixels >= _SMALLEST_IMAGE:
+        metrics.add_metric("DoNotUseFraction", MetricUnit.NoUnit, flags.do_not_use_fraction)
+    metrics.flush_metrics()
+
+
+def object_summary(stored: StoredObject) -> ObjectSummary:
+    """Summarize an object."""
+    return ObjectSummary(
+        stored.location.bucket,
+        stored.location.key,
+        stored.version_id,
+        stored.etag,
+        None if stored.version_id else stored.last_modified,
+        stored.size,
+    )
+
+
+def exposure_summary(exposure: Exposure) -> ExposureSummary:
+    """Summarize the headers of an exposure."""
+    names = ("INSTRUME", "DETECTOR", "EXP_TYPE", "SUBARRAY")
+    values = (exposure.keywords.text(name) for name in names)
+    instrument, detector, exposure_type, subarray = (
+        value and value[:_LONGEST_KEYWORD] for value in values
+    )
+    return ExposureSummary(
+        instrument,
+        detector,
+        exposure_type,
+        subarray,
+        exposure.kind.value,
+        exposure.shape,
+        missing_asdf_warning(exposure.hdus),
+    )
+
+
+def planes_summary(
+    exposure: Exposure, dq: NDArray[np.uint32], pinned: bool
+) -> tuple[FlagSummary, CatalogueRow]:
+    """Count the flags of a product's data-quality image, and return its catalogue row."""
+    indices, flags = flagged_pixels(dq)
+    counts = {name: MnemonicCount(*count) for name, count in count_by_mnemonic(flags).items()}
+    unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0
+    digest = planes_sha256(dq.shape, indices, flags)
+    row = CatalogueRow(_parameters(exposure), _window(exposure), digest, pinned)
+    return FlagSummary(dq.size, counts, unusable, unusable / dq.size), row
+
+
+def _window(exposure: Exposure) -> tuple[int, int, int, int] | None:
+    try:
+        subarray = exposure.subarray
+    except InputRejected:  # without a mask, the step does not need the keywords
+        return None
+    if subarray is None or max(map(abs, astuple(subarray))) >= _LARGEST_PIXEL:
+        return None
+    return astuple(subarray)
+
+
+def _parameters(exposure: Exposure) -> dict[str, Value]:
+    # A selection treats a parameter that is left out as UNDEFINED, as it does a missing keyword.
+    values: dict[str, Value] = {}
+    for name, value in known_parameters(exposure.header).items():
+        if is_usable(value):
+            values[name] = value[:_LONGEST_KEYWORD] if isinstance(value, str) else value
+        else:
+            logger.warning("%s: %s is %.80r, left out of the ledger", exposure.name, name, value)
+    return values

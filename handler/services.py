@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 from botocore.config import Config
+from botocore.handlers import convert_body_to_file_like_object
 
 from handler.crds.masks import References
 from handler.ledger import Ledger
@@ -59,6 +60,10 @@ class Services:
         """Read the environment and create the clients, while the mirror is read."""
         settings = Settings.from_environment(environment)
         s3 = client("s3", S3_CONFIG)
+        # urllib3 would send what it reads from a file-like body in pieces of 16 KB.
+        for operation in ("PutObject", "UploadPart"):
+            event = f"before-parameter-build.s3.{operation}"
+            s3.meta.events.unregister(event, convert_body_to_file_like_object)
         enable_requester_pays(s3, settings.requester_pays)
         references = References.of(settings.mirror, Path(tempfile.gettempdir()) / "crds", s3)
         with read_ahead(references, settings.context):

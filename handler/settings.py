@@ -13,58 +13,25 @@ CATALOGUE, JOBS = "dq_catalogue/", "dq_backfills/"
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings; docs/reference/settings.md lists the environment variables.
+    """Settings; docs/reference/settings.md lists the environment variables."""
 
-    Attributes
-    ----------
-    output_bucket, output_prefix : str
-        Bucket and key prefix of the products.
-    mirror : `~handler.s3.objects.S3Location`
-        The CRDS mirror; its key is the prefix, without a slash at the end.
-    context : str
-        ``latest``, ``build`` or the name of a context.
-    event_bus : str
-        EventBridge bus for processing events.
-    encoding : `~core.product.Encoding`
-        Data type of the science pixels in products.
-    blocks : `~handler.s3.objects.S3Location` or None
-        Prefix of cached planes; None for no cache.
-    ledger : `~handler.s3.objects.S3Location` or None
-        Prefix of the ledger; None for no ledger.
-    uploaded_queue_url, backfill_queue_url : str or None
-        URLs of the SQS queues for uploads and for backfills.
-    retry_delay : int
-        Seconds until the second delivery of a message that failed.
-    unfinished_queue_arn : str or None
-        ARN of the dead-letter queue of these two queues.
-    requester_pays : frozenset of str
-        Names of Requester Pays buckets.
-    """
-
-    output_bucket: str
+    output_bucket: str  # bucket and key prefix of the products
     output_prefix: str
     mirror: S3Location
-    context: str = "latest"
+    context: str = "latest"  # ``latest``, ``build`` or the name of a context
     event_bus: str = "default"
-    encoding: Encoding = Encoding.NATIVE
+    encoding: Encoding = Encoding.NATIVE  # data type of the science pixels in products
     blocks: S3Location | None = None
-    ledger: S3Location | None = None
+    ledger: S3Location | None = None  # prefix of the ledger; None for no ledger
     uploaded_queue_url: str | None = None
     backfill_queue_url: str | None = None
-    retry_delay: int = 30
+    retry_delay: int = 30  # seconds until the second delivery of a message that failed
     unfinished_queue_arn: str | None = None
-    requester_pays: frozenset[str] = frozenset()
+    requester_pays: frozenset[str] = frozenset()  # names of Requester Pays buckets
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Read and check the environment.
-
-        Raises
-        ------
-        ValueError
-            If a variable is missing or invalid, or if two of the function's key prefixes overlap;
-            the message names the variables.
-        """
+        """Read and check the environment."""
         settings = cls(
             output_bucket=_required(environment, "OUTPUT_BUCKET"),
             output_prefix=environment.get("OUTPUT_PREFIX", "dq_init/"),

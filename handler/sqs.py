@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from handler.events import Mode
-from handler.observability import logger
+from handler.publish import logger
 from handler.s3.errors import describe_denial, is_denied
 from handler.settings import Settings
 

@@ -15,6 +15,7 @@ from botocore.parsers import ResponseParserError
 
 from core import EQUALS_JWST, SOFTWARE, __version__
 from core.errors import ReferenceUnavailable, TransientFailure
+from handler.s3.errors import NO_BUCKET, error_code
 from infra.cli import UserError, how_to_install, printable, safe_output
 
 try:
@@ -32,15 +33,15 @@ COMMANDS = {
     "status": ("infra.operate.status", "Show the state of a stack."),
     "view": ("infra.view.__main__", "Write pages that show flags and masks."),
 }
-"""Modules and summaries of the commands."""
+"""Module and summary of each command, by its name."""
 
-_MFA = "AWS requests an MFA code: run it at a terminal, or with a session token"
+_MFA = "AWS requests an MFA code; run the command at a terminal, or with a session token"
 _MESSAGES: dict[type[BaseException], str] = {
     KeyboardInterrupt: "interrupted; run the same command again to resume",
     EOFError: _MFA,
     GetPassWarning: _MFA,
-    NoRegionError: "no AWS region: set AWS_DEFAULT_REGION, or region in the AWS profile",
-    NoCredentialsError: "no AWS credentials: set AWS_PROFILE, or run `aws configure`",
+    NoRegionError: "no AWS region; set AWS_DEFAULT_REGION, or region in the AWS profile",
+    NoCredentialsError: "no AWS credentials; set AWS_PROFILE, or run `aws configure`",
 }
 _FIXABLE = (
     ReferenceUnavailable,
@@ -50,11 +51,11 @@ _FIXABLE = (
     BotoCoreError,
     ResponseParserError,  # a proxy, or a server other than AWS, answered
 )
-"""Errors that an operator can fix; their messages are complete."""
+"""Errors that an operator can fix; the program prints their messages without a traceback."""
 
 
 class _Program(click.Group):
-    """The commands, each imported when it runs: its extra may be missing."""
+    """The commands; each module is imported when its command runs: its extra may be missing."""
 
     def list_commands(self, _: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -88,7 +89,7 @@ def program() -> None:
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run a command, and print an error that the operator can fix as one line."""
+    """Run a command; print an error that the operator can fix as one line."""
     if instruction := os.environ.get("_DQ_INIT_COMPLETE"):
         sys.exit(shell_complete(program, {}, "dq-init", "_DQ_INIT_COMPLETE", instruction))
     words = list(sys.argv[1:] if words is None else words)
@@ -127,7 +128,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
-    """Return the message and the exit code of an error; raise it again if it is a bug."""
+    """Return the message and the exit code for an error; raise the error if it is a bug."""
     text, code = " ".join(str(exc).splitlines()), 1
     if isinstance(exc, click.UsageError):
         text, code = f"{exc.format_message().rstrip('.')}; see {subject} --help", 2
@@ -136,7 +137,7 @@ def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
     elif isinstance(exc, ModuleNotFoundError):
         text = how_to_install(exc)
     elif isinstance(exc, FileNotFoundError) and exc.filename is not None:
-        text, code = f"{exc.filename}: no such file", 2
+        text, code = f"{exc.filename}: no such file; check the path", 2
     elif isinstance(exc, ValueError) and _is_raised_by_botocore(exc):
         settings = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the AWS profile"
         text = f"AWS configuration: {text}; check {settings}"
@@ -145,9 +146,9 @@ def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
     elif not isinstance(exc, _FIXABLE):
         raise exc
     for error in (exc, exc.__cause__):
-        if isinstance(error, ClientError) and error.response["Error"]["Code"] == "NoSuchBucket":
+        if isinstance(error, ClientError) and error_code(error) == NO_BUCKET:
             bucket = error.response["Error"].get("BucketName")
-            text, code = f"s3://{bucket}: no such bucket" if bucket else text, 2
+            text, code = f"s3://{bucket}: no such bucket; check its name" if bucket else text, 2
     return text, code
 
 

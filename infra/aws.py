@@ -1,19 +1,19 @@
-"""S3 objects, EventBridge events and CloudFormation stacks, as all commands use them.
+"""Calls to S3, EventBridge and CloudFormation that the commands share.
 
-The mirror's Lambda functions import this module: it must not need rich, duckdb or jinja2.
+The Lambda functions of infra/mirror.yaml import this module: it must not need rich or duckdb.
 """
 
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import boto3
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.ledger import Entry, Ledger
-from handler.s3.errors import error_code, is_conflict, is_missing, translate_errors
+from handler.s3.errors import NO_BUCKET, error_code, is_conflict, is_missing, translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 from handler.s3.write import unchanged
 from infra.cli import UserError
@@ -32,7 +32,7 @@ def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
 
 
 def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
-    """Return content and ETag of a small object; None if it does not exist."""
+    """Return the content and the ETag of a small object; None if it does not exist."""
     with translate_errors(f"{location}: reading it"):
         try:
             answer = s3.get_object(**location.as_kwargs)
@@ -44,55 +44,54 @@ def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
             raise
 
 
-def put_if_unchanged(s3: Any, location: S3Location, content: bytes, etag: str | None) -> bool:
-    """Write an object if it still has this ETag (None: if none exists); return whether it did."""
+def put_if_unchanged(
+    s3: Any, location: S3Location, content: bytes | BinaryIO, etag: str | None
+) -> str | None:
+    """Write an object if it still has this ETag (None: if none exists); return its new ETag.
+
+    The result is None, and nothing is written, if another writer was faster.
+    """
     with translate_errors(f"{location}: writing it"):
         try:
-            s3.put_object(**location.as_kwargs, Body=content, **unchanged(etag))
+            answer = s3.put_object(**location.as_kwargs, Body=content, **unchanged(etag))
         except ClientError as exc:
             if is_conflict(exc):
-                return False
+                return None
             raise
-    return True
+    return str(answer["ETag"])
 
 
 def _check_bucket(exc: ClientError, bucket: str) -> None:
-    """Name a bucket that does not exist: the message of S3 does not."""
-    if error_code(exc) == "NoSuchBucket":
-        raise UserError(f"s3://{bucket}: no such bucket") from exc
+    """Raise `UserError` with the name of a missing bucket, which the message of S3 lacks."""
+    if error_code(exc) == NO_BUCKET:
+        raise UserError(f"s3://{bucket}: no such bucket; check its name") from exc
 
 
 def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, Any]) -> None:
-    """Put an event of a detail type (`kind`) on an EventBridge bus.
-
-    Raises
-    ------
-    TransientFailure
-        If EventBridge rejects it or cannot be reached.
-    """
+    """Put an event with detail type `kind` on an EventBridge bus, or raise `TransientFailure`."""
     entry = {
         "EventBusName": bus,
         "Source": source,
         "DetailType": kind,
         "Detail": json.dumps(detail),
     }
-    with translate_errors(f"{bus}: publishing {kind}"):
+    with translate_errors(f"event bus {bus}: publishing {kind!r}"):
         answer = events.put_events(Entries=[entry])
     # PutEvents answers 200 also for entries that it rejects:
     # docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
     if answer["FailedEntryCount"]:
         failed = answer["Entries"][0]
         raise TransientFailure(
-            f"{bus}: rejected {kind}: {failed['ErrorCode']} {failed['ErrorMessage']}"
+            f"event bus {bus}: rejected {kind!r}: {failed['ErrorCode']} {failed['ErrorMessage']}"
         )
 
 
 def list_entries(
     s3: Any, ledger: S3Location, common: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the product's key of every ledger entry, and the entry as S3 lists it.
+    """Yield the product's key of each ledger entry, and the entry as S3 lists it.
 
-    `common` restricts them to products whose keys begin with it.
+    `common` is the beginning of the products' keys.
     """
     start = f"{ledger.key}/"
     for item in listed(s3, ledger.bucket, f"{start}{common}"):
@@ -100,7 +99,7 @@ def list_entries(
 
 
 def read_entry(s3: Any, ledger: S3Location, product: S3Location) -> Entry:
-    """Return a product's ledger entry, which is empty if there is none."""
+    """Return the ledger entry of a product; an empty one if it does not exist."""
     return Ledger(ledger).entry(product, ObjectStore(s3))
 
 
@@ -128,12 +127,11 @@ class Stack:
     parameters: Mapping[str, str]
 
     def output(self, name: str, kind: str = "") -> str:
-        """Return an output; if it is missing, suggest those whose names end with `kind`."""
-        if not self.outputs:
-            raise UserError(f"stack {self.name}: has no outputs, expected a deployed dq-init stack")
+        """Return an output; if it is missing, name those that end with `kind` in the error."""
         if name not in self.outputs:
             known = " or ".join(sorted(known for known in self.outputs if known.endswith(kind)))
-            raise UserError(f"stack {self.name}: has no output {name!r}, expected {known}")
+            expected = known or "those of a deployed dq-init stack"
+            raise UserError(f"stack {self.name}: has no output {name!r}, expected {expected}")
         return self.outputs[name]
 
     @property
@@ -142,35 +140,36 @@ class Stack:
         bucket = self.parameters.get("MirrorBucket")
         if bucket is None:
             raise UserError(
-                f"stack {self.name}: has no parameter MirrorBucket; not a dq-init stack"
+                f"stack {self.name}: has no parameter MirrorBucket, expected a dq-init stack"
             )
         return S3Location(bucket, self.parameters.get("MirrorPrefix", "").removesuffix("/"))
 
     @property
     def output_prefix(self) -> str:
-        """Key prefix of the products."""
+        """The key prefix of the products."""
         return self.parameters.get("OutputPrefix", "dq_init/")
 
     @property
     def science_encoding(self) -> str:
-        """Encoding of the products' science pixels."""
+        """The encoding of the products' science pixels: native or float32."""
         return self.parameters.get("ScienceEncoding", "native")
 
     @property
     def requester_pays(self) -> list[str]:
-        """Requester Pays buckets."""
+        """The names of the Requester Pays buckets that the stack reads."""
         return self.parameters.get("RequesterPaysBuckets", "").split(",")
 
 
 def find_stack(name: str) -> Stack:
-    """Describe a stack in the account and region of the AWS profile."""
+    """Return a stack of the account and region that the AWS profile selects."""
     client = boto3.client("cloudformation")
     try:
         (found,) = client.describe_stacks(StackName=name)["Stacks"]
     except ClientError as exc:
         error = exc.response["Error"]
         if error["Code"] == "ValidationError" and "does not exist" in error["Message"]:
-            raise UserError(f"no stack named {name} in {client.meta.region_name}") from exc
+            where = f"{client.meta.region_name}; check --stack and AWS_PROFILE"
+            raise UserError(f"no stack named {name} in {where}") from exc
         raise UserError(f"stack {name}: {error['Message']}") from exc
     outputs = {item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", [])}
     parameters = {

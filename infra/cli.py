@@ -1,6 +1,6 @@
-"""Messages to the operator, escaped for any terminal.
+"""Text for the operator, escaped for any terminal.
 
-The Lambda functions of the mirror import this module: it needs neither click nor rich.
+The Lambda functions of infra/mirror.yaml import this module: it must not need click or rich.
 """
 
 import io
@@ -19,15 +19,15 @@ OPTIONAL = {
     "moto": "moto[events,s3,sqs]>=5.1",
     "rich": "rich>=14.0",
 }
-"""Import names and requirements of the extras in pyproject.toml."""
+"""Packages of the extras in pyproject.toml: requirement by import name."""
 
 
 class UserError(Exception):
-    """A mistake of the operator, described in one line."""
+    """A mistake of the operator; its message is one line."""
 
 
 def how_to_install(error: ModuleNotFoundError) -> str:
-    """Return the command that installs a missing package; raise the error if no extra has it."""
+    """Return a message that says how to install a missing package of an extra; else raise."""
     name = (error.name or "").partition(".")[0]
     if name not in OPTIONAL:
         raise error
@@ -39,9 +39,9 @@ def how_to_install(error: ModuleNotFoundError) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Return whether the operator answers yes; the end of input (Ctrl-D) means no."""
+    """Ask a question at the terminal; return whether the answer is yes (Ctrl-D: no)."""
     if not sys.stdin.isatty():
-        raise UserError(f"{question} Nothing was done: a terminal or --yes is needed to confirm")
+        raise UserError(f"{question} Nothing was done, because a terminal or --yes is needed")
     try:
         answer = input(f"{printable(question)} [y/N] ")
     except EOFError:
@@ -51,26 +51,26 @@ def confirm(question: str) -> bool:
 
 
 def format_duration(seconds: float) -> str:
-    """Return ``90 s``, ``12 min`` or ``3.5 h``."""
+    """Return a duration as text, such as ``90 s``, ``12 min`` or ``3.5 h``."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def plural(number: int, noun: str) -> str:
-    """Return ``1 message`` or ``2 messages``."""
+    """Return a number and its noun, such as ``1 message`` or ``2 messages``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escape control, format and bidirectional characters and surrogates, except those to keep."""
+    """Return text with control, format and bidirectional characters and surrogates escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class _SafeStream(io.TextIOBase):
-    """A text stream that escapes everything except line ends and tabs."""
+    """A text stream that escapes what `printable` does, except line ends and tabs."""
 
     def __init__(self, stream: TextIO) -> None:
         # rich, which escapes text and then adds colours, writes to the stream of this attribute.
@@ -93,7 +93,7 @@ class _SafeStream(io.TextIOBase):
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Escape standard output and standard error in the encoding of the terminal."""
+    """Escape what is written to standard output and standard error meanwhile."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

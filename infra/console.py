@@ -1,4 +1,4 @@
-"""The rich console of all commands, apart from `infra.cli` because Lambda functions lack rich."""
+"""The terminal output of all commands (not in `infra.cli`, because Lambda functions lack rich)."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -12,12 +12,12 @@ from infra.cli import printable
 
 
 def lines(*texts: str) -> Text:
-    """Return texts as lines of one cell or message; line ends within a text are escaped."""
+    """Join texts as lines of one table cell or message; line ends within a text are escaped."""
     return Text("\n".join(map(printable, texts)))
 
 
 class Console(RichConsole):
-    """The console of the package rich, without markup; escapes text as `infra.cli.printable` does.
+    """A console of the package rich that prints text without markup, escaped by `printable`.
 
     Line ends are escaped, too: a key must not look like a line of output.
     """
@@ -32,6 +32,6 @@ class Console(RichConsole):
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Escape the text of other objects, such as the columns of progress bars."""
+        """Escape the text of objects such as the columns of progress bars."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text, keep="\n\t"), style, control)

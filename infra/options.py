@@ -1,6 +1,6 @@
-"""Options and types of arguments that several commands share.
+"""Options of several commands, and types of arguments.
 
-Functions are types, too: click shows their names in capitals, as in ``--mirror S3_URI``.
+click shows the name of a function that is a type in capitals, as in ``--mirror S3_URI``.
 """
 
 import math
@@ -15,20 +15,21 @@ from handler.s3.objects import S3Location
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 class Number(click.FloatRange):
-    """A number in a range; click's own type accepts NaN."""
+    """A click type: a number in a range, except NaN, which click's own type accepts."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        """Return the number."""
+        """Return the argument as a number, or fail with a usage error."""
         number = float(super().convert(value, param, ctx))
         return self.fail(f"{value!r} is not a number.") if math.isnan(number) else number
 
 
 def s3_uri(text: str) -> S3Location:
-    """Return the bucket and the key prefix of an argument."""
+    """Parse an argument ``s3://bucket[/prefix]`` (a click type)."""
     try:
         return S3Location.parse_prefix(text)
     except ValueError as exc:
@@ -36,7 +37,7 @@ def s3_uri(text: str) -> S3Location:
 
 
 def together(*options: Decorator) -> Decorator:
-    """Return one decorator for several options, which --help lists in this order."""
+    """Return one decorator that adds several options; --help lists them in this order."""
     return lambda function: reduce(lambda inner, option: option(inner), options[::-1], function)
 
 

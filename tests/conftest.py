@@ -212,9 +212,11 @@ def record_of(identifier: str, body: str, queue: str, deliveries: int = 1) -> di
     }
 
 
-def created(key: str, version: str | None = None, etag: str | None = None) -> str:
+def created(
+    key: str, version: str | None = None, etag: str | None = None, size: int | None = None
+) -> str:
     """Return the body of a message: an EventBridge event of an uploaded exposure."""
-    entity = {"key": key, "version-id": version, "etag": etag}
+    entity = {"key": key, "version-id": version, "etag": etag, "size": size}
     known = {name: value for name, value in entity.items() if value is not None}
     detail = {"bucket": {"name": RAW}, "object": known}
     return json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})

@@ -144,6 +144,11 @@ def find(hdus: tuple[Hdu, ...], name: str) -> Hdu | None:
     return next((hdu for hdu in find_all(hdus, name) if hdu.version == 1), None)
 
 
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Return a shape for messages, such as ``2048 x 3200``; the last axis varies fastest."""
+    return " x ".join(map(str, shape))
+
+
 def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
     """Return all HDUs with that EXTNAME, in file order."""
     return [hdu for hdu in hdus if hdu.name == name]
@@ -160,13 +165,7 @@ def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
 
 
 def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
-    """Locate the HDUs of a file of `size` bytes; only its headers are read.
-
-    Raises
-    ------
-    InputRejected
-        If the file is empty, is not FITS, is truncated, or has an invalid header.
-    """
+    """Locate the HDUs of a file of `size` bytes; only its headers are read."""
     if size == 0:
         raise InputRejected(f"{name}: the file is empty, expected FITS")
     hdus: list[Hdu] = []

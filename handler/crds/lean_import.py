@@ -13,14 +13,9 @@ from types import ModuleType
 from urllib import request
 
 __all__ = [
-    "CRDS_NAME_RE_STR",
-    "CRDS_VERSION",
-    "InvalidDatetimeError",
-    "proxy",
-    "rmap",
-    "timestamp",
+    "CRDS_NAME_RE_STR", "CRDS_VERSION", "InvalidDatetimeError", "proxy", "rmap", "timestamp",
     "utils",
-]
+]  # fmt: skip
 
 _TOOLS = (
     "bestrefs", "misc", "misc.check_archive", "misc.datalvl", "misc.query_affected", "misc.sql",

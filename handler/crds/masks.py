@@ -52,7 +52,9 @@ class MaskCache:
         """Return the mask in any S3 object, and its SHA-1."""
         found = store.get(location, _LARGEST_FILE, ReferenceUnavailable)
         if found is None:
-            raise ReferenceUnavailable(f"{location}: no such object")
+            raise ReferenceUnavailable(
+                f"{location}: no such object, expected the mask that the request names; upload it"
+            )
         sha1 = FileDigest.of(found[0]).sha1
         if sha1 not in self._in_memory:
             self._remember(sha1, Mask.from_bytes(found[0], str(location)))
@@ -70,16 +72,16 @@ class MaskCache:
             if found is None:
                 continue
             actual = FileDigest.of(found[0])
-            if actual.size != digest.size:
-                raise ReferenceUnavailable(
-                    f"{location}: has {actual.size} bytes, expected {digest.size}"
-                )
             if actual != digest:
                 raise ReferenceUnavailable(
-                    f"{location}: SHA-1 is {actual.sha1}, expected {digest.sha1}"
+                    f"{location}: has {actual}, expected {digest}; run dq-init mirror sync "
+                    f"{self.mirror}"
                 )
             return found[0]
-        raise ReferenceUnavailable(f"{nested}: no such object")
+        raise ReferenceUnavailable(
+            f"{nested}: no such object; the mirror lacks the mask, run dq-init mirror sync "
+            f"{self.mirror}"
+        )
 
     def _keep_on_disk(self, content: bytes, path: Path) -> None:
         with suppress(OSError):  # a full disk only costs another fetch

@@ -107,23 +107,18 @@ class Mappings:
         """Yield the mappings from a context to an instrument's MASK rules: pmap, imap, rmap.
 
         The chain ends early if a mapping says that no rules apply.
-
-        Raises
-        ------
-        NoRules
-            If a mapping has no entry for the instrument, or for MASK.
         """
         name = check_context(context)
         for key, suffix in ((instrument, ".imap"), ("MASK", ".rmap")):
             yield name
             following = self.load(name).selector.get(key)
             if following is None:
-                raise NoRules(f"{name}: has no rules for {key}")
+                raise NoRules(f"{name}: has no rules for {key}; use another context")
             if not is_applicable(following):
                 return
             if not following.endswith(suffix):
                 raise ReferenceUnavailable(
-                    f"{name}: names {following} for {key}, expected {suffix}"
+                    f"{name}: names {following} for {key}, expected a name that ends in {suffix}"
                 )
             name = following
         yield name
@@ -182,11 +177,12 @@ class Rules:
         config, name = self._mirror_config(), self.context_name(context)
         instrument = keywords.word("INSTRUME")
         if not instrument:
-            raise InputRejected(f"{keywords.name}: INSTRUME is missing")
+            raise InputRejected(f"{keywords.name}: INSTRUME is missing, expected a JWST instrument")
         if config.instruments and instrument not in config.instruments:
             raise ReferenceUnavailable(
                 f"{self.mirror}: is restricted to {', '.join(sorted(config.instruments))}, and "
-                f"{keywords.name} is of {instrument}; sync it with --instrument {instrument}"
+                f"{keywords.name} is of {instrument}; run dq-init mirror sync {self.mirror} "
+                f"--instrument {instrument}"
             )
         chain = []
         for mapping in self.mappings.chain(name, instrument):
@@ -207,7 +203,7 @@ class Rules:
         if digest is None:
             raise ReferenceUnavailable(
                 f"{mask}: chosen by {chain[-1]} for {keywords.name}, but not in the catalogue of "
-                f"{self.mirror}; sync the mirror"
+                f"the mirror; run dq-init mirror sync {self.mirror} --context {name}"
             )
         return MaskChoice(name, mask, digest, warning, f"crds://{mask}", digest.sha1)
 
@@ -227,8 +223,8 @@ class Rules:
         build = self._mirror_config().builds.get(EQUALS_JWST)
         if build is None:
             raise ReferenceUnavailable(
-                f"{self.mirror}: records no build context of jwst {EQUALS_JWST}; sync it with "
-                "--context build"
+                f"{self.mirror}: records no build context of jwst {EQUALS_JWST}; run dq-init "
+                f"mirror sync {self.mirror} --context build"
             )
         return build
 
@@ -245,7 +241,8 @@ class Rules:
         location, expected = self.mirror.below(mapping_key(name)), self.digest_of(name)
         if expected is None:
             raise ReferenceUnavailable(
-                f"{location}: the mirror's catalogue does not list {name}; sync that context"
+                f"{location}: the mirror's catalogue does not list {name}; run dq-init mirror sync "
+                f"{self.mirror} for the context that needs it"
             )
         content = read_copy(self.cache / name, expected)
         if content is None:
@@ -253,7 +250,8 @@ class Rules:
             actual = FileDigest.of(content)
             if actual != expected:
                 raise ReferenceUnavailable(
-                    f"{location}: {actual}; expected {expected}; sync the mirror"
+                    f"{location}: has {actual}, expected {expected}; run dq-init mirror sync "
+                    f"{self.mirror}"
                 )
             write_copy(self.cache / name, content)
         return _text(content, location)
@@ -286,7 +284,12 @@ class Rules:
             return None
         # Two masks that tie are a tuple; no match is the text "NOT FOUND No match found."
         if not isinstance(best, str) or best.startswith("NOT FOUND"):
-            raise ReferenceUnavailable(f"{name}: no mask for {keywords.name} ({header}): {best}")
+            values = ", ".join(f"{key}={value}" for key, value in header.items())
+            found = best if isinstance(best, str) else " and ".join(map(str, best))
+            raise ReferenceUnavailable(
+                f"{name}: no mask for {keywords.name} ({values}): crds found {found}, expected one "
+                "mask; use another context, or name a mask in the request"
+            )
         return check_reference(best) if is_applicable(best) else None
 
     def _warning(self, name: str, keywords: Keywords, mask: str | None) -> str | None:
@@ -313,7 +316,9 @@ class Rules:
 
 def _refuse_bad(name: str, config: MirrorConfig, where: str = "") -> None:
     if name in config.bad_files:
-        raise ReferenceUnavailable(f"{name}: on the server's list of bad files{where}")
+        raise ReferenceUnavailable(
+            f"{name}: on the CRDS server's list of bad files{where}; use another context"
+        )
 
 
 def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
@@ -325,7 +330,10 @@ def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
         found = store.get(location, LARGEST_CONFIG, ReferenceUnavailable)
         if found is not None:
             return parse(_text(found[0], location), str(location))
-    raise ReferenceUnavailable(f"{location}: no such object")
+    raise ReferenceUnavailable(
+        f"{location}: no such object, expected the mirror's configuration; run dq-init mirror sync "
+        f"{mirror}"
+    )
 
 
 def read_text(location: S3Location, client: "S3Client", limit: int = LARGEST_CONFIG) -> str:
@@ -336,7 +344,9 @@ def read_text(location: S3Location, client: "S3Client", limit: int = LARGEST_CON
 def _read(location: S3Location, client: "S3Client", limit: int) -> bytes:
     found = ObjectStore(client).get(location, limit, ReferenceUnavailable)
     if found is None:
-        raise ReferenceUnavailable(f"{location}: no such object")
+        raise ReferenceUnavailable(
+            f"{location}: no such object; the mirror lacks it, run dq-init mirror sync"
+        )
     return found[0]
 
 

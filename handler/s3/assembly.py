@@ -8,24 +8,16 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
 
-from core.errors import InputRejected, TransientFailure
+from core.errors import TransientFailure
 from core.layout import Copied, Layout
 from handler.s3.blocks import Blocks, Extent
-from handler.s3.objects import ObjectStore, StoredObject
-from handler.s3.write import (
-    CompletedPart,
-    MultipartUpload,
-    Target,
-    WriteConflict,
-    Written,
-    multipart,
-    put,
-)
+from handler.s3.objects import ObjectReader, ObjectStore, StoredObject
+from handler.s3.write import CompletedPart, MultipartUpload, Target, WriteConflict, multipart, put
 
 log = logging.getLogger(__name__)
 
 MIB = 1024 * 1024
-_SMALLEST_SOURCE = 5 * MIB + 1  # S3 copies byte ranges of larger objects only
+SMALLEST_SOURCE = 5 * MIB + 1  # S3 copies byte ranges of larger objects only
 _UPLOADS_AT_ONCE = 2  # each holds a part in memory; two use the CPU and the network fully
 # The function only waits for copies; max_pool_connections in handler.services allows as many.
 _COPIES_AT_ONCE = 32
@@ -168,7 +160,7 @@ class Assembly:
     """A layout, and the objects that its bytes are copied from."""
 
     layout: Layout
-    source: StoredObject
+    source: ObjectReader
     blocks: Blocks
     store: ObjectStore
 
@@ -187,28 +179,24 @@ class Assembly:
             return existing
 
     def _write(self, target: Target) -> StoredObject:
-        can_copy = self.source.size >= _SMALLEST_SOURCE
+        source = self.source.described
+        can_copy = source.size >= SMALLEST_SOURCE
         extents = []
         for segment in self.layout.segments:
             if can_copy and isinstance(segment, Copied):
-                extent: Extent | None = Extent(segment.length, self.source, segment.start)
+                extent: Extent | None = Extent(segment.length, source, segment.start)
             else:
                 extent = self.blocks.extent(segment, self.store)
             extents.append(extent or Extent(segment.length))
         parts = plan(extents)
         if len(parts) == 1 and isinstance(parts[0], UploadedPart):
-            return self._describe(target, put(self._content(parts[0]), target, self.store))
-        with multipart(target, self.store) as upload:
-            completed = self._send(parts, upload)
-            self._check_sources(parts)
-            return self._describe(target, upload.complete(completed, self.layout.length))
-
-    def _describe(self, target: Target, written: Written) -> StoredObject:
-        if written.version_id is None:  # its modification time then identifies the product
-            return self.store.describe(target.location, TransientFailure)
-        return StoredObject(
-            target.location, written.etag, self.layout.length, target.metadata, written.version_id
-        )
+            written = put(self._content(parts[0]), target, self.store)
+        else:
+            with multipart(target, self.store) as upload:
+                written = upload.complete(self._send(parts, upload), self.layout.length)
+        if written.version_id is not None:
+            return written
+        return self.store.describe(target.location, TransientFailure)  # for its modification time
 
     def _send(self, parts: list[Part], upload: MultipartUpload) -> list[CompletedPart]:
         def send(number: int, part: Part) -> CompletedPart:
@@ -218,7 +206,7 @@ class Assembly:
             try:
                 return upload.copy(number, source.location, source.etag, part.first, length)
             except TransientFailure as exc:
-                if source is self.source:
+                if source is self.source.described:
                     raise
                 raise _BlockFailure(str(exc)) from exc
 
@@ -231,20 +219,25 @@ class Assembly:
                 for number, part in enumerate(parts, 1)
             ]
             try:
+                sources = {}
+                for part, future in zip(parts, futures, strict=True):
+                    if isinstance(part, CopiedPart):
+                        future.result()
+                        sources[part.source.location] = part.source
+                list(copies.map(self._check, sources.values()))  # while the last parts are uploaded
                 return [future.result() for future in futures]
             except BaseException:
                 for pool in (uploads, copies):
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _check_sources(self, parts: list[Part]) -> None:
+    def _check(self, source: StoredObject) -> None:
+        """Check that a source was not replaced while it was copied."""
         # Not every S3 server (Ceph, moto) honours CopySourceIfMatch.
-        copied = {str(p.source.location): p.source for p in parts if isinstance(p, CopiedPart)}
-        for source in copied.values():
-            now = self.store.find(source.location)
-            if now is None or now.etag != source.etag:
-                error = TransientFailure if source is self.source else _BlockFailure
-                raise error(f"{source.location}: was replaced while it was copied")
+        now = self.store.find(source.location)
+        if now is None or now.etag != source.etag:
+            error = TransientFailure if source is self.source.described else _BlockFailure
+            raise error(f"{source.location}: was replaced while it was copied")
 
     def _content(self, part: UploadedPart) -> bytes:
         """Render the bytes of a part, and read the bytes of the input that it needs."""
@@ -254,7 +247,7 @@ class Assembly:
             for piece in self.layout.pieces(_PIECE, part.start, part.stop):
                 wanted, read = piece.source, b""
                 if wanted is not None:
-                    read = self.store.read(self.source, wanted.start, wanted.length, InputRejected)
+                    read = self.source.read(wanted.start, wanted.length)
                 piece.render(read, out[position : position + piece.length])
                 position += piece.length
         return content.getvalue()  # no copy: the buffer has exactly this length

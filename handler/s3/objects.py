@@ -1,9 +1,9 @@
 """S3 objects: locations, descriptions and reads."""
 
 import threading
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
 
 _SCHEME = "s3://"
-_READ_AHEAD = 128 * 1024  # most primary headers and the next one fit into one request
-_PIECE = 8 * 1024 * 1024
+HEADERS = 128 * 1024  # most primary headers and the next one fit into one request
+_NO_SUCH_RANGE = frozenset({"416", "InvalidRange"})
 _READS = ("HeadObject", "GetObject", "UploadPartCopy", "ListObjectsV2")
 
 
@@ -79,14 +79,6 @@ class StoredObject:
     crc32: str | None = None  # base64, of the whole content
 
 
-@dataclass(frozen=True)
-class ObjectBody:
-    """The description of an object and its content, read piece by piece."""
-
-    described: StoredObject
-    pieces: Iterator[bytes]
-
-
 @dataclass
 class ObjectStore:
     """S3 reads for one exposure; counts the bytes that pass through the function."""
@@ -110,6 +102,13 @@ class ObjectStore:
                 if is_missing(exc):
                     return None
                 raise
+
+    def is_current(self, source: StoredObject) -> bool:
+        """Say whether a version is the current one of its object."""
+        if source.location.version_id is None:
+            return True
+        now = self.find(replace(source.location, version_id=None))
+        return now is not None and now.version_id == source.version_id
 
     def get(
         self, location: S3Location, limit: int, unavailable: type[Exception]
@@ -158,20 +157,23 @@ class ObjectStore:
             )
         return content
 
-    @contextmanager
-    def open(self, location: S3Location, unavailable: type[Exception]) -> Iterator[ObjectBody]:
-        """Describe and read an object with one request, or raise `unavailable`."""
+    def begin(
+        self, location: S3Location, length: int, unavailable: type[Exception]
+    ) -> "ObjectReader":
+        """Describe an object and read its first `length` bytes, with one request."""
         with translate_errors(f"{location}: reading it", unavailable):
-            response = self.client.get_object(**location.as_kwargs)
-
-        def pieces() -> Iterator[bytes]:
-            with translate_errors(f"{location}: reading it"):
-                for piece in response["Body"].iter_chunks(_PIECE):
-                    self.count(received=len(piece))
-                    yield piece
-
-        with closing(response["Body"]):
-            yield ObjectBody(_description(location, response), pieces())
+            try:
+                response = self.client.get_object(
+                    **location.as_kwargs, Range=f"bytes=0-{length - 1}"
+                )
+            except ClientError as exc:
+                if error_code(exc) not in _NO_SUCH_RANGE:
+                    raise
+                return ObjectReader(self, self._head(location), unavailable)  # it is empty
+            with closing(response["Body"]) as body:
+                content = body.read()
+        self.count(received=len(content))
+        return ObjectReader(self, _description(location, response), unavailable, [(0, content)])
 
     def count(self, received: int = 0, sent: int = 0) -> None:
         """Add to the number of bytes; several threads read and write."""
@@ -185,22 +187,37 @@ class ObjectStore:
 
 
 @dataclass
-class Window:
-    """A reader of small byte ranges that fetches 128 KiB at a time."""
+class ObjectReader:
+    """Byte ranges of one state of an object; a range that is kept is not requested again."""
 
     store: ObjectStore
-    source: StoredObject
+    described: StoredObject
     unavailable: type[Exception]
-    _first: int = 0
-    _content: bytes = field(default=b"", repr=False)
+    _kept: list[tuple[int, bytes]] = field(default_factory=list, repr=False)  # offset, content
 
     def read(self, start: int, length: int) -> bytes:
         """Read a byte range, shorter at the end of the object."""
-        if not self._first <= start <= start + length <= self._first + len(self._content):
-            wanted = max(length, _READ_AHEAD)
-            self._content = self.store.read(self.source, start, wanted, self.unavailable)
-            self._first = start
-        return self._content[start - self._first : start - self._first + length]
+        kept = self._kept_from(start, length)
+        first = start + len(kept)
+        return kept + self.store.read(self.described, first, length - len(kept), self.unavailable)
+
+    def read_ahead(self, start: int, length: int) -> bytes:
+        """Read a byte range of headers, and keep 128 KiB from its start."""
+        kept = self._kept_from(start, length)
+        if len(kept) == min(length, max(self.described.size - start, 0)):
+            return kept
+        content = self.read(start, max(length, HEADERS))
+        self._kept.append((start, content))
+        return content[:length]
+
+    def _kept_from(self, start: int, length: int) -> bytes:
+        """Return the longest beginning of a byte range that is kept."""
+        overlaps = (
+            content[start - first : start - first + length]
+            for first, content in self._kept
+            if first <= start < first + len(content)
+        )
+        return max(overlaps, key=len, default=b"")
 
 
 def enable_requester_pays(s3: "S3Client", buckets: Collection[str]) -> None:
@@ -224,10 +241,11 @@ def version_of(response: Any) -> str | None:
 def _description(location: S3Location, response: Any) -> StoredObject:
     # A composite checksum is the checksum of the parts' checksums, not of the content.
     is_composite = response.get("ChecksumType") == "COMPOSITE"
+    size = response.get("ContentRange", "").rpartition("/")[2] or response["ContentLength"]
     return StoredObject(
         location=location,
         etag=response["ETag"],
-        size=response["ContentLength"],
+        size=int(size),
         metadata=response["Metadata"],
         version_id=version_of(response),
         last_modified=response["LastModified"].astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),

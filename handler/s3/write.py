@@ -20,7 +20,7 @@ from handler.s3.errors import (
     is_transient,
     translate_errors,
 )
-from handler.s3.objects import ObjectStore, S3Location, version_of
+from handler.s3.objects import ObjectStore, S3Location, StoredObject, version_of
 
 log = logging.getLogger(__name__)
 
@@ -43,19 +43,11 @@ class Target:
     content_type: str = "application/fits"  # RFC 4047
 
 
-@dataclass(frozen=True)
-class Written:
-    """ETag and version ID of a written object."""
-
-    etag: str
-    version_id: str | None
-
-
 class WriteConflict(Exception):
     """Another writer was faster, or the response to a successful write was lost."""
 
 
-def put(content: bytes, target: Target, store: ObjectStore) -> Written:
+def put(content: bytes, target: Target, store: ObjectStore) -> StoredObject:
     """Write an object with one request, or raise `WriteConflict`."""
     with _conflicts(target.location):
         response = store.client.put_object(
@@ -67,7 +59,7 @@ def put(content: bytes, target: Target, store: ObjectStore) -> Written:
             **target.condition,  # type: ignore[arg-type]
         )
     store.count(sent=len(content))
-    return Written(response["ETag"], version_of(response))
+    return _written(target, len(content), response)
 
 
 @contextmanager
@@ -123,7 +115,7 @@ class MultipartUpload:
             )
         return _completed(number, response["CopyPartResult"])
 
-    def complete(self, parts: Sequence[CompletedPart], length: int) -> Written:
+    def complete(self, parts: Sequence[CompletedPart], length: int) -> StoredObject:
         """Complete the upload, or raise `WriteConflict`."""
         with _conflicts(self.target.location):
             response = self.store.client.complete_multipart_upload(
@@ -133,7 +125,7 @@ class MultipartUpload:
                 MpuObjectSize=length,
                 **self.target.condition,  # type: ignore[arg-type]
             )
-        return Written(response["ETag"], version_of(response))
+        return _written(self.target, length, response)
 
     def abort(self) -> None:
         """Abort the upload; log a failure to do so, because an earlier error is being raised."""
@@ -174,6 +166,11 @@ def _conflicts(location: S3Location) -> Iterator[None]:
             if is_transient(exc) or (isinstance(exc, ClientError) and error_code(exc) in conflicts):
                 raise WriteConflict(f"{location}: {exc}") from exc
             raise
+
+
+def _written(target: Target, size: int, response: Any) -> StoredObject:
+    version = version_of(response)
+    return StoredObject(target.location, response["ETag"], size, target.metadata, version)
 
 
 def _completed(number: int, response: Any) -> CompletedPart:

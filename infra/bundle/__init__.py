@@ -1,1 +1,1 @@
-"""The deployment package for Lambda: locked wheels and the function's own code."""
+"""The bundle, which is the deployment package for Lambda: locked wheels and our code."""

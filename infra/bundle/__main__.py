@@ -1,4 +1,4 @@
-"""Build the deployment package, report its size, or print the path of a Python like Lambda's.
+"""Build the bundle, print its size by package, or print the path of Lambda's Python version.
 
 ``python -m infra.bundle build|report|python``
 """
@@ -11,9 +11,6 @@ from collections import Counter
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from core import __version__
 from infra.bundle.build import (
@@ -30,11 +27,11 @@ MB = 1_000_000
 # Lambda's limits are 250 MB unzipped and 50 MB for direct uploads of a .zip file:
 # docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html (sam deploys by way of S3)
 BUDGET, ZIPPED_BUDGET = 200 * MB, 60 * MB
-_NO_PYTHON = f"Python {PYTHON}: not found on this machine (TARGET_PYTHON can name it)."
+_NO_PYTHON = f"Python {PYTHON}: not found on this machine; install it, or name it in TARGET_PYTHON."
 
 
 def main() -> None:
-    """Run one of the commands."""
+    """Run the command that the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("build", help="build the bundle (sam build calls this)")
@@ -51,13 +48,10 @@ def main() -> None:
         if arguments.command == "build":
             lock = REPROCESS_LOCK if arguments.reprocess else LOCK
             if not build(arguments.architecture, arguments.into, arguments.packages, lock):
-                print(
-                    f"{_NO_PYTHON} The modules are not compiled, and every cold start will take "
-                    "two seconds longer.",
-                    file=sys.stderr,
-                )
+                effect = "The modules are not compiled, which adds 2 s to every cold start."
+                print(f"infra.bundle: {_NO_PYTHON} {effect}", file=sys.stderr)
         elif arguments.command == "python":
-            print(target_python() or sys.exit(f"{_NO_PYTHON} It is needed to run the bundle."))
+            print(target_python() or sys.exit(f"infra.bundle: {_NO_PYTHON}"))
         else:
             report(arguments.bundle)
     except FileNotFoundError as exc:
@@ -66,19 +60,19 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of a bundle: of each file or folder at its top, and of its .zip archive."""
+    """Sizes of a bundle in bytes: of each package (file or folder at its top), and as .zip."""
 
     packages: Counter[str]
     zipped: int
 
     @property
     def is_within_budget(self) -> bool:
-        """Whether Lambda accepts it, with a margin."""
+        """Whether Lambda accepts the bundle, with a margin."""
         return self.packages.total() <= BUDGET and self.zipped <= ZIPPED_BUDGET
 
 
 def measure(bundle: Path) -> Sizes:
-    """Measure a bundle."""
+    """Return the sizes of a bundle in a folder."""
     packages: Counter[str] = Counter()
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
@@ -91,25 +85,19 @@ def measure(bundle: Path) -> Sizes:
 
 
 def report(bundle: Path) -> None:
-    """Print the sizes; exit with 1 if they exceed the budget."""
+    """Print the sizes of a bundle; exit with 1 if they exceed the budget."""
     sizes = measure(bundle)
     unzipped = sizes.packages.total()
-    table = Table(title=f"Bundle {__version__} in {bundle}", header_style="bold")
-    table.add_column("Package")
-    table.add_column("MB", justify="right")
-    large = [(name, size) for name, size in sizes.packages.most_common() if size >= MB]
-    for name, size in large:
-        table.add_row(name, f"{size / MB:.1f}")
-    rest = unzipped - sum(size for _, size in large)
-    table.add_row(f"{len(sizes.packages) - len(large)} others", f"{rest / MB:.1f}")
-    table.add_section()
-    table.add_row(f"unzipped (budget {BUDGET // MB})", f"{unzipped / MB:.1f}")
-    table.add_row(f"zipped (budget {ZIPPED_BUDGET // MB})", f"{sizes.zipped / MB:.1f}")
-    console = Console()
-    console.print(table)
-    console.print(f"SHA-256 of its files: {digest(bundle)}")
+    rows = {name: size for name, size in sizes.packages.most_common() if size >= MB}
+    rows[f"{len(sizes.packages) - len(rows)} others"] = unzipped - sum(rows.values())
+    rows |= {"unzipped": unzipped, "zipped": sizes.zipped}
+    print(f"Bundle {__version__} in {bundle}")
+    for name, size in rows.items():
+        print(f"{size / MB:8.1f} MB  {name}")
+    print(f"SHA-256 of its files: {digest(bundle)}")
     if not sizes.is_within_budget:
-        sys.exit("the bundle is over its budget")
+        limits = f"{BUDGET // MB} MB unzipped and {ZIPPED_BUDGET // MB} MB zipped"
+        sys.exit(f"infra.bundle: {bundle}: too large, expected at most {limits}")
 
 
 if __name__ == "__main__":

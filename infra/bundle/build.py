@@ -1,4 +1,4 @@
-"""Build the bundle: unpack wheels for Lambda, remove unused files, add the function's own code.
+"""Build the bundle: install wheels for Lambda, add the function's code, remove unused files.
 
 The same lock file and code give the same bundle, on any machine. The modules are compiled if this
 machine has Lambda's Python; otherwise every cold start compiles them, because /var/task is
@@ -19,7 +19,7 @@ PROJECT = Path(__file__).parents[2]
 LOCK = Path(__file__).with_name("requirements.lock")
 REPROCESS_LOCK = Path(__file__).with_name("reprocess.lock")
 ARCHITECTURES = {"arm64": "aarch64", "x86_64": "x86_64"}
-"""Names of wheels, by Lambda's names."""
+"""Architectures in the names of wheels, by Lambda's names for them."""
 
 _CODE = ("core", "handler")
 # Lambda's Amazon Linux 2023 has glibc 2.34 and runs wheels of all of these.
@@ -72,13 +72,13 @@ def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: P
 
 
 def is_left_out(name: str) -> bool:
-    """Return whether a path below the bundle, with slashes, is removed."""
+    """Return whether `build` removes the file with this path below the bundle."""
     kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in _KEPT)
     return not kept and any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
 
 
 def digest(bundle: Path) -> str:
-    """Return the SHA-256 of all paths and contents of a bundle."""
+    """Return the SHA-256 (hexadecimal) of all paths and contents of a bundle."""
     whole = hashlib.sha256()
     for path in _files(bundle):
         whole.update(path.relative_to(bundle).as_posix().encode() + b"\0")
@@ -114,13 +114,7 @@ def _compile(bundle: Path) -> bool:
 
 
 def target_python() -> Path | None:
-    """Find Lambda's Python: the one that TARGET_PYTHON names, else on the path or in pyenv.
-
-    Raises
-    ------
-    FileNotFoundError
-        If TARGET_PYTHON names another one.
-    """
+    """Return the path of Lambda's Python version: from TARGET_PYTHON, PATH or pyenv; else None."""
     if named := os.environ.get("TARGET_PYTHON"):
         found = _version(Path(named))
         if found != PYTHON:
@@ -137,7 +131,7 @@ def target_python() -> Path | None:
 
 
 def _version(python: Path) -> str | None:
-    """Return major and minor version; None for what does not run, such as a stale pyenv shim."""
+    """Return a Python's version, such as 3.13; None if it does not run, like a stale pyenv shim."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         command = [str(python), "-c", code]

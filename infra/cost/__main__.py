@@ -22,6 +22,7 @@ _ENCODINGS = click.Choice(["native", "float32"])
 def _whole_number(
     name: str, least: int, most: int, text: str, default: int | None = None
 ) -> options.Decorator:
+    """Return an option whose value is an integer in a range."""
     return click.option(name, type=click.IntRange(least, most), default=default, help=text)
 
 
@@ -55,7 +56,10 @@ def command(  # noqa: PLR0913, PLR0917
         concurrency = int(found.parameters.get("BackfillConcurrency", 20)) if found else 20
     one = measured().of_size(int(size * 1e6), encoding).with_memory(memory)
     if one.seconds > _TIMEOUT:
-        raise UserError(f"{one.exposure}: {one.seconds:.0f} s, but Lambda allows {_TIMEOUT} s")
+        raise UserError(
+            f"exposure of {one.exposure}: takes {one.seconds:.0f} s, but Lambda stops a function "
+            f"after {_TIMEOUT} s; process smaller exposures"
+        )
     sizes = repeat(int(size * 1e6), exposures)
     seconds = exposures_seconds(sizes, concurrency, encoding, replace(AWS, account=account))
     if as_json:

@@ -1,4 +1,4 @@
-"""Cost and duration of many exposures, estimated from their sizes and AWS's limits."""
+"""Estimates of the cost and duration of many exposures, from their sizes and AWS's limits."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ PER_DAY = 500
 
 @dataclass(frozen=True)
 class Limits:
-    """Rates and quotas of AWS."""
+    """Rates and quotas of AWS that limit how fast exposures are processed."""
 
     # Messages in work when a queue fills, and how many more a second: "Configuring scaling
     # behavior for SQS event source mappings", AWS Lambda Developer Guide (5, then 300 a minute).
@@ -34,7 +34,7 @@ class Limits:
 
 AWS = Limits()
 DROPPED = "SQS deletes messages after 14 days: submit the exposures in several parts."
-"""Warning for exposures of which the last would wait longer."""
+"""Warning for a number of exposures that takes longer than SQS keeps messages."""
 
 _LONG_POLLS = 5 * 3 * 60 * 24 * 30.4
 """Requests a month to an empty queue: five pollers, each of which waits for 20 seconds."""
@@ -42,7 +42,7 @@ _LONG_POLLS = 5 * 3 * 60 * 24 * 30.4
 
 @dataclass(frozen=True)
 class Monthly:
-    """Resources of a stack that cost a fee every month (tests compare them with the template)."""
+    """Numbers of resources in a stack with a monthly fee (tests compare them with the template)."""
 
     metrics: int = 10
     alarms: int = 11
@@ -50,7 +50,7 @@ class Monthly:
     polled_queues: int = 3  # queues that invoke the function
 
     def parts(self) -> dict[str, float]:
-        """Return USD a month, by resource."""
+        """Return USD a month by kind of resource."""
         return {
             "metrics": self.metrics * PRICES.metric,
             "alarms": self.alarms * PRICES.alarm,
@@ -63,12 +63,12 @@ MONTHLY = Monthly()
 
 
 def exposure_usd(size: int, encoding: str = "native") -> float:
-    """Estimate the cost of one exposure, without storage, from its size in bytes."""
+    """Estimate the cost of one exposure of `size` bytes, in USD without storage."""
     return measured().of_size(size, encoding).usd()
 
 
 def exposures_usd(sizes: Iterable[int], encoding: str = "native") -> float:
-    """Estimate the cost of many exposures."""
+    """Estimate the cost of exposures of these sizes in bytes, in USD without storage."""
     # A million exposures have few different sizes.
     return sum(count * exposure_usd(size, encoding) for size, count in Counter(sizes).items())
 
@@ -76,11 +76,11 @@ def exposures_usd(sizes: Iterable[int], encoding: str = "native") -> float:
 def exposures_seconds(
     sizes: Iterable[int], concurrency: int, encoding: str = "native", limits: Limits = AWS
 ) -> float:
-    """Estimate the time until exposures that wait in a queue together are all processed.
+    """Estimate the seconds until exposures that are submitted together are all processed.
 
-    The slower of two limits decides at every moment: the function's concurrency, which Lambda's
-    poller raises step by step, and the PUT requests that the bucket accepts, which S3 doubles every
-    20 minutes.
+    At every moment the slower of two limits decides: the function's concurrency, which Lambda's
+    poller raises step by step, and the bucket's rate of PUT requests, which S3 doubles every 20
+    minutes.
     """
     counts = Counter(sizes)
     number = counts.total()

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 DATE = "2026-11-25"
-"""Day on which the prices were read from AWS's price list."""
+"""Date on which the prices were read from AWS's price list."""
 
 
 @dataclass(frozen=True)
 class Prices:
-    """USD in us-east-1, for one unit of each."""
+    """Prices of AWS in us-east-1: USD for one unit of each."""
 
     put: float = 0.005 / 1000  # S3: PUT, COPY, POST, LIST
     get: float = 0.0004 / 1000
@@ -33,16 +33,16 @@ PRICES = Prices()
 DEFAULT_MEMORY = 512
 """MB that the template gives the function (a test compares them)."""
 _LAMBDA_LINES = 330
-"""Bytes that Lambda itself logs of an invocation: START, END, REPORT."""
+"""Bytes of the lines that Lambda logs for an invocation: START, END, REPORT."""
 _MESSAGES = 4
-"""SQS requests of an exposure: send, receive, change visibility, delete."""
+"""SQS requests for an exposure: send, receive, change visibility, delete."""
 _COUNTS = ("puts", "gets", "events", "logged", "event_bytes")
 _FILE = Path(__file__).parent / "measured.json"
 
 
 @dataclass(frozen=True)
 class Invocation:
-    """One warm invocation."""
+    """The measured resources of one invocation of a warm function."""
 
     exposure: str  # class of exposure, such as "92 MB"
     encoding: str  # native or float32
@@ -60,11 +60,11 @@ class Invocation:
 
     @property
     def all_logged(self) -> int:
-        """Bytes that CloudWatch Logs ingests, with Lambda's own lines."""
+        """Bytes that CloudWatch Logs ingests for the invocation, with Lambda's own lines."""
         return self.logged + self.event_bytes + _LAMBDA_LINES
 
     def parts(self) -> dict[str, float]:
-        """Return USD by service."""
+        """Return the cost of the invocation in USD by service, without storage."""
         gigabyte_seconds = self.seconds * self.memory / 1024
         # S3's event of an upload costs as much as a custom one: aws.amazon.com/eventbridge/pricing
         events = self.events + (self.way != "reprocessed")
@@ -78,17 +78,17 @@ class Invocation:
         }
 
     def usd(self) -> float:
-        """Return the sum, without storage."""
+        """Return the cost of the invocation in USD, without storage."""
         return sum(self.parts().values())
 
     def with_memory(self, memory: int) -> "Invocation":
-        """Return the same with more memory: as long, because the function mostly waits for S3."""
+        """Return the invocation with more memory, as long because it mostly waits for S3."""
         return replace(self, memory=memory)
 
 
 @dataclass(frozen=True)
 class Measured:
-    """All measured invocations."""
+    """The content of measured.json: all measured invocations."""
 
     date: str
     cold_seconds: float  # by which the first invocation of a container takes longer
@@ -96,12 +96,12 @@ class Measured:
     others: tuple[Invocation, ...]  # forward, with other memory than the template's
 
     def one(self, exposure: str, encoding: str = "native", way: str = "forward") -> Invocation:
-        """Return the invocation of a class, encoding and way."""
+        """Return the invocation for a class of exposure, an encoding and a way."""
         key = (exposure, encoding, way)
         return next(i for i in self.invocations if (i.exposure, i.encoding, i.way) == key)
 
     def of_size(self, size: int, encoding: str = "native") -> Invocation:
-        """Interpolate between the two measured sizes nearest to a number of bytes."""
+        """Return the invocation for `size` bytes, interpolated between the two nearest sizes."""
         found = (i for i in self.invocations if (i.encoding, i.way) == (encoding, "forward"))
         pairs = list(pairwise(sorted(found, key=lambda one: one.size)))
         below, above = next((pair for pair in pairs if size <= pair[1].size), pairs[-1])
@@ -114,13 +114,13 @@ class Measured:
         return replace(below, exposure=f"{size / 1e6:.3g} MB", size=size, **values)
 
     def write(self) -> None:
-        """Replace measured.json."""
+        """Write the measurements to measured.json."""
         _FILE.write_text(json.dumps(asdict(self), indent=1) + "\n")
 
 
 @cache
 def measured() -> Measured:
-    """Read measured.json."""
+    """Return the measurements in measured.json."""
     found: dict[str, Any] = json.loads(_FILE.read_text())
     for name in ("invocations", "others"):
         found[name] = tuple(Invocation(**row) for row in found[name])

@@ -6,7 +6,7 @@ from infra.cli import how_to_install
 
 if __name__ == "__main__":
     try:
-        # Imported here, because an interrupt or a missing package may end the import, too.
+        # Imported here, because an interrupt or a missing package can end the import, too.
         from infra.demo.demo import main
 
         main()

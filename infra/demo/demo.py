@@ -1,4 +1,4 @@
-"""Process exposures on an AWS on this machine and show the results; nothing leaves the machine.
+"""Process exposures with an AWS that runs on this machine, and show the results.
 
 ``python -m infra.demo`` generates one exposure of every kind. ``--file`` and ``--crds-path``
 process an exposure of your own with the rules and masks of your own CRDS cache.
@@ -86,18 +86,18 @@ def main() -> None:
 
 
 def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path] | None:
-    """Check the user's exposure and CRDS cache; None without them."""
+    """Return the user's exposure and CRDS cache after checking them; None if none is named."""
     if file is None and cache is None:
         return None
     if file is None or cache is None:
-        sys.exit("FILE and CRDS_PATH go together: an exposure, and the CRDS cache to choose from")
+        sys.exit("FILE and CRDS_PATH go together; name an exposure and a CRDS cache")
     if not file.is_file():
-        sys.exit(f"FILE={file}: no such file")
+        sys.exit(f"FILE={file}: no such file, expected an exposure *_uncal.fits")
     if not file.name.endswith("_uncal.fits"):
-        sys.exit(f"FILE={file}: expected a name that ends in _uncal.fits")
+        sys.exit(f"FILE={file}: expected a name that ends in _uncal.fits; rename it")
     for part in ("mappings/jwst", "config/jwst/server_config"):
         if not (cache / part).exists():
-            sys.exit(f"CRDS_PATH={cache}: not a CRDS cache: no {part}")
+            sys.exit(f"CRDS_PATH={cache}: has no {part}, expected a CRDS cache")
     try:
         fits.getval(file, "INSTRUME")
     except (OSError, KeyError) as exc:
@@ -106,7 +106,7 @@ def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path]
 
 
 def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
-    """Write one exposure of every mode, and a CRDS cache."""
+    """Write one exposure of every mode and a CRDS cache; return their paths."""
     task = progress.add_task("Generating exposures and masks", total=len(_EXPOSURES) + 1)
     write_sample_mirror(folder / "crds_cache")
     progress.advance(task)
@@ -119,22 +119,19 @@ def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
 
 
 def keep(written: Path, folder: Path) -> list[str]:
-    """Copy the generated files, except large ones, without replacing any; return notes."""
+    """Copy the generated files, except large ones, where none exists; return lines to print."""
     notes = []
     inputs = sorted((written / "inputs").iterdir())
     small = [path for path in inputs if path.stat().st_size <= _LARGEST_KEPT]
     cache = sorted(path for path in (written / "crds_cache").rglob("*") if path.is_file())
     for path in (*small, *cache):
         target = folder / path.relative_to(written)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with path.open("rb") as source, target.open("xb") as copy:
-                shutil.copyfileobj(source, copy)
-        except FileExistsError:
-            # server_config contains a gzip stream with a time stamp: its bytes always differ.
-            is_same = target.is_file() and filecmp.cmp(path, target, shallow=False)
-            if not is_same and path.name != "server_config":
-                notes.append(f"{target}: kept as it was; this run used another file of that name")
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+        # server_config contains a gzip stream with a time stamp: its bytes always differ.
+        elif path.name != "server_config" and not filecmp.cmp(path, target, shallow=False):
+            notes.append(f"{target}: kept as it was; this run used another file of that name")
     notes.append(
         f"The exposures: {len(small)} of {len(inputs)} in {(folder / 'inputs').resolve()}; "
         f"those of more than {_LARGEST_KEPT // 1_000_000} MB are not kept"
@@ -143,7 +140,7 @@ def keep(written: Path, folder: Path) -> list[str]:
 
 
 def process(aws: LocalAws, exposures: list[Path], progress: Progress) -> list[dict[str, Any]]:
-    """Upload exposures, call the function with S3's notifications; return the events' details."""
+    """Upload exposures and invoke the function for each; return the details of its events."""
     os.environ.update(
         OUTPUT_BUCKET=PRODUCTS,
         LEDGER_URI=f"s3://{PRODUCTS}/dq_ledger",
@@ -173,8 +170,8 @@ def process(aws: LocalAws, exposures: list[Path], progress: Progress) -> list[di
 
 
 def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
-    """Write the events, the products, and pages of their flags; return the pages' index."""
-    s3, looks, folder = aws.client("s3"), [], OUTPUT / "products"
+    """Write events, products, and pages of their flags; return the path of the pages' index."""
+    s3, pages, folder = aws.client("s3"), [], OUTPUT / "products"
     folder.mkdir(parents=True, exist_ok=True)
     (OUTPUT / "events.json").write_text(json.dumps(details, indent=2))
     references = References.of(S3Location(MIRROR, ""), Path(tempfile.mkdtemp()), s3)
@@ -182,12 +179,12 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
         name = output["key"].rpartition("/")[2]
         s3.download_file(output["bucket"], output["key"], str(folder / name))
         with open_file(f"s3://{output['bucket']}/{output['key']}", s3) as file:
-            looks.append(product_page(file, references, "latest", ObjectStore(s3)))
-    return write_pages(looks, OUTPUT / "pages") if looks else None
+            pages.append(product_page(file, references, "latest", ObjectStore(s3)))
+    return write_pages(pages, OUTPUT / "pages") if pages else None
 
 
 def _masks_read(details: list[dict[str, Any]], cache: Path) -> list[int]:
-    """Return the bytes of masks that each exposure read: a container reads each mask once."""
+    """Return how many bytes of masks were read for each exposure; each mask is read once."""
     known, sizes = {"N/A"}, []
     for detail in details:
         mask = (detail["reference"] or {}).get("mask") or "N/A"
@@ -198,7 +195,7 @@ def _masks_read(details: list[dict[str, Any]], cache: Path) -> list[int]:
 
 
 def show(details: list[dict[str, Any]], masks: list[int]) -> None:
-    """Print a table of the exposures, the totals, and the first event."""
+    """Print a table of the exposures, failures, totals, and an excerpt of the first event."""
     _show_table(details, masks)
     for detail in details:
         if detail["status"] != "Complete":

@@ -1,4 +1,4 @@
-"""An AWS on this machine for the demo and the tests: moto's server on a free port.
+"""A local AWS for the demo and the tests: the server of moto, on a free port.
 
 The function reaches it over HTTP, as it reaches AWS. S3 notifies a queue of every upload; a rule
 on the event bus sends the processing events to another queue.
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import boto3
 from moto.server import ThreadedMotoServer
@@ -24,7 +25,7 @@ _NOWHERE = "http://127.0.0.1:9"
 
 @dataclass(frozen=True)
 class LocalContext:
-    """The context object of an invocation, with the attributes that the function reads."""
+    """The context object that Lambda passes to the function, with the attributes it reads."""
 
     aws_request_id: str
     function_name: str = "dq-init"
@@ -33,20 +34,20 @@ class LocalContext:
     deadline: float = field(default_factory=lambda: time.time() + 900)
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds until the timeout."""
+        """Return the milliseconds until the invocation's timeout."""
         return int((self.deadline - time.time()) * 1000)
 
 
 @dataclass
 class LocalAws:
-    """A running AWS: its endpoint URL, and the URLs of its two queues."""
+    """A running local AWS: its endpoint URL, and the URLs of its two queues."""
 
     endpoint: str
     uploads: str = ""
     announcements: str = ""
 
     def client(self, service: str) -> Any:
-        """Return a boto3 client of this AWS."""
+        """Return a boto3 client of a service, such as s3, of this AWS."""
         return boto3.client(service, endpoint_url=self.endpoint, region_name=_REGION)  # type: ignore[call-overload]
 
     def receive(self, queue: str) -> list[dict[str, Any]]:
@@ -62,7 +63,7 @@ class LocalAws:
 
 @contextmanager
 def local_aws() -> Iterator[LocalAws]:
-    """Start a local AWS with its resources, and direct boto3 to it."""
+    """Start a local AWS with buckets and queues; meanwhile boto3 connects to it."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -78,11 +79,9 @@ def local_aws() -> Iterator[LocalAws]:
 
 @contextmanager
 def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
-    """Replace the shell's settings of AWS and CRDS; restore them at the end."""
-    before = dict(os.environ)
-    for name in [name for name in os.environ if name.startswith(("AWS_", "CRDS_"))]:
-        del os.environ[name]
-    os.environ.update(
+    """Replace the shell's settings of AWS and CRDS meanwhile; by default AWS is unreachable."""
+    settings = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CRDS_"))}
+    settings.update(
         AWS_ACCESS_KEY_ID="local",
         AWS_SECRET_ACCESS_KEY="local",  # noqa: S106
         AWS_SESSION_TOKEN="",
@@ -94,17 +93,14 @@ def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
         NO_PROXY="127.0.0.1,localhost",
         no_proxy="127.0.0.1,localhost",
     )
-    try:
+    with patch.dict(os.environ, settings, clear=True):
         yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
 
 
 def copy_cache(
     cache: Path, s3: Any, bucket: str, prefix: str = "", instruments: Iterable[str] = ("*",)
 ) -> None:
-    """Copy what MASK needs of a CRDS cache, as it is: it may lack files that a sync would require.
+    """Copy the MASK rules and masks of a CRDS cache to a bucket; unlike a sync, require no file.
 
     `instruments` (lower case) restricts the masks.
     """

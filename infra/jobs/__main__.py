@@ -21,7 +21,7 @@ from infra.jobs.runner import JobRunner
 from infra.jobs.targets import Found, digest_of_list, find, warnings
 
 _USUAL_SIZE = 92_000_000
-"""Bytes assumed for an exposure that was named, not listed."""
+"""Bytes that are assumed of an exposure that was named, not listed."""
 
 
 @click.command()
@@ -58,14 +58,17 @@ def command(  # noqa: PLR0913, PLR0917
     """
     found_stack, s3, console = find_stack(stack), boto3.client("s3"), Console(stderr=as_json)
     enable_requester_pays(s3, found_stack.requester_pays)
-    # The same command has the same name, and resumes the same job.
+    # The same command gives the job the same name, and so resumes it.
     asked = [*(digest_of_list(target) or target for target in targets), context or ""]
     digest = hashlib.sha256(json.dumps([*asked, "replace" * replace]).encode()).hexdigest()[:8]
     words = re.sub(r"[^A-Za-z0-9]+", "-", targets[0].removeprefix("s3://")).strip("-")
     location = job_in(found_stack.output("ProductBucket"), f"{words[:48]}-{digest}")
     exposures = list(find(targets, s3))
     if not exposures:
-        raise UserError(f"{' '.join(targets)}: no *_uncal.fits there")
+        raise UserError(
+            f"{', '.join(targets)}: no exposure found, expected objects whose keys end in "
+            "_uncal.fits; check bucket and prefix"
+        )
     choices = {"context": context, "onExisting": "replace" if replace else None}
     given = {name: value for name, value in choices.items() if value}
     requests = [
@@ -79,18 +82,19 @@ def command(  # noqa: PLR0913, PLR0917
             console.print(f"warning: {warning}", style="bold red", soft_wrap=True)
         if dry_run:
             return
-        if not yes and not confirm("Start?"):
+        if not yes and not confirm(f"Process {plural(len(exposures), 'exposure')}?"):
             sys.exit("nothing was started")
-        job = runner.send(runner.start(requests, is_new=leave))
+        job = runner.send(requests, is_new=leave)
         if leave:
-            console.print("Sent. The same command without --leave follows it.")
+            console.print("All requests were sent. The same command without --leave follows them.")
             return
         sys.exit(runner.finish(job, as_json=as_json))
 
 
 def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> None:
+    """Print number, size, cost and duration of a backfill; warn if SQS would delete messages."""
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in exposures]
-    guessed = "" if all(item.size is not None for item in exposures) else " (sizes are assumed)"
+    guessed = " (sizes are assumed)" if any(item.size is None for item in exposures) else ""
     usd = exposures_usd(sizes, encoding=stack.science_encoding)
     at_once = int(stack.parameters.get("BackfillConcurrency", "20"))
     seconds = exposures_seconds(sizes, at_once, stack.science_encoding)

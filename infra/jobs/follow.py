@@ -6,6 +6,8 @@ another product, written since the job began             complete
 a failure of the request's cause                         failed
 a product that the function would keep                   skipped
 anything else, once the queues are empty                 missing
+
+`handler.decision.action_for` decides what the function keeps; `Watch` predicts its decision.
 """
 
 import os
@@ -17,15 +19,12 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import ClientError
-
 from core.errors import InputRejected
+from handler.decision import Provenance, shortened
 from handler.event import Status
 from handler.events import ExposureRequest, OnExisting
 from handler.ledger import Entry
-from handler.provenance import Provenance, shortened
-from handler.s3.errors import is_missing, translate_errors
-from handler.s3.objects import S3Location, version_of
+from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, read_entry
 from infra.operate.messages import depth
 
@@ -41,20 +40,20 @@ _QUIET = 12  # and after which a request without a result is missing
 
 @dataclass(frozen=True)
 class JobProgress:
-    """Messages in the queues of a job, and its requests by result."""
+    """Numbers of messages in the queues of a job, and of its requests by result."""
 
-    waiting: int
-    in_work: int
+    waiting: int  # messages
+    in_work: int  # messages that the function received
     complete: int
     failed: int
     skipped: int
-    left: int
+    left: int  # requests that may still get another result
     is_quiet: bool = False  # the queues were empty at several polls in a row
 
 
 @dataclass(frozen=True)
 class RequestResult:
-    """The result of one request; error and reason if it failed."""
+    """The result of one request, with the error class and the reason if it failed."""
 
     status: Status
     error: str = ""
@@ -62,25 +61,25 @@ class RequestResult:
 
     @property
     def is_final(self) -> bool:
-        """Whether SQS delivers the request no more."""
+        """Whether the request has ended: the function does not retry it."""
         return self.status is not Status.FAILED or self.error == InputRejected.__name__
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """The result of a job: numbers of requests, and the products of those without a result."""
+    """The numbers of a job's requests by result, and the URIs of products without a result."""
 
     complete: int
     skipped: int
     failed: int
-    missing: tuple[str, ...]
-    errors: Mapping[str, int]  # failures by class
-    reasons: Mapping[str, str]  # of failures, by product
+    missing: tuple[str, ...]  # URIs of products
+    errors: Mapping[str, int]  # number of failures by error class
+    reasons: Mapping[str, str]  # of failures, by URI of the product
 
 
 @dataclass
 class Watch:
-    """The requests of a job by product, and what was read of their results so far."""
+    """The requests of a job by product, and those of their results that were read so far."""
 
     s3: Any
     ledger: S3Location
@@ -88,13 +87,13 @@ class Watch:
     began: datetime  # by S3's clock
     sqs: "SQSClient"
     queue_urls: tuple[str, ...]
-    # Returns name and SHA-1 of the mask that a context selects for the exposure of a ledger entry.
+    # Returns R_MASK and SHA-1 of the mask that a context selects for the exposure of an entry.
     select_mask: Callable[[Entry, str | None], tuple[str, str] | None]
     _etags: dict[S3Location, str] = field(default_factory=dict, repr=False)
     _results: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
 
     def follow(self, pause: float) -> Iterator[JobProgress]:
-        """Yield progress until every request has a result, or the queues stay empty."""
+        """Poll every `pause` seconds until each request has a result or the queues stay empty."""
         quiet = 0
         while True:
             progress = self.poll(is_quiet=quiet >= _CHECK)
@@ -108,7 +107,7 @@ class Watch:
             time.sleep(pause)
 
     def poll(self, *, is_quiet: bool = False) -> JobProgress:
-        """Return the progress; read products, too, if the queues seem to be empty."""
+        """Read new results and return the progress; `is_quiet`: read the products, too."""
         depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
         self._read_entries()
         if is_quiet:
@@ -125,7 +124,7 @@ class Watch:
         )
 
     def result(self) -> JobResult:
-        """Return the result of the job, from what was read so far."""
+        """Return the result of the job, as read so far."""
         numbers = self._count()
         failed = {p: r for p, r in self._results.items() if r.status is Status.FAILED}
         return JobResult(
@@ -165,7 +164,7 @@ class Watch:
                     self._results[product] = RequestResult(entry.result.status)
 
     def _read_products(self) -> None:
-        """Read the products of the requests without a result in the ledger."""
+        """Read the products of the requests that have no result in the ledger."""
         left = [product for product in self.requests if product not in self._results]
         with ThreadPoolExecutor(_THREADS) as threads:
             for product, status in zip(left, threads.map(self._status_of, left), strict=True):
@@ -173,20 +172,20 @@ class Watch:
                     self._results[product] = RequestResult(status)
 
     def _status_of(self, product: S3Location) -> Status | None:
-        """Return the status that the product shows; None if it shows none."""
-        request, found = self.requests[product], _head(self.s3, product)
-        provenance = Provenance.from_metadata(found["Metadata"]) if found else None
-        source = request.source
-        if provenance is None or not provenance.is_of_input(source.bucket, source.key):
+        """Return the status that the product of a request shows; None if it shows none."""
+        store, request = ObjectStore(self.s3), self.requests[product]
+        source, found = request.source, store.find(product)
+        provenance = Provenance.from_metadata(found.metadata) if found else None
+        if not found or not provenance or not provenance.is_of_input(source.bucket, source.key):
             return None
         is_own = bool(provenance.cause) and provenance.cause == shortened(request.cause or "")
-        if is_own or found["LastModified"] > self.began:
+        if is_own or (found.last_modified or "") > f"{self.began:%Y-%m-%dT%H:%M:%SZ}":
             return Status.COMPLETE
         # An older product is skipped if the function would keep it: same input, same mask.
-        current = _head(self.s3, source) if request.on_existing is OnExisting.SKIP else None
+        current = store.find(source) if request.on_existing is OnExisting.SKIP else None
         if current is None:
             return None
-        version = (current["ETag"].strip('"'), version_of(current) or "")
+        version = (current.etag.strip('"'), current.version_id or "")
         if version != (provenance.input_etag, provenance.input_version):
             return None
         if not provenance.pinned:
@@ -195,14 +194,3 @@ class Watch:
             if selected != (provenance.mask, provenance.mask_sha1):
                 return None
         return Status.SKIPPED
-
-
-def _head(s3: Any, location: S3Location) -> Any:
-    """Return the answer of HeadObject, or None without an object."""
-    with translate_errors(f"{location}: reading its metadata"):
-        try:
-            return s3.head_object(**location.as_kwargs)
-        except ClientError as exc:
-            if is_missing(exc):
-                return None
-            raise

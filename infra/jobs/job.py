@@ -1,8 +1,8 @@
-"""A job: the requests of one command, its progress and its result, in one S3 object.
+"""A job: the requests of one command, their progress and their result, stored in one S3 object.
 
 The object is replaced as a whole, on condition that its ETag has not changed since it was read. The
-stored list does not decide which requests are sent: every command computes its own list, and keeps
-the causes of the requests that an unfinished job has in common with it. A request that is sent
+stored list does not decide which requests are sent: every command computes its own list. If an
+unfinished job has some of these requests, they keep its causes, because a request that is sent
 twice with one cause gives one result.
 """
 
@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
-from handler.s3.errors import is_conflict, is_missing
+from handler.s3.errors import is_missing, translate_errors
 from handler.s3.objects import S3Location
-from handler.s3.write import unchanged
-from infra.cli import UserError
+from infra.aws import put_if_unchanged
+from infra.cli import UserError, plural
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
@@ -35,10 +35,6 @@ _SAVE_EVERY = 5000  # requests; saving writes the whole job
 _THREADS = 8
 _SEND_ATTEMPTS = 6
 _WRITE_ATTEMPTS = 5
-
-
-class JobChanged(Exception):
-    """The stored job was replaced since it was read."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +58,15 @@ class JobFile:
     location: S3Location
 
     def read(self) -> tuple[Job | None, datetime]:
-        """Return the stored job, None if there is none, and the time by S3's clock."""
-        try:
-            answer = self.s3.get_object(**self.location.as_kwargs)
-        except ClientError as exc:
-            if is_missing(exc):
-                return None, _clock(exc.response)
-            raise
-        content = answer["Body"].read()
+        """Return the stored job (None if there is none) and the time by S3's clock."""
+        with translate_errors(f"{self.location}: reading it"):
+            try:
+                answer = self.s3.get_object(**self.location.as_kwargs)
+            except ClientError as exc:
+                if is_missing(exc):
+                    return None, _clock(exc.response)
+                raise
+            content = answer["Body"].read()
         try:
             head, *requests = map(json.loads, gzip.decompress(content).splitlines())
             job = Job(
@@ -83,18 +80,15 @@ class JobFile:
             )
         except (ValueError, KeyError, TypeError, EOFError, OSError, RecursionError) as exc:
             raise UserError(
-                f"{self.location}: not a job ({type(exc).__name__}), expected gzipped JSON lines; "
-                "delete the object to start again"
+                f"{self.location}: not a job, expected gzipped JSON lines; delete the object, "
+                "then run the same command again"
             ) from exc
         return job, _clock(answer)
 
-    def write(self, job: Job) -> Job:
-        """Replace the stored job; return the new one with its ETag.
+    def write(self, job: Job) -> Job | None:
+        """Replace the stored job, and return the job with its new ETag.
 
-        Raises
-        ------
-        JobChanged
-            If the object no longer has the job's ETag.
+        The result is None, and nothing is written, if the object no longer has the job's ETag.
         """
         head = {
             "began": job.began.isoformat(),
@@ -104,42 +98,36 @@ class JobFile:
             "repeats": job.repeats,
         }
         text = "".join(f"{json.dumps(line)}\n" for line in (head, *job.requests))
-        try:
-            answer = self.s3.put_object(
-                **self.location.as_kwargs,
-                Body=gzip.compress(text.encode(), mtime=0),
-                **unchanged(job.etag),
-            )
-        except ClientError as exc:
-            if is_conflict(exc):
-                raise JobChanged(str(self.location)) from exc
-            raise
-        return replace(job, etag=answer["ETag"])
+        content = gzip.compress(text.encode(), mtime=0)
+        etag = put_if_unchanged(self.s3, self.location, content, job.etag)
+        return replace(job, etag=etag) if etag else None
 
     def save(self, job: Job) -> Job:
-        """Write progress, unless another command shares the job and wrote it meanwhile."""
-        try:
-            return self.write(job)
-        except JobChanged:
-            return job
+        """Write a job and return it, with its new ETag unless another command was faster."""
+        return self.write(job) or job
 
     def start(self, wanted: list[Request], *, is_new: bool = False) -> Job:
-        """Store the job of a command, resuming an unfinished one; `is_new`: unless all is sent."""
+        """Store and return the job of these requests, joined with the stored job if unfinished.
+
+        With `is_new`, a stored job whose requests were all sent counts as finished.
+        """
         for _ in range(_WRITE_ATTEMPTS):
             found, now = self.read()
-            is_left = found is not None and is_new and found.sent >= len(found.requests)
-            job = join(None if is_left else found, wanted, now)
+            is_over = is_new and found is not None and found.sent >= len(found.requests)
+            job = join(None if is_over else found, wanted, now)
             if job == found:
                 return found
-            try:
-                return self.write(replace(job, etag=found.etag if found else None))
-            except JobChanged:
-                continue  # another command shares the job: read its causes, too
-        raise UserError(f"{self.location}: other commands keep replacing this job; try again later")
+            if written := self.write(replace(job, etag=found.etag if found else None)):
+                return written
+            # Another command shares the job: read its causes, too.
+        raise UserError(
+            f"{self.location}: other commands replaced this job {_WRITE_ATTEMPTS} times meanwhile; "
+            "run the same command again"
+        )
 
 
 def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
-    """Return a job of the wanted requests; those of the unfinished job keep cause and progress."""
+    """Return a job of the wanted requests; those of an unfinished job keep cause and progress."""
     missing = {request_key(request): request for request in wanted}
     kept, sent = [], 0
     if found is not None and found.result is None:
@@ -155,7 +143,7 @@ def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
 
 
 def request_key(request: Request) -> str:
-    """Return a text that is equal for requests that differ in their cause only."""
+    """Return a request without its cause, as JSON: equal for requests of the same work."""
     return json.dumps({k: v for k, v in request.items() if k != "cause"}, sort_keys=True)
 
 
@@ -165,7 +153,7 @@ def _clock(answer: Mapping[str, Any]) -> datetime:
 
 
 def submit(file: JobFile, job: Job, sqs: "SQSClient", queue_url: str) -> Iterator[Job]:
-    """Send the requests that are not in the queue yet; yield the job each time it is saved."""
+    """Send the requests of a job that were not sent yet; yield the job after each save."""
     bodies = [json.dumps(request) for request in job.requests]
     with ThreadPoolExecutor(_THREADS) as threads:
         while job.sent < len(bodies):
@@ -180,15 +168,16 @@ def _send(bodies: Sequence[str], sqs: "SQSClient", queue_url: str) -> None:
     """Send at most ten messages; send those again that SQS does not accept."""
     left = {str(number): body for number, body in enumerate(bodies)}
     for attempt in range(_SEND_ATTEMPTS):
-        answer = sqs.send_message_batch(
-            QueueUrl=queue_url,
-            Entries=[{"Id": name, "MessageBody": body} for name, body in left.items()],
-        )
+        with translate_errors(f"{queue_url}: sending messages"):
+            answer = sqs.send_message_batch(
+                QueueUrl=queue_url,
+                Entries=[{"Id": name, "MessageBody": body} for name, body in left.items()],
+            )
         left = {item["Id"]: left[item["Id"]] for item in answer.get("Failed", [])}
         if not left:
             return
         time.sleep(0.1 * 2**attempt)
     raise TransientFailure(
-        f"{queue_url}: {len(left)} messages were not accepted after {_SEND_ATTEMPTS} attempts "
+        f"{queue_url}: SQS refused {plural(len(left), 'message')} in {_SEND_ATTEMPTS} attempts "
         f"({answer['Failed'][0].get('Message', 'no reason given')}); run the same command again"
     )

@@ -1,4 +1,4 @@
-"""A job at a terminal: check, send and follow its requests, and print its result."""
+"""A job as a command runs it: check, send and follow its requests, and print its result."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -27,6 +27,7 @@ from infra.cli import UserError
 from infra.console import Console, lines
 from infra.jobs.follow import JobResult, Watch
 from infra.jobs.job import Job, JobFile, submit
+from infra.mirror.bucket import Mirror, check_contexts
 
 _SHOWN = 20
 """Failures and missing products that are printed one by one."""
@@ -34,7 +35,7 @@ _SHOWN = 20
 
 @dataclass
 class JobRunner:
-    """Sends and follows a job of a stack."""
+    """A job of a stack, and the console that shows it."""
 
     stack: Stack
     file: JobFile
@@ -43,7 +44,7 @@ class JobRunner:
     pause: float = 5.0  # seconds between two polls
 
     def check(self, requests: Iterable[Mapping[str, str]]) -> None:
-        """Reject requests that the function would reject, before any of them is sent."""
+        """Raise UserError for requests that the function would reject."""
         contexts = set()
         for request in requests:
             try:
@@ -51,40 +52,30 @@ class JobRunner:
                 self._product_of(parsed)
             except InputRejected as exc:
                 raise UserError(str(exc)) from exc
-            contexts.add(parsed.context or "")
-        for context in sorted(contexts - {""}):
-            try:
-                self._rules.mappings.load(self._rules.context_name(context))
-            except ReferenceUnavailable as exc:
-                raise UserError(
-                    f"{context}: not in the mirror {self.stack.mirror}, expected a context that "
-                    f"was synced; run mirror sync --context {context} ({exc})"
-                ) from exc
+            contexts.add(parsed.context)
+        if named := sorted(filter(None, contexts)):
+            check_contexts(Mirror(self.file.s3, self.stack.mirror), *named)
 
-    def start(self, requests: list[dict[str, str]], *, is_new: bool = False) -> Job:
-        """Store the job; print the progress of an unfinished one that is resumed."""
+    def send(self, requests: list[dict[str, str]], *, is_new: bool = False) -> Job:
+        """Store the job, send those of its requests that were not sent yet, and return the job."""
         job = self.file.start(requests, is_new=is_new)
         if job.sent:
             self.console.print(
                 f"Resuming the job of {job.began:%Y-%m-%d %H:%M} UTC: "
                 f"{job.sent} of {len(job.requests)} requests were sent."
             )
-        return job
-
-    def send(self, job: Job) -> Job:
-        """Send the requests that are not in the queue yet; return the job afterwards."""
         if job.sent >= len(job.requests):
             return job
         sqs, queue_url = boto3.client("sqs"), self.stack.output("BackfillQueue")
         with self._bar() as bar:
             task = bar.add_task("Sending", total=len(job.requests), text="")
-            for job in submit(self.file, job, sqs, queue_url):  # noqa: B020, PLR1704
+            for job in submit(self.file, job, sqs, queue_url):  # noqa: B020
                 text = f"{job.sent} of {len(job.requests)}"
                 bar.update(task, completed=job.sent, text=text)
         return job
 
     def finish(self, job: Job, *, as_json: bool) -> int:
-        """Follow the job and print its result; return 1 if a request failed or has no result."""
+        """Follow the job, print its result, and return the exit code of the command."""
         result = self._follow(job)
         if as_json:
             print(json.dumps(asdict(result), indent=2))
@@ -94,7 +85,7 @@ class JobRunner:
         return 1 if result.failed or result.missing else 0
 
     def _follow(self, job: Job) -> JobResult:
-        """Follow the job until it ends, and store its result."""
+        """Show progress until the job ends; store and return its result."""
         requests = map(ExposureRequest.from_direct, job.requests)
         queue_urls = tuple(map(self.stack.output, ("BackfillQueue", "UnfinishedQueue")))
         watch = Watch(
@@ -121,6 +112,7 @@ class JobRunner:
         return result
 
     def _print(self, result: JobResult) -> None:
+        """Print the numbers of a result, then failed and missing products with the next step."""
         table = Table(box=SIMPLE, title="Result")
         table.add_column("Exposures", justify="right")
         table.add_column("")
@@ -136,22 +128,23 @@ class JobRunner:
         for product, reason in list(result.reasons.items())[:_SHOWN]:
             self.console.print(lines(f"{product}:", f"  {reason}"), soft_wrap=True)
         for product in result.missing[:_SHOWN]:
-            self.console.print(f"{product}: missing", soft_wrap=True)
+            self.console.print(f"{product}: missing, no result was found", soft_wrap=True)
         if len(result.missing) > _SHOWN:
             self.console.print(f"... and {len(result.missing) - _SHOWN} more; --json lists all")
+        show = f"dq-init queues show --stack {self.stack.name}"
         if result.missing:
             self.console.print(
-                "Check UndeliveredQueue and FailedQueue; then run the same command again."
+                f"Lost requests: {show} --queue UndeliveredQueue; then run the same command again"
             )
         if result.failed:
-            self.console.print(f"Failures: dq-init queues show --stack {self.stack.name}")
+            self.console.print(f"Failures: {show}")
 
     @cached_property
     def _rules(self) -> Rules:
         return Rules(self.stack.mirror, self.scratch, self.file.s3)
 
     def _select_mask(self, entry: Entry, context: str | None) -> tuple[str, str] | None:
-        """Return the mask that the function would select, by the parameters in the ledger."""
+        """Return R_MASK and SHA-1 of the mask that the function would select; None if unknown."""
         if entry.catalogue is None:
             return None
         known = entry.catalogue.parameters.items()

@@ -1,4 +1,4 @@
-"""The exposures of a backfill: prefixes, keys, names of files in MAST's archive, and lists."""
+"""The exposures of a backfill, found by prefix, by key, by name at MAST, or in a list of these."""
 
 import hashlib
 import re
@@ -9,8 +9,8 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from handler.s3.errors import error_code, is_missing
-from handler.s3.objects import S3Location
+from core.errors import TransientFailure
+from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import Stack, listed
 from infra.cli import UserError
 
@@ -26,29 +26,26 @@ _SHOWN = 5  # of the missing ones
 
 @dataclass(frozen=True)
 class Found:
-    """An exposure; its size if it was listed."""
+    """An exposure in S3."""
 
     location: S3Location
-    size: int | None
+    size: int | None  # in bytes; None if a target named it, so that it was not listed
 
 
 def archive_location(name: str) -> S3Location:
-    """Return the location of an exposure in the public archive, from its name at MAST."""
+    """Return the location of an exposure in the public archive, from its file name at MAST."""
     match = _NAME.fullmatch(name)
-    if match is not None:
-        file_name, program, visit = match.groups()
-        return S3Location(ARCHIVE, f"jwst/public/{program}/{program}{visit}/{file_name}")
-    if "/" in name or name.endswith((".txt", ".list", ".csv")):
-        raise UserError(f"{name}: no such file")
-    raise UserError(
-        f"{name}: no such file, expected a text file with one exposure per line, s3://... or the "
-        "name of a file at MAST such as "
-        "jw02733001001_02101_00001_nrca1_uncal.fits"
-    )
+    if match is None:
+        raise UserError(
+            f"{name}: no such file, expected a text file with one exposure per line, an S3 URI, or "
+            "a file name at MAST such as jw02733001001_02101_00001_nrca1_uncal.fits"
+        )
+    file_name, program, visit = match.groups()
+    return S3Location(ARCHIVE, f"jwst/public/{program}/{program}{visit}/{file_name}")
 
 
 def find(targets: Iterable[str], s3: Any) -> Iterator[Found]:
-    """Yield the exposures of all targets, each once."""
+    """Yield the exposures that the targets name or contain, each once."""
     known: set[S3Location] = set()
     for target in targets:
         for found in _from_list(target, s3) if _is_list(target) else _from_target(target, s3):
@@ -58,27 +55,28 @@ def find(targets: Iterable[str], s3: Any) -> Iterator[Found]:
 
 
 def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
-    """Yield the reasons why requests will fail: unreadable buckets, missing objects."""
+    """Yield the reasons why requests will fail: unreadable buckets, missing exposures."""
     names = stack.parameters.get("ReadBuckets", "").split(",")
     readable = {name.strip() for name in names} | {stack.output("RawBucket")}
     for bucket in sorted({item.location.bucket for item in found} - readable):
-        yield f"s3://{bucket}: not a bucket that the stack reads; add it to ReadBuckets"
-    problems = []
+        yield (
+            f"s3://{bucket}: not a bucket that stack {stack.name} may read; add it to the stack's "
+            "parameter ReadBuckets"
+        )
+    store, problems = ObjectStore(s3), []
     for item in [item for item in found if item.size is None][:_CHECKED]:
         try:
-            s3.head_object(**item.location.as_kwargs)
-        except ClientError as exc:
-            reason = (
-                "no such object" if is_missing(exc) else f"cannot be checked ({error_code(exc)})"
-            )
-            problems.append(f"{item.location}: {reason}")
+            if store.find(item.location) is None:
+                problems.append(f"{item.location}: no such object; check the name")
+        except (TransientFailure, ClientError) as exc:
+            problems.append(str(exc))
     yield from problems[:_SHOWN]
     if len(problems) > _SHOWN:
-        yield f"{len(problems) - _SHOWN} more of the first {_CHECKED} named exposures likewise"
+        yield f"{len(problems) - _SHOWN} more of the first {_CHECKED} named exposures have problems"
 
 
 def digest_of_list(target: str) -> str | None:
-    """Return the SHA-256 of a list's content; None if the target is not a list."""
+    """Return the SHA-256 of the content of a list file; None if the target is not such a file."""
     return hashlib.sha256(Path(target).read_bytes()).hexdigest() if _is_list(target) else None
 
 
@@ -99,7 +97,8 @@ def _from_list(path: str, s3: Any) -> Iterator[Found]:
             continue
         if line.startswith("s3://") and not line.endswith(("/", _SUFFIX)):
             raise UserError(
-                f"{path}, line {number}: {line}: expected *{_SUFFIX}, or a prefix that ends in /"
+                f"{path}, line {number}: found {line}, expected a key that ends in {_SUFFIX} or a "
+                "prefix that ends in /"
             )
         try:
             yield from _from_target(line, s3)

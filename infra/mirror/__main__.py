@@ -1,4 +1,4 @@
-"""The command ``dq-init mirror``: the mirror of CRDS in a bucket."""
+"""The command ``dq-init mirror``: fill, check and prune the CRDS mirror."""
 
 import sys
 import tempfile
@@ -15,7 +15,7 @@ import infra.mirror.verify
 from core import EQUALS_JWST
 from handler.s3.objects import S3Location
 from infra import options
-from infra.cli import UserError, confirm, plural
+from infra.cli import confirm, plural
 from infra.console import Console
 from infra.mirror.bucket import Mirror, check_contexts
 from infra.mirror.changes import changes, delete_unneeded, unneeded_keys
@@ -34,7 +34,7 @@ def _mirror(location: S3Location) -> Mirror:
 
 
 def _build(text: str) -> str:
-    """Return the context of ``VERSION=CONTEXT`` if the version is that of our products."""
+    """Return the context of ``VERSION=CONTEXT`` if the products equal those of that `jwst`."""
     version, equals, context = text.partition("=")
     if not equals or not (version == EQUALS_JWST or EQUALS_JWST.startswith(f"{version}.")):
         raise click.BadParameter(f"{text!r}, expected {EQUALS_JWST}=jwst_N.pmap")
@@ -77,8 +77,6 @@ def sync(  # noqa: PLR0913, PLR0917
     """Copy a context and its masks into the mirror."""
     mirror, console = _mirror(location), Console()
     restriction = frozenset(instruments) - {"ALL"} if instruments else None
-    if cache and not cache.is_dir():
-        raise UserError(f"{cache}: no such folder, expected a CRDS cache")
     with tempfile.TemporaryDirectory() as folder:
         source = Cache(cache, build or "") if cache else Server(server, Path(folder))
         plan = infra.mirror.sync.plan_sync(source, mirror, context, restriction)
@@ -113,8 +111,9 @@ def verify(location: S3Location) -> None:
     """Read the mirror as the function reads it; the exit code is 1 if a file is wrong."""
     console = Console()
     with console.status("Reading the mirror") as status:
-        for name, report in infra.mirror.verify.verify(_mirror(location)):  # noqa: B007
-            status.update(f"Reading {name}")
+        report = infra.mirror.verify.verify(
+            _mirror(location), lambda name: status.update(f"Reading {name}")
+        )
     headings = ("Instrument", "Detector", "Rules", "Masks", "MB", "Whole")
     title = f"{location}, operational: {report.operational}"
     table = Table(*headings, "Flags that jwst ignores", title=title, header_style="bold")
@@ -148,7 +147,8 @@ def contexts(location: S3Location) -> None:
     mirror, console = _mirror(location), Console()
     config, names = mirror.config(), mirror.contexts()
     if not names:
-        console.print(f"{location}: no contexts; run dq-init mirror sync", soft_wrap=True)
+        text = f"{location}: has no contexts; run dq-init mirror sync {location}"
+        console.print(text, soft_wrap=True)
     for name in names:
         roles = []
         if config and name == config.operational_context:
@@ -208,7 +208,7 @@ def diff(location: S3Location, before: str, after: str, folder: Path | None) -> 
 
 
 def _short(mask: str) -> str:
-    """Shorten ``jwst_nircam_mask_0033.fits`` to ``mask_0033``: the row names the instrument."""
+    """Shorten ``jwst_nircam_mask_0033.fits`` to ``mask_0033``, because rows name the instrument."""
     return f"mask_{mask.rpartition('_')[2].removesuffix('.fits')}" if "_mask_" in mask else mask
 
 

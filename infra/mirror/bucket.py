@@ -30,13 +30,13 @@ _ATTEMPTS = 20
 
 @dataclass(frozen=True)
 class Mirror:
-    """A mirror: an S3 client, and the bucket and prefix."""
+    """A CRDS mirror in S3: a client, and the bucket and key prefix."""
 
     client: Any
     location: S3Location
 
     def state(self, key: str, expected: FileDigest) -> str:
-        """Return ``there``, ``missing`` or ``wrong``, by the SHA-1 that S3 keeps of a file."""
+        """Compare a file in S3, by size and SHA-1: return ``there``, ``missing`` or ``wrong``."""
         try:
             answer = self.client.head_object(**self._kwargs(key), ChecksumMode="ENABLED")
         except ClientError as exc:
@@ -47,7 +47,7 @@ class Mirror:
         return "there" if same and answer.get("ChecksumSHA1") == _base64(expected) else "wrong"
 
     def put(self, path: Path, key: str, digest: FileDigest) -> None:
-        """Upload a file."""
+        """Upload a local file to a key below the prefix."""
         with path.open("rb") as file:
             # S3 rejects the upload if what it receives has another SHA-1.
             self.client.put_object(
@@ -58,48 +58,53 @@ class Mirror:
             )
 
     def get(self, key: str) -> bytes:
-        """Read a file."""
+        """Return the content of the file at a key below the prefix."""
         location = self.location.below(key)
         found = read_object(self.client, location)
         if found is None:
-            raise ReferenceUnavailable(f"{location}: does not exist; run mirror sync")
+            raise ReferenceUnavailable(
+                f"{location}: no such object; run dq-init mirror sync {self.location}"
+            )
         return found[0]
 
     def read(self, name: str) -> str:
-        """Read a mapping (`handler.crds.rules.RuleFiles`)."""
+        """Return the text of a mapping (a method of `handler.crds.rules.RuleFiles`)."""
         return read_text(self.location.below(mapping_key(name)), self.client, LARGEST_MAPPING)
 
     def delete(self, key: str) -> None:
-        """Delete a file; S3 accepts keys that do not exist."""
+        """Delete the file at a key below the prefix, if it exists."""
         self.client.delete_object(**self._kwargs(key))
 
     def list_keys(self) -> Iterator[str]:
-        """Yield the keys of all mappings and references, below the prefix."""
+        """Yield the keys, below the prefix, of all mappings and reference files."""
         start = f"{self.location.key}/" if self.location.key else ""
         for folder in (MAPPINGS, REFERENCES):
             for item in listed(self.client, self.location.bucket, f"{start}{folder}"):
                 yield item["Key"].removeprefix(start)
 
     def context(self, name: str) -> Context:
-        """Read a context, for the instruments that the mirror is restricted to."""
+        """Read a context, reduced to the instruments that the mirror is restricted to."""
         config = self.config()
         return read_context(name, self, config.instruments if config else frozenset())
 
     def contexts(self) -> list[str]:
-        """Return the contexts whose pipeline mapping is in the bucket, oldest first."""
+        """Return the names of the contexts in the mirror, oldest first."""
         keys = (key for key in self.list_keys() if key.endswith(".pmap"))
         return sorted(key.removeprefix(MAPPINGS) for key in keys)
 
     def config(self) -> MirrorConfig | None:
-        """Read the configuration; None before the first sync."""
+        """Read the mirror's configuration; None before the first sync."""
         return self._read_config()[0]
 
     def operational(self) -> MirrorConfig:
-        """Read the configuration, which must exist."""
-        config = self.config()
+        """Read the configuration, or raise `ReferenceUnavailable` before the first sync."""
+        return self._existing(self.config())
+
+    def _existing(self, config: MirrorConfig | None) -> MirrorConfig:
         if config is None:
             raise ReferenceUnavailable(
-                f"{self.location.below(CONFIG)}: does not exist; run mirror sync first"
+                f"{self.location.below(STATE)}: no such object, expected a mirror; run dq-init "
+                f"mirror sync {self.location}"
             )
         return config
 
@@ -110,38 +115,40 @@ class Mirror:
 
     def update(
         self,
-        change: Callable[[MirrorConfig | None], MirrorConfig],
+        change: Callable[[MirrorConfig], MirrorConfig],
+        first: MirrorConfig | None = None,
         other: Mapping[str, Any] | None = None,
-    ) -> MirrorConfig:
+    ) -> tuple[MirrorConfig, MirrorConfig]:
         """Apply a change to the configuration, again if another writer was faster.
 
-        `change` gets the current configuration, None before the first sync. `other` replaces the
-        entries of ``server_config`` that are not the mirror's; None keeps them.
-
-        Raises
-        ------
-        TransientFailure
-            If other writers were faster every time.
+        `change` gets the current configuration or, before the first sync, `first`. `other` replaces
+        the entries of ``server_config`` that are not the mirror's; None keeps them. Returns the
+        configuration before and after.
         """
         for _ in range(_ATTEMPTS):
-            before, etag = self._read_config()
-            after = replace(change(before), serial=before.serial + 1 if before else 1)
+            found, etag = self._read_config()
+            before = self._existing(found or first)
+            after = replace(change(before), serial=before.serial + 1)
             if self._put_text(STATE, after.to_state(), etag):
                 self._write_server_config(other)
-                return after
-        raise TransientFailure(f"{self.location.below(STATE)}: replaced meanwhile; try again")
+                return before, after
+        raise self._busy(STATE)
 
     def _write_server_config(self, other: Mapping[str, Any] | None) -> None:
         for _ in range(_ATTEMPTS):
             # Read before mirror.json: if that is outdated when it is written, so is this ETag.
             text, etag = self._text(CONFIG)
-            config, _ = self._read_config()
-            if config is None:
-                raise ReferenceUnavailable(f"{self.location.below(STATE)}: was deleted meanwhile")
+            config = self.operational()
             kept = _other_entries(text, str(self.location)) if other is None else other
             if self._put_text(CONFIG, replace(config, other=kept).to_text(), etag):
                 return
-        raise TransientFailure(f"{self.location.below(CONFIG)}: replaced meanwhile; try again")
+        raise self._busy(CONFIG)
+
+    def _busy(self, key: str) -> TransientFailure:
+        return TransientFailure(
+            f"{self.location.below(key)}: other programs replaced it {_ATTEMPTS} times meanwhile; "
+            "run the command again"
+        )
 
     def _read_config(self) -> tuple[MirrorConfig | None, str | None]:
         """Return the configuration and the ETag of ``mirror.json``, if that exists."""
@@ -166,20 +173,24 @@ class Mirror:
             raise ReferenceUnavailable(f"{location}: is not UTF-8 text: {exc}") from exc
 
     def _put_text(self, key: str, text: str, etag: str | None) -> bool:
-        return put_if_unchanged(self.client, self.location.below(key), text.encode(), etag)
+        location = self.location.below(key)
+        return put_if_unchanged(self.client, location, text.encode(), etag) is not None
 
     def _kwargs(self, key: str) -> dict[str, str]:
         return self.location.below(key).as_kwargs
 
 
 def check_contexts(mirror: Mirror, *names: str) -> None:
-    """Reject names that are neither ``latest``, ``build`` nor contexts of a mirror."""
+    """Raise `UserError` for a name that is not ``latest``, ``build`` or a context of the mirror."""
     contexts = mirror.contexts()
     for name in names:
         # CRDS also knows jwst-latest, jwst-operational and jwst-build.
         if name not in {LATEST, BUILD, *contexts} and not name.startswith("jwst-"):
-            held = ", ".join(contexts[-3:]) or "no context; run mirror sync"
-            raise UserError(f"{name}: not in {mirror.location}, which holds {held}")
+            held = f"such as {', '.join(contexts[-3:])}" if contexts else "but it has none"
+            raise UserError(
+                f"{name}: not in {mirror.location}, expected one of its contexts, {held}; to copy "
+                f"another one, run dq-init mirror sync {mirror.location} --context NAME"
+            )
 
 
 def _other_entries(text: str | None, name: str) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""Two contexts compared: masks that change, and the event about it. Files that none needs."""
+"""Masks that change from one context to another, the event about them, and unneeded files."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _MOST_LISTED = 500
 
 @dataclass(frozen=True)
 class Change:
-    """An interval of observation dates for which two contexts choose different masks."""
+    """An interval of observation dates in which two contexts select different masks."""
 
     instrument: str  # lower case
     parameters: tuple[tuple[str, str], ...]  # as in `infra.mirror.contexts.Rule`
@@ -32,7 +32,7 @@ class Change:
 
 
 def changes(a: Context, b: Context) -> Iterator[Change]:
-    """Yield each interval of observation dates for which two contexts choose different masks."""
+    """Yield each interval of observation dates in which two contexts select different masks."""
     before, after = _by_match(a), _by_match(b)
     for match in sorted(before.keys() | after.keys()):
         old, new = before.get(match, {}), after.get(match, {})
@@ -47,7 +47,7 @@ def changes(a: Context, b: Context) -> Iterator[Change]:
 
 
 def _by_match(context: Context) -> Mapping[tuple[str, Any], dict[str, str]]:
-    """Return masks by USEAFTER date, for every instrument and set of parameters."""
+    """Return, for every instrument and set of parameters, the masks by USEAFTER date."""
     found: dict[tuple[str, Any], dict[str, str]] = defaultdict(dict)
     for rule in context.rules:
         found[rule.instrument, rule.parameters][rule.after] = rule.mask
@@ -55,7 +55,7 @@ def _by_match(context: Context) -> Mapping[tuple[str, Any], dict[str, str]]:
 
 
 def _mask_at(masks: Mapping[str, str], date: str) -> str:
-    """Return the mask in force: a rule holds until the next date of the same match."""
+    """Return the mask with the latest USEAFTER date that is not after an observation date."""
     begun = [start for start in masks if start <= date]
     return masks[max(begun)] if begun else ""
 
@@ -98,39 +98,33 @@ def unneeded_keys(mirror: Mirror, contexts: list[Context]) -> list[str]:
 def delete_unneeded(
     mirror: Mirror, contexts: list[Context], keys: list[str], before: MirrorConfig
 ) -> None:
-    """Delete files that none of the contexts needs, first from the catalogue.
+    """Delete files that none of the kept contexts needs, first from the catalogue.
 
-    `keys` come from `unneeded_keys`, `before` is the configuration when they were listed.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If a context in use is not among those that are kept, or a sync needs one of the files.
+    `keys` come from `unneeded_keys`; `before` is the configuration when they were listed.
     """
     kept = {context.name for context in contexts}
     names = {name for context in contexts for name in context.keys}
     deleted = {key.rpartition("/")[2] for key in keys}
 
-    def begin(found: MirrorConfig | None) -> MirrorConfig:
-        config = found or mirror.operational()
-        for name in {config.operational_context, *config.builds.values()} - kept:
-            raise ReferenceUnavailable(f"{name}: is in use, expected it to be kept")
+    def begin(config: MirrorConfig) -> MirrorConfig:
+        in_use = {config.operational_context, *config.builds.values()}
         added = config.catalogue.keys() - before.catalogue.keys()
-        if deleted & added:
+        if in_use - kept or deleted & added:
             raise ReferenceUnavailable(
-                f"{mirror.location}: was synced meanwhile; run mirror prune again"
+                f"{mirror.location}: needs more files than before, because a sync or mirror use "
+                "ran meanwhile; nothing was deleted; run dq-init mirror prune again"
             )
         files = {n: d for n, d in config.catalogue.items() if n in names | added}
         # An odd number of prunes: files are being deleted.
         return replace(config, catalogue=files, prunes=config.prunes + 1 + config.prunes % 2)
 
-    begun = mirror.update(begin).prunes
+    _, begun = mirror.update(begin)
     for key in keys:
         mirror.delete(key)
 
-    def end(found: MirrorConfig | None) -> MirrorConfig:
-        config = found or mirror.operational()
+    def end(config: MirrorConfig) -> MirrorConfig:
         # If another prune has begun, that one marks the end.
-        return replace(config, prunes=begun + 1) if config.prunes == begun else config
+        is_last = config.prunes == begun.prunes
+        return replace(config, prunes=config.prunes + 1) if is_last else config
 
     mirror.update(end)

@@ -1,4 +1,4 @@
-"""A context: the mappings that lead to the rules for MASK, and every mask that these choose."""
+"""A CRDS context, reduced to its rules for MASK: mappings, rules, and the masks they select."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from handler.crds.rules import Mappings, NoRules, RuleFiles, is_applicable
 
 @dataclass(frozen=True)
 class Rule:
-    """One line of the rules for MASK."""
+    """A rule for MASK: parameters of an exposure, a date, and the mask that they select."""
 
     instrument: str  # lower case
     parameters: tuple[tuple[str, str], ...]  # data model keyword and the value that it must have
@@ -19,13 +19,13 @@ class Rule:
     mask: str  # a file name, or N/A
 
     def value(self, parameter: str) -> str:
-        """Return the value of the parameter whose name ends so: DETECTOR, SUBARRAY.NAME, ..."""
+        """Return the value of the parameter whose name ends so, such as DETECTOR; else empty."""
         return next((v for name, v in self.parameters if name.endswith(parameter)), "")
 
 
 @dataclass(frozen=True)
 class Context:
-    """A context, reduced to what MASK needs."""
+    """A context: its mappings and rules for MASK."""
 
     name: str
     mappings: tuple[str, ...]  # the pipeline mapping itself, then up to two for each instrument
@@ -33,18 +33,18 @@ class Context:
 
     @property
     def masks(self) -> dict[str, str]:
-        """Instruments, by the file names of the masks that the rules can choose."""
+        """The instrument (lower case) of each mask that the rules can select, by file name."""
         return {rule.mask: rule.instrument for rule in self.rules if is_applicable(rule.mask)}
 
     @property
     def keys(self) -> dict[str, str]:
-        """Keys below the mirror's prefix, by the names of all files."""
+        """The key, below the mirror's prefix, of each mapping and mask, by file name."""
         names = dict.fromkeys(self.mappings, "") | self.masks
         return {name: key_of(name, instrument) for name, instrument in names.items()}
 
 
 def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = frozenset()) -> Context:
-    """Read a context with its rules for MASK, for some instruments (upper case) or all."""
+    """Read a context with its rules for MASK; `instruments` (upper case): empty for all."""
     mappings, names = Mappings(files), [name]
     rules: list[Rule] = []
     for instrument in mappings.instruments(name):
@@ -58,16 +58,17 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
             pass
         names += chain[1:]
         if chain[-1].endswith(".rmap"):
-            rules += _rules(instrument.lower(), mappings.load(chain[-1]).todict())
+            rules += _rules(chain[-1], instrument.lower(), mappings.load(chain[-1]).todict())
     return Context(name, tuple(names), tuple(rules))
 
 
-def _rules(instrument: str, flat: Mapping[str, Any]) -> Iterator[Rule]:
+def _rules(name: str, instrument: str, flat: Mapping[str, Any]) -> Iterator[Rule]:
     names = flat["parameters"][:-2]  # the last two are USEAFTER and REFERENCE
     for *values, after, mask in flat["selections"]:
         if len(values) != len(names):
             raise ReferenceUnavailable(
-                f"rules of {instrument}: match on {len(values)} values, expected {len(names)}"
+                f"{name}: a rule has {len(values)} values, expected {len(names)}: "
+                f"{', '.join(names)}; use another context"
             )
         if not isinstance(mask, str) or is_applicable(mask):
             check_reference(mask)

@@ -1,6 +1,6 @@
-"""A Lambda function that syncs the mirror with the CRDS server's latest context and verifies it.
+"""A Lambda function that copies the latest context of a CRDS server into the mirror.
 
-`infra/mirror.yaml` runs it every day. A fault is raised, so that Lambda counts it as an error.
+`infra/mirror.yaml` runs it daily. It verifies the mirror and raises an error if a file is wrong.
 """
 
 import logging
@@ -13,21 +13,21 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable
-from handler.crds.mirror import MirrorConfig
 from handler.s3.objects import S3Location
 from infra.aws import put_event
+from infra.cli import plural
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import CHANGED, SOURCE, Change, changes, detail_of
 from infra.mirror.sources import Server
 from infra.mirror.sync import copy, plan_sync, publish
-from infra.mirror.verify import Report, verify
+from infra.mirror.verify import verify
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
-    """Sync and verify the mirror that the environment names."""
+    """Sync and verify the mirror that CRDS_MIRROR names; return a summary for the log."""
     location = S3Location.parse_prefix(os.environ["CRDS_MIRROR"])
     mirror = Mirror(boto3.client("s3"), location)
     bus = os.environ.get("EVENT_BUS") or "default"
@@ -35,7 +35,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
 
 
 def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, Any]:
-    """Copy the server's latest context into a mirror, verify it, publish a new context."""
+    """Copy the server's latest context into a mirror, verify it, and publish if it is new."""
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
         plan = plan_sync(source, mirror, "latest")
@@ -44,14 +44,13 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
             source.drop(item.name, item.instrument)
             copied.append(item.name)
         operational = publish(plan, source, mirror)
-    report = Report()
-    for _, read in verify(mirror):
-        report = read
+    report = verify(mirror)
     for fault in report.faults:
         log.error("fault: %s", fault)
     if report.faults:
         raise ReferenceUnavailable(
-            f"{mirror.location}: {len(report.faults)} faults, the first of them: {report.faults[0]}"
+            f"{mirror.location}: {plural(len(report.faults), 'fault')}, expected none; the log has "
+            f"all, the first is: {report.faults[0]}"
         )
     # After verifying: consumers rebuild products with what is published.
     _publish_change(mirror, operational, bus)
@@ -59,7 +58,7 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
 
 
 def _publish_change(mirror: Mirror, operational: str, bus: str) -> None:
-    """Publish an event unless it was; the mirror records it, so that the next run can catch up."""
+    """Publish "CRDS Context Changed" if the operational context is not the last published one."""
     before = mirror.operational().announced_context
     if operational == before:
         return
@@ -68,11 +67,7 @@ def _publish_change(mirror: Mirror, operational: str, bus: str) -> None:
         try:
             changed = list(changes(mirror.context(before), mirror.context(operational)))
         except ReferenceUnavailable:  # pruned since
-            log.warning("%s cannot be compared with %s", before, operational, exc_info=True)
+            log.warning("%s: cannot be compared; the event lists no masks", before, exc_info=True)
     detail = detail_of(mirror.location, before or None, operational, changed)
     put_event(boto3.client("events"), bus, SOURCE, CHANGED, detail)
-
-    def record(config: MirrorConfig | None) -> MirrorConfig:
-        return replace(config or mirror.operational(), announced_context=operational)
-
-    mirror.update(record)
+    mirror.update(lambda config: replace(config, announced_context=operational))

@@ -1,4 +1,4 @@
-"""Sources of mappings and masks: a local CRDS cache, or a CRDS server."""
+"""Sources of a mirror's files: a local CRDS cache, or a CRDS server."""
 
 import logging
 import os
@@ -30,34 +30,34 @@ _URIS = ("CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI", "CRDS_PICK
 
 
 class Source(ABC):
-    """A source of files, with the configuration of its CRDS server.
+    """A source of mappings and masks, with the configuration of its CRDS server.
 
-    Every method raises `ReferenceUnavailable` if the source lacks what is requested. Mappings have
-    no instrument: it is an empty string for them.
+    Every method raises `ReferenceUnavailable` if the source lacks what is requested. `instrument`
+    is empty for mappings.
     """
 
     config: MirrorConfig
 
     @abstractmethod
     def build(self) -> str:
-        """Return the build context of the `jwst` version that our products match."""
+        """Return the build context of the `jwst` version that the products equal."""
 
     @abstractmethod
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return the digest of a file, from the catalogue if possible."""
+        """Return size and SHA-1 of a file, as the source's catalogue lists them."""
 
     @abstractmethod
     def file(self, name: str, instrument: str) -> Path:
-        """Return the local path of a file whose digest was checked."""
+        """Return the local path of a file after comparing it with its digest."""
 
     def read(self, name: str) -> str:
-        """Read a mapping (`handler.crds.rules.RuleFiles`)."""
+        """Return the text of a mapping (a method of `handler.crds.rules.RuleFiles`)."""
         return self.file(name, "").read_text(encoding="utf-8")
 
 
 @dataclass
 class Cache(Source):
-    """A CRDS cache: a folder laid out as CRDS_PATH."""
+    """A CRDS cache on this machine: a folder laid out as CRDS_PATH."""
 
     root: Path
     build_context: str = ""  # a cache does not record it
@@ -67,34 +67,34 @@ class Cache(Source):
         lacking = [f"no {part}" for part in (CONFIG, MAPPINGS) if not (self.root / part).exists()]
         if lacking:
             raise UserError(
-                f"{self.root.resolve()}: not a CRDS cache: {', '.join(lacking)}; expected a folder "
-                "laid out as CRDS_PATH"
+                f"{self.root.resolve()}: has {' and '.join(lacking)}, expected a CRDS cache (the "
+                "folder that CRDS_PATH names)"
             )
         path = self.root / CONFIG
         self.config = MirrorConfig.parse(path.read_text(), str(path))
 
     def build(self) -> str:
-        """Return the build context that the operator named."""
+        """Return the build context that the operator named with ``--build``."""
         if not self.build_context:
             raise ReferenceUnavailable(
-                f"{self.root}: a cache does not say which context is the build context of jwst "
-                f"{EQUALS_JWST}; name it: --build {EQUALS_JWST}=jwst_N.pmap"
+                f"{self.root}: a CRDS cache does not record the build context of jwst "
+                f"{EQUALS_JWST}; add --build {EQUALS_JWST}=jwst_N.pmap"
             )
         return self.build_context
 
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return the digest of a file in the cache: the catalogue's, else its own."""
+        """Return the digest that the catalogue lists for a file, else the digest of its content."""
         path = self._path(name, instrument)
         return self.config.catalogue.get(name) or _digest_of(path)
 
     def file(self, name: str, instrument: str) -> Path:
-        """Return the path of a file after checking its digest."""
+        """Return the path of a file after comparing it with its digest."""
         path, expected = self._path(name, instrument), self.digest(name, instrument)
         actual = _digest_of(path)
         if actual != expected:
             raise ReferenceUnavailable(
-                f"{path}: has {actual}, expected {expected} as the CRDS catalogue lists; delete "
-                "the file and sync the cache again"
+                f"{path}: has {actual}, expected {expected}, as the CRDS catalogue lists; delete "
+                "the file and run crds sync"
             )
         return path
 
@@ -106,14 +106,14 @@ class Cache(Source):
             if path.is_file():
                 return path
         raise ReferenceUnavailable(
-            f"{self.root / keys[0]}: does not exist, expected a file of the CRDS cache; sync the "
-            "cache for this context, or sync from the server"
+            f"{self.root / keys[0]}: does not exist, expected a file of the CRDS cache; run crds "
+            "sync for the context, or leave out --from to copy from the CRDS server"
         )
 
 
 @dataclass
 class Server(Source):
-    """A CRDS server, reached through `crds`, and the folder for what it sends."""
+    """A CRDS server, reached through `crds`, and the local folder for its files."""
 
     url: str
     folder: Path
@@ -130,29 +130,31 @@ class Server(Source):
             self.config = MirrorConfig.from_info(dict(api.get_server_info()), self.url)
         except (CrdsError, OSError, ValueError, TypeError) as exc:
             raise ReferenceUnavailable(
-                f"{self.url}: does not answer as a CRDS server: {exc}"
+                f"{self.url}: does not answer as a CRDS server ({exc}); check the URL (--server)"
             ) from exc
 
     def build(self) -> str:
-        """Request the build context, as `crds.client.api.get_build_context` does for `jwst`."""
+        """Return the build context that `crds.client.api.get_build_context` gives `jwst`."""
         self._configure_crds()
         try:
             return check_context(api.S.get_build_context("jwst", EQUALS_JWST))
         except (CrdsError, OSError) as exc:
             raise ReferenceUnavailable(
-                f"{self.url}: does not say which context is the build context of jwst "
-                f"{EQUALS_JWST}: {exc}"
+                f"{self.url}: does not name the build context of jwst {EQUALS_JWST} ({exc}); "
+                "name a context instead of build"
             ) from exc
 
     def digest(self, name: str, instrument: str) -> FileDigest:  # noqa: ARG002
-        """Return the digest that the server's catalogue lists."""
+        """Return the digest that the server's catalogue lists for a file."""
         found = self.config.catalogue.get(name)
         if found is None:
-            raise ReferenceUnavailable(f"{name}: not in the catalogue of {self.url}")
+            raise ReferenceUnavailable(
+                f"{name}: not in the catalogue of {self.url}; check the name of the context"
+            )
         return found
 
     def file(self, name: str, instrument: str) -> Path:
-        """Download a file, unless it was downloaded before, and check its digest."""
+        """Download a file if it was not yet, compare it with its digest, and return its path."""
         expected, path = self.digest(name, instrument), self.folder / key_of(name, instrument)
         if path.is_file() and _digest_of(path) == expected:
             return path
@@ -161,10 +163,14 @@ class Server(Source):
         try:
             _Downloads(self.config.operational_context, path).get_local_files([name])
         except (CrdsError, OSError) as exc:
-            raise ReferenceUnavailable(f"{name}: download from {self.url} failed: {exc}") from exc
+            raise ReferenceUnavailable(
+                f"{name}: download from {self.url} failed ({exc}); repeat the sync"
+            ) from exc
         actual = _digest_of(path)
         if actual != expected:
-            raise ReferenceUnavailable(f"{name}: {self.url} sent {actual}; expected {expected}")
+            raise ReferenceUnavailable(
+                f"{name}: {self.url} sent {actual}, expected {expected}; repeat the sync"
+            )
         return path
 
     def drop(self, name: str, instrument: str) -> None:
@@ -186,14 +192,14 @@ class Server(Source):
 
 
 class _Downloads(api.FileCacher):  # type: ignore[misc]
-    """Downloads of `crds`, which would take a reference's path from the jwst data models."""
+    """A downloader of `crds` that writes to one path: its own asks the jwst data models for it."""
 
     def __init__(self, context: str, path: Path) -> None:
         super().__init__(context)
         self._path = path
 
     def locate(self, name: str) -> str:  # noqa: ARG002
-        """Return the path to download to."""
+        """Return the local path for a file (called by `crds`)."""
         return str(self._path)
 
 

@@ -1,4 +1,4 @@
-"""Copy a context into the mirror: missing and wrong files only, then the configuration."""
+"""Copy the missing and wrong files of a context into the mirror, then write its configuration."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -7,6 +7,7 @@ from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
 from handler.crds.mirror import FileDigest, MirrorConfig
 from handler.crds.rules import BUILD, LATEST
+from infra.cli import plural
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.mirror.sources import Source
@@ -14,59 +15,54 @@ from infra.mirror.sources import Source
 
 @dataclass(frozen=True)
 class Item:
-    """A file of a context, and whether the mirror holds it."""
+    """A mapping or mask of a context, and its state in the mirror."""
 
     name: str
     instrument: str  # lower case; empty for mappings
     key: str  # below the mirror's prefix
     digest: FileDigest  # of the source
-    state: str  # there, missing or wrong
+    state: str  # in the mirror: there, missing or wrong
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The files of a context that a sync copies, and the configuration that it found."""
+    """The files of a context, and the mirror's configuration when they were compared."""
 
     context: Context
     items: tuple[Item, ...]  # mappings first
     instruments: frozenset[str] | None  # new restriction; empty for all, None to keep the present
     restricted_to: frozenset[str]  # instruments that the context was read for; empty for all
     build: str  # build context to record; empty for none
-    prunes: int
+    prunes: int  # of the mirror's configuration
 
     @property
     def to_copy(self) -> tuple[Item, ...]:
-        """The files that are missing or wrong."""
+        """The files that the mirror lacks or has wrong."""
         return tuple(item for item in self.items if item.state != "there")
 
 
 def plan_sync(
     source: Source, mirror: Mirror, context: str, instruments: frozenset[str] | None = None
 ) -> Plan:
-    """Compare what a context (a name, ``latest`` or ``build``) needs with what the mirror holds.
+    """Compare the files that a context (a name, ``latest`` or ``build``) needs with the mirror's.
 
     `instruments` (upper case) restricts the mirror; empty lifts the restriction, None keeps it.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the source lacks a file or has a wrong one, or the mirror is being pruned.
     """
     named = {LATEST: lambda: source.config.operational_context, BUILD: source.build}
     name = named[context]() if context in named else context
     before = mirror.config()
     if before and before.prunes % 2:
         raise ReferenceUnavailable(
-            f"{mirror.location}: a prune is deleting files or was interrupted; if it does not run "
-            "any more, run mirror prune again, then the sync"
+            f"{mirror.location}: a prune is deleting files or was interrupted, expected none; wait "
+            "for it, or run dq-init mirror prune again, then repeat the sync"
         )
     restricted_to = instruments
     if restricted_to is None:
         restricted_to = before.instruments if before else frozenset()
-    wanted = read_context(name, source, restricted_to)
+    needed = read_context(name, source, restricted_to)
     return Plan(
-        wanted,
-        tuple(_items(wanted, source, mirror)),
+        needed,
+        tuple(_items(needed, source, mirror)),
         instruments,
         restricted_to,
         build=name if context == BUILD else "",
@@ -75,46 +71,42 @@ def plan_sync(
 
 
 def _items(context: Context, source: Source, mirror: Mirror) -> Iterator[Item]:
-    bad, lacking = source.config.bad_files, []
+    bad, errors = source.config.bad_files, {}
     for name, key in context.keys.items():
         if name in bad and name in context.masks:
             continue  # the function rejects it by its name
         if name in bad:
-            raise ReferenceUnavailable(f"{name}: {context.name} needs it, and it is listed as bad")
+            raise ReferenceUnavailable(
+                f"{context.name}: needs {name}, a bad file of CRDS; sync another context"
+            )
         instrument = context.masks.get(name, "")
         try:
             digest = source.digest(name, instrument)
         except ReferenceUnavailable as exc:
-            lacking.append(str(exc))
+            errors[name] = str(exc)
             continue
         yield Item(name, instrument, key, digest, mirror.state(key, digest))
-    if lacking:
+    if errors:
         raise ReferenceUnavailable(
-            f"{context.name}: the source lacks {len(lacking)} files: {'; '.join(lacking)}"
+            f"{context.name}: the source lacks {plural(len(errors), 'file')}: {', '.join(errors)}; "
+            f"the first error: {next(iter(errors.values()))}"
         )
 
 
 def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
-    """Copy the missing and wrong files; yield each after its upload."""
+    """Copy the missing and wrong files of a plan; yield each after its upload."""
     for item in plan.to_copy:
         mirror.put(source.file(item.name, item.instrument), item.key, item.digest)
         yield item
 
 
 def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
-    """Write the configuration after the copies; return the operational context.
+    """Write the mirror's configuration after the copies; return its operational context.
 
-    The operational context of the source becomes the mirror's if the mirror holds it, unless
-    `use` chose another.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the mirror was pruned, or extended to other instruments, since the plan was made.
+    That is the source's operational context if the mirror holds it, unless `use` chose another.
     """
 
-    def published(before: MirrorConfig | None) -> MirrorConfig:
-        config = before or MirrorConfig(plan.context.name, frozenset(), {})
+    def published(config: MirrorConfig) -> MirrorConfig:
         _check_still_valid(plan, config, mirror)
         files = {**config.catalogue, **{item.name: item.digest for item in plan.items}}
         of_source = source.config.operational_context
@@ -127,7 +119,7 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
         return replace(
             config,
             operational_context=operational,
-            previous_context=_previous(before, operational),
+            previous_context=_previous(config, operational),
             source_context=of_source,
             catalogue=files,
             bad_files=source.config.bad_files | (frozenset() if newer else config.bad_files),
@@ -136,33 +128,28 @@ def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
             builds={**config.builds, **({EQUALS_JWST: plan.build} if plan.build else {})},
         )
 
-    return mirror.update(published, source.config.other).operational_context
+    empty = MirrorConfig("", frozenset(), {})
+    _, after = mirror.update(published, empty, source.config.other)
+    return after.operational_context
 
 
 def _check_still_valid(plan: Plan, config: MirrorConfig, mirror: Mirror) -> None:
     if config.prunes != plan.prunes:
-        raise ReferenceUnavailable(f"{mirror.location}: was pruned meanwhile; run the sync again")
+        raise ReferenceUnavailable(f"{mirror.location}: was pruned meanwhile; repeat the sync")
     wanted = config.instruments if plan.instruments is None else plan.instruments
     if plan.restricted_to and (not wanted or wanted - plan.restricted_to):
         raise ReferenceUnavailable(
-            f"{mirror.location}: was extended to other instruments meanwhile; run the sync again"
+            f"{mirror.location}: was extended to other instruments meanwhile; repeat the sync"
         )
 
 
 def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
     """Make a context of the mirror operational; return the configuration before and after.
 
-    Later syncs keep it, unless it is ``latest``: the operational context of the last sync's source.
-
-    Raises
-    ------
-    ReferenceUnavailable
-        If the mirror lacks a file that the context needs.
+    ``latest`` is the operational context of the last sync's source; later syncs may replace it.
     """
-    seen: list[MirrorConfig] = []
 
-    def used(before: MirrorConfig | None) -> MirrorConfig:
-        config = before or mirror.operational()
+    def used(config: MirrorConfig) -> MirrorConfig:
         name = context
         if context == LATEST:
             name = config.source_context or config.operational_context
@@ -170,10 +157,9 @@ def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
         missing = sorted(keys - config.catalogue.keys() - config.bad_files)
         if missing:
             raise ReferenceUnavailable(
-                f"{mirror.location}: lacks {len(missing)} files of {name}, {missing[0]} for one; "
-                "sync it first"
+                f"{mirror.location}: lacks {len(missing)} files of {name}, such as {missing[0]}; "
+                f"run dq-init mirror sync {mirror.location} --context {name}"
             )
-        seen.append(config)
         return replace(
             config,
             operational_context=name,
@@ -181,18 +167,15 @@ def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
             held_by_hand=context != LATEST,
         )
 
-    after = mirror.update(used)
-    return seen[-1], after
+    return mirror.update(used)
 
 
-def _previous(before: MirrorConfig | None, operational: str) -> str:
-    if before is None:
-        return ""
+def _previous(before: MirrorConfig, operational: str) -> str:
     if before.operational_context != operational:
         return before.operational_context
     return before.previous_context
 
 
 def _age(context: str) -> tuple[int, str]:
-    """Order contexts by age: jwst_10000.pmap is newer than jwst_9999.pmap."""
+    """Return a sort key of context names: jwst_9999.pmap comes before jwst_10000.pmap."""
     return len(context), context

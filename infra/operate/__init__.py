@@ -1,1 +1,1 @@
-"""The commands `queues` and `status`: show a stack; redrive or discard messages of its queues."""
+"""The commands `queues` and `status`: the state of a stack, and the messages of its queues."""

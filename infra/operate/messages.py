@@ -7,7 +7,7 @@ queues; the function and the consumers of events recognise the repetition.
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -15,7 +15,10 @@ from fnmatch import fnmatchcase
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from core.errors import TransientFailure
 from handler.event import SOURCE
+from handler.s3.errors import translate_errors
+from infra.aws import put_event
 from infra.cli import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs.client import SQSClient
 
 WORKERS = 16
-_BATCH = 10  # entries in one request to SQS or EventBridge
+_BATCH = 10  # messages in one request to SQS
 _BATCH_BYTES = 256_000  # in one request; a larger message is sent alone
 _HIDDEN = 60  # seconds of visibility timeout while messages are read
 # Only long polling asks all servers of SQS: docs.aws.amazon.com/AWSSimpleQueueService/latest/
@@ -35,18 +38,19 @@ _SKEW = 2  # seconds by which this machine's clock may differ from that of SQS
 
 @dataclass(frozen=True)
 class QueuedMessage:
-    """A message in a queue."""
+    """A message in a queue, and what it says about an exposure."""
 
-    identifier: str
+    identifier: str  # message ID
     body: str
-    receipt: str
+    receipt: str  # receipt handle
     sent: float  # seconds since 1970, by the clock of SQS
-    exposure: str  # S3 URI; ? for the parts that the message does not contain
+    exposure: str  # S3 URI; ? for a bucket or key that the message does not contain
     key: str
     error: str = ""
     reason: str = ""
     can_be_tried: bool = True  # the failure of an unreadable event contains no request
-    event: dict[str, Any] = field(default_factory=dict, repr=False)  # empty unless it is ours
+    # The processing event in the body; empty if there is none.
+    event: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_message(cls, message: Any) -> "QueuedMessage":
@@ -78,13 +82,13 @@ class QueuedMessage:
 
     @property
     def label(self) -> str:
-        """The error, the status of another result, or ``waits``."""
+        """The error class, the status of another result, or ``waits`` for a request."""
         return self.error or str(_object(self.event, "detail").get("status") or "waits")
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """Conditions that select messages; None selects all."""
+    """Conditions that a chosen message meets; None: no condition."""
 
     error: str | None = None
     key: str | None = None  # the key or S3 URI of the exposure
@@ -94,7 +98,7 @@ class Chosen:
     identifiers: frozenset[str] | None = None
 
     def matches(self, message: QueuedMessage, now: float) -> bool:
-        """Return whether a message meets all conditions."""
+        """Return whether a message meets all conditions at a time in seconds since 1970."""
         names = (message.key, message.exposure)
         return (
             self.error in {None, message.error}
@@ -114,10 +118,19 @@ class Depth:
     in_flight: int
     delayed: int
 
+    def __str__(self) -> str:
+        return (
+            f"{self.waiting:,} waiting, {self.in_flight:,} in flight, {self.delayed:,} delayed "
+            "(approximate counts of SQS)"
+        )
+
+
+EMPTY = Depth(0, 0, 0)
+
 
 @dataclass
 class Contents:
-    """The chosen messages of a queue, and the labels of all of them."""
+    """The chosen messages of a queue, and the labels of all its messages."""
 
     chosen: list[QueuedMessage] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
@@ -125,11 +138,11 @@ class Contents:
 
 @dataclass
 class Moved:
-    """The result of redriving or discarding messages."""
+    """The numbers of messages that were redriven, discarded or left in a queue."""
 
-    done: int = 0  # messages that were sent or discarded
+    done: int = 0  # redriven or discarded
     untried: int = 0  # chosen messages without a request, which stay in the queue
-    refused: list[str] = field(default_factory=list)  # by SQS or EventBridge, with the reason
+    refused: list[str] = field(default_factory=list)  # refusals of AWS: exposure and reason
     labels: Counter[str] = field(default_factory=Counter)  # of all messages that were read
 
 
@@ -137,34 +150,47 @@ class Moved:
 class Targets:
     """The queue and the event bus to which messages are redriven."""
 
-    queue: str
-    bus: str | None
+    queue: str  # URL
+    bus: str | None  # name; None: unknown
     events: "EventBridgeClient"
-    # An undelivered Failed event is published again. In the queue of failures, the same event
-    # stands for its request, which is sent to the queue.
+    # An undelivered Failed event is published again. In FailedQueue, the same event stands for its
+    # request, which is sent to the queue.
     are_undelivered: bool = False
 
     def is_published(self, message: QueuedMessage) -> bool:
         """Return whether a message is published to the bus, not sent to the queue."""
         return bool(message.event) and (self.are_undelivered or not message.error)
 
+    def send(self, sqs: "SQSClient", batch: list[QueuedMessage]) -> dict[str, str]:
+        """Send at most ten messages; return the reasons of those that were refused, by ID."""
+        refused: dict[str, str] = {}
+        for message in filter(self.is_published, batch):
+            if self.bus is None:
+                raise UserError(
+                    f"{message.exposure}: its event cannot be published without the name of the "
+                    "event bus, expected --stack NAME"
+                )
+            kind, detail = str(message.event.get("detail-type")), message.event.get("detail")
+            try:
+                put_event(self.events, self.bus, SOURCE, kind, detail or {})
+            except TransientFailure as exc:
+                refused[message.identifier] = str(exc)
+        for part in _split(message for message in batch if not self.is_published(message)):
+            entries: Any = [{"Id": m.identifier, "MessageBody": m.body} for m in part]
+            refused |= _failed(sqs.send_message_batch(QueueUrl=self.queue, Entries=entries))
+        return refused
+
 
 def depth(sqs: "SQSClient", queue: str) -> Depth:
     """Return the message counts of a queue."""
-    names = {
-        "waiting": "ApproximateNumberOfMessages",
-        "in_flight": "ApproximateNumberOfMessagesNotVisible",
-        "delayed": "ApproximateNumberOfMessagesDelayed",
-    }
-    answer = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*names.values()])  # type: ignore[list-item]
-    found: Mapping[str, str] = answer["Attributes"]  # type: ignore[assignment]
-    return Depth(**{field: int(found.get(name, 0)) for field, name in names.items()})
+    names = ("Messages", "MessagesNotVisible", "MessagesDelayed")
+    found = _describe(sqs, queue, *(f"ApproximateNumberOf{name}" for name in names))
+    return Depth(*(int(found["Attributes"][f"ApproximateNumberOf{name}"]) for name in names))
 
 
 def counts_deliveries(sqs: "SQSClient", queue: str) -> bool:
     """Return whether a queue moves messages that are read often to a dead-letter queue."""
-    found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["RedrivePolicy"])
-    return bool(found.get("Attributes", {}).get("RedrivePolicy"))
+    return "RedrivePolicy" in _describe(sqs, queue, "RedrivePolicy").get("Attributes", {})
 
 
 def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Contents:
@@ -181,44 +207,34 @@ def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Co
 
 def redrive(sqs: "SQSClient", queue: str, targets: Targets, chosen: Chosen = Chosen()) -> Moved:
     """Send the messages that are in a queue now to the targets, then delete them."""
-
-    def send(batch: list[QueuedMessage]) -> tuple[list[QueuedMessage], list[str]]:
-        sent: list[QueuedMessage] = []
-        refused: list[str] = []
-        for is_event in (True, False):
-            same = [message for message in batch if targets.is_published(message) == is_event]
-            for part in _split(same):
-                reasons = _publish(targets, part) if is_event else _send(sqs, targets.queue, part)
-                sent += [message for n, message in enumerate(part) if n not in reasons]
-                refused += [f"{part[n].exposure}: {reason}" for n, reason in reasons.items()]
-        return sent, refused
-
-    return _move(sqs, queue, chosen, send, lambda m: m.can_be_tried or targets.is_published(m))
+    return _move(sqs, queue, chosen, targets)
 
 
 def discard(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Moved:
     """Delete the messages that are in a queue now."""
-    return _move(sqs, queue, chosen, lambda batch: (batch, []), lambda _: True)
+    return _move(sqs, queue, chosen, None)
 
 
-def _move(
-    sqs: "SQSClient",
-    queue: str,
-    chosen: Chosen,
-    send: Callable[[list[QueuedMessage]], tuple[list[QueuedMessage], list[str]]],
-    is_tried: Callable[[QueuedMessage], bool],
-) -> Moved:
-    """Send the chosen messages, and delete those that were sent."""
+def _move(sqs: "SQSClient", queue: str, chosen: Chosen, targets: Targets | None) -> Moved:
+    """Send the chosen messages to the targets, if any, and delete those that were sent."""
     moved, lock = Moved(), Lock()
 
     def move(batch: list[QueuedMessage]) -> list[QueuedMessage]:
-        tried = [message for message in batch if is_tried(message)]
-        sent, refused = send(tried)
-        not_deleted = _delete(sqs, queue, sent)
+        tried = batch
+        if targets is not None:
+            tried = [m for m in batch if m.can_be_tried or targets.is_published(m)]
+        refused = targets.send(sqs, tried) if targets is not None else {}
+        sent = [message for message in tried if message.identifier not in refused]
+        if sent:
+            entries: Any = [{"Id": m.identifier, "ReceiptHandle": m.receipt} for m in sent]
+            kept = _failed(sqs.delete_message_batch(QueueUrl=queue, Entries=entries))
+            refused |= {name: f"not deleted from the queue: {kept[name]}" for name in kept}
         with lock:
             moved.done += len(sent)
             moved.untried += len(batch) - len(tried)
-            moved.refused += [*refused, *not_deleted]
+            moved.refused += [
+                f"{m.exposure}: {refused[m.identifier]}" for m in tried if m.identifier in refused
+            ]
         return sent
 
     moved.labels = _read(sqs, queue, chosen, move)
@@ -231,21 +247,19 @@ def _read(
     chosen: Chosen,
     use: Callable[[list[QueuedMessage]], list[QueuedMessage]],
 ) -> Counter[str]:
-    """Pass the chosen messages in a queue to `use`, which returns those that it deleted.
+    """Pass the chosen messages to `use`, which returns those that it deleted; return all labels.
 
-    Each message is passed once, and none that came after the start: a message that fails again
-    comes back to its queue meanwhile. The messages that remain become visible again.
+    Several threads call `use`, with at most ten messages. Each message is passed once, and none
+    that came after the start: one that fails again comes back to its queue meanwhile.
     """
     if counts_deliveries(sqs, queue):
-        found = depth(sqs, queue)
         raise UserError(
             f"{queue}: its messages are processed automatically, and reading one counts as a "
-            f"delivery; SQS counts {found.waiting:,} waiting, {found.in_flight:,} in flight, "
-            f"{found.delayed:,} delayed"
+            f"delivery, expected FailedQueue or UndeliveredQueue; it holds {depth(sqs, queue)}"
         )
     start, lock = _now(sqs, queue), Lock()
     known: set[str] = set()
-    receipts: dict[str, str] = {}
+    receipts: dict[str, str] = {}  # of the messages that were read and remain
     labels: Counter[str] = Counter()
     is_stopped = False
 
@@ -262,13 +276,13 @@ def _read(
             ).get("Messages")
             if not received:
                 return
-            batch = [QueuedMessage.from_message(message) for message in received]
+            batch = {item["MessageId"]: QueuedMessage.from_message(item) for item in received}
             with lock:
                 # A message is received twice if its visibility timeout ended.
-                older = [m for m in batch if m.sent <= start and m.identifier not in known]
+                older = [m for m in batch.values() if m.sent <= start and m.identifier not in known]
                 known.update(message.identifier for message in older)
                 labels.update(message.label for message in older)
-                receipts.update((message.identifier, message.receipt) for message in batch)
+                receipts.update((message.identifier, message.receipt) for message in batch.values())
             newer = 0 if older else newer + 1
             deleted = use([message for message in older if chosen.matches(message, start)])
             with lock:
@@ -288,9 +302,18 @@ def _read(
     return labels
 
 
+def _describe(sqs: "SQSClient", queue: str, *attributes: Any) -> Any:
+    """Return the response of GetQueueAttributes for a queue, which must exist."""
+    with translate_errors(f"{queue}: reading its attributes"):
+        try:
+            return sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*attributes])
+        except sqs.exceptions.QueueDoesNotExist as exc:
+            raise UserError(f"{queue}: no such queue, expected the URL of a queue") from exc
+
+
 def _now(sqs: "SQSClient", queue: str) -> float:
     """Return the time by the clock of SQS, in seconds since 1970."""
-    answer = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])
+    answer = _describe(sqs, queue, "QueueArn")
     date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
     now = time.time()
     skew = parsedate_to_datetime(date).timestamp() - now if date else 0
@@ -300,21 +323,18 @@ def _now(sqs: "SQSClient", queue: str) -> float:
 def _show_again(sqs: "SQSClient", queue: str, receipts: list[str]) -> None:
     """Make messages visible; SQS ignores an expired receipt handle."""
 
-    def show(some: list[str]) -> None:
-        sqs.change_message_visibility_batch(
-            QueueUrl=queue,
-            Entries=[
-                {"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": 0}
-                for n, receipt in enumerate(some)
-            ],
-        )
+    def show(first: int) -> None:
+        some = enumerate(receipts[first : first + _BATCH])
+        entries: Any = [
+            {"Id": str(n), "ReceiptHandle": receipt, "VisibilityTimeout": 0} for n, receipt in some
+        ]
+        sqs.change_message_visibility_batch(QueueUrl=queue, Entries=entries)
 
-    batches = [receipts[n : n + _BATCH] for n in range(0, len(receipts), _BATCH)]
     with ThreadPoolExecutor(WORKERS) as pool:
-        list(pool.map(show, batches))
+        list(pool.map(show, range(0, len(receipts), _BATCH)))
 
 
-def _split(batch: list[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
+def _split(batch: Iterable[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
     """Yield parts of a batch that fit into one request."""
     part: list[QueuedMessage] = []
     size = 0
@@ -329,43 +349,12 @@ def _split(batch: list[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
         yield part
 
 
-def _send(sqs: "SQSClient", queue: str, part: list[QueuedMessage]) -> dict[int, str]:
-    """Send messages; return the reasons of those that SQS refused, by index."""
-    entries: Any = [{"Id": str(n), "MessageBody": m.body} for n, m in enumerate(part)]
-    failed = sqs.send_message_batch(QueueUrl=queue, Entries=entries).get("Failed", [])
-    return {int(one["Id"]): f"{one['Code']} {one.get('Message', '')}" for one in failed}
-
-
-def _publish(targets: Targets, part: list[QueuedMessage]) -> dict[int, str]:
-    """Publish events unchanged; return the reasons of those that EventBridge refused, by index."""
-    if targets.bus is None:
-        raise UserError("an undelivered event: its bus is unknown, expected --stack NAME")
-    entries: Any = [
-        {
-            "EventBusName": targets.bus,
-            "Source": SOURCE,
-            "DetailType": str(message.event.get("detail-type")),
-            "Detail": json.dumps(message.event.get("detail")),
-        }
-        for message in part
-    ]
+def _failed(answer: Any) -> dict[str, str]:
+    """Return the reasons in the response to a batch request of SQS, by the ID of its entries."""
     return {
-        n: f"{one['ErrorCode']} {one.get('ErrorMessage', '')}"
-        for n, one in enumerate(targets.events.put_events(Entries=entries)["Entries"])
-        if one.get("ErrorCode")
+        one["Id"]: f"{one['Code']} {one.get('Message', '')}".rstrip()
+        for one in answer.get("Failed", [])
     }
-
-
-def _delete(sqs: "SQSClient", queue: str, sent: list[QueuedMessage]) -> list[str]:
-    """Delete messages; return those that SQS did not delete, with the reason."""
-    if not sent:
-        return []
-    entries: Any = [{"Id": str(n), "ReceiptHandle": m.receipt} for n, m in enumerate(sent)]
-    failed = sqs.delete_message_batch(QueueUrl=queue, Entries=entries).get("Failed", [])
-    return [
-        f"{sent[int(one['Id'])].exposure}: not deleted, {one['Code']} {one.get('Message', '')}"
-        for one in failed
-    ]
 
 
 def _event(body: str) -> dict[str, Any]:

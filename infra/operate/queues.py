@@ -1,4 +1,4 @@
-"""The command ``dq-init queues``: failed exposures in the queues of a stack."""
+"""The command ``dq-init queues``: show, redrive or discard the messages of a queue."""
 
 import json
 import sys
@@ -18,11 +18,11 @@ from infra.operate import messages
 from infra.operate.messages import Chosen, Moved, QueuedMessage
 
 _SHOWN = 10
-"""Messages and refusals that are printed one by one."""
+"""Exposures, and refusals of AWS, that are printed one by one."""
 
 
 def text(value: str) -> str:
-    """Return an argument that is not empty: an empty one would choose all messages."""
+    """Reject an empty argument of an option, which would choose all messages."""
     if not value:
         raise click.BadParameter("is empty; leave the option out to choose all messages")
     return value
@@ -47,12 +47,13 @@ class _Source:
 
     stack: Stack | None
     sqs: Any
-    name: str
+    name: str  # as the operator gave it: output of the stack, or URL
     url: str
     chosen: Chosen
 
     @classmethod
     def of(cls, stack: str | None, queue: str, id: str | None, **filters: Any) -> "_Source":  # noqa: A002
+        """Read the options that all commands of this module share."""
         found = find_stack(stack) if stack else None
         sqs = boto3.client("sqs", config=Config(max_pool_connections=messages.WORKERS))
         chosen = Chosen(**filters, identifiers=frozenset({id}) if id else None)
@@ -60,11 +61,11 @@ class _Source:
 
 
 def _url(name: str, stack: Stack | None) -> str:
-    """Return the URL of a queue that an output of the stack names."""
+    """Return the URL of a queue that is named by its URL or by an output of the stack."""
     if name.startswith("http"):
         return name
     if stack is None:
-        raise UserError(f"{name}: expected --stack NAME and one of its queues, or a queue URL")
+        raise UserError(f"queue {name}: no stack was named, expected --stack NAME, or a queue URL")
     return stack.output(name, "Queue")
 
 
@@ -91,12 +92,12 @@ def show(as_json: bool, **source: Any) -> None:
         _print_messages(queue, as_json=as_json)
         return
     counts = messages.depth(queue.sqs, queue.url)
+    if as_json:
+        print(json.dumps(asdict(counts)))
+        return
     print(
-        json.dumps(asdict(counts))
-        if as_json
-        else f"{queue.name}: {counts.waiting:,} waiting, {counts.in_flight:,} in flight, "
-        f"{counts.delayed:,} delayed (approximate counts of SQS). Its messages are not shown: "
-        "they are processed automatically, and reading one counts as a delivery."
+        f"{queue.name}: {counts}. Its messages are not shown: they are processed automatically, "
+        "and reading one counts as a delivery."
     )
 
 
@@ -146,7 +147,7 @@ def discard(dry_run: bool, yes: bool, **source: Any) -> None:
 
 
 def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
-    """Print the chosen messages by exposure, in lines, because reasons are long."""
+    """Print the chosen messages, in lines and by exposure, or all their fields as JSON."""
     counts = messages.depth(queue.sqs, queue.url)
     found = messages.read_messages(queue.sqs, queue.url, queue.chosen)
     if as_json:
@@ -160,7 +161,8 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
     for group in groups:
         _print_exposure(group)
     if not found.labels:
-        print(f"{queue.name}: all {total:,} are in flight" if total else f"{queue.name} is empty")
+        held = f"none is visible, {counts}; wait for a minute" if total else "empty"
+        print(f"{queue.name}: {held}")
         return
     print(
         f"{plural(len(found.chosen), 'message')} of {plural(len(groups), 'exposure')}; "
@@ -170,7 +172,7 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
 
 
 def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
-    """Group messages by exposure, oldest first; one without an exposure is a group of its own."""
+    """Return messages by exposure, oldest first; one that names none is a group of its own."""
     groups: dict[str, list[QueuedMessage]] = {}
     for message in sorted(chosen, key=lambda message: message.sent):
         name = message.identifier if message.key == "?" else message.exposure
@@ -190,32 +192,36 @@ def _print_exposure(group: list[QueuedMessage]) -> None:
 
 
 def _print_sample(chosen: list[QueuedMessage]) -> None:
+    """Print the first exposures and, if there are more, the number of messages by error."""
     groups = _by_exposure(chosen)
     for group in groups[:_SHOWN]:
         _print_exposure(group)
     if len(groups) > _SHOWN:
         left = plural(len(groups) - _SHOWN, "more exposure")
-        print(f"... and {left} (--dry-run shows all). Messages by error:")
+        print(f"... and {left} (--dry-run shows all). All messages by error:")
         for label, number in Counter(message.label for message in chosen).most_common():
             print(f"  {number:,} {printable(label)}")
 
 
 def _report(moved: Moved, done: str, name: str, to: str = "") -> None:
-    """Print the result; exit with 1 if SQS or EventBridge refused a message."""
+    """Print the result of `redrive` or `discard`; exit with 1 if AWS refused a message."""
     left = moved.labels.total() - moved.done
     rest = f"; {left:,} left in {name}" if left else ""
     print(f"{plural(moved.done, 'message')} {done} from {name}{to}{rest}")
     if moved.untried:
-        print(f"{plural(moved.untried, 'message')} stayed there: no request to send again")
+        print(f"{plural(moved.untried, 'message')} stayed there without a request to send again")
     _print_hint(moved.done + moved.untried, moved.labels)
     if moved.refused:
         for reason in moved.refused[:_SHOWN]:
             print(printable(reason), file=sys.stderr)
-        sys.exit(f"{plural(len(moved.refused), 'message')} not {done}; run the command again")
+        sys.exit(
+            f"{name}: {plural(len(moved.refused), 'message')} not {done}, see above; "
+            "run the same command again"
+        )
 
 
 def _print_hint(chosen: int, labels: Counter[str]) -> None:
-    """Print the errors in the queue if no message matches."""
+    """Print the most frequent errors in a queue if the options choose none of its messages."""
     if not chosen and labels:
         errors = ", ".join(f"{n:,} {printable(label)}" for label, n in labels.most_common(5))
-        print(f"No message matches; there are: {errors}")
+        print(f"No message matches the options; the queue holds: {errors}")

@@ -1,8 +1,4 @@
-"""The command ``dq-init status``: the state of a stack.
-
-It shows messages in the queues, failed exposures by error, products by mask and context, the
-mirror and the alarms.
-"""
+"""The command ``dq-init status``: queues, failures, products, mirror and alarms of a stack."""
 
 import json
 import re
@@ -18,10 +14,10 @@ import click
 from botocore.config import Config
 from rich.table import Table
 
-from handler.ledger import Entry, Ledger
-from handler.s3.objects import ObjectStore, S3Location
+from handler.ledger import Entry
+from handler.s3.objects import S3Location
 from infra import options
-from infra.aws import Stack, find_stack, ledger_in, list_entries
+from infra.aws import Stack, find_stack, ledger_in, list_entries, read_entry
 from infra.cli import confirm, plural, printable
 from infra.console import Console
 from infra.mirror.bucket import Mirror
@@ -36,15 +32,15 @@ _EVENTBRIDGE = "EventBridgeConfiguration"
 class Status:
     """The state of a stack, as ``--json`` prints it."""
 
-    queues: dict[str, dict[str, int]]
-    failures: dict[str, int]  # exposures, by error
-    products: list[tuple[str, str, int]]  # mask, context, number
-    entries_read: int
-    unreadable: list[str]  # products whose ledger entries are damaged
+    queues: dict[str, dict[str, int]]  # message counts, by output of the stack
+    failures: dict[str, int]  # number of exposures in FailedQueue, by error class
+    products: list[tuple[str, str, int]]  # mask, context, number of products
+    entries_read: int  # number of ledger entries
+    unreadable: list[str]  # URIs of products whose ledger entries are damaged
     mirror: dict[str, str]
-    alarms: list[str]  # in state ALARM
-    alarms_defined: int
-    is_listening: bool
+    alarms: list[str]  # names of those in state ALARM
+    alarms_defined: int  # number of all alarms
+    is_listening: bool  # whether RawBucket sends its events to EventBridge
 
 
 @click.command()
@@ -68,7 +64,12 @@ def command(stack: str, entries: int, as_json: bool, enable_events: bool, yes: b
     else:
         _show(found, status)
     if status.unreadable:
-        sys.exit(f"damaged ledger entries: {', '.join(map(printable, status.unreadable[:5]))}")
+        first, *others = status.unreadable
+        more = f" (and those of {plural(len(others), 'other product')})" if others else ""
+        sys.exit(
+            f"{printable(first)}: its ledger entry{more} is damaged, expected the JSON that the "
+            f"function writes; run dq-init reprocess audit --rebuild --stack {stack}"
+        )
 
 
 def sends_events(s3: Any, bucket: str) -> bool:
@@ -77,6 +78,7 @@ def sends_events(s3: Any, bucket: str) -> bool:
 
 
 def _enable_events(bucket: str, *, is_confirmed: bool) -> None:
+    """Configure a bucket to send its events to EventBridge, after the operator confirmed it."""
     s3 = boto3.client("s3")
     if sends_events(s3, bucket):
         print(f"s3://{bucket} sends events to EventBridge already")
@@ -96,7 +98,7 @@ def _enable_events(bucket: str, *, is_confirmed: bool) -> None:
 
 
 def _read(stack: Stack, most: int) -> Status:
-    """Read the state of a stack, and at most so many entries of its ledger."""
+    """Return the state of a stack, with the products of at most `most` ledger entries."""
     pool = Config(max_pool_connections=_THREADS)
     sqs: Any = boto3.client("sqs", config=pool)
     s3: Any = boto3.client("s3", config=pool)
@@ -136,14 +138,13 @@ def _read(stack: Stack, most: int) -> Status:
 
 
 def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
-    """Return entries of the ledger, and the products whose entries are damaged."""
-    bucket, store = stack.output("ProductBucket"), ObjectStore(s3)
-    location = ledger_in(bucket)
-    ledger = Ledger(location)
-    listed = islice(list_entries(s3, location), most)
+    """Return at most `most` entries of the ledger, and the URIs of products with damaged ones."""
+    bucket = stack.output("ProductBucket")
+    ledger = ledger_in(bucket)
+    listed = islice(list_entries(s3, ledger), most)
     products = [S3Location(bucket, key) for key, _ in listed]
     with ThreadPoolExecutor(_THREADS) as threads:
-        entries = list(threads.map(lambda product: ledger.entry(product, store), products))
+        entries = list(threads.map(lambda product: read_entry(s3, ledger, product), products))
     # `Entry.from_json` keeps only the location of a damaged entry.
     damaged = [
         str(product)
@@ -154,7 +155,7 @@ def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
 
 
 def _alarms(stack: Stack) -> dict[str, str]:
-    """Return the states of the stack's alarms by name."""
+    """Return the state of each alarm of a stack, by name."""
     # CloudFormation names them stack-LogicalId-suffix. Alarms of a stack named stack-x begin alike,
     # and have one part more.
     own = re.compile(rf"{re.escape(stack.name)}-[A-Za-z0-9]+-[A-Za-z0-9]+")
@@ -168,6 +169,7 @@ def _alarms(stack: Stack) -> dict[str, str]:
 
 
 def _show(stack: Stack, status: Status) -> None:
+    """Print the state of a stack as tables and lines."""
     console = Console()
     title = f"Messages in the queues of {stack.name} (approximate counts of SQS)"
     queues = Table("Queue", "Waiting", "In flight", "Delayed", title=title, header_style="bold")
@@ -192,8 +194,8 @@ def _show(stack: Stack, status: Status) -> None:
     )
     if not status.is_listening:
         console.print(
-            "RawBucket does not send events to EventBridge; run "
-            f"dq-init status --stack {stack.name} --enable-events",
+            f"s3://{stack.output('RawBucket')}: sends no events to EventBridge, so uploads are not "
+            f"processed; run dq-init status --stack {stack.name} --enable-events",
             style="bold red",
             soft_wrap=True,
         )

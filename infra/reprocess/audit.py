@@ -1,4 +1,4 @@
-"""Comparison of the catalogue with the products and exposures in S3."""
+"""Audit: a comparison of the catalogue with the products and exposures in S3."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from infra.reprocess.catalogue import Catalogue, listing
 class Finding:
     """A product that is not as the catalogue describes it."""
 
-    product: str  # its URI
-    what: str
-    is_forgotten: bool = False  # only its ledger entry is missing
+    product: str  # S3 URI
+    what: str  # the difference, a sentence without its subject
+    is_forgotten: bool = False  # only the ledger entry of the product is missing
 
 
 def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[Finding]:
-    """Find products and exposures that were deleted or replaced, and products without a row."""
+    """Yield a finding for each product below a prefix that differs from its row, or has none."""
     rows = f"(SELECT * FROM {catalogue.table} WHERE product_etag IS NOT NULL)"
     products = _listing(catalogue, s3, bucket, prefix)
     for key, known, found in catalogue.connection.execute(
@@ -29,7 +29,7 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
         if found is None:
             what = f"was deleted (ETag {known})"
         elif known is None:
-            what = "is not in the catalogue: its ledger entry is missing or not read yet"
+            what = "is not in the catalogue: its ledger entry is missing, damaged or not read yet"
         else:
             what = f"is another product (ETag {found}, expected {known})"
         yield Finding(f"s3://{bucket}/{key}", what, is_forgotten=known is None)
@@ -53,5 +53,6 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
 
 
 def _listing(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> str:
+    """Return an SQL table of the keys and ETags below a prefix."""
     items = ((item["Key"], item) for item in listed(s3, bucket, prefix))
     return listing(catalogue.path.with_name("listing.jsonl"), items)

@@ -1,10 +1,11 @@
-"""The catalogue: a Parquet file with one row per product, updated from the ledger.
+"""The catalogue: a Parquet file with one row per ledger entry, that is, per product.
 
 The file is replaced as a whole, on condition that no other writer replaced it (ETag). A row keeps
 the ETag of its ledger entry, so an update reads only the entries that changed since the last one.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from core.product import NO_MASK
@@ -22,10 +22,8 @@ from handler.crds.lean_import import InvalidDatetimeError, timestamp
 from handler.crds.parameters import UNDEFINED
 from handler.event import ProcessingEvent
 from handler.ledger import CatalogueRow, Entry
-from handler.s3.errors import is_conflict, is_missing
-from handler.s3.objects import S3Location
-from handler.s3.write import unchanged
-from infra.aws import list_entries, read_entry
+from handler.s3.objects import ObjectStore, S3Location
+from infra.aws import list_entries, put_if_unchanged, read_entry
 
 COLUMNS: Mapping[str, str] = {
     "product_bucket": "VARCHAR", "product_key": "VARCHAR", "product_version": "VARCHAR",
@@ -44,7 +42,14 @@ COLUMNS: Mapping[str, str] = {
 """Name and type of every column, described in docs/how-to/reprocess.md."""
 
 _FIXING = ("mask", "userSuppliedDq", "versionId")
-"""Request fields that fix what a context or event would choose: such products are left alone."""
+"""Fields of requests whose products are not rebuilt for a new context."""
+_EXPECTED = {
+    "VARCHAR": "text",
+    "BIGINT": "a 64-bit integer",
+    "INTEGER": "a 32-bit integer",
+    None: "text or a finite 64-bit number",  # of a parameter
+}
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _FILE = "exposures.parquet"
 _READERS = 16
 _STRETCH = 20_000
@@ -52,7 +57,7 @@ _STRETCH = 20_000
 
 
 def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
-    """Return the row of a product, from its ledger entry and the entry's ETag."""
+    """Return the row of a product, from its ledger entry and the ETag of that entry."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {"product_bucket": bucket, "product_key": key, "entry_etag": etag}
     if entry.result is not None:
@@ -64,16 +69,14 @@ def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
             row["requested_fields"] = requested or "pinned"
         else:
             row["requested_fields"] = "versionId" if "versionId" in requested else ""
-    if (failure := entry.failure) is not None:
-        row |= {
-            "failure_error": failure.error,
-            "failure_reason": failure.reason,
-            "failure_at": failure.at,
-        }
+    if entry.failure is not None:
+        for name in ("error", "reason", "at"):
+            row[f"failure_{name}"] = getattr(entry.failure, name)
     return row
 
 
 def _columns_of_result(result: ProcessingEvent) -> dict[str, Any]:
+    """Return the columns that describe a product, its exposure and its flags."""
     findings = result.findings
     request = findings.request or {}
     row: dict[str, Any] = {
@@ -81,37 +84,28 @@ def _columns_of_result(result: ProcessingEvent) -> dict[str, Any]:
         "requested_fields": " ".join(name for name in _FIXING if name in request),
         "output_key": request.get("outputKey"),
     }
-    for name, found in (("product", findings.output), ("input", findings.input)):
+    for prefix, found in (("product", findings.output), ("input", findings.input)):
         if found is not None:
-            row |= {
-                f"{name}_bucket": found.bucket,
-                f"{name}_key": found.key,
-                f"{name}_version": found.version_id,
-                f"{name}_etag": found.etag,
-                f"{name}_bytes": found.bytes,
-            }
+            row[f"{prefix}_version"] = found.version_id
+            for name in ("bucket", "key", "etag", "bytes"):
+                row[f"{prefix}_{name}"] = getattr(found, name)
     if (exposure := findings.exposure) is not None:
         for name in ("instrument", "detector", "exposure_type", "subarray", "kind"):
             row[name] = getattr(exposure, name)
         row |= zip(("integrations", "groups", "rows", "columns"), exposure.shape, strict=True)
     if (reference := findings.reference) is not None:
-        row |= {
-            "mask": (reference.mask or NO_MASK).removeprefix("crds://"),
-            "mask_sha1": reference.sha1 or "",
-            "context": reference.context,
-        }
+        row["mask"] = (reference.mask or NO_MASK).removeprefix("crds://")
+        row["mask_sha1"] = reference.sha1 or ""
+        row["context"] = reference.context
     if (flags := findings.flags) is not None:
+        row["pixels"], row["do_not_use"] = flags.pixels, flags.do_not_use
         counts = {name: count.pixels for name, count in flags.by_mnemonic.items()}
-        row |= {
-            "pixels": flags.pixels,
-            "do_not_use": flags.do_not_use,
-            "flags": json.dumps(counts, sort_keys=True),
-        }
+        row["flags"] = json.dumps(counts, sort_keys=True)
     return row
 
 
 def columns_of_planes(catalogue: CatalogueRow) -> dict[str, Any]:
-    """Return the columns that decide which planes a product has."""
+    """Return the columns observed, parameters and planes_sha256 of a row."""
     parameters = dict(catalogue.parameters)
     # The date has its own column, so that exposures of one setting have equal parameters.
     date, time = (
@@ -129,37 +123,33 @@ def columns_of_planes(catalogue: CatalogueRow) -> dict[str, Any]:
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Refuse a row that DuckDB, FITS or CRDS could not read later.
-
-    Raises
-    ------
-    ValueError
-        If a value is neither a finite number of 64 bits nor text in UTF-8.
-    """
+    """Raise ValueError for a value that DuckDB, FITS or CRDS could not read later."""
     for name, value in {**row, **json.loads(row["parameters"] or "{}")}.items():
-        if value is None:
-            continue
-        kind, found = COLUMNS.get(name), type(value).__name__
-        if isinstance(value, str):
-            value.encode()  # a lone surrogate is a ValueError
-        elif not isinstance(value, int | float) or not -(2**63) <= value < 2**63:  # NaN neither
-            raise ValueError(f"{name}: is {value!r}, expected text or a finite 64-bit number")
-        if kind == "VARCHAR" and not isinstance(value, str):
-            raise ValueError(f"{name}: found {found}, expected text")
-        if kind in {"BIGINT", "INTEGER"} and type(value) is not int:
-            raise ValueError(f"{name}: found {found}, expected an integer")
-        if kind == "INTEGER" and not -(2**31) <= value < 2**31:
-            raise ValueError(f"{name}: found {value}, expected a 32-bit integer")
+        kind = COLUMNS.get(name)
+        if value is not None and not _is_readable(value, kind):
+            what = f"column {name}" if kind else f"parameter {name}"
+            found = json.dumps(value)[:80]
+            raise ValueError(f"{what}: found {found}, expected {_EXPECTED[kind]}")
+
+
+def _is_readable(value: object, kind: str | None) -> bool:
+    """Return whether a value fits a column of this kind; None: the JSON of parameters."""
+    if isinstance(value, str):
+        return kind in {"VARCHAR", None} and not _SURROGATE.search(value)
+    if kind is None:
+        return isinstance(value, int | float) and -(2**63) <= value < 2**63  # NaN is not
+    limit = {"INTEGER": 2**31, "BIGINT": 2**63}.get(kind, 0)
+    return type(value) is int and -limit <= value < limit
 
 
 def quoted(path: Path) -> str:
-    """Return a path as an SQL string: the temporary folder's name may hold a quote."""
+    """Return a path as an SQL string; a quote in it, as in the name of a folder, is escaped."""
     text = str(path).replace("'", "''")
     return f"'{text}'"
 
 
 def listing(path: Path, items: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """Write keys and ETags to a file, and return the SQL expression that reads it as a table."""
+    """Write keys and ETags of listed objects to a file; return an SQL table (key, etag) of it."""
     with path.open("w") as file:
         for key, item in items:
             file.write(json.dumps({"key": key, "etag": item["ETag"].strip('"')}) + "\n")
@@ -168,7 +158,7 @@ def listing(path: Path, items: Iterable[tuple[str, dict[str, Any]]]) -> str:
 
 @contextmanager
 def database(folder: Path, memory: str = "128MB") -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB of limited memory that spills into a folder."""
+    """Open a DuckDB database in memory, which spills into a folder beyond the limit."""
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{memory}'")
         connection.execute(f"SET temp_directory = {quoted(folder / 'spilled')}")
@@ -179,19 +169,19 @@ def database(folder: Path, memory: str = "128MB") -> Iterator[duckdb.DuckDBPyCon
 
 @dataclass
 class Catalogue:
-    """A local copy of the catalogue, and the database that reads it."""
+    """A local copy of the catalogue, and the DuckDB connection that reads it."""
 
     s3: Any
     location: S3Location  # prefix of the Parquet file in S3
-    path: Path
+    path: Path  # of the local copy
     connection: duckdb.DuckDBPyConnection
     etag: str | None = None  # of the object that was copied, None if there is none
-    rejected: dict[str, str] = field(default_factory=dict)  # ledger entries, and the reasons
+    rejected: dict[str, str] = field(default_factory=dict)  # reason by URI of the ledger entry
 
     @classmethod
     @contextmanager
     def open(cls, s3: Any, location: S3Location) -> Iterator["Catalogue"]:
-        """Download the catalogue into a temporary folder."""
+        """Download the catalogue into a temporary folder, which is deleted at the end."""
         with tempfile.TemporaryDirectory() as name, database(Path(name)) as connection:
             catalogue = cls(s3, location, Path(name) / _FILE, connection)
             catalogue._download()
@@ -210,13 +200,7 @@ class Catalogue:
         return counts
 
     def update(self, ledger: S3Location) -> Iterator[tuple[int, int]]:
-        """Add what is new in the ledger; yield how many entries were read, and of how many.
-
-        Raises
-        ------
-        TransientFailure
-            If another command replaced the catalogue in S3 meanwhile.
-        """
+        """Add the new entries of a ledger; yield how many were read, and of how many."""
         entries = listing(self.path.with_name("ledger.jsonl"), list_entries(self.s3, ledger))
         new = self.connection.execute(
             f"SELECT key FROM {entries} AS e WHERE NOT EXISTS (SELECT 1 FROM {self.table} AS c "
@@ -242,35 +226,37 @@ class Catalogue:
             self._merge(rows, entries)
 
     def _download(self) -> None:
+        """Copy the catalogue to the path; write an empty one if there is none of this release."""
         source = self.location.below(_FILE)
-        try:
-            self.etag = self.s3.head_object(**source.as_kwargs)["ETag"]
-        except ClientError as exc:
-            if not is_missing(exc):
-                raise
-        else:
+        if stored := ObjectStore(self.s3).find(source):
+            self.etag = stored.etag
             self.s3.download_file(source.bucket, source.key, str(self.path))
             found = self.connection.execute(f"FROM {self.table} LIMIT 0").description
             if [name for name, *_ in found] == [*COLUMNS]:
                 return
-        # None yet, or one of an earlier release: the next update reads the whole ledger.
+        # The next update reads the whole ledger.
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         self.connection.execute(f"COPY (SELECT {columns} WHERE false) TO {quoted(self.path)}")
 
     def _read(self, ledger: S3Location, key: str) -> dict[str, Any] | None:
-        """Read the entry of a product; None if it cannot be used or was deleted meanwhile."""
+        """Return the row of a product; None if its entry was rejected or deleted meanwhile."""
         location = f"{ledger}/{key}.json"
-        try:
-            entry = read_entry(self.s3, ledger, S3Location(ledger.bucket, key))
-            if entry.stored is None:
-                return None
-            row = row_of(ledger.bucket, key, entry, entry.stored.etag.strip('"'))
-            check_row(row)
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as exc:
-            self.rejected[location] = f"cannot be used: {exc}"
+        entry = read_entry(self.s3, ledger, S3Location(ledger.bucket, key))
+        if entry.stored is None:
             return None
+        expected = "expected the JSON that the function writes"
         if entry.result is None and entry.catalogue is None and entry.failure is None:
-            self.rejected[location] = "not a ledger entry"
+            self.rejected[location] = f"not a ledger entry, {expected}"
+            return None
+        try:
+            row = row_of(ledger.bucket, key, entry, entry.stored.etag.strip('"'))
+        except (ValueError, TypeError, AttributeError, KeyError) as exc:
+            self.rejected[location] = f"damaged ({type(exc).__name__}: {exc}), {expected}"
+            return None
+        try:
+            check_row(row)
+        except ValueError as exc:
+            self.rejected[location] = str(exc)
             return None
         return row
 
@@ -290,12 +276,8 @@ class Catalogue:
         merged.replace(self.path)
         target = self.location.below(_FILE)
         with self.path.open("rb") as file:
-            try:
-                answer = self.s3.put_object(**target.as_kwargs, Body=file, **unchanged(self.etag))
-            except ClientError as exc:
-                if is_conflict(exc):
-                    raise TransientFailure(
-                        f"{target}: another command replaced it meanwhile; run this one again"
-                    ) from exc
-                raise
-        self.etag = answer["ETag"]
+            self.etag = put_if_unchanged(self.s3, target, file, self.etag)
+        if self.etag is None:
+            raise TransientFailure(
+                f"{target}: another command replaced it meanwhile; run the same command again"
+            )

@@ -1,4 +1,4 @@
-"""Comparison of two masks within the pixels that an exposure read out."""
+"""Comparison of the flags of two masks within the pixels that an exposure read out."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,36 +12,35 @@ from core.compat import Kind
 from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
 from core.fits.hdus import Hdu
-from core.flags import PIXEL_FLAGS
+from core.flags import PIXEL_FLAGS, flagged_pixels, planes_sha256
 from core.product import NO_MASK
 from core.readout import cut
 from handler.crds.masks import MaskCache
 from handler.crds.mirror import MirrorConfig
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.s3.objects import ObjectStore
-from handler.summaries import planes_sha256
 
 
 @dataclass(frozen=True)
 class ChosenMask:
-    """The mask that a context chooses for an exposure."""
+    """The mask that a context selects for an exposure, or the reason why it cannot."""
 
     name: str = ""  # file name, or N/A
     sha1: str = ""
-    problem: str = ""  # why none can be chosen
+    problem: str = ""  # the reason; empty if a mask or N/A was selected
 
 
 @dataclass(frozen=True)
 class Readout:
-    """The pixels that an exposure read out; equal for all exposures that read out the same."""
+    """The values that decide which pixels an exposure read out."""
 
-    keywords: tuple[tuple[str, Any], ...]
+    keywords: tuple[tuple[str, Any], ...]  # FITS keywords of subarray, stripes and axes
     kind: str
     shape: tuple[int, int, int, int]  # of SCI; integrations count for superstripes only
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any], kind: str, shape: tuple[int, ...]) -> "Readout":
-        """Read the parameters of a catalogue row."""
+        """Return the readout of a catalogue row: its parameters, kind and shape of SCI."""
         keywords = tuple(
             (keyword, parameters[name])
             for name, keyword in FITS_KEYWORDS.items()
@@ -52,7 +51,7 @@ class Readout:
         return cls(keywords, kind, (integrations if kind == Kind.SUPERSTRIPE else 1, 1, ny, nx))
 
     def exposure(self) -> Exposure:
-        """Return an exposure that reads out the same."""
+        """Return an exposure of this readout, without pixels."""
         keywords = dict(self.keywords)
         hdu = Hdu(fits.Header(keywords), 0, 0, 0)
         stripes = keywords.get("SSTR_NST") or 0
@@ -60,7 +59,7 @@ class Readout:
 
     @property
     def window(self) -> str:
-        """Size and corner, such as ``64 x 64 at 101,201``."""
+        """Columns, rows and corner (1-based), such as ``64 x 64 at 101,201``."""
         keywords = dict(self.keywords)
         corner = f"{keywords.get('SUBSTRT1', '?')},{keywords.get('SUBSTRT2', '?')}"
         striped = " in stripes" if "MSTR_RD1" in keywords else ""
@@ -69,18 +68,18 @@ class Readout:
 
 @dataclass(frozen=True)
 class Difference:
-    """Flags that another mask adds and removes."""
+    """Flags that another mask adds to, and removes from, the planes of a product."""
 
-    changed: bool = True  # also if the mirror lacks the mask before
-    gained: Mapping[str, int] = field(default_factory=dict)  # pixels by mnemonic
+    changed: bool = True  # also if the mirror lacks the earlier mask
+    gained: Mapping[str, int] = field(default_factory=dict)  # number of pixels by mnemonic
     lost: Mapping[str, int] = field(default_factory=dict)
-    planes_sha256: str = ""  # of the new planes
-    problem: str = ""  # why the masks cannot be compared
+    planes_sha256: str = ""  # digest of the new planes, as in the ledger
+    problem: str = ""  # the reason why the masks cannot be compared; empty if they were
 
 
 @dataclass
 class MaskComparison:
-    """Compares masks of a mirror; each pair and readout once."""
+    """The masks of a mirror, and the differences that were computed."""
 
     masks: MaskCache
     config: MirrorConfig
@@ -90,24 +89,25 @@ class MaskComparison:
     def compare(
         self, before: ChosenMask, after: ChosenMask, instrument: str, readout: Readout
     ) -> Difference:
-        """Compare two masks within a readout."""
+        """Return the difference of two masks within a readout."""
         key = (before.sha1, after.sha1, readout)
         if key not in self._known:
             try:
                 self._known[key] = self._compare(before, after, instrument, readout.exposure())
             except (ValueError, TypeError, OverflowError, KeyError) as exc:  # of odd ledger values
-                problem = f"{readout.kind} {readout.shape}: {exc}"
+                problem = f"{instrument} {readout.kind}, {readout.window}: {exc}"
                 self._known[key] = Difference(problem=problem)
         return self._known[key]
 
     def _compare(
         self, before: ChosenMask, after: ChosenMask, instrument: str, exposure: Exposure
     ) -> Difference:
+        """Cut both masks to the readout of an exposure, and compare the planes."""
         try:
             new = self._planes(after, instrument, exposure)
         except (ReferenceUnavailable, InputRejected) as exc:
             return Difference(problem=str(exc))
-        digest = planes_sha256(new)
+        digest = planes_sha256(new.shape, *flagged_pixels(new))
         try:
             old = self._planes(before, instrument, exposure)
         except (ReferenceUnavailable, InputRejected):
@@ -116,17 +116,20 @@ class MaskComparison:
         return Difference(changed, _counts(new & ~old), _counts(old & ~new), digest)
 
     def _planes(self, mask: ChosenMask, instrument: str, exposure: Exposure) -> NDArray[np.uint32]:
+        """Return the flags of a mask as an exposure reads them out, as in PIXELDQ."""
         if mask.name == NO_MASK:
             return np.zeros(exposure.plane_shape, np.uint32)
         digest = self.config.catalogue.get(mask.name)
         if digest is None or digest.sha1 != mask.sha1:
             raise ReferenceUnavailable(
-                f"{mask.name}: not in the mirror with SHA-1 {mask.sha1}; sync the mirror"
+                f"{mask.name}: not in {self.masks.mirror}, expected a mask with SHA-1 {mask.sha1}; "
+                "run dq-init mirror sync"
             )
         return cut(self.masks.load(mask.name, digest, instrument, self.store), exposure)
 
 
 def _counts(flags: NDArray[np.uint32]) -> dict[str, int]:
+    """Return the number of pixels by mnemonic, of mnemonics that occur."""
     flagged = flags[flags != 0]
     counts = {name: int(np.count_nonzero(flagged & bit)) for name, bit in PIXEL_FLAGS.items()}
     return {name: count for name, count in counts.items() if count}

@@ -1,9 +1,9 @@
-"""The Lambda function that rebuilds what the operational context affects (the closed loop).
+"""The Lambda function that rebuilds products which the operational context affects.
 
 infra/mirror.yaml runs it after every "CRDS Context Changed" event and every hour, if its parameter
 Reprocess is ``select`` or ``submit``. It updates the catalogue, selects, publishes the selection
-and, with ``submit``, sends it to BackfillQueue. The hourly runs select again what a container built
-with the previous context, and what was lost.
+and, with ``submit``, sends it to BackfillQueue. The hourly runs select again the products that a
+container built with the previous context meanwhile, and those whose requests were lost.
 """
 
 import json
@@ -21,10 +21,10 @@ from core.errors import ReferenceUnavailable, TransientFailure
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
 from infra.aws import catalogue_in, job_in, ledger_in, put_event, read_entry
-from infra.jobs.job import Job, JobChanged, JobFile, Request, join, request_key, submit
+from infra.jobs.job import Job, JobFile, Request, join, request_key, submit
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import SOURCE
-from infra.operate.messages import depth
+from infra.operate.messages import EMPTY, depth
 from infra.reprocess.catalogue import Catalogue
 from infra.reprocess.select import Effect, Selection, select
 
@@ -32,11 +32,11 @@ SELECTED = "Reprocessing Selected"
 _MOST_WINDOWS = 200  # in the event; EventBridge accepts 256 KB
 _READERS = 16
 _REPEATS = 5
-"""Selections in a row of products that were processed meanwhile, before the function fails."""
+"""Number of times that the same products are selected again, though processed, before it fails."""
 _CONTEXT_DELAY = timedelta(minutes=20)
-"""A container uses a previous context for up to three minutes, and may work for fifteen."""
+"""Time for which containers may still build products with the previous context (3 + 15 min)."""
 _LOST = timedelta(hours=12)
-"""Age of a job from which on messages without a result are sent again."""
+"""Age of a job after which requests without a result are sent again."""
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)
@@ -44,7 +44,7 @@ log.setLevel(logging.INFO)
 
 @dataclass(frozen=True)
 class Loop:
-    """One run of the function for a mirror and a product bucket."""
+    """The mirror, the products and the queue of the function; `run` does its work once."""
 
     mirror: Mirror
     products: str  # bucket
@@ -70,7 +70,7 @@ class Loop:
     def run(self, *, is_scheduled: bool = False) -> dict[str, Any]:
         """Select for the operational context, submit and publish; return the event's detail.
 
-        A scheduled run that selects nothing publishes nothing.
+        A scheduled (hourly) run that selects nothing publishes nothing.
         """
         # The context in the event that started this run is not used: events may be late or forged.
         context = self.mirror.operational().operational_context
@@ -78,7 +78,7 @@ class Loop:
             for _ in catalogue.update(ledger_in(self.products)):
                 pass
             for entry, reason in catalogue.rejected.items():
-                log.error("%s: %s; skipped", entry, reason)
+                log.error("%s: %s; left out of the catalogue", entry, reason)
             selection = select(catalogue, self.mirror, context, by_pixels=True)
             for _ in selection.decide():
                 pass
@@ -91,21 +91,21 @@ class Loop:
         return detail
 
     def _submit(self, context: str, wanted: list[Request], queue: str) -> None:
-        """Send the selection, without requests of the last job that still wait in the queue."""
+        """Send the wanted requests, except those of the last job that still wait in the queue."""
         file = JobFile(self.mirror.client, job_in(self.products, "closed-loop"))
         last, now = file.read()
         if last is None and not wanted:
             return
-        job = self._next_job(last, context, wanted, now, queue)
-        try:
-            job = file.write(replace(job, etag=last.etag if last else None))
-        except JobChanged as exc:  # by another run
-            raise TransientFailure(f"{file.location}: was replaced meanwhile; run again") from exc
+        job = file.write(self._next_job(last, context, wanted, now, queue))
+        if job is None:
+            raise TransientFailure(
+                f"{file.location}: another run replaced this job; the next run selects again"
+            )
         if job.repeats >= _REPEATS:
             raise ReferenceUnavailable(
-                f"s3://{self.products}: {len(wanted)} products were selected for {context} "
-                f"{_REPEATS} times after they were processed, expected products of that context; "
-                f"set CrdsContext of their stack to latest, then delete {file.location}"
+                f"s3://{self.products}: {len(wanted)} products were processed and selected for "
+                f"{context} again {_REPEATS} times, expected products of that context; set "
+                f"CrdsContext of their stack to latest, then delete {file.location}"
             )
         for _ in submit(file, job, boto3.client("sqs"), queue):
             pass
@@ -113,13 +113,13 @@ class Loop:
     def _next_job(
         self, last: Job | None, context: str, wanted: list[Request], now: datetime, queue: str
     ) -> Job:
-        """Return the job to send; requests that still wait keep their cause."""
+        """Return the job of the wanted requests; those that still wait keep cause and progress."""
         if last is None:
             return replace(join(None, wanted, now), context=context)
         keys = {request_key(request) for request in wanted}
         again = [(n, r) for n, r in enumerate(last.requests) if request_key(r) in keys]
         is_late = now - last.began > _CONTEXT_DELAY
-        if again and _is_empty(queue) and is_late:
+        if again and depth(boto3.client("sqs"), queue) == EMPTY and is_late:
             # The ledger does not record a Skipped by a container that uses an earlier context.
             ended = [True] * len(again)
         else:
@@ -137,7 +137,8 @@ class Loop:
         repeats = 0
         if wanted and len(again) == len(keys) and all(ended) and last.context == context:
             repeats = min(last.repeats + is_late, _REPEATS)
-        return replace(join(kept, wanted, now), context=context, repeats=repeats)
+        job = join(kept, wanted, now)
+        return replace(job, context=context, repeats=repeats, etag=last.etag)
 
     def _has_ended(self, request: Request) -> bool:
         """Return whether the ledger shows a result of the request."""
@@ -151,6 +152,7 @@ class Loop:
         return ExposureRequest.from_direct(request).target(self.products, self.prefix)
 
     def _publish(self, detail: dict[str, Any]) -> None:
+        """Publish the event, and a summary of it to the SNS topic."""
         put_event(boto3.client("events"), self.bus, SOURCE, SELECTED, detail)
         if not self.topic:
             return
@@ -163,13 +165,8 @@ class Loop:
         boto3.client("sns").publish(TopicArn=self.topic, Subject=subject, Message=text)
 
 
-def _is_empty(queue: str) -> bool:
-    count = depth(boto3.client("sqs"), queue)
-    return count.waiting + count.in_flight + count.delayed == 0
-
-
 def _detail_of(selection: Selection, selected: int, *, submitted: bool) -> dict[str, Any]:
-    """Return the event's detail, with the windows in which pixels change."""
+    """Return the detail of the event "Reprocessing Selected": totals, and windows that change."""
     totals = selection.totals()
     windows = [
         {"instrument": instrument, "detector": detector, "window": window, **vars(total)}

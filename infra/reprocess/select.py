@@ -1,7 +1,8 @@
 """Selection of the products that a CRDS context affects: by mask name, by content, by pixels.
 
-Rows of equal setting, dates between two rule changes, mask and planes form a group. A few thousand
-groups stand for a million products: each is decided once, then rows are selected by their group.
+Rows of the catalogue that every rule treats alike form a group: equal parameters, mask and planes,
+and observed in one interval, between two dates at which rules change. A million products are a few
+thousand groups; each group is decided once, and decides its rows.
 """
 
 import json
@@ -29,29 +30,29 @@ from infra.reprocess.catalogue import Catalogue, quoted
 from infra.reprocess.compare import ChosenMask, Difference, MaskComparison, Readout
 
 _EARLIEST, _LATEST = "0", "~"
-"""Before and after every date, compared as text; a row without a date is in no interval."""
+"""Texts that sort before and after every date; a row without a date is in no interval."""
 _TEXT_KEYS = ("mask", "mask_sha1", "planes_sha256", "requested_fields", "kind")
 _KEYS = ", ".join((*_TEXT_KEYS, "parameters", "rows", "columns", "interval"))
 
 
 @dataclass
 class ContextMasks:
-    """The masks that one context chooses; each setting is evaluated once."""
+    """The masks that one context selects; crds is called once for equal parameters."""
 
     rules: Rules
     mirror: Mirror
     context: str
-    evaluated: int = 0  # calls of crds
+    evaluated: int = 0  # number of calls of crds
     _known: dict[tuple[str, ...], ChosenMask] = field(default_factory=dict, repr=False)
     _matched: dict[str, tuple[str, ...]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def mask_rules(self) -> tuple[Rule, ...]:
-        """The MASK rules of all instruments."""
+        """The MASK rules of the context, of all instruments."""
         return self.mirror.context(self.context).rules
 
     def choose(self, parameters: Mapping[str, Any], observed: str, interval: str) -> ChosenMask:
-        """Choose the mask for a setting and any date within an interval between two rules."""
+        """Return the mask for an exposure; dates of one interval give the same mask."""
         instrument = str(parameters.get("META.INSTRUMENT.NAME", ""))
         matched = self._matched_parameters(instrument)
         # Python takes 1, 1.0 and True as equal keys; CRDS compares their text.
@@ -63,7 +64,7 @@ class ContextMasks:
         return self._known[key]
 
     def _matched_parameters(self, instrument: str) -> tuple[str, ...]:
-        """Return the parameters that an instrument's rules match on, without the date."""
+        """Return the names of parameters that an instrument's rules match on, except the date."""
         if instrument not in self._matched:
             try:
                 *_, last = self.rules.mappings.chain(self.context, instrument)
@@ -75,6 +76,7 @@ class ContextMasks:
         return self._matched[instrument]
 
     def _evaluate(self, header: dict[str, Any], observed: str) -> ChosenMask:
+        """Return the mask that crds selects for FITS keywords and a date."""
         self.evaluated += 1
         date, _, time = observed.partition(" ")
         header |= {k: v for k, v in (("DATE-OBS", date), ("TIME-OBS", time)) if v}
@@ -87,53 +89,53 @@ class ContextMasks:
 
 
 class Effect(StrEnum):
-    """Effect of a context on a product; PIXELS includes CONTENT, which includes NAME."""
+    """The largest change that a context makes to a product."""
 
     NONE = "none"
-    REQUESTED = "requested"  # the request named the mask, user DQ or version
+    REQUESTED = "requested"  # none, because the request named the mask, user DQ or version
     UNDECIDED = "cannot be decided"
-    NAME = "name"
-    CONTENT = "content"
-    PIXELS = "pixels"
+    NAME = "name"  # a mask of another name and equal content
+    CONTENT = "content"  # a mask of other content; its pixels are equal or were not compared
+    PIXELS = "pixels"  # a mask with other pixels in the readout
 
 
 @dataclass(frozen=True)
 class ProductGroup:
-    """Products of equal setting, interval, mask and planes."""
+    """Products that every rule treats alike, as the module describes."""
 
-    number: int
+    number: int  # identifies the group
     interval: str  # date of the rule change with which the interval begins
-    observed: str  # a date within it
+    observed: str  # a date within the interval
     mask: str
     mask_sha1: str
     planes_sha256: str
     requested_fields: str
     kind: str
-    exposures: int
+    exposures: int  # number of products
     size: int  # bytes of all inputs
-    shape: tuple[int, int, int, int]  # of SCI
+    shape: tuple[int, int, int, int]  # of SCI: integrations, groups, rows, columns
     parameters: Mapping[str, Any]  # that rules match on, without the date
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The effect on a group of products."""
+    """The effect of a context on a group of products."""
 
     group: ProductGroup
     effect: Effect
-    before: str  # masks
+    before: str  # file name of the mask, or N/A
     after: str
     difference: Difference = field(default_factory=Difference)
 
 
 @dataclass
 class WindowTotals:
-    """Totals over the products of one detector and window; the fields are those of the JSON."""
+    """Totals of the products of one detector and window; `reprocess select --json` prints them."""
 
     exposures: int = 0
-    bytes: int = 0
-    by_change: Counter[str] = field(default_factory=Counter)
-    gained: Counter[str] = field(default_factory=Counter)
+    bytes: int = 0  # of the inputs
+    by_change: Counter[str] = field(default_factory=Counter)  # exposures by value of `Effect`
+    gained: Counter[str] = field(default_factory=Counter)  # flags by mnemonic
     lost: Counter[str] = field(default_factory=Counter)
 
 
@@ -171,7 +173,7 @@ class Selection:
             self.groups.append(ProductGroup(*values))
 
     def decide(self) -> Iterator[Decision]:
-        """Decide every group; groups with the same two masks follow each other."""
+        """Decide and yield each group, ordered by mask, so that few masks are read twice."""
         masks = {}
         for group in self.groups:
             setting = (group.parameters, group.observed, group.interval)
@@ -186,7 +188,7 @@ class Selection:
             yield self.decisions[-1]
 
     def inputs(self, effects: set[Effect]) -> Iterator[tuple[str, str, str | None]]:
-        """Yield bucket and key of the inputs of affected products, and the requested output key."""
+        """Yield bucket, key and requested output key for each product with one of the effects."""
         numbers = [d.group.number for d in self.decisions if d.effect in effects]
         found = self.connection.execute(
             "SELECT input_bucket, input_key, output_key FROM "
@@ -230,7 +232,7 @@ class Selection:
         return dict(sorted(found.items()))
 
     def problems(self) -> dict[str, int]:
-        """Return why products cannot be decided, and how many."""
+        """Return the reasons why products cannot be decided, with the numbers of products."""
         found: Counter[str] = Counter()
         for decision in self.decisions:
             if decision.effect is Effect.UNDECIDED:
@@ -238,7 +240,7 @@ class Selection:
         return dict(sorted(found.items()))
 
     def _intervals(self) -> list[tuple[str, str, str]]:
-        """Return instruments with intervals of dates within which their rules do not change."""
+        """Return all intervals, each with its instrument, start and end (exclusive)."""
         contexts = [self.after, *([self.before] if self.before else [])]
         rules = [rule for context in contexts for rule in context.mask_rules]
         found = [("", _EARLIEST, _LATEST)]
@@ -250,7 +252,7 @@ class Selection:
         return found
 
     def _rows(self, *more: str) -> str:
-        """Return a subquery of all products, each with the start of its interval."""
+        """Return an SQL subquery of the products: keys of groups, and `more` columns."""
         # No row is kept: the catalogue streams through the join with the few intervals.
         texts = ", ".join(
             f"coalesce({name}, '') AS {name}" for name in (*_TEXT_KEYS, "observed", "instrument")
@@ -264,6 +266,7 @@ class Selection:
         )
 
     def _decide(self, group: ProductGroup, before: ChosenMask, after: ChosenMask) -> Decision:
+        """Return the effect on a group, given its masks before and after."""
         if group.requested_fields:
             return Decision(group, Effect.REQUESTED, before.name, before.name)
         found, effect = Difference(problem=after.problem or before.problem), Effect.CONTENT
@@ -285,7 +288,10 @@ class Selection:
 def select(
     catalogue: Catalogue, mirror: Mirror, to: str, before: str | None = None, *, by_pixels: bool
 ) -> Selection:
-    """Group the products of a catalogue; `Selection.decide` then decides each group."""
+    """Group the products of a catalogue by what the rules of context `to` read.
+
+    The effect is relative to context `before`; None: to the masks that built the products.
+    """
     folder = catalogue.path.parent
     rules = Rules(mirror.location, folder / "mappings", mirror.client)
     comparison = None

@@ -1,4 +1,4 @@
-"""Tables of a selection and of an audit, for the terminal."""
+"""The table that shows a selection at a terminal."""
 
 import json
 
@@ -8,19 +8,11 @@ from rich.table import Table
 from infra.cli import plural
 from infra.console import Console, lines
 from infra.cost.estimate import exposure_usd
-from infra.reprocess.audit import Finding
 from infra.reprocess.select import Effect, Selection, WindowTotals
 
 
-def show_findings(findings: list[Finding], console: Console) -> None:
-    """Print the findings of an audit."""
-    for finding in findings:
-        console.print(f"{finding.product}: {finding.what}", soft_wrap=True)
-    console.print(plural(len(findings), "finding"))
-
-
 def show(selection: Selection, console: Console, *, as_json: bool) -> None:
-    """Print the affected products by detector and window."""
+    """Print the numbers of affected products by detector and window, as a table or as JSON."""
     totals, to = selection.totals(), selection.after.context
     if as_json:
         windows = [{"of": window, **vars(total)} for window, total in totals.items()]
@@ -58,12 +50,12 @@ def show(selection: Selection, console: Console, *, as_json: bool) -> None:
             f"{plural(requested, 'product')}."
         )
     for problem, number in selection.problems().items():
-        text = f"{plural(number, 'product')} cannot be decided: {problem}"
+        text = f"{plural(number, 'product')} not selected, cannot be decided: {problem}"
         console.print(text, soft_wrap=True, style="bold red")
 
 
 def _counts(total: WindowTotals) -> list[int]:
-    """Count exposures: all, and by name, by content, by pixels, each of which includes the next."""
+    """Return numbers of exposures: all, and those that change by name, by content, by pixels."""
     pixels = total.by_change[Effect.PIXELS.value]
     content = total.by_change[Effect.CONTENT.value] + pixels
     return [total.exposures, total.by_change[Effect.NAME.value] + content, content, pixels]

@@ -1,4 +1,4 @@
-"""Requests that rebuild affected products, or ledger entries that are missing."""
+"""The work of ``dq-init reprocess``: select products, and request that they are rebuilt."""
 
 import json
 import sys
@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-from botocore.exceptions import ClientError
 from rich.progress import Progress
 
+from handler.decision import Provenance
 from handler.events import ExposureRequest
-from handler.provenance import Provenance
-from handler.s3.errors import is_missing, translate_errors
-from handler.s3.objects import S3Location, enable_requester_pays, version_of
+from handler.s3.objects import ObjectStore, S3Location, enable_requester_pays
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
 from infra.console import Console
@@ -30,56 +28,49 @@ from infra.reprocess.show import show
 
 
 @dataclass(frozen=True)
-class Locations:
-    """Locations of ledger, catalogue and mirror, and the stack that they belong to."""
+class Archive:
+    """The products of a stack, with their ledger and catalogue."""
 
     s3: Any
-    stack: Stack | None
-    ledger: S3Location
-    catalogue: S3Location
-    mirror: S3Location | None
+    stack: Stack
+
+    @classmethod
+    def of_stack(cls, name: str) -> "Archive":
+        """Find a stack; reads of its Requester Pays buckets are allowed."""
+        s3, stack = boto3.client("s3"), find_stack(name)
+        enable_requester_pays(s3, stack.requester_pays)
+        return cls(s3, stack)
 
     @property
-    def prefix(self) -> str:
-        """Key prefix of the products."""
-        return self.stack.output_prefix if self.stack else "dq_init/"
+    def bucket(self) -> str:
+        """Bucket of the products, the ledger, the catalogue and the jobs."""
+        return self.stack.output("ProductBucket")
 
     @property
-    def context(self) -> str:
-        """The context that the function uses if a request names none."""
-        return (self.stack and self.stack.parameters.get("CrdsContext")) or "latest"
+    def ledger(self) -> S3Location:
+        """Prefix of the ledger."""
+        return ledger_in(self.bucket)
 
-
-def locations_of(
-    stack: str | None,
-    ledger: S3Location | None,
-    catalogue: S3Location | None,
-    mirror: S3Location | None,
-) -> Locations:
-    """Find the locations by stack; those that the operator names take precedence."""
-    s3, found = boto3.client("s3"), find_stack(stack) if stack else None
-    if found is not None:
-        enable_requester_pays(s3, found.requester_pays)
-        ledger = ledger or ledger_in(found.output("ProductBucket"))
-        mirror = mirror or found.mirror
-    if ledger is None:
-        raise UserError("location of the ledger: missing, expected --stack NAME or --ledger URI")
-    return Locations(s3, found, ledger, catalogue or catalogue_in(ledger.bucket), mirror)
+    @property
+    def catalogue(self) -> S3Location:
+        """Prefix of the catalogue."""
+        return catalogue_in(self.bucket)
 
 
 @contextmanager
 def open_selection(
-    locations: Locations, to: str, before: str | None = None, *, by_pixels: bool = True
+    archive: Archive, to: str | None, before: str | None = None, *, by_pixels: bool = True
 ) -> Iterator[Selection]:
-    """Select what a context affects, with a progress bar; the catalogue stays open meanwhile."""
-    if locations.mirror is None:
-        raise UserError("location of the mirror: missing, expected --stack NAME or --mirror URI")
-    mirror = Mirror(locations.s3, locations.mirror)
-    check_contexts(mirror, *filter(None, [to, before]))
-    with Catalogue.open(locations.s3, locations.catalogue) as catalogue:
-        selection = select(catalogue, mirror, to, before, by_pixels=by_pixels)
+    """Yield the decided selection for a context (None: the function's); show the progress."""
+    context = to or archive.stack.parameters.get("CrdsContext", "latest")
+    mirror = Mirror(archive.s3, archive.stack.mirror)
+    check_contexts(mirror, *filter(None, [context, before]))
+    with Catalogue.open(archive.s3, archive.catalogue) as catalogue:
+        selection = select(catalogue, mirror, context, before, by_pixels=by_pixels)
         if not selection.groups:
-            raise UserError(f"{locations.catalogue}: no products; run reprocess catalogue first")
+            raise UserError(
+                f"{archive.catalogue}: contains no products; run reprocess catalogue first"
+            )
         with Progress(console=Console(stderr=True)) as bar:
             decisions = selection.decide()
             for _ in bar.track(decisions, len(selection.groups), description="Comparing"):
@@ -88,67 +79,55 @@ def open_selection(
 
 
 def submit(
-    locations: Locations, to: str | None, *, relabel: bool, yes: bool, pause: float, as_json: bool
+    archive: Archive, to: str | None, *, relabel: bool, yes: bool, pause: float, as_json: bool
 ) -> None:
-    """Rebuild what a context affects and follow the job; exit with 1 if a product failed."""
-    if locations.stack is None:
-        raise UserError("stack: missing, expected --stack NAME of the stack that rebuilds products")
+    """Rebuild the products that a context affects; exit with 1 if one failed or is missing."""
     console = Console(stderr=as_json)
-    with open_selection(locations, to or locations.context) as selection:
+    with open_selection(archive, to) as selection:
         show(selection, console, as_json=False)
         requests = list(selection.requests(to, relabel=relabel))
     if not requests:
         console.print("No product needs to be rebuilt.")
         return
     name = f"reprocess{'-relabel' * relabel}-{to or 'own'}"
-    file = JobFile(locations.s3, job_in(locations.ledger.bucket, name.removesuffix(".pmap")))
+    file = JobFile(archive.s3, job_in(archive.bucket, name.removesuffix(".pmap")))
     with tempfile.TemporaryDirectory() as folder:
-        runner = JobRunner(locations.stack, file, console, Path(folder), pause)
+        runner = JobRunner(archive.stack, file, console, Path(folder), pause)
         runner.check(requests)
         if not yes and not confirm(f"Rebuild {plural(len(requests), 'product')}?"):
             sys.exit("nothing was started")
-        job = runner.send(runner.start(requests))
-        code = runner.finish(job, as_json=as_json)
+        code = runner.finish(runner.send(requests), as_json=as_json)
     console.print("Next: reprocess catalogue, then submit again, until it selects nothing.")
     sys.exit(code)
 
 
-def write_manifest(path: Path, requests: Iterable[dict[str, str]]) -> int:
-    """Write requests to a file and return their number.
-
-    A ``.json`` file is an array, which the state machine Backfill reads; others hold JSON lines.
-    """
-    found = list(requests)
-    if path.suffix == ".json":
-        text = json.dumps(found)
-    else:
-        text = "".join(f"{json.dumps(request)}\n" for request in found)
-    path.write_text(text, encoding="utf-8")
-    return len(found)
-
-
-def rebuild(locations: Locations, forgotten: list[Finding], console: Console) -> None:
-    """Request the missing ledger entries of products: the function writes them again."""
-    if locations.stack is None:
-        raise UserError("stack: missing, expected --stack NAME of the stack that writes entries")
-    sqs, queue = boto3.client("sqs"), locations.stack.output("BackfillQueue")
+def rebuild(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
+    """Request that the function writes the missing ledger entries of products again."""
+    sqs, queue = boto3.client("sqs"), archive.stack.output("BackfillQueue")
     sent = 0
     for finding in forgotten:
         product = S3Location.parse(finding.product)
-        request = _report_request(product, locations.prefix, locations.s3)
+        request = _report_request(product, archive.stack.output_prefix, ObjectStore(archive.s3))
         if request is None:
-            console.print(f"{product}: its metadata do not name its input; skipped", soft_wrap=True)
+            console.print(
+                f"{product}: its ledger entry cannot be rebuilt, because its metadata do not name "
+                "exposure and cause; run dq-init backfill for its exposure",
+                soft_wrap=True,
+            )
             continue
         sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(request))
         sent += 1
-    console.print(f"{plural(sent, 'request')} sent; then run reprocess catalogue and audit again")
+    console.print(
+        f"{plural(sent, 'request')} sent; wait for the results, then run reprocess catalogue and "
+        "audit again"
+    )
 
 
-def _report_request(product: S3Location, prefix: str, s3: Any) -> dict[str, Any] | None:
-    """Return the request that reports an existing product, from the product's metadata."""
-    metadata = s3.head_object(**product.as_kwargs)["Metadata"]
-    found = Provenance.from_metadata(metadata)
-    # Long values are stored as a digest: handler.provenance.shortened
+def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dict[str, Any] | None:
+    """Return the request to report a product again; None if its metadata do not suffice."""
+    stored = store.find(product)
+    found = Provenance.from_metadata(stored.metadata) if stored else None
+    # Long values are stored as a digest: handler.decision.shortened
     if found is None or not found.cause or "...sha256:" in found.input_key:
         return None
     source = S3Location(found.input_bucket, found.input_key)
@@ -159,14 +138,8 @@ def _report_request(product: S3Location, prefix: str, s3: Any) -> dict[str, Any]
         "reportOnly": True,
     }
     if found.input_version:
-        with translate_errors(f"{source}: reading its version"):
-            try:
-                current = version_of(s3.head_object(**source.as_kwargs))
-            except ClientError as exc:
-                if not is_missing(exc):
-                    raise
-                current = None
-        if found.input_version != current:
+        current = store.find(source)
+        if current is None or current.version_id != found.input_version:
             request["versionId"] = found.input_version
     if ExposureRequest.from_direct(request).target(product.bucket, prefix) != product:
         request["outputKey"] = product.key

@@ -14,6 +14,7 @@ from handler.s3.objects import ObjectStore, S3Location
 from infra import options
 from infra.aws import find_stack
 from infra.cli import UserError
+from infra.mirror.bucket import Mirror
 from infra.view.files import open_file
 from infra.view.flags import Page, comparison_page, mask_page, product_page
 from infra.view.pages import write_history, write_pages
@@ -45,7 +46,7 @@ def command(  # noqa: PLR0913, PLR0917
     """
     s3 = boto3.client("s3")
     if detector is not None:
-        print(write_history(targets[0], detector, out, s3))
+        print(write_history(Mirror(s3, options.s3_uri(targets[0])), detector, out))
         return
     if stack and not mirror:
         mirror = find_stack(stack).mirror

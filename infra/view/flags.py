@@ -1,4 +1,4 @@
-"""The content of pages: facts and pictures of products, raw exposures and masks."""
+"""The content of the pages of products, raw exposures and masks: facts and a picture."""
 
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ Facts = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Page:
-    """The title of a page, the facts above the picture, and the picture."""
+    """The content of an HTML page: a title, facts, and a picture of flags below them."""
 
     title: str
     facts: Facts
@@ -32,8 +32,7 @@ def product_page(
 ) -> Page:
     """Return the page of a product, or of the product that a raw exposure would get.
 
-    A raw exposure needs the mirror to select its mask; a product, to show its mask outside its
-    window.
+    `references` select the mask of a raw exposure, and show a product's mask outside its window.
     """
     exposure = Exposure.from_hdus(file.hdus, file.name)
     header, image = exposure.header, exposure.existing_image(file.read)
@@ -42,7 +41,8 @@ def product_page(
         mask = _mask_of(name, exposure, references, store)
     elif references is None:
         raise InputRejected(
-            f"{file.name}: a raw exposure, expected --mirror s3://... (or --stack) to read its mask"
+            f"{file.name}: a raw exposure, expected a product; to select its mask, add --mirror "
+            "s3://bucket/prefix or --stack NAME"
         )
     else:
         reference = references.resolve(exposure, context, None, store)
@@ -67,7 +67,7 @@ def product_page(
 def _mask_of(
     label: str, exposure: Exposure, references: References | None, store: ObjectStore
 ) -> Mask | None:
-    """Return the mask that a product names, if the mirror contains it."""
+    """Return the mask that a product's R_MASK names; None if the mirror lacks it."""
     if references is None or not label.startswith("crds://"):
         return None
     name = label.removeprefix("crds://")
@@ -82,7 +82,7 @@ def _mask_of(
 def _with_surroundings(
     image: NDArray[np.uint32], mask: Mask | None, exposure: Exposure
 ) -> Picture | None:
-    """Return the image within its mask, if the mask is larger."""
+    """Return a picture of a subarray's flags and the mask around them; None if it is not larger."""
     science = exposure.subarray
     if mask is None or science is None or exposure.stripes is not None:
         return None
@@ -134,13 +134,7 @@ def mask_page(file: File) -> Page:
 
 
 def comparison_page(before: Mask, after: Mask) -> Page:
-    """Return the page of the flags that a mask gains and loses, compared with an earlier one.
-
-    Raises
-    ------
-    InputRejected
-        If the masks have different shapes.
-    """
+    """Return the page of the flags that change between two masks, which must have one shape."""
     if before.dq.shape != after.dq.shape:
         (ny, nx), (y, x) = before.dq.shape, after.dq.shape
         raise InputRejected(

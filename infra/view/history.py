@@ -1,4 +1,4 @@
-"""The masks of a detector by date: the flags that each of them gains and loses."""
+"""The page of all masks of a detector by date, with the flags that each gains and loses."""
 
 from base64 import b64encode
 from collections import Counter
@@ -22,7 +22,7 @@ _COLUMNS = ("Mask", "From", "Subarray", "Contexts", "Any flag", "Gained", "Lost"
 
 @dataclass(frozen=True)
 class MaskPeriod:
-    """A mask, and the dates, subarrays and contexts for which rules select it."""
+    """A mask, and the first date, the subarray and the contexts for which rules select it."""
 
     mask: Mask
     after: str  # date and time of the first observation
@@ -31,32 +31,37 @@ class MaskPeriod:
     last: str  # context
 
     def counts(self) -> dict[str, int]:
-        """Return the number of pixels by flag."""
+        """Return the number of pixels with each flag that occurs, by its name."""
         flagged = self.mask.dq[self.mask.dq != 0]
         found = {name: int(np.count_nonzero(flagged & bit)) for name, bit in PIXEL_FLAGS.items()}
         return {name: number for name, number in found.items() if number}
 
 
 def mask_in(mirror: Mirror, name: str, instrument: str) -> Mask:
-    """Return a mask of a mirror."""
+    """Read a mask of a mirror."""
     return Mask.from_bytes(mirror.get(key_of(name, instrument)), name)
 
 
 def mask_periods(mirror: Mirror, detector: str) -> list[MaskPeriod]:
     """Return the masks that any context of a mirror selects for a detector, by date.
 
-    A page shows one shape: masks of other shapes than the most common one are left out.
+    Masks of other shapes than the most common one are left out, because a page shows one shape.
     """
+    detectors: set[str] = set()
     found: dict[str, tuple[str, str, str, str, str]] = {}
     for context in mirror.contexts():
         for rule in mirror.context(context).rules:
+            detectors.add(rule.value("DETECTOR"))
             if rule.value("DETECTOR") != detector or rule.mask == "N/A":
                 continue
             _, _, _, first, _ = found.get(rule.mask, ("", "", "", context, ""))
             subarray = rule.value("SUBARRAY.NAME")
             found[rule.mask] = (rule.instrument, rule.after, subarray, first, context)
     if not found:
-        raise UserError(f"{mirror.location}: no rule selects a mask for {detector}")
+        known = ", ".join(sorted(detectors)) or "none yet; run dq-init mirror sync"
+        raise UserError(
+            f"{mirror.location}: no rule selects a mask for {detector}, expected one of: {known}"
+        )
     periods = [
         MaskPeriod(mask_in(mirror, name, instrument), *rest)
         for name, (instrument, *rest) in found.items()
@@ -67,7 +72,7 @@ def mask_periods(mirror: Mirror, detector: str) -> list[MaskPeriod]:
 
 
 def history_page(detector: str, periods: list[MaskPeriod], mirror: str) -> Page:
-    """Return the page of a detector, with a plane for each mask."""
+    """Return the page of a detector, with a plane of its picture for each mask."""
     planes = tuple(
         plane(p.mask.dq, f"{p.mask.name}, from {p.after[:10]}", is_fast=True) for p in periods
     )
@@ -81,7 +86,7 @@ def history_page(detector: str, periods: list[MaskPeriod], mirror: str) -> Page:
 
 
 def history_table(periods: list[MaskPeriod]) -> dict[str, Any]:
-    """Return the variables of history.html: a plot, and a row for each mask."""
+    """Return the variables of history.html: a plot, headings, and a row for each mask."""
     counts = [period.counts() for period in periods]
     names = [name for name in PIXEL_FLAGS if any(name in found for found in counts)]
     rows, before = [], None
@@ -109,7 +114,7 @@ def history_table(periods: list[MaskPeriod]) -> dict[str, Any]:
 
 
 def _plot(periods: list[MaskPeriod], counts: list[dict[str, int]]) -> str:
-    """Return the plot as a data URI: browsers run no script of an SVG in an img element."""
+    """Return a plot as a data URI, because browsers run no script of an SVG in an img element."""
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     axes = figure.add_subplot()
     x = range(len(periods))

@@ -1,4 +1,4 @@
-"""HTML pages, each in one file with all it needs, rendered by Jinja2 with autoescape."""
+"""HTML pages of flags; each is one file without references to others, rendered by Jinja2."""
 
 import hashlib
 import re
@@ -15,8 +15,6 @@ from markupsafe import Markup
 from core import SOFTWARE, __version__
 from core.errors import InputRejected
 from handler.crds.rules import is_applicable
-from handler.s3.objects import S3Location
-from infra.cli import UserError
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import Change
 from infra.view.flags import Page, comparison_page
@@ -30,7 +28,7 @@ _LONGEST = 100
 
 @dataclass(frozen=True)
 class Link:
-    """A line of an index: a page's file name (empty if there is none), its title, and a remark."""
+    """A line of an index: a page's file name (empty if it has no page), title and remark."""
 
     file: str
     title: str
@@ -38,37 +36,28 @@ class Link:
 
 
 def write_pages(pages: list[Page], folder: Path) -> Path:
-    """Write pages, and an index if there are several; return the file to open first."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write pages, and an index if there are several; return the path of the file to open."""
     links: list[Link] = []
     for page in pages:
         name = page_name(page.title)
         # File systems of macOS and Windows do not distinguish case.
         alike = sum(link.title.casefold() == page.title.casefold() for link in links)
-        path = folder / (f"{name.removesuffix('.html')}--{alike + 1}.html" if alike else name)
-        path.write_text(render_page(page), encoding="utf-8")
+        name = f"{name.removesuffix('.html')}--{alike + 1}.html" if alike else name
+        path = _write(folder, name, render_page(page))
         links.append(Link(path.name, page.title, "; ".join(text for _, text in page.facts[:4])))
     return path if len(links) == 1 else _write_index(folder, "Flags", links)
 
 
-def write_history(mirror: str, detector: str, folder: Path, s3: Any) -> Path:
-    """Write the page of a detector's masks; return its path."""
-    try:
-        location = S3Location.parse_prefix(mirror)
-    except ValueError as exc:
-        raise UserError(str(exc)) from exc
-    periods = mask_periods(Mirror(s3, location), detector)
-    page = history_page(detector, periods, str(location))
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / page_name(detector)
+def write_history(mirror: Mirror, detector: str, folder: Path) -> Path:
+    """Write the page of all masks of a detector in a mirror; return its path."""
+    periods = mask_periods(mirror, detector)
+    page = history_page(detector, periods, str(mirror.location))
     html = render_page(page, "history.html", len(periods) - 1, **history_table(periods))
-    path.write_text(html, encoding="utf-8")
-    return path
+    return _write(folder, page_name(detector), html)
 
 
 def write_changes(mirror: Mirror, changes: Iterable[Change], title: str, folder: Path) -> Path:
-    """Write a page for each pair of masks, and an index; return the path of the index."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a page for each pair of masks that changes, and an index; return the index's path."""
     links: dict[tuple[str, str], Link] = {}
     for change in changes:
         names = (change.before, change.after)
@@ -82,20 +71,25 @@ def write_changes(mirror: Mirror, changes: Iterable[Change], title: str, folder:
         except InputRejected as exc:
             links[names] = Link("", pair, f"{about}: not compared, {exc}")
             continue
-        path = folder / page_name(pair.replace(" ", "-").replace(".fits", ""))
-        path.write_text(render_page(page), encoding="utf-8")
-        links[names] = Link(path.name, pair, about)
+        name = page_name(pair.replace(" ", "-").replace(".fits", ""))
+        _write(folder, name, render_page(page))
+        links[names] = Link(name, pair, about)
     return _write_index(folder, title, links.values())
 
 
 def _write_index(folder: Path, title: str, links: Iterable[Link]) -> Path:
-    path = folder / "index.html"
-    path.write_text(_render("index.html", title, (), links=list(links)), encoding="utf-8")
+    return _write(folder, "index.html", _render("index.html", title, (), links=list(links)))
+
+
+def _write(folder: Path, name: str, html: str) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / name
+    path.write_text(html, encoding="utf-8")
     return path
 
 
 def page_name(title: str) -> str:
-    """Return a file name that is safe as a relative URL, and differs for different titles."""
+    """Return the file name of a page: safe as a relative URL, different for different titles."""
     safe = re.sub(r"[^A-Za-z0-9._-]+", "_", title).lstrip("._-")[:_LONGEST]
     if safe != title or not safe:
         digest = hashlib.sha256(title.encode("utf-8", "surrogatepass")).hexdigest()[:8]
@@ -104,7 +98,7 @@ def page_name(title: str) -> str:
 
 
 def render_page(page: Page, template: str = "picture.html", start: int = 0, **more: Any) -> str:
-    """Return the HTML of a page that shows the plane `start` first."""
+    """Return the HTML of a page of flags that shows the plane with index `start` first."""
     compares = page.picture.compares
     return _render(
         template,
@@ -119,17 +113,9 @@ def render_page(page: Page, template: str = "picture.html", start: int = 0, **mo
 
 
 def _render(template: str, title: str, facts: Iterable[tuple[str, str]], **more: Any) -> str:
-    text = (
-        _environment()
-        .get_template(template)
-        .render(
-            title=title,
-            facts=facts,
-            style=Markup(_asset("page.css")),  # noqa: S704  # ours
-            software=f"{SOFTWARE} {__version__}",
-            **more,
-        )
-    )
+    more |= {"title": title, "facts": facts, "software": f"{SOFTWARE} {__version__}"}
+    style = Markup(_asset("page.css"))  # noqa: S704  # ours
+    text = _environment().get_template(template).render(more, style=style)
     # A lone surrogate in a header or a key cannot be written as UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()
 

@@ -1,8 +1,8 @@
-"""Lossless pictures of flags: one or more bytes per pixel, an index into the values that occur."""
+"""Lossless pictures of flags: for every pixel an index into the list of values that occur."""
 
 import base64
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from core.flags import PIXEL_FLAGS
 
 _REFERENCE = ("REFERENCE_PIXEL", "NON_SCIENCE", "BAD_REF_PIXEL")
-"""Flags of pixels that do not receive light."""
+"""Names of the flags of pixels that do not receive light."""
 # zlib level 9 gives a result smaller by a tenth; 7 takes a third of its time.
 _SMALL, _FAST = 9, 7
 
@@ -28,23 +28,22 @@ class Box:
 
 @dataclass(frozen=True)
 class Picture:
-    """Planes of one shape that a page shows one at a time."""
+    """A picture of a page: planes of one shape, of which the page shows one at a time."""
 
-    planes: tuple[dict[str, Any], ...]  # of `plane`, or of `comparison`
+    planes: tuple[dict[str, Any], ...]  # returned by `plane` or `comparison`
     shape: tuple[int, int]  # (ny, nx), science frame
     corner: tuple[int, int] = (1, 1)  # FITS coordinates of the first column and row
     window: Box | None = None  # the subarray, if the planes show more of the detector
     compares: bool = False
 
     def to_plain(self) -> dict[str, Any]:
-        """Return the data that assets/page.js reads."""
-        window = self.window
+        """Return the data of the picture that assets/page.js reads, for JSON."""
         return {
             "nx": self.shape[1],
             "ny": self.shape[0],
             "x0": self.corner[0],
             "y0": self.corner[1],
-            "window": window and {"x": window.x, "y": window.y, "nx": window.nx, "ny": window.ny},
+            "window": self.window and asdict(self.window),
             "compares": self.compares,
             "flags": [[name, bit] for name, bit in PIXEL_FLAGS.items()],
             "reference": [PIXEL_FLAGS[name] for name in _REFERENCE],
@@ -53,7 +52,7 @@ class Picture:
 
 
 def plane(dq: NDArray[np.uint32], label: str = "", *, is_fast: bool = False) -> dict[str, Any]:
-    """Pack a 2-D image of standard flags; `is_fast` if the page has many planes."""
+    """Return a plane of a picture from a 2-D image of flags; `is_fast` compresses it less."""
     flagged = np.flatnonzero(dq)
     values, inverse = np.unique(dq.reshape(-1)[flagged], return_inverse=True)
     level = _FAST if is_fast else _SMALL
@@ -61,7 +60,7 @@ def plane(dq: NDArray[np.uint32], label: str = "", *, is_fast: bool = False) -> 
 
 
 def comparison(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[str, Any]:
-    """Pack two 2-D images of standard flags, of one shape: every value is a pair."""
+    """Return a plane whose values are pairs, from two 2-D images of flags of one shape."""
     both = (before.astype(np.uint64) << np.uint64(32)) | after
     flagged = np.flatnonzero(both)
     values, inverse = np.unique(both.reshape(-1)[flagged], return_inverse=True)
@@ -77,7 +76,7 @@ def _pack(
     label: str,
     level: int,
 ) -> dict[str, Any]:
-    """Return a plane whose unflagged pixels have index 0, and flagged ones `inverse` + 1."""
+    """Return a plane in which flagged pixels have the index `inverse` + 1, all others 0."""
     wide = 0 if len(values) <= 2**8 else 2 if len(values) <= 2**16 else 4
     index = np.zeros(size, f"<u{wide or 1}")
     index[flagged] = inverse + 1

@@ -27,7 +27,7 @@ from core.fits.hdus import Keywords
 from core.product import SUFFIXES, Encoding
 from handler.crds.parameters import FITS_KEYWORDS, INTEGERS, LOGICALS, NUMBERS, WORDS
 from handler.crds.rules import Rules
-from handler.observability import logger
+from handler.publish import logger
 from handler.s3.objects import S3Location
 from infra.__main__ import main as infra
 from infra.demo.local_aws import MIRROR, LocalAws, copy_cache, local_aws

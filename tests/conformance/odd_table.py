@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from core.product import Encoding
-from handler.observability import logger
+from handler.publish import logger
 from infra.demo.local_aws import MIRROR, copy_cache, local_aws
 from infra.demo.samples.masks import write_mask
 from infra.demo.samples.mirror import write_rules, write_server_config

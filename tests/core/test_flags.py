@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from core.flags import (
     PIXEL_FLAGS,
-    FlagCount,
     FlagDefinition,
     count_by_mnemonic,
     flagged_pixels,
@@ -52,5 +51,5 @@ def test_count_by_mnemonic_equals_a_count_of_each_bit(values: list[int]) -> None
         name: sum(bool(v & bit and v & 1) for v in values) for name, bit in PIXEL_FLAGS.items()
     }
     assert count_by_mnemonic(flagged_pixels(dq)[1]) == {
-        name: FlagCount(n, unusable[name]) for name, n in expected.items() if n
+        name: (n, unusable[name]) for name, n in expected.items() if n
     }

@@ -19,12 +19,12 @@ import pytest
 from astropy.io import fits
 
 from core.errors import EXPECTED
+from core.exposure import Subarray
 from core.fits.pixels import first_image
 from core.flags import PIXEL_FLAGS
 from core.in_memory import dq_init
 from core.mask import Mask
 from core.product import Encoding, HeaderValues
-from core.subarray import Subarray
 from infra.demo.samples.exposures import asdf_hdu, int_times, primary_header
 from infra.demo.samples.modes import MODES
 from tests.reference_step import striped

@@ -9,8 +9,8 @@ import pytest
 from astropy.io import fits
 
 from core.errors import ReferenceUnavailable
+from core.exposure import Subarray
 from core.mask import Mask
-from core.subarray import Subarray
 
 DQ = np.array([[0, 1], [4, 5]], np.uint32)
 DEFINITIONS = np.array(
@@ -80,7 +80,7 @@ def test_mask_stored_as_floats_is_accepted() -> None:
         (huge_in_the_header(), "truncated: 2880 bytes are left for its data"),
         (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is a table"),
         (mask_file(fits.ImageHDU(DQ + np.float32(0.5), name="DQ")), "4 pixels are not integers"),
-        (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape \(1, 2, 2\)"),
+        (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape 1 x 2 x 2"),
         (mask_file(), "no DQ array among its HDUs"),
         (b"no FITS at all", "not FITS"),
         (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF: is IMAGE, expected a table"),

@@ -98,7 +98,7 @@ def test_mistakes_are_one_line_and_change_nothing(
         (["backfill", f"{raw}/{FOLDER}/", "--stack", NAME], "a terminal or --yes"),
         (["reprocess", "select", "--stack", NAME, "--to", "jwst_1.pmap"], "jwst_1.pmap"),
         (["mirror", "use", f"s3://{MIRROR}", "jwst_12345.pmap"], "jwst_12345.pmap"),
-        (["mirror", "sync", f"s3://{MIRROR}", "--from", "."], "not a CRDS cache"),
+        (["mirror", "sync", f"s3://{MIRROR}", "--from", "."], "expected a CRDS cache"),
         (["mirror", "sync", f"s3://{MIRROR}", "--server", "http://127.0.0.1:9"], "127.0.0.1:9"),
         (["mirror", "verify", "s3://no-such-bucket-of-anybody"], "no-such-bucket"),
         (["view", f"{raw}/none_uncal.fits", "--out", "pages", "--stack", NAME], "none_uncal"),

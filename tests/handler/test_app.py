@@ -116,12 +116,12 @@ def test_throttled_record_with_a_bad_one_is_redelivered(
 
     def throttle(params: dict[str, Any], **_: Any) -> None:
         if params["Key"] == KEY:
-            raise ClientError({"Error": {"Code": "SlowDown"}}, "HeadObject")
+            raise ClientError({"Error": {"Code": "SlowDown"}}, "GetObject")
 
     hooks = function.function.s3.meta.events
-    hooks.register("provide-client-params.s3.HeadObject", throttle)
+    hooks.register("provide-client-params.s3.GetObject", throttle)
     assert function.run_batch(body, identifier="m1") == ["m1"]
-    hooks.unregister("provide-client-params.s3.HeadObject", throttle)
+    hooks.unregister("provide-client-params.s3.GetObject", throttle)
     assert function.run_batch(body, identifier="m1", deliveries=2) == []
     results = [(d["status"], d["error"]) for d in function.announcements()]
     assert sorted(results, key=str) == [("Complete", None), ("Failed", "InputRejected")]

@@ -8,9 +8,8 @@ import pytest
 from core.errors import InputRejected
 from core.product import Encoding
 from handler.crds.masks import MaskChoice
-from handler.decision import Action, action_for, target_for
+from handler.decision import Action, Provenance, action_for, target_for
 from handler.events import OnExisting
-from handler.provenance import Provenance
 from handler.s3.objects import S3Location, StoredObject
 
 PLACE = S3Location("products", "dq_init/a_dq_init.fits")

@@ -9,9 +9,10 @@ import pytest
 
 from core.exposure import Exposure
 from core.fits.hdus import locate
+from core.flags import flagged_pixels, planes_sha256
 from handler.ledger import CatalogueRow, Entry, is_usable
+from handler.publish import planes_summary
 from handler.s3.objects import S3Location, StoredObject
-from handler.summaries import planes_sha256, planes_summary
 
 STORED = StoredObject(S3Location("b", "k"), '"e"', 1, {})
 UNUSABLE = [
@@ -59,4 +60,6 @@ def test_window_of_huge_numbers_is_none(exposure: bytes) -> None:
 def test_digest_of_planes_depends_on_their_shape() -> None:
     """Pixels of one index are others in an array of another shape."""
     flags = np.arange(8, dtype=np.uint32)
-    assert planes_sha256(flags.reshape(2, 4)) != planes_sha256(flags.reshape(4, 2))
+    assert planes_sha256((2, 4), *flagged_pixels(flags)) != planes_sha256(
+        (4, 2), *flagged_pixels(flags)
+    )

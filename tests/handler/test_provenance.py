@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from core.product import Encoding
 from handler.crds.masks import MaskChoice
-from handler.provenance import Provenance, shortened
+from handler.decision import Provenance, shortened
 from handler.s3.objects import S3Location, StoredObject
 
 SOURCE = StoredObject(

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.event import Status
-from handler.observability import measure
+from handler.publish import measure
 from infra.__main__ import main
 from infra.cost.estimate import AWS, MONTHLY, Limits, exposure_usd, exposures_seconds, exposures_usd
 from infra.cost.prices import DEFAULT_MEMORY, Invocation, measured

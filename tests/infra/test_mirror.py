@@ -158,7 +158,7 @@ def test_scheduled_sync_copies_and_verifies(
     assert (said["operational"], said["masks"], len(said["copied"])) == (CONTEXT, 4, 10)
     assert keep_fresh(mirror, server.url)["copied"] == []
     bucket.put("mappings/jwst/jwst_0001.pmap", b"nonsense")
-    with pytest.raises(ReferenceUnavailable, match="1 faults, the first of them: jwst_0001"):
+    with pytest.raises(ReferenceUnavailable, match=r"1 fault, .* the first is: context jwst_0001"):
         keep_fresh(mirror, server.url)
 
 
@@ -282,8 +282,7 @@ def test_failing_server_publishes_nothing_and_sync_resumes(
 
 def test_folder_that_is_not_a_cache_is_rejected(place: str, tmp_path: Path) -> None:
     said = run("sync", place, "--from", str(tmp_path), fails=True)
-    lacking = f"no {CONFIG}, no mappings/jwst/"
-    assert f"{tmp_path}: not a CRDS cache: {lacking}; expected a folder" in said
+    assert f"{tmp_path}: has no {CONFIG} and no mappings/jwst/, expected a CRDS cache" in said
 
 
 def test_damaged_cache_is_rejected(cache: Path, place: str, tmp_path: Path, bucket: Bucket) -> None:
@@ -380,7 +379,7 @@ def test_build_context_comes_from_the_server_or_the_operator(
     run("sync", place, "--server", server.url)  # keeps what is recorded
     rules._read_at = 0
     assert (rules.context_name("build"), rules.context_name("latest")) == (NEWER, CONTEXT)
-    assert "name it: --build" in run(
+    assert "add --build" in run(
         "sync", place, "--from", str(cache), "--context", "build", fails=True
     )
     assert "expected 3.0.0=jwst_N.pmap" in run("sync", place, "--build", "1.0=x", fails=True)
@@ -392,9 +391,17 @@ def test_build_context_comes_from_the_server_or_the_operator(
 @pytest.mark.parametrize(
     ("keyword", "value", "message"),
     [
-        ("DETECTOR", "NRCB1", "its DETECTOR is 'NRCB1', and rules choose it for NRCA1"),
-        ("INSTRUME", "MIRI", "its INSTRUME is 'MIRI', and rules choose it for NIRCAM"),
-        ("REFTYPE", "DARK", "its REFTYPE is 'DARK', and rules choose it for MASK"),
+        (
+            "DETECTOR",
+            "NRCB1",
+            "its DETECTOR is 'NRCB1', expected NRCA1, for which the rules select it",
+        ),
+        (
+            "INSTRUME",
+            "MIRI",
+            "its INSTRUME is 'MIRI', expected NIRCAM, for which the rules select it",
+        ),
+        ("REFTYPE", "DARK", "its REFTYPE is 'DARK', expected MASK, for which the rules select it"),
     ],
 )
 def test_verify_finds_a_mask_for_another_purpose(
@@ -468,7 +475,7 @@ def test_verify_finds_each_kind_of_damage(
 def test_verify_of_an_empty_mirror_names_one_fault(place: str) -> None:
     said = run("verify", place, fails=True)
     assert said.count("FAULT") == 1
-    assert "does not exist; run mirror sync first" in said
+    assert "no such object, expected a mirror; run dq-init mirror sync s3://" in said
 
 
 def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: Path) -> None:
@@ -483,7 +490,7 @@ def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: 
     run("sync", place, "--from", str(copied))
     said = run("verify", place, fails=True)
     assert "no DQ array among its HDUs" in said
-    assert "its array is (64, 64), expected all 2048 x 2048 pixels" in said
+    assert "its array has 64 x 64 pixels" in said
     assert "NOISY" in said
 
 
@@ -590,12 +597,11 @@ def test_interleaved_writers_lose_no_update(seed: int) -> None:
         name = f"jwst_nircam_mask_{len(intended):04}.fits"
         intended.add(name)
 
-        def added(before: MirrorConfig | None) -> MirrorConfig:
-            config = before or MirrorConfig(CONTEXT, frozenset(), {})
+        def added(config: MirrorConfig) -> MirrorConfig:
             return replace(config, bad_files=config.bad_files | {name})
 
         try:
-            mirror.update(added)
+            mirror.update(added, MirrorConfig(CONTEXT, frozenset(), {}))
         except Killed:
             killed.add(name)
 
@@ -778,7 +784,7 @@ def test_verify_finds_no_fault_after_a_sync(
     complete_cache(tmp_path, context)
     mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
     synced(tmp_path, mirror, "latest")
-    *_, (_, report) = verify(mirror)
+    report = verify(mirror)
     assert report.faults == []
     assert [found.name for found in report.contexts] == [context]
     assert any(name.startswith("jwst_system_") for name in report.contexts[0].mappings)
@@ -885,7 +891,7 @@ def test_interrupted_prune_is_completed_by_the_next(
         patch.setattr(Mirror, "delete", failing)
         with pytest.raises(RuntimeError):
             main(arguments)
-    with pytest.raises(ReferenceUnavailable, match="run mirror prune again"):
+    with pytest.raises(ReferenceUnavailable, match="run dq-init mirror prune again"):
         synced(small_caches[CONTEXT], mirror, CONTEXT)
     main(arguments)
     assert "this one completes it" in capsys.readouterr().out

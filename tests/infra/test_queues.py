@@ -152,12 +152,13 @@ def test_discard_without_confirmation_deletes_nothing(aws: LocalAws) -> None:
 def test_wrong_stack_or_queue_is_one_line(aws: LocalAws) -> None:
     for code, *words in (
         (2, "show", "--stack", "none"),
-        (1, "show", "--queue", f"{aws.endpoint}/1/none"),
+        (2, "show", "--queue", f"{aws.endpoint}/1/none"),
     ):
         command = [sys.executable, "-m", "infra", "queues", *words]
         done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
         assert done.returncode == code
         assert len(done.stderr.splitlines()) == 1, done.stderr
+        assert words[-1] in done.stderr
 
 
 def failed(key: str, **more: Any) -> str:
@@ -220,7 +221,7 @@ def test_mistyped_error_names_those_that_are_there(aws: LocalAws) -> None:
     queue = fill(aws, "mistyped", [failed("a"), failed("b")])
     said = run("redrive", "--queue", queue, "--to", queue, "--error", "InputRejectd")
     assert "0 messages sent again" in said
-    assert "No message matches; there are: 2 InputRejected" in said
+    assert "No message matches the options; the queue holds: 2 InputRejected" in said
 
 
 def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:

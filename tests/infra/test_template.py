@@ -2,6 +2,8 @@
 
 import json
 import re
+import textwrap
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +38,15 @@ BACKFILLS = "https://sqs.us-east-1.amazonaws.com/123456789012/backfills"
 CREATED = {"MakesProductBucket": True}
 BY_LAMBDA = {"PollQueues", "Log", "Trace"}
 """Statements that Lambda itself uses with the function's role."""
+
+
+def test_samconfig_example_names_parameters() -> None:
+    text = (PROJECT / "docs" / "operating.md").read_text()
+    (example,) = re.findall(r"^ *```toml\n(.*?)```", text, re.DOTALL | re.MULTILINE)
+    given = tomllib.loads(textwrap.dedent(example))["default"]["deploy"]["parameters"]
+    names = {item.partition("=")[0] for item in given["parameter_overrides"]}
+    required = {n for n, p in TEMPLATE["Parameters"].items() if "Default" not in p}
+    assert required <= names <= TEMPLATE["Parameters"].keys()
 
 
 def test_settings_accept_the_environment_of_the_template() -> None:

@@ -373,7 +373,7 @@ def test_stripes_name_no_rows_of_the_detector(product: Any) -> None:
 
 
 def test_mirror_without_detector_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="expected s3://bucket/key; with --detector"):
+    with pytest.raises(SystemExit, match=r"expected s3://bucket/key of a FITS file; .*--detector"):
         main(["view", "s3://my-crds-mirror", "--out", str(tmp_path)])
 
 

@@ -72,15 +72,19 @@ class Handler(BaseHTTPRequestHandler):
         if path is None:
             self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
             return
-        first, last = 0, path.stat().st_size - 1
+        size = path.stat().st_size
+        first, last = 0, size - 1
         wanted = re.match(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if wanted:
-            first, last = int(wanted[1]), int(wanted[2])
+            first, last = int(wanted[1]), min(int(wanted[2]), last)
         with path.open("rb") as file:
             file.seek(first)
             content = file.read(last - first + 1)
         self.speed.move(len(content))
-        self.answer(206 if wanted else 200, content, {"ETag": '"there"'})
+        headers = {"ETag": '"there"'}
+        if wanted:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        self.answer(206 if wanted else 200, content, headers)
 
     def do_PUT(self) -> None:
         self.counts["put"] += 1

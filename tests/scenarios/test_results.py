@@ -256,7 +256,8 @@ def test_older_version_never_replaces_a_newer_product(function: Harness, exposur
         if parsed.get("VersionId") == version:
             parsed["LastModified"] = parsed["LastModified"].replace(year=2023)
 
-    function.function.s3.meta.events.register("after-call.s3.HeadObject", earlier)
+    for operation in ("HeadObject", "GetObject"):
+        function.function.s3.meta.events.register(f"after-call.s3.{operation}", earlier)
     function.upload(newer(exposure), KEY)
     current = function.run(KEY)
     old = function.run(KEY, versionId=version)
@@ -592,7 +593,8 @@ def two_versions_of_one_second(function: Harness, exposure: bytes) -> tuple[str,
         if parsed.get("VersionId") in {first, second}:
             parsed["LastModified"] = parsed["LastModified"].replace(year=2023, second=0)
 
-    function.function.s3.meta.events.register("after-call.s3.HeadObject", same)
+    for operation in ("HeadObject", "GetObject"):
+        function.function.s3.meta.events.register(f"after-call.s3.{operation}", same)
     return first, second
 
 

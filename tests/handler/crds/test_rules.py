@@ -153,7 +153,9 @@ def test_bad_mapping_of_any_type_rejects_its_instrument(bad: str, sample_cache: 
     rules._read_at = rules.clock()
     assert rules.best_reference(header, CONTEXT).mask == "jwst_nircam_mask_9001.fits"
     rules._config = MirrorConfig(CONTEXT, frozenset({bad}), digests, {})
-    with pytest.raises(ReferenceUnavailable, match=f"{bad}: on the server's list of bad files"):
+    with pytest.raises(
+        ReferenceUnavailable, match=f"{bad}: on the CRDS server's list of bad files"
+    ):
         rules.best_reference(header, CONTEXT)
     if bad != CONTEXT:  # other instruments are not affected
         niriss = keywords(
@@ -281,7 +283,7 @@ def test_subarray_without_a_rule_names_the_exposure(sample_cache: Path) -> None:
     rules._config = MirrorConfig(CONTEXT, frozenset(), {}, {})
     rules._read_at = rules.clock()
     header = keywords(INSTRUME="NIRCAM", DETECTOR="NRCA1", SUBARRAY="SUB64P")
-    with pytest.raises(ReferenceUnavailable, match=r"no mask for x\.fits"):
+    with pytest.raises(ReferenceUnavailable, match=r"no mask for x\.fits \(.*DETECTOR="):
         rules.best_reference(header, CONTEXT)
 
 

@@ -16,6 +16,7 @@ from core.product import Encoding
 from handler.s3.assembly import Assembly
 from handler.s3.blocks import Blocks
 from handler.s3.objects import ObjectStore, S3Location
+from handler.s3.write import MultipartUpload
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples.exposures import asdf_hdu, primary_header
 from infra.demo.samples.modes import MODES
@@ -72,7 +73,7 @@ def streamed(function: Harness) -> Callable[[], bytes]:
 
     def make(**fields: Any) -> bytes:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("handler.s3.assembly._SMALLEST_SOURCE", 10**15)
+            patch.setattr("handler.s3.assembly.SMALLEST_SOURCE", 10**15)
             return function.product(function.run(KEY, onExisting="replace", **fields))
 
     return make
@@ -273,18 +274,18 @@ def test_input_replaced_while_it_is_copied_gives_no_product(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     function.upload(full_frame, KEY)
-    original, s3 = Assembly._send, function.aws.client("s3")
+    original, s3 = MultipartUpload.copy, function.aws.client("s3")
 
-    def overtaken(assembly: Any, parts: Any, upload: Any) -> Any:
-        completed = original(assembly, parts, upload)
+    def overtaken(upload: Any, *arguments: Any) -> Any:
+        completed = original(upload, *arguments)
         if replacement is None:
             s3.delete_object(Bucket=RAW, Key=KEY)
         else:
             s3.put_object(Bucket=RAW, Key=KEY, Body=replacement)
         return completed
 
-    monkeypatch.setattr(Assembly, "_send", overtaken)
-    with pytest.raises(TransientFailure, match="was replaced while it was copied"):
+    monkeypatch.setattr(MultipartUpload, "copy", overtaken)
+    with pytest.raises(TransientFailure, match=rf"s3://{RAW}/{KEY}: "):
         function.run(KEY)
     assert function.products() == set()
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=PRODUCTS)

@@ -9,10 +9,11 @@ import boto3
 import numpy as np
 import pytest
 
+from core.errors import InputRejected
 from core.layout import Copied, Layout, Literal
 from handler.s3.assembly import Assembly
 from handler.s3.blocks import Blocks
-from handler.s3.objects import ObjectStore, S3Location, StoredObject
+from handler.s3.objects import ObjectReader, ObjectStore, S3Location, StoredObject
 from handler.s3.write import ABSENT, Target
 from handler.services import S3_CONFIG
 from tests.model_of_s3.server import Handler
@@ -66,7 +67,8 @@ def store(tmp_path: Path) -> Iterator[ObjectStore]:
 
 def test_copies_of_a_large_input_run_32_at_once(store: ObjectStore) -> None:
     """One at a time, 839 MB take 14 s instead of 2.8 s."""
-    source = StoredObject(S3Location("raw", "x_uncal.fits"), '"there"', SIZE, {})
+    described = StoredObject(S3Location("raw", "x_uncal.fits"), '"there"', SIZE, {})
+    source = ObjectReader(store, described, InputRejected)
     head = np.zeros(6 * 1024**2, np.uint8).tobytes()
     layout = Layout((Literal(head), Copied(0, SIZE)))
     target = Target(S3Location("products", "x_dq_init.fits"), {}, ABSENT)

@@ -3,6 +3,7 @@
 import base64
 import time
 import zlib
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from core.errors import TransientFailure
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from handler.s3.write import crc32_of
-from infra.demo.local_aws import MIRROR, PRODUCTS
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
 from infra.demo.samples.exposures import write_exposure
 from infra.demo.samples.modes import MODES
 from tests.conftest import Harness
@@ -135,6 +136,22 @@ def test_block_written_by_two_invocations_is_used(function: Harness, large: byte
     first = function.run(KEY)
     assert first["status"] == "Complete"
     assert first["function"]["bytesSent"] < 38 * MIB, "the block was used"
+
+
+def test_parts_are_sent_in_one_piece(function: Harness, entry: ModuleType, large: bytes) -> None:
+    """botocore turns bytes into a file, which urllib3 reads and sends 16 KB at a time."""
+    bodies: list[object] = []
+
+    def note(request: Any, **_: Any) -> None:
+        bodies.append(request.body)
+
+    events = entry.services_from_environment().s3.meta.events
+    for operation in ("PutObject", "UploadPart"):
+        events.register(f"before-send.s3.{operation}", note)
+    function.upload(large, KEY)
+    entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("in-one-piece"))
+    assert len(bodies) > 1
+    assert {type(body) for body in bodies} == {bytes}
 
 
 def test_crc32_of_pieces_is_that_of_the_whole() -> None:

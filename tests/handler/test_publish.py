@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import InputRejected
 from handler.event import FlagSummary, ReferenceSummary, Status
-from handler.observability import logger, measure
+from handler.publish import logger, measure
 from tests.conftest import Harness
 from tests.handler.test_event import EVENT
 
