@@ -8,11 +8,12 @@ VERBOSE_PIP = pip --disable-pip-version-check
 GROUPS = 'pip>=25.1'
 BIN = .venv/bin
 TOOLS = .venv-tools/bin
+RELEASE = .venv-release/bin
 CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framework cloudformation
 # sam and its tools contact no AWS service and ignore the AWS profile of the shell.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo docs test fuzz mutation coverage lint build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo docs test fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS and print the results"
@@ -23,8 +24,13 @@ help:
 	@echo "             run the tests and print the lines and branches that no test runs"
 	@echo "make mutation MUTANTS=200 SEED=0 MINUTES=25"
 	@echo "             change core/ and handler/ at random; print the changes that no test notices"
-	@echo "make fuzz    damage 10,000 headers per kind of file and compare with astropy (CASES=...)"
-	@echo "make lint    check style, types, words, imports, templates and state machines"
+	@echo "make fuzz    damage 10,000 headers per kind of file and compare with astropy (CASES=...);"
+	@echo "             repeat the random tests of the mirror and of reprocessing (SEEDS=60)"
+	@echo "make lint    check style, types, words, imports, templates, state machines, workflows"
+	@echo "             and that no file contains a key or token"
+	@echo "make audit   search for known vulnerabilities of the packages that the bundles contain"
+	@echo "make dist    build and check wheel and sdist; make release-files: also the templates with"
+	@echo "             their bundles, SBOM and checksums, in build/dist"
 	@echo "make build   build the bundle for Lambda (ARCHITECTURE=arm64 or x86_64); make bundle-report"
 	@echo "             prints its size by package, make bundle-test runs it as Lambda does"
 	@echo "make lock UPGRADE=1"
@@ -76,6 +82,12 @@ help:
 	.venv-docs/bin/$(PIP) install --editable '.[reprocess]' --group docs
 	@touch $@
 
+.venv-release/done: pyproject.toml
+	$(PYTHON) -m venv .venv-release
+	$(RELEASE)/$(PIP) install $(GROUPS)
+	$(RELEASE)/$(PIP) install --group release
+	@touch $@
+
 # CRDS_PATH of the environment is used only with FILE; on the command line it needs FILE.
 OWN_CACHE = $(if $(FILE)$(filter command,$(origin CRDS_PATH)),$(CRDS_PATH))
 quoted = '$(subst ','\'',$(1))'
@@ -100,16 +112,23 @@ mutation: .venv/dev
 coverage: .venv/dev
 	$(BIN)/python -m pytest --cov --cov-report=term $(TESTS)
 
-# Damaged headers of every kind of file, compared with astropy.
+# Damaged headers of every kind of file, compared with astropy; other random tests.
 fuzz: .venv/dev
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -n 0 -s tests/core/test_fuzz.py
+	TEST_SEEDS=$(or $(SEEDS),60) $(BIN)/python -m pytest tests/infra/test_mirror.py tests/infra/test_reprocess.py
 
-lint: .venv/dev .venv-tools/done .venv-checkov/done
+# The hooks of .pre-commit-config.yaml run the same targets.
+lint: lint-code lint-templates lint-workflows lint-secrets
+
+lint-code: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/codespell core handler infra docs README.md template.yaml
+	$(BIN)/codespell core handler infra docs README.md CHANGELOG.md template.yaml
+	$(BIN)/codespell --check-hidden .github
+
+lint-templates: .venv/dev .venv-tools/done .venv-checkov/done
 	@mkdir -p build
 	for template in template.yaml infra/mirror.yaml; do \
 	  transformed=build/$$(basename $$template .yaml).transformed.json && \
@@ -117,6 +136,42 @@ lint: .venv/dev .venv-tools/done .venv-checkov/done
 	  $(TOOLS)/cfn-lint $$template $$transformed && \
 	  $(CHECKOV) --file $$template && $(CHECKOV) --file $$transformed && \
 	  $(TOOLS)/python tests/lint/state_machines.py $$template || exit 1; done
+
+lint-workflows: .venv-tools/done
+	$(TOOLS)/actionlint -shellcheck $(TOOLS)/shellcheck
+	$(TOOLS)/shellcheck .ci/run
+	$(TOOLS)/zizmor --offline --quiet .github
+
+# Without the plugins that guess: digests look random, and tests have passwords of emulators.
+lint-secrets: .venv-tools/done
+	git ls-files -z | xargs -0 $(TOOLS)/detect-secrets-hook --no-verify --disable-plugin Base64HighEntropyString \
+	  --disable-plugin HexHighEntropyString --disable-plugin KeywordDetector
+
+# Fails, too, if PyPI's advisories cannot be read: a package that was not checked is not safe.
+audit: .venv-release/done
+	$(RELEASE)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	  --requirement infra/bundle/requirements.lock --requirement infra/bundle/reprocess.lock
+
+# Wheel and sdist: the same commit gives the same bytes.
+dist: .venv-release/done .venv-tools/done
+	rm -rf build/dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(RELEASE)/hatchling build --directory build/dist
+	$(RELEASE)/twine check --strict build/dist/*
+	$(RELEASE)/check-wheel-contents build/dist/*.whl
+	$(TOOLS)/uvx --quiet --from cffconvert==2.0.0 cffconvert --validate
+
+# What a release offers: wheel, sdist, the built templates with their bundles (unpack, then
+# `sam deploy`), the SBOMs of the bundles, and checksums. Needs GNU tar. For arm64, the default of
+# the templates: a built template does not know the architecture of its bundle.
+release-files: dist
+	$(MAKE) build build-mirror ARCHITECTURE=arm64
+	tar --create --gzip --file build/dist/jwst-dq-init-lambda-arm64.tar.gz \
+	  --sort=name --mtime=@$$(git log -1 --format=%ct) --owner=0 --group=0 --numeric-owner --mode=go+rX-w \
+	  .aws-sam/build .aws-sam/mirror infra/state_machines LICENSE README.md CHANGELOG.md
+	for lock in requirements reprocess; do \
+	  $(RELEASE)/cyclonedx-py requirements infra/bundle/$$lock.lock --pyproject pyproject.toml \
+	    --output-reproducible --output-file build/dist/$$lock.cdx.json || exit 1; done
+	cd build/dist && sha256sum * > SHA256SUMS
 
 # For Lambda on arm64; ARCHITECTURE=x86_64 also for the tests on this machine.
 build: .venv/dev .venv-tools/done
@@ -205,5 +260,5 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-checkov .venv-docs $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-docs .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
 	@if [ -d demo-output ]; then echo "demo-output is kept, because it may contain your files (rm -r demo-output)"; fi

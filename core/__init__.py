@@ -3,7 +3,7 @@
 Nothing here imports an AWS package, opens a file or socket, or keeps state between calls.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 SOFTWARE = "jwst-dq-init-lambda"
 EQUALS_JWST = "3.0.0"
 """The version of `jwst` whose products ours equal."""

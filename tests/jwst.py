@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from infra.demo.samples.mirror import CONTEXT
+from tests.samples.mirror import CONTEXT
 
 
 @dataclass(frozen=True)

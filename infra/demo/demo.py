@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +32,7 @@ from infra.demo.local_aws import (
     copy_cache,
     local_aws,
 )
-from infra.demo.samples.exposures import sample_name, write_exposure
-from infra.demo.samples.mirror import write_sample_mirror
-from infra.demo.samples.modes import MODES
+from infra.demo.samples import MODES, sample_name, write_cache, write_exposure
 from infra.view.files import open_file
 from infra.view.flags import product_page
 from infra.view.pages import write_pages
@@ -43,8 +40,6 @@ from infra.view.pages import write_pages
 OUTPUT = Path("demo-output")
 console = Console()
 _UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
-# One exposure of every mode, the first of them with a typical size: 92 MB.
-_EXPOSURES = (replace(MODES[0], shape=(1, 10, *MODES[0].shape[2:])), *MODES[1:])
 _LARGEST_KEPT = 10_000_000  # bytes
 
 
@@ -107,11 +102,11 @@ def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path]
 
 def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
     """Write one exposure of every mode and a CRDS cache; return their paths."""
-    task = progress.add_task("Generating exposures and masks", total=len(_EXPOSURES) + 1)
-    write_sample_mirror(folder / "crds_cache")
+    task = progress.add_task("Generating exposures and masks", total=len(MODES) + 1)
+    write_cache(folder / "crds_cache")
     progress.advance(task)
     paths = []
-    for mode in _EXPOSURES:
+    for mode in MODES:
         paths.append(folder / "inputs" / sample_name(mode))
         write_exposure(mode, paths[-1])
         progress.advance(task)

@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.bundle.build import PYTHON
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import write_sample_mirror
-from infra.demo.samples.modes import MODES
 from tests.benchmark import archive, cold, model, size, warm
 from tests.benchmark.bench import HERE, Bench, Row, fill, upload
 from tests.benchmark.material import EXPOSURES
 from tests.benchmark.servers import CountingProxy, absolute, ministack
 from tests.jwst import Jwst
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import write_sample_mirror
+from tests.samples.modes import MODES
 
 CONFORMANCE = HERE.parent / "conformance"
 PARTS = ("warm", "cold", "model", "size", "archive")

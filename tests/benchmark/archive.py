@@ -25,7 +25,6 @@ from handler.crds.parameters import FITS_KEYWORDS
 from handler.crds.rules import Rules
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, local_aws
-from infra.demo.samples.mirror import RULES, write_rules, write_server_config
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, read_context
 from infra.reprocess.catalogue import COLUMNS, database
@@ -33,6 +32,7 @@ from infra.reprocess.select import ContextMasks, Effect, Selection
 from tests.benchmark.bench import Row
 from tests.conftest import PROJECT, SHARED
 from tests.jwst import Jwst
+from tests.samples.mirror import RULES, write_rules, write_server_config
 
 EXPOSURES, SETTINGS, SAMPLE = 1_000_000, 470, 1500
 REAL = ("jwst_0362.pmap", "jwst_0541.pmap")

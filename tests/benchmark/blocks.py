@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from statistics import median
 
-from infra.demo.samples.mirror import write_sample_mirror
 from tests.benchmark.bench import MIB, Bench, fill, upload
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, absolute, ministack
+from tests.samples.mirror import write_sample_mirror
 
 
 def main() -> None:

@@ -23,9 +23,6 @@ from uuid import uuid4
 
 from infra.bundle.build import target_python
 from infra.cost.prices import Invocation, Measured
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import write_sample_mirror
-from infra.demo.samples.modes import MODES
 from tests.benchmark.bench import HERE, RAW, function_environment
 from tests.benchmark.cost_page import page
 from tests.benchmark.cpu import DEPLOYED, ONE_CPU, as_lambda
@@ -34,6 +31,9 @@ from tests.benchmark.servers import discarding
 from tests.bundle.lambda_runtime import BUNDLE
 from tests.conftest import PROJECT, record_of
 from tests.model_of_s3.server import COUNTS
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import write_sample_mirror
+from tests.samples.modes import MODES
 
 OTHER_MEMORIES = (1024, ONE_CPU)
 MODE = {mode.name: mode for mode in MODES}

@@ -9,8 +9,8 @@ import numpy as np
 from astropy.io import fits
 
 from core.fits.hdus import padding
-from infra.demo.samples.exposures import asdf_hdu, primary_header
-from infra.demo.samples.modes import MODES
+from tests.samples.exposures import asdf_hdu, primary_header
+from tests.samples.modes import MODES
 
 __all__ = ["EXPOSURES", "LongExposure"]
 

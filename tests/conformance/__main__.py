@@ -31,8 +31,6 @@ from handler.publish import logger
 from handler.s3.objects import S3Location
 from infra.__main__ import main as infra
 from infra.demo.local_aws import MIRROR, LocalAws, copy_cache, local_aws
-from infra.demo.samples.masks import write_mask
-from infra.demo.samples.mirror import CONTEXT, write_rules, write_server_config
 from tests.benchmark.servers import absolute
 from tests.conformance import golden
 from tests.conformance.cases import Case, random_cases, write_case
@@ -43,6 +41,8 @@ from tests.conformance.ours import Ours
 from tests.conftest import SHARED
 from tests.infra.crds_server import crds_server
 from tests.jwst import Jwst
+from tests.samples.masks import write_mask
+from tests.samples.mirror import CONTEXT, write_rules, write_server_config
 
 HERE = Path(__file__).parent
 OTHER = "jwst_9002.pmap"

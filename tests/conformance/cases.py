@@ -14,8 +14,8 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from infra.demo.samples.exposures import asdf_hdu, int_times, primary_header
-from infra.demo.samples.modes import MODES, Mode
+from tests.samples.exposures import asdf_hdu, int_times, primary_header
+from tests.samples.modes import MODES, Mode
 
 __all__ = ["Case", "random_cases", "write_case"]
 

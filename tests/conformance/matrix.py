@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from infra.demo.samples.masks import SampleMask
-from infra.demo.samples.mirror import Rules
 from tests.conformance.cases import Case
+from tests.samples.masks import SampleMask
+from tests.samples.mirror import Rules
 
 __all__ = ["MASKS", "MATRIX_RULES", "matrix"]
 

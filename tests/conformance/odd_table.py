@@ -17,14 +17,14 @@ from typing import Any
 from core.product import Encoding
 from handler.publish import logger
 from infra.demo.local_aws import MIRROR, copy_cache, local_aws
-from infra.demo.samples.masks import write_mask
-from infra.demo.samples.mirror import write_rules, write_server_config
 from tests.benchmark.servers import absolute
 from tests.conformance.golden import golden_line
 from tests.conformance.matrix import MASKS, MATRIX_RULES
 from tests.conformance.odd import ODD, Odd, write_odd
 from tests.conformance.ours import Ours
 from tests.jwst import Jwst
+from tests.samples.masks import write_mask
+from tests.samples.mirror import write_rules, write_server_config
 
 __all__ = ["odd_table"]
 

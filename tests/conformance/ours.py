@@ -17,8 +17,8 @@ from handler.s3.objects import S3Location
 from handler.services import Services
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
-from infra.demo.samples.mirror import CONTEXT
 from tests.conformance.cases import Case
+from tests.samples.mirror import CONTEXT
 
 __all__ = ["Ours"]
 

@@ -12,8 +12,8 @@ from astropy.io import fits
 from core.compat import _DECIDING, MODEL_EXTENSIONS, Kind, check_asdf_agrees, check_jwst_can_open
 from core.errors import InputRejected
 from core.fits.hdus import locate_in, reader_of
-from infra.demo.samples.exposures import primary_header
-from infra.demo.samples.modes import MODES
+from tests.samples.exposures import primary_header
+from tests.samples.modes import MODES
 
 ARRAYS = [
     (kind, name, n) for kind in Kind for name, n in MODEL_EXTENSIONS[kind].items() if type(n) is int

@@ -25,11 +25,11 @@ from core.flags import PIXEL_FLAGS
 from core.in_memory import dq_init
 from core.mask import Mask
 from core.product import Encoding, HeaderValues
-from infra.demo.samples.exposures import asdf_hdu, int_times, primary_header
-from infra.demo.samples.modes import MODES
 from tests.reference_step import striped
+from tests.samples.exposures import asdf_hdu, int_times, primary_header
+from tests.samples.modes import MODES
 
-CASES = int(os.environ.get("FUZZ_CASES", "150"))
+CASES = int(os.environ.get("FUZZ_CASES", "60"))
 _SECONDS, _KIBIBYTES = 5, 256 * 1024
 MODE = {mode.name: mode for mode in MODES}
 RNG = np.random.default_rng(23)

@@ -12,11 +12,11 @@ from core.errors import InputRejected
 from core.in_memory import dq_init
 from core.mask import Mask
 from core.product import HeaderValues
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.masks import MASKS, write_mask
-from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT, Harness
 from tests.products import undated
+from tests.samples.exposures import write_exposure
+from tests.samples.masks import MASKS, write_mask
+from tests.samples.modes import MODES
 
 MODE = next(mode for mode in MODES if mode.name == "nircam-sub64p")
 MASK = "jwst_nircam_mask_9002.fits"

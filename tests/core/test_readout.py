@@ -16,8 +16,8 @@ from core.fits.hdus import Hdu, Keywords
 from core.mask import Mask
 from core.readout import cut
 from core.stripes import StripeReadout
-from infra.demo.samples.modes import MODES
 from tests.reference_step import striped
+from tests.samples.modes import MODES
 
 RNG = np.random.default_rng(11)
 FULL = RNG.integers(0, 2**32, (2048, 2048), dtype=np.uint32)

@@ -15,8 +15,8 @@ from core.in_memory import render
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose, product_name
 from core.step import DataQuality, initialize
-from infra.demo.samples.exposures import int_times, primary_header
-from infra.demo.samples.modes import MODES
+from tests.samples.exposures import int_times, primary_header
+from tests.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 SHAPE = (4, 3, 8, 64)

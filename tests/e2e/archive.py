@@ -22,11 +22,11 @@ from typing import Any
 from astropy.io import fits
 
 from infra.demo.local_aws import copy_cache
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
-from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
 from tests.e2e.stack import MIRROR, NAME, Stack, deployed
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
+from tests.samples.modes import MODES
 
 NEWER = "jwst_9002.pmap"
 MODE = {mode.name: mode for mode in MODES}

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
 from tests.e2e.stack import Stack, deployed
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 
 @pytest.fixture(scope="session")

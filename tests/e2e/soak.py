@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
 from tests.e2e.stack import Stack, deployed
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 SIZES = {

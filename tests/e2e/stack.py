@@ -31,9 +31,9 @@ import yaml
 from botocore.config import Config
 
 from infra.demo.local_aws import copy_cache, isolated_environment
-from infra.demo.samples.mirror import write_sample_mirror
 from tests.benchmark.servers import ministack
 from tests.conftest import PROJECT, SCHEMA
+from tests.samples.mirror import write_sample_mirror
 
 NAME, REGION, MIRROR = "dq-init", "us-east-1", "crds-mirror"
 BUILT = PROJECT / ".aws-sam" / "build" / "template.yaml"

@@ -10,14 +10,14 @@ import pytest
 
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import copy_cache
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import CONTEXT
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import CHANGED, SOURCE, detail_of
 from infra.mirror.sync import use
 from tests.conftest import PROJECT
 from tests.e2e.archive import KINDS, NEWER, publish_newer, tags
 from tests.e2e.stack import MIRROR, Stack, deploy_mirror
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import CONTEXT
 
 SAM = PROJECT / ".venv-tools" / "bin" / "sam"
 

@@ -15,8 +15,8 @@ from botocore.response import StreamingBody
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
-from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import Harness, created
+from tests.samples.mirror import CONTEXT
 
 KEY = "2023/jw01_uncal.fits"
 PRODUCT = "dq_init/2023/jw01_dq_init.fits"

@@ -27,6 +27,7 @@ from infra.console import Console
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.operate.status import QUEUES
 from tests.conftest import PROJECT
+from tests.infra.program import run_program
 from tests.infra.stacks import stack_of_outputs
 
 HOSTILE = "a\x1b[2J\x9b1m\x07\r\u202e\ud800\u2028[/b][red]x"
@@ -90,17 +91,20 @@ def test_commands_use_no_other_console() -> None:
                 assert "Console" not in {alias.name for alias in node.names}, name
 
 
+NO_CONFIGURATION = {
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+
 def infra(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the program in a process of its own."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    nowhere = {
-        "AWS_CONFIG_FILE": os.devnull,
-        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
     return subprocess.run(
         [sys.executable, "-m", "infra", *words],
         cwd=PROJECT,
-        env=clean | nowhere | environment,
+        env=clean | NO_CONFIGURATION | environment,
         capture_output=True,
         text=True,
         check=False,
@@ -125,10 +129,15 @@ KEYS = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_DEFAULT_REG
     ],
     ids=str,
 )
-def test_wrong_environment_is_one_line(environment: dict[str, str], part: str) -> None:
-    done = infra("status", "--stack", "dq-init", **environment)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+def test_wrong_environment_is_one_line(
+    environment: dict[str, str], part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    done = run_program("status", "--stack", "dq-init", **NO_CONFIGURATION, **environment)
+    assert done.exit_code == 1
+    (line,) = done.err.splitlines()
     assert part in line
 
 
@@ -278,9 +287,9 @@ def test_unknown_command_is_one_line_and_exit_code_2() -> None:
 
 @pytest.mark.parametrize("words", [[], ["queues"]], ids=["program", "group"])
 def test_missing_command_prints_the_help(words: list[str]) -> None:
-    done = infra(*words)
-    assert done.returncode == 2
-    assert "redrive" in done.stderr
+    done = run_program(*words)
+    assert done.exit_code == 2
+    assert "redrive" in done.err
 
 
 def test_version_names_the_libraries_and_the_jwst_release() -> None:
@@ -311,8 +320,8 @@ def test_help_lists_all_commands_and_documents_each(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(("words", "completion"), [("st", "status"), ("status --sta", "--stack")])
 def test_shell_completes_commands_and_options(words: str, completion: str) -> None:
     count = str(len(words.split()))
-    done = infra(_DQ_INIT_COMPLETE="bash_complete", COMP_WORDS=f"x {words}", COMP_CWORD=count)
-    assert done.stdout == f"plain,{completion}\n"
+    done = run_program(_DQ_INIT_COMPLETE="bash_complete", COMP_WORDS=f"x {words}", COMP_CWORD=count)
+    assert done.out == f"plain,{completion}\n"
 
 
 def test_end_of_input_at_a_prompt_means_no(

@@ -12,8 +12,8 @@ from core.flags import PIXEL_FLAGS
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.event import SCHEMA_VERSION, ProcessingEvent
 from handler.events import read_request
-from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import PROJECT, SCHEMA, SHARED
+from tests.samples.mirror import CONTEXT
 
 
 def test_schema_is_valid_and_has_the_version_of_the_events() -> None:

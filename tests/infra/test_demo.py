@@ -11,10 +11,11 @@ import boto3
 import pytest
 from astropy.io import fits
 
+from infra.demo.demo import main
 from infra.demo.local_aws import local_aws
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +31,13 @@ def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
     )
+
+
+def demo_here(*arguments: str) -> None:
+    """Run the demo in this process, with arguments that it rejects before it starts an AWS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["infra.demo", *arguments])
+        main()
 
 
 def test_own_exposure_and_cache_give_a_product(tmp_path: Path, sample_cache: Path) -> None:
@@ -78,11 +86,12 @@ def test_missing_mask_is_reported_and_earlier_products_stay(
 
 
 def test_wrong_exposure_or_cache_is_reported_in_one_line(
-    tmp_path: Path, sample_cache: Path
+    tmp_path: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty_uncal.fits").touch()
     (tmp_path / "x.fits").touch()
     (tmp_path / "folder_uncal.fits").mkdir()
+    monkeypatch.chdir(tmp_path)
     good = str(sample_cache)
     for file, cache in (
         ("empty_uncal.fits", good),
@@ -91,18 +100,17 @@ def test_wrong_exposure_or_cache_is_reported_in_one_line(
         ("none_uncal.fits", good),
         ("empty_uncal.fits", "nowhere"),
     ):
-        done = demo(tmp_path, "--file", file, "--crds-path", cache)
-        assert done.returncode == 1
-        assert len(done.stderr.splitlines()) == 1, done.stderr
+        with pytest.raises(SystemExit) as ended:
+            demo_here("--file", file, "--crds-path", cache)
+        assert len(str(ended.value.code).splitlines()) == 1
 
 
 @pytest.mark.parametrize("arguments", [("--file", "x"), ("--crds-path", "x")])
 def test_file_without_cache_and_vice_versa_are_rejected(
-    arguments: tuple[str, str], tmp_path: Path
+    arguments: tuple[str, str],
 ) -> None:
-    done = demo(tmp_path, *arguments)
-    assert done.returncode == 1
-    assert "go together" in done.stderr
+    with pytest.raises(SystemExit, match="go together"):
+        demo_here(*arguments)
 
 
 def test_settings_of_the_shell_are_hidden_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +146,10 @@ def test_demo_never_deletes_the_users_exposure(tmp_path: Path, sample_cache: Pat
 
 _SMALL_DEMO = """
 from dataclasses import replace
-from infra.demo import demo
-from infra.demo.samples.modes import MODES
-modes = {mode.name: mode for mode in MODES}
-large = replace(modes["niriss-ami"], shape=(80, 10, 80, 80))
-demo._EXPOSURES = (modes["nircam-sub64p"], large)
+from infra.demo import demo, samples
+(small,) = (mode for mode in demo.MODES if mode.name == "nircam-sub64p")
+demo.MODES = (small, replace(small, name="large", shape=(1, 1300, 64, 64)))
+samples._MASKS = {"nircam": {"NRCB1": (2048, 2048)}}
 demo.main()
 """
 

@@ -24,9 +24,6 @@ from core.errors import ReferenceUnavailable, TransientFailure
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
-from infra.demo.samples.modes import MODES
 from infra.jobs import follow
 from infra.jobs.job import JobFile
 from infra.mirror.bucket import Mirror
@@ -38,6 +35,10 @@ from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 from tests.infra.template import load, permissions
 from tests.infra.test_jobs import Worker, read_together, working
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
+from tests.samples.modes import MODES
+from tests.seeds import seeds
 
 NAME, PREFIX = "archive", "reprocessing"
 QUEUES = ("BackfillQueue", "UnfinishedQueue")
@@ -544,7 +545,7 @@ class World:
     body = b""
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_closed_loop_ends_with_the_operational_context(
     seed: int,
     archive: Archive,

@@ -18,11 +18,11 @@ from handler.crds.rules import Rules
 from handler.ledger import CatalogueRow
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
-from infra.demo.samples.mirror import RULES, write_rules
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import read_context
 from infra.reprocess.catalogue import COLUMNS, columns_of_planes, database
 from infra.reprocess.select import ContextMasks, Effect, Selection
+from tests.samples.mirror import RULES, write_rules
 
 BEFORE, AFTER = "jwst_9001.pmap", "jwst_9002.pmap"
 PREFIX = "selection"

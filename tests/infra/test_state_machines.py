@@ -74,7 +74,7 @@ def definition() -> str:
     values = {
         "FunctionArn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:dq-init",
         "EventBus": "default",
-        "Version": "0.1.0",
+        "Version": "0.2.0",
         "Partition": "aws",
     }
     for name, value in values.items():

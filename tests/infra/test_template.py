@@ -19,10 +19,10 @@ from handler.settings import Settings
 from infra.aws import job_in, ledger_in
 from infra.bundle.build import PYTHON
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import PROJECT, Harness, created
 from tests.infra.template import Permission, load, names_of, permissions, resolve
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 TEMPLATE = load()
 RESOURCES = TEMPLATE["Resources"]
@@ -41,7 +41,7 @@ BY_LAMBDA = {"PollQueues", "Log", "Trace"}
 
 
 def test_samconfig_example_names_parameters() -> None:
-    text = (PROJECT / "docs" / "operating.md").read_text()
+    text = (PROJECT / "docs" / "how-to" / "deploy.md").read_text()
     (example,) = re.findall(r"^ *```toml\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     given = tomllib.loads(textwrap.dedent(example))["default"]["deploy"]["parameters"]
     names = {item.partition("=")[0] for item in given["parameter_overrides"]}

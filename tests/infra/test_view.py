@@ -24,14 +24,14 @@ from core.flags import DO_NOT_USE, PIXEL_FLAGS
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.masks import MASKS, write_mask
-from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
 from infra.view.flags import Page
 from infra.view.pages import page_name, render_page
 from infra.view.pictures import Picture, plane
 from tests.conftest import PROJECT, SHARED, Harness
+from tests.samples.exposures import write_exposure
+from tests.samples.masks import MASKS, write_mask
+from tests.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))

@@ -2,37 +2,46 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from core import __version__
 from infra.__main__ import COMMANDS
 from infra.cli import OPTIONAL
 from tests.conftest import PROJECT
 
-PYTHON = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+def build(source: Path, target: Path) -> Path:
+    """Build wheel and sdist of a source tree; the network is not used."""
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "--directory", str(target)],
+        cwd=source,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "1700000000"},
+        check=True,
+        capture_output=True,
+    )
+    return target
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel and the sdist of the clone."""
+    return build(PROJECT, tmp_path_factory.mktemp("archives"))
+
+
+@pytest.fixture(scope="module")
+def installed(archives: Path) -> Path:
     """The content of the wheel, outside the clone."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # setuptools writes beside what it builds
-    for package in ("core", "handler", "infra"):
-        shutil.copytree(PROJECT / package, source / package)
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(PROJECT / name, source)
-    command = [*PYTHON, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
-    subprocess.run([*command, str(source)], check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
+    (wheel,) = archives.glob("*.whl")
     with zipfile.ZipFile(wheel) as packed:
-        packed.extractall(folder / "installed")
-    return folder / "installed"
+        packed.extractall(archives / "installed")  # noqa: S202
+    return archives / "installed"
 
 
 def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -59,6 +68,32 @@ def test_every_module_of_the_wheel_can_be_imported(installed: Path) -> None:
     done = run(installed, "-c", code, *names)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(installed))
+
+
+def test_sdist_builds_the_same_wheel_and_sdist(archives: Path, tmp_path: Path) -> None:
+    (sdist,) = archives.glob("*.tar.gz")
+    with tarfile.open(sdist) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    for path in source.rglob("*"):
+        os.utime(path, (1, 1))
+    again = build(source, tmp_path / "again")
+    for path in (sdist, *archives.glob("*.whl")):
+        assert (again / path.name).read_bytes() == path.read_bytes()
+
+
+def test_wheel_has_type_hints_and_no_tests_or_bundle(installed: Path) -> None:
+    assert {path.name for path in installed.iterdir() if path.is_dir()} - {
+        "core",
+        "handler",
+        "infra",
+    } == {f"jwst_dq_init_lambda-{__version__}.dist-info"}
+    assert {path.parent.name for path in installed.rglob("py.typed")} == {
+        "core",
+        "handler",
+        "infra",
+    }
+    assert not (installed / "infra" / "bundle").exists()
 
 
 @pytest.mark.parametrize("program", ["infra", "infra.demo"])

@@ -7,10 +7,10 @@ import boto3
 import pytest
 
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
-from infra.demo.samples.exposures import sample_name, write_exposure
-from infra.demo.samples.modes import MODES, Mode
 from tests.conftest import Harness
 from tests.products import undated
+from tests.samples.exposures import sample_name, write_exposure
+from tests.samples.modes import MODES, Mode
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from typing import Any
 import boto3
 
 from infra.demo.local_aws import copy_cache, isolated_environment
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import write_sample_mirror
-from infra.demo.samples.modes import MODES
 from tests.benchmark.servers import ministack, wait_for
 from tests.bundle.lambda_runtime import runtime
 from tests.conftest import PROJECT
 from tests.products import undated
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import write_sample_mirror
+from tests.samples.modes import MODES
 
 ENDPOINT = "http://127.0.0.1:4566"
 EVENTS = PROJECT / "tests" / "events"

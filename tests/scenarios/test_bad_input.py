@@ -18,10 +18,10 @@ from core.fits.hdus import locate
 from core.product import Encoding, HeaderValues, compose
 from core.step import initialize
 from infra.demo.local_aws import MIRROR, RAW
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import CONTEXT
-from infra.demo.samples.modes import MODES
 from tests.conftest import SHARED, Harness
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import CONTEXT
+from tests.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 KEY = "2023/jw01_uncal.fits"

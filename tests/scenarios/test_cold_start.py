@@ -18,13 +18,13 @@ from handler.crds.masks import MaskCache, References
 from handler.s3.objects import ObjectStore, S3Location
 from handler.services import read_ahead
 from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext, copy_cache
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.mirror import CONTEXT
-from infra.demo.samples.modes import MODES
 from infra.mirror.bucket import Mirror
 from infra.mirror.sources import Cache
 from infra.mirror.sync import copy, plan_sync, publish
 from tests.conftest import Harness
+from tests.samples.exposures import write_exposure
+from tests.samples.mirror import CONTEXT
+from tests.samples.modes import MODES
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
 SUBARRAY = next(mode for mode in MODES if mode.name == "nircam-sub64p")

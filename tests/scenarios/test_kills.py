@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from infra.demo.local_aws import MIRROR, PRODUCTS
-from infra.demo.samples.modes import MODES
 from tests.conftest import UNFINISHED, Harness, created, empty_bucket
+from tests.samples.modes import MODES
 from tests.scenarios.killed import AGAIN, KILLED, Kill, deliver, first_answers
 
 MODE = {mode.name: mode for mode in MODES}

@@ -11,8 +11,8 @@ from core.product import Encoding
 from handler.ledger import Entry
 from handler.s3.objects import S3Location, StoredObject
 from infra.demo.local_aws import PRODUCTS, RAW
-from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import UNFINISHED, Harness, created
+from tests.samples.mirror import CONTEXT
 
 KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
 OTHER_MASK = "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits"

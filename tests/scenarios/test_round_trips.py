@@ -17,7 +17,7 @@ from handler.crds.masks import References
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
-from infra.demo.samples.mirror import CONTEXT
+from infra.demo.samples import CONTEXT
 from infra.mirror.bucket import Mirror
 from infra.mirror.sources import Cache
 from infra.mirror.sync import copy, plan_sync, publish

@@ -7,13 +7,13 @@ import pytest
 
 from core.product import Encoding
 from infra.demo.local_aws import MIRROR, LocalAws, copy_cache
-from infra.demo.samples.masks import write_mask
-from infra.demo.samples.mirror import write_rules, write_server_config
 from tests.conformance.cases import Case
 from tests.conformance.golden import product_differences, read_golden, refusal_difference
 from tests.conformance.matrix import MASKS, MATRIX_RULES
 from tests.conformance.odd import ODD, write_inputs
 from tests.conformance.ours import Ours
+from tests.samples.masks import write_mask
+from tests.samples.mirror import write_rules, write_server_config
 
 EXPLAINED = {odd.what for odd in ODD if odd.on_purpose}
 RULED = [

@@ -18,8 +18,8 @@ from handler.crds.parameters import (
     matching_parameters,
 )
 from handler.crds.rules import Rules
-from infra.demo.samples.mirror import write_rules
 from tests.handler.crds.test_rules import rules_of
+from tests.samples.mirror import write_rules
 
 MATCHED = ("META.EXPOSURE.NGROUPS", "META.EXPOSURE.NFRAMES", "META.VISIT.TSOVISIT")
 RULE = "jwst_nircam_mask_9001.rmap"

@@ -22,8 +22,8 @@ from handler.crds.mirror import FileDigest, MirrorConfig, key_of, mapping_key, r
 from handler.crds.rules import Mappings, Rules, read_config
 from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import MIRROR, LocalAws
-from infra.demo.samples.mirror import CONTEXT
 from tests.conftest import SHARED, Harness
+from tests.samples.mirror import CONTEXT
 
 
 class Text:
@@ -97,6 +97,26 @@ def test_invalid_name_of_a_mapping_is_rejected(name: str) -> None:
 def test_damaged_mapping_is_rejected() -> None:
     with pytest.raises(ReferenceUnavailable, match="is not a CRDS mapping"):
         Mappings(Text({"jwst_0001.pmap": "nonsense"})).load("jwst_0001.pmap")
+
+
+@pytest.mark.parametrize("code", ["open({!r}, 'w')", "().__class__.__init__({!r})", "[open({!r}, 'w') for _ in 'x']"])  # fmt: skip
+@pytest.mark.parametrize("place", ["selector", "header", "rmap_relevance", "rmap_omit"])
+def test_code_in_a_mapping_is_not_run(
+    place: str, code: str, sample_cache: Path, tmp_path: Path
+) -> None:
+    name = "jwst_nircam_mask_9001.rmap"
+    text = (sample_cache / "mappings" / "jwst" / name).read_text()
+    unsigned, code = re.sub(r".*'sha1sum'.*\n", "", text), code.format(str(tmp_path / "run"))
+    if place == "selector":
+        unsigned = unsigned.replace("Match(", f"Match({code} and ")
+    else:
+        value = code if place == "header" else repr(code)
+        unsigned = unsigned.replace("header = {", f"header = {{ {place!r}: {value},")
+    signature = f"    'sha1sum' : {utils.str_checksum(unsigned)!r},\n}}\n\nselector"
+    mappings = Mappings(Text({name: unsigned.replace("}\n\nselector", signature)}))
+    with pytest.raises(ReferenceUnavailable, match="is not a CRDS mapping"):
+        mappings.load(name)
+    assert not (tmp_path / "run").exists()
 
 
 def test_unwritable_cache_does_not_fail_the_exposure(function: Harness, tmp_path: Path) -> None:

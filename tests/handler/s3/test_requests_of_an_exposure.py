@@ -12,10 +12,10 @@ from handler.s3.assembly import plan
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import PRODUCTS
-from infra.demo.samples.exposures import asdf_hdu, primary_header, write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import Harness
 from tests.handler.s3.test_parts import full_frame
+from tests.samples.exposures import asdf_hdu, primary_header, write_exposure
+from tests.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 KEY = "2023/jw01_uncal.fits"

@@ -14,9 +14,9 @@ from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from handler.s3.write import crc32_of
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
-from infra.demo.samples.exposures import write_exposure
-from infra.demo.samples.modes import MODES
 from tests.conftest import Harness
+from tests.samples.exposures import write_exposure
+from tests.samples.modes import MODES
 
 MODE = {mode.name: mode for mode in MODES}
 KEY = "2023/jw01_uncal.fits"

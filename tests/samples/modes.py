@@ -4,36 +4,9 @@ Corners, sizes and axes are those of the instruments (JWST keyword dictionary, S
 keywords are those of the documented NIRCam DHS and NIRISS SOSS superstripe subarrays.
 """
 
-from dataclasses import dataclass, field
+from infra.demo.samples import Mode, stripes
 
-
-@dataclass(frozen=True)
-class Mode:
-    """A readout mode: the values of its keywords, and the shape of SCI."""
-
-    name: str  # for tables and file names
-    instrument: str
-    detector: str
-    exposure_type: str
-    readout_pattern: str
-    subarray: str
-    corner: tuple[int, int]  # SUBSTRT1, SUBSTRT2
-    size: tuple[int, int]  # SUBSIZE1, SUBSIZE2
-    axes: tuple[int, int]  # FASTAXIS, SLOWAXIS
-    shape: tuple[int, int, int, int]  # nints, ngroups, ny, nx
-    stripes: dict[str, int] = field(default_factory=dict)  # MSTR_* and SSTR_*
-    zeroframe: bool = False
-    refout: bool = False
-
-
-_STRIPE_KEYWORDS = (
-    *("MSTR_RD1", "MSTR_SK1", "MSTR_RD2", "MSTR_SK2"),
-    *("MSTR_RPT", "MSTR_ILV", "SSTR_STP", "SSTR_NST"),
-)
-
-
-def _stripes(*values: int) -> dict[str, int]:
-    return dict(zip(_STRIPE_KEYWORDS, values, strict=True))
+__all__ = ["MODES", "Mode"]
 
 
 def _guider(
@@ -60,12 +33,12 @@ MODES: tuple[Mode, ...] = (
     Mode(
         "nircam-dhs", "NIRCAM", "NRCA1", "NRC_TSGRISM", "RAPID", "SUB164STRIPE4_DHS",
         (1, 1), (2048, 164), (-1, 2), (2, 4, 164, 2048),
-        stripes=_stripes(1, 1526, 40, 85, 1, 1, 0, 0),
+        stripes=stripes(1, 1526, 40, 85, 1, 1, 0, 0),
     ),
     Mode(
         "nircam-superstripe", "NIRCAM", "NRCB1", "NRC_IMAGE", "RAPID", "SUB64P_SUPSTP002",
         (1851, 2046), (64, 8), (1, -2), (128, 3, 8, 64),
-        stripes=_stripes(1, 165, 1, 0, 1, 0, 1, 64),
+        stripes=stripes(1, 165, 1, 0, 1, 0, 1, 64),
     ),
     Mode(
         "niriss-full", "NIRISS", "NIS", "NIS_IMAGE", "NISRAPID", "FULL",
@@ -82,7 +55,7 @@ MODES: tuple[Mode, ...] = (
     Mode(
         "niriss-superstripe", "NIRISS", "NIS", "NIS_SOSS", "NISRAPID", "SUB204STRIPE_SOSS",
         (2048, 1793), (208, 256), (-2, -1), (20, 3, 256, 208),
-        stripes=_stripes(4, 0, 204, 0, 1, 1, 204, 10),
+        stripes=stripes(4, 0, 204, 0, 1, 1, 204, 10),
     ),
     Mode(
         "nirspec-irs2", "NIRSPEC", "NRS1", "NRS_MSASPEC", "NRSIRS2RAPID", "FULL",
@@ -107,4 +80,4 @@ MODES: tuple[Mode, ...] = (
     _guider("TRACK", "32X32", (1214, 197), (192, 2, 32, 32)),
     _guider("FINEGUIDE", "8X8", (1226, 209), (384, 4, 8, 8)),
 )  # fmt: skip
-"""One mode of every kind; the demo and the tests run all of them."""
+"""One mode of every kind."""

@@ -4,17 +4,14 @@ The rules match on the same parameters as real ones: detector and subarray, for 
 pattern and for FGS the exposure type, too.
 """
 
-import hashlib
 import pprint
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from crds.client import proxy
-from crds.core import utils
+from infra.demo.samples import CONTEXT, write_mapping, write_server_config
+from tests.samples.masks import MASKS, SampleMask, write_mask
 
-from infra.demo.samples.masks import MASKS, SampleMask, write_mask
-
-CONTEXT = "jwst_9001.pmap"
+__all__ = ["CONTEXT", "RULES", "Rules", "write_rules", "write_sample_mirror", "write_server_config"]
 
 _DATE = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
 _PLACE = ("META.INSTRUMENT.DETECTOR", "META.SUBARRAY.NAME")
@@ -67,47 +64,12 @@ def write_rules(root: Path, context: str = CONTEXT, rules: Rules = RULES) -> Non
         names = {"CALVER": "N/A", "DATALVL": "N/A"}
         if instrument in rules:
             rmap = f"jwst_{instrument}_mask_{number}.rmap"
-            _write_mapping(folder / rmap, *_reference_mapping(instrument, *rules[instrument]))
+            write_mapping(folder / rmap, *_reference_mapping(instrument, *rules[instrument]))
             names = {"MASK": rmap, "DARK": "N/A", "FLAT": "N/A"}
         header = {"mapping": "INSTRUMENT", "instrument": instrument.upper(), "parkey": ("REFTYPE",)}
-        _write_mapping(folder / imap, header, pprint.pformat(names))
+        write_mapping(folder / imap, header, pprint.pformat(names))
     pipeline = {"mapping": "PIPELINE", "parkey": ("META.INSTRUMENT.NAME",)}
-    _write_mapping(folder / context, pipeline, pprint.pformat(instruments))
-
-
-def write_server_config(
-    root: Path, context: str = CONTEXT, bad_files: tuple[str, ...] = ()
-) -> None:
-    """Write ``config/jwst/server_config``, with a catalogue of all files in the cache."""
-    files = [path for path in sorted(root.glob("*/jwst/**/*map")) if path.is_file()]
-    files += sorted(root.glob("references/jwst/**/*.fits"))
-    catalogue = {
-        path.name: {
-            "size": str(path.stat().st_size),
-            "sha1sum": hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest(),
-        }
-        for path in files
-    }
-    config = {
-        "bad_files_list": list(bad_files),
-        "connected": True,
-        "context_history": [[_LATE, context, "Samples"]],
-        "crds_version": {"str": "sample"},
-        "download_metadata": proxy.crds_encode(catalogue),
-        "edit_context": context,
-        "force_remote_mode": 0,
-        "last_synced": _LATE,
-        "mapping_url": {"jwst": "https://crds.invalid/mappings/jwst/"},
-        "mappings": [path.name for path in files if path.suffix.endswith("map")],
-        "observatory": "jwst",
-        "operational_context": context,
-        "reference_url": {"jwst": "https://crds.invalid/references/jwst/"},
-        "status": "server",
-        "versions_context": context,
-    }
-    path = root / "config" / "jwst" / "server_config"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(pprint.pformat(config))
+    write_mapping(folder / context, pipeline, pprint.pformat(instruments))
 
 
 def _reference_mapping(
@@ -133,14 +95,3 @@ def _reference_mapping(
         for values, lines in matches.items()
     )
     return header, f"Match({{\n{body}}})"
-
-
-def _write_mapping(path: Path, header: Mapping[str, object], selector: str) -> None:
-    # crds signs a mapping with the SHA-1 of its text without the line of the signature.
-    common = {"derived_from": "generated", "name": path.name, "observatory": "JWST"}
-    lines = [
-        f"    {key!r} : {value!r},\n" for key, value in sorted((common | dict(header)).items())
-    ]
-    before, after = f"header = {{\n{''.join(lines)}", f"}}\n\nselector = {selector}\n"
-    signature = f"    'sha1sum' : {utils.str_checksum(before + after)!r},\n"
-    path.write_text(before + signature + after)

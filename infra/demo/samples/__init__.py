@@ -1,1 +1,0 @@
-"""Material made by the project itself: rules, masks and exposures of every mode."""

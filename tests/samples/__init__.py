@@ -1,0 +1,1 @@
+"""Sample exposures, masks and rules for the tests."""
