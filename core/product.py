@@ -79,12 +79,12 @@ class HeaderValues:
     mask: str | None
 
 
-def product_name(name: str) -> str:
+def product_name(name: str, suffix: str = "dq_init") -> str:
     """Return the file name of the product of an input file, as `jwst` names it.
 
-    A suffix in `SUFFIXES` after ``_`` or ``-`` is replaced: ``x_uncal.fits`` becomes
-    ``x_dq_init.fits``, ``x-uncal.fits`` becomes ``x-dq_init.fits``. Otherwise ``_dq_init`` is
-    appended.
+    A suffix in `SUFFIXES` after ``_`` or ``-`` is replaced by `suffix`: ``x_uncal.fits`` becomes
+    ``x_dq_init.fits``, ``x-uncal.fits`` becomes ``x-dq_init.fits``. Otherwise ``_`` and `suffix`
+    are appended.
     """
     stem = name.removesuffix(".fits")
     separator, root = "_", stem
@@ -92,7 +92,7 @@ def product_name(name: str) -> str:
     for end in sorted((s + e for s in "_-" for e in SUFFIXES if stem.endswith(s + e)), key=len):
         if end != stem:
             separator, root = end[0], stem.removesuffix(end)
-    return f"{root}{separator}dq_init.fits"
+    return f"{root}{separator}{suffix}.fits"
 
 
 def compose(

@@ -30,6 +30,7 @@ COMMANDS = {
     "mirror": ("infra.mirror.__main__", "Fill, check and prune the CRDS mirror."),
     "queues": ("infra.operate.queues", "Show, redrive or discard failed exposures."),
     "reprocess": ("infra.reprocess.__main__", "Rebuild products that a new context affects."),
+    "run": ("infra.local.__main__", "Run dq_init on files of this machine."),
     "status": ("infra.operate.status", "Show the state of a stack."),
     "view": ("infra.view.__main__", "Write pages that show flags and masks."),
 }

@@ -25,7 +25,7 @@ from handler.crds.mirror import (
 from infra.cli import UserError
 
 # Seconds without a byte from a server; crds itself has no timeout.
-_TIMEOUT = float(os.environ.get("MIRROR_STALLED_SECONDS", "60"))
+_TIMEOUT = 60.0
 _URIS = ("CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI", "CRDS_PICKLE_URI")
 
 

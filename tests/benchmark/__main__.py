@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.bundle.build import PYTHON
-from tests.benchmark import archive, cold, model, size, warm
+from tests.benchmark import archive, cold, local, model, size, warm
 from tests.benchmark.bench import HERE, Bench, Row, fill, upload
 from tests.benchmark.material import EXPOSURES
 from tests.benchmark.servers import CountingProxy, absolute, ministack
@@ -23,7 +23,7 @@ from tests.samples.mirror import write_sample_mirror
 from tests.samples.modes import MODES
 
 CONFORMANCE = HERE.parent / "conformance"
-PARTS = ("warm", "cold", "model", "size", "archive")
+PARTS = ("warm", "cold", "model", "size", "archive", "local")
 
 
 def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) -> Iterator[Row]:
@@ -49,6 +49,8 @@ def measure(bench: Bench, jwst: Jwst, parts: tuple[str, ...], notes: list[str]) 
         folder = bench.folder / "archive"
         folder.mkdir()
         yield from archive.rows(folder, replace(jwst, script=CONFORMANCE / "with_jwst.py"))
+    if "local" in parts:
+        yield from local.rows(bench.folder, jwst, subarray, full)
 
 
 def report(rows: list[Row], notes: list[str], seconds: float) -> str:

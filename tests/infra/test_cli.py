@@ -25,6 +25,7 @@ from infra.__main__ import COMMANDS, main
 from infra.cli import UserError, confirm, printable, safe_output
 from infra.console import Console
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
+from infra.local.inputs import s3_client
 from infra.operate.status import QUEUES
 from tests.conftest import PROJECT
 from tests.infra.program import run_program
@@ -161,10 +162,16 @@ WITH_STACK = {
     "reprocess": ["select"],
     "status": [],
 }
+"""Arguments of the commands that have the option --stack."""
+WITHOUT_STACK = {
+    "mirror": ["contexts", "s3://no-such-bucket-x"],
+    "run": ["s3://no-such-bucket-x/", "--skip"],
+}
 
 
 def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[object, str]:
     """Return the exit code and the only line of standard error."""
+    s3_client.cache_clear()  # of `dq-init run`, with the endpoint of an earlier test
     capsys.readouterr()
     with pytest.raises(SystemExit) as ended:
         main(words)
@@ -176,9 +183,8 @@ def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[objec
 def test_unknown_option_is_one_line_and_exit_code_2(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    needed = ["verify", "s3://m"] if command == "mirror" else WITH_STACK[command]
-    stack = [] if command == "mirror" else ["--stack", "x"]
-    code, line = failure([command, *needed, *stack, "--nonsense\nb"], capsys)
+    needed = WITHOUT_STACK.get(command) or [*WITH_STACK[command], "--stack", "x"]
+    code, line = failure([command, *needed, "--nonsense\nb"], capsys)
     assert code == 2
     assert "--nonsense\\nb" in line
     assert "--help" in line
@@ -188,8 +194,8 @@ def test_unknown_option_is_one_line_and_exit_code_2(
 def test_mistyped_name_is_one_line_and_exit_code_2(
     command: str, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if command == "mirror":
-        code, line = failure(["mirror", "verify", "s3://no-such-bucket-x"], capsys)
+    if command in WITHOUT_STACK:
+        code, line = failure([command, *WITHOUT_STACK[command]], capsys)
         assert "s3://no-such-bucket-x: no such bucket" in line
     else:
         code, line = failure([command, *WITH_STACK[command], "--stack", "nope"], capsys)
@@ -206,13 +212,9 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
 ) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
-    words = (
-        ["mirror", "contexts", "s3://m"]
-        if command == "mirror"
-        else [command, *WITH_STACK[command], "--stack", "x"]
-    )
-    code, line = failure(words, capsys)
-    assert code == 1
+    needed = WITHOUT_STACK.get(command) or [*WITH_STACK[command], "--stack", "x"]
+    code, line = failure([command, *needed], capsys)
+    assert code == (4 if command == "run" else 1)
     assert "127.0.0.1:1" in line
 
 

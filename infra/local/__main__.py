@@ -1,0 +1,164 @@
+"""The command ``dq-init run``: the step on files of this machine."""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from core.errors import EXPECTED, InputRejected, ReferenceUnavailable, TransientFailure
+from core.product import NO_MASK, Encoding
+from handler.s3.objects import S3Location
+from infra import options
+from infra.cli import UserError
+from infra.local.inputs import expand
+from infra.local.product import remove_leftovers
+from infra.local.references import ReferenceSettings, read_mask, read_user_dq, resolve_context
+from infra.local.report import report, show_line
+from infra.local.run import Options, collected_warnings, error_class, process_all
+
+_EXIT_CODES = {
+    InputRejected.__name__: 2,
+    ReferenceUnavailable.__name__: 3,
+    TransientFailure.__name__: 4,
+}
+"""Exit codes by error class; 1 is another failure, such as a full disk."""
+_WORST_FIRST = (2, 3, 1, 4)
+
+
+def _flag(name: str, text: str) -> options.Decorator:
+    """Return an option that is a flag, or has a value as in strun: ``--skip=true``."""
+    return click.option(
+        name, type=bool, is_flag=False, flag_value=True, default=False, show_default=False,
+        metavar="[true|false]", help=text,
+    )  # fmt: skip
+
+
+# strun spells its options with underscores: --override_mask.
+@click.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
+@click.argument("exposures", metavar="EXPOSURE...", nargs=-1, required=True)
+@click.option(
+    "--output-dir", type=options.FOLDER, default=Path(), help="Folder of the products; created."
+)
+@click.option("--suffix", default="dq_init", help="Suffix of the products' names.")
+@click.option("--override-mask", metavar="MASK", help="Mask: a path, s3://bucket/key or N/A.")
+@click.option("--user-supplied-dq", metavar="FILE", help="FITS image of flags to merge.")
+@_flag("--skip", "Use no mask: write zeros, and SKIPPED to S_DQINIT.")
+@_flag("--save-results", "Ignored: products are always written, as by strun.")
+@options.context("--context", help="CRDS context; default: CRDS_CONTEXT, else as jwst resolves it.")
+@click.option("--crds-path", type=options.FOLDER, help="CRDS cache; default: CRDS_PATH.")
+@options.mirror
+@click.option(
+    "--encoding",
+    type=click.Choice([encoding.value for encoding in Encoding]),
+    default=Encoding.NATIVE.value,
+    help="Type of the science pixels: as in the exposure, or float32 as jwst writes them.",
+)
+@click.option("--force", is_flag=True, help="Rebuild every product, and replace other files.")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Number of processes.")
+@click.option("--check", is_flag=True, help="Explain each product, and write nothing.")
+@options.as_json
+def command(  # noqa: PLR0913, PLR0917
+    exposures: tuple[str, ...],
+    output_dir: Path,
+    suffix: str,
+    override_mask: str | None,
+    user_supplied_dq: str | None,
+    skip: bool,
+    save_results: bool,  # noqa: ARG001
+    context: str | None,
+    crds_path: Path | None,
+    mirror: S3Location | None,
+    encoding: str,
+    force: bool,
+    jobs: int,
+    check: bool,
+    as_json: bool,
+) -> None:
+    """Run dq_init on raw exposures and write the products to this machine.
+
+    EXPOSURE is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
+    stands for every *_uncal.fits below it. A product that is up to date is kept.
+
+    References come from the CRDS cache; if CRDS_SERVER_URL is set, what the cache lacks is
+    downloaded from that server and kept. Options can be spelled as in strun: --override_mask.
+
+    Exit codes: 0, all products are written or kept; 2, an exposure or an option is wrong; 3, a
+    reference is not available; 1, another failure, such as a full disk; 4, a failure that a retry
+    may solve. The first of these that occurred is returned.
+    """
+    if "/" in suffix or not suffix:
+        raise click.BadParameter(
+            f"{suffix!r}, expected the end of a file name", param_hint="--suffix"
+        )
+    mask = NO_MASK if skip else override_mask
+    settings = _reference_settings(mirror, crds_path, context)
+    if not (mask or settings.mirror or settings.crds_path):
+        raise UserError(
+            "references: none are named, expected CRDS_PATH, --crds-path, --mirror or "
+            "--override-mask"
+        )
+    run = Options(
+        settings,
+        mask,
+        user_supplied_dq,
+        Encoding(encoding),
+        Path(os.path.expandvars(output_dir)).expanduser(),
+        suffix,
+        force,
+        check,
+    )
+    try:
+        sys.exit(_run(exposures, run, jobs, as_json))
+    except EXPECTED as exc:
+        show_line(f"run: {exc}", is_error=True)
+        sys.exit(_EXIT_CODES[error_class(exc).__name__])
+
+
+def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> int:
+    """Process exposures, and return the exit code."""
+    with collected_warnings() as warnings:
+        run = replace(run, references=resolve_context(run.references))
+        if run.mask and run.mask != NO_MASK:  # a wrong file would fail every exposure
+            read_mask(run.mask)
+        if run.user_dq:
+            read_user_dq(run.user_dq)
+    for text in warnings:
+        show_line(f"warning: {text}", is_error=True)
+    names = expand(exposures)
+    _check_products_differ(names, run)
+    if not run.check:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run.folder)
+    outcomes = report(process_all(names, run, jobs), len(names), as_json)
+    codes = {_EXIT_CODES.get(outcome.error, 1) for outcome in outcomes if outcome.error}
+    return next((code for code in _WORST_FIRST if code in codes), 0)
+
+
+def _reference_settings(
+    mirror: S3Location | None, crds_path: Path | None, context: str | None
+) -> ReferenceSettings:
+    if mirror and crds_path:
+        raise click.UsageError("--mirror and --crds-path exclude each other.")
+    path, server, variable = map(os.environ.get, ("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"))
+    context = context or variable or None
+    if mirror:
+        return ReferenceSettings(mirror, context=context)
+    if not crds_path and path:
+        crds_path = Path(path)
+    if server and "serverless" in server:  # crds, too, takes it for no server
+        server = None
+    return ReferenceSettings(None, crds_path, server or None, context)
+
+
+def _check_products_differ(names: list[str], run: Options) -> None:
+    inputs: dict[Path, str] = {}
+    for name in names:
+        path = run.product_path(name)
+        if path in inputs:
+            raise UserError(
+                f"{path}: would be the product of both {inputs[path]} and {name}, expected names "
+                "that differ; run them with different --output-dir"
+            )
+        inputs[path] = name

@@ -1,0 +1,116 @@
+"""Raw exposures on this machine or in S3, read by byte ranges."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any
+
+from core.errors import InputRejected, TransientFailure
+from core.fits.hdus import Reader
+from handler.s3.objects import HEADERS, ObjectStore, S3Location
+from infra.cli import UserError
+
+_PATTERN = "*_uncal.fits"
+
+
+@dataclass(frozen=True)
+class Input:
+    """An open file or S3 object."""
+
+    name: str  # path or S3 URI
+    size: int
+    read: Reader
+    fd: int | None = None  # of a local file
+    modified: int = 0  # of a local file, in nanoseconds
+
+    def check_unchanged(self) -> None:
+        """Raise `TransientFailure` if a local file was written since it was opened."""
+        if self.fd is None:  # reads of S3 objects are pinned by ETag
+            return
+        now = os.fstat(self.fd)
+        if (now.st_size, now.st_mtime_ns) != (self.size, self.modified):
+            raise TransientFailure(f"{self.name}: was changed while it was read; run it again")
+
+
+@contextmanager
+def open_input(name: str) -> Iterator[Input]:
+    """Open a file or S3 object by its path or URI."""
+    if is_s3(name):
+        store = ObjectStore(s3_client())
+        reader = store.begin(S3Location.parse(name), HEADERS, InputRejected)
+
+        def fetch(start: int, length: int) -> bytes:
+            return (reader.read if length > HEADERS else reader.read_ahead)(start, length)
+
+        yield Input(name, reader.described.size, fetch)
+        return
+    path = Path(name)
+    if not path.is_file():  # to open a named pipe would wait for its writer
+        found = "is not a regular file" if path.exists() else "does not exist"
+        raise InputRejected(f"{name}: {found}, expected a FITS file")
+    with path.open("rb", buffering=0) as file:
+        fd = file.fileno()
+        state = os.fstat(fd)
+
+        def read(start: int, length: int) -> bytes:
+            content = os.pread(fd, length, start)
+            # One call reads at most 2 GiB.
+            while len(content) < length and (
+                more := os.pread(fd, length - len(content), start + len(content))
+            ):
+                content += more
+            return content
+
+        yield Input(name, state.st_size, read, fd, state.st_mtime_ns)
+
+
+def is_s3(name: str) -> bool:
+    """Return whether a name is an S3 URI."""
+    return name.startswith("s3://")
+
+
+@cache
+def s3_client() -> Any:
+    """Create the S3 client of this process."""
+    import boto3  # noqa: PLC0415  # takes a tenth of a second, and local files do not need it
+
+    return boto3.client("s3")
+
+
+def expand(words: tuple[str, ...]) -> list[str]:
+    """Return the exposures that arguments name: files, folders, patterns and S3 URIs."""
+    found: dict[str, None] = {}  # a set in the order of the arguments
+    for word in words:
+        names = _expand_s3(word) if is_s3(word) else _expand_local(word)
+        if not names:
+            raise UserError(f"{word}: contains no exposure, expected {_PATTERN}")
+        found |= dict.fromkeys(names)
+    return list(found)
+
+
+def _expand_local(word: str) -> list[str]:
+    path = Path(word)
+    if path.is_dir():
+        return [str(file) for file in sorted(path.rglob(_PATTERN)) if file.is_file()]
+    # A name such as x[1]_uncal.fits is a pattern only if no file has this name.
+    if has_magic(word) and not os.path.lexists(word):
+        return sorted(glob(word, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute one
+    return [word]
+
+
+def _expand_s3(word: str) -> list[str]:
+    try:
+        location = S3Location.parse_prefix(word) if word.endswith("/") else S3Location.parse(word)
+    except ValueError as exc:
+        raise UserError(str(exc)) from exc
+    if not word.endswith("/"):
+        return [word]
+    from infra.aws import listed  # noqa: PLC0415  # imports boto3
+
+    prefix = f"{location.key}/" if location.key else ""
+    keys = (item["Key"] for item in listed(s3_client(), location.bucket, prefix))
+    return [str(S3Location(location.bucket, key)) for key in keys if key.endswith(_PATTERN[1:])]

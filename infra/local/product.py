@@ -1,0 +1,149 @@
+"""Products as local files: written whole under a temporary name, or compared with a layout.
+
+No record of a product's provenance is kept, because the product itself is enough: it is up to date
+if each of its bytes equals what would be written now. A record in another file would be lost when
+the product is moved, and would still say the same after the product was changed.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from uuid import uuid4
+
+from core import SOFTWARE
+from core.errors import InputRejected, TransientFailure
+from core.fits.hdus import locate
+from core.layout import Copied, Layout, Piece
+from core.product import HeaderValues
+from infra.local.inputs import Input, open_input
+
+_PIECE = 8 * 1024 * 1024
+_PREFIX, _SUFFIX = ".dq_init-", ".partial"
+
+
+def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
+    """Return header values with the date, the context and the CRDS version of a product.
+
+    Another context may choose the same mask: the product is up to date then.
+
+    Raises
+    ------
+    InputRejected
+        If the file was not written by this software, or is damaged.
+    """
+    wanted = f"a product of {exposure}; --force replaces it"
+    try:
+        with open_input(str(path)) as file:
+            header = locate(file.read, file.size, file.name)[0].header
+    except InputRejected as exc:
+        raise InputRejected(f"{exc}, in the place of {wanted}") from exc
+    if not any(line.startswith(f"dq_init by {SOFTWARE}") for line in header.get("HISTORY", ())):
+        raise InputRejected(f"{path}: was not written by this software, expected {wanted}")
+    return replace(
+        values,
+        date=str(header.get("DATE")),
+        crds_context=str(header.get("CRDS_CTX")),
+        crds_version=str(header.get("CRDS_VER")),
+    )
+
+
+def is_same(path: Path, layout: Layout, source: Input) -> bool:
+    """Return whether a file holds exactly the bytes of a layout."""
+    with path.open("rb", buffering=0) as file:
+        if os.fstat(file.fileno()).st_size != layout.length:
+            return False
+        return all(
+            file.read(piece.length) == _render(piece, source) for piece in layout.pieces(_PIECE)
+        )
+
+
+def write(path: Path, layout: Layout, source: Input) -> None:
+    """Write a product; it appears whole, and replaces what is at its path."""
+    with _temporary_file(path.parent) as (temporary, fd):
+        for segment in layout.segments:
+            if isinstance(segment, Copied) and source.fd is not None:
+                _copy(source, segment, fd)
+                continue
+            for piece in Layout((segment,)).pieces(_PIECE):
+                _write(fd, _render(piece, source))
+        source.check_unchanged()
+        os.fsync(fd)
+        temporary.replace(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of runs that were killed."""
+    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
+            path.unlink()
+
+
+def _render(piece: Piece, source: Input) -> bytes | bytearray:
+    wanted = piece.source
+    stored = source.read(wanted.start, wanted.length) if wanted else b""
+    if wanted and len(stored) < wanted.length:
+        raise TransientFailure(f"{source.name}: was truncated while it was read; run it again")
+    if isinstance(piece.segment, Copied):
+        return stored
+    out = bytearray(piece.length)
+    piece.render(stored, memoryview(out))
+    return out
+
+
+def _copy(source: Input, segment: Copied, fd: int) -> None:
+    """Copy a byte range within the kernel, or through memory where the kernel refuses."""
+    assert source.fd is not None
+    start, stop = segment.start, segment.start + segment.length
+    # On Linux only; file systems that share blocks may copy none of the pixels.
+    in_kernel = getattr(os, "copy_file_range", None)
+    while start < stop:
+        copied = 0
+        if in_kernel is not None:
+            try:
+                copied = in_kernel(source.fd, fd, stop - start, start)
+            except OSError:  # another file system, or an error that a plain write reports again
+                in_kernel = None
+        if not copied:
+            content = source.read(start, min(_PIECE, stop - start))
+            _write(fd, content)
+            copied = len(content)
+        if not copied:
+            raise TransientFailure(f"{source.name}: was truncated while it was read; run it again")
+        start += copied
+
+
+def _write(fd: int, content: bytes | bytearray) -> None:
+    rest = memoryview(content)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+@contextmanager
+def _temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Create a file that is removed at the end unless it was renamed."""
+    path, fd = _create_locked(folder)
+    try:
+        yield path, fd
+    finally:
+        os.close(fd)
+        path.unlink(missing_ok=True)
+
+
+def _create_locked(folder: Path) -> tuple[Path, int]:
+    while True:
+        path = folder / f"{_PREFIX}{uuid4().hex}{_SUFFIX}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # a file system without locks: leftovers are not removed either
+            fcntl.flock(fd, fcntl.LOCK_EX)
+        if os.fstat(fd).st_nlink:
+            return path, fd
+        os.close(fd)  # `remove_leftovers` was faster

@@ -1,0 +1,172 @@
+"""Rules and masks for the step on this machine: of a CRDS cache or server, or of a mirror."""
+
+import fcntl
+import logging
+import os
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from core import EQUALS_JWST
+from core.errors import ReferenceUnavailable
+from core.exposure import Exposure
+from core.fits.pixels import first_image
+from core.mask import Mask
+from core.product import NO_MASK
+from core.readout import detector_mismatch
+from handler.crds.masks import MaskCache, References
+from handler.crds.mirror import CONFIG, FileDigest, MirrorConfig
+from handler.crds.rules import BUILD, LATEST, MaskChoice, Rules
+from handler.s3.objects import ObjectStore, S3Location
+from infra.local.inputs import is_s3, open_input, s3_client
+from infra.mirror.sources import Cache, Server, Source
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReferenceSettings:
+    """The source of references, and the context."""
+
+    mirror: S3Location | None = None
+    crds_path: Path | None = None
+    server: str | None = None  # URL of the CRDS server that completes the CRDS cache
+    context: str | None = None  # None: as `crds` resolves it for `jwst`
+
+
+class _SourceRules(Rules):
+    """The MASK rules of a CRDS cache or server."""
+
+    def __init__(self, source: Source, where: Path) -> None:
+        # The mirror is only named in messages, because every read is overridden.
+        super().__init__(cast("S3Location", where), where, cast("Any", None))
+        self._source = source
+
+    def read(self, name: str) -> str:
+        return self._source.read(name)
+
+    def context_name(self, context: str) -> str:
+        is_build = context in {BUILD, "jwst-build"}
+        return self._source.build() if is_build else super().context_name(context)
+
+    def _mirror_config(self) -> MirrorConfig:
+        return self._source.config
+
+
+class _SourceMasks(MaskCache):
+    """The masks of a CRDS cache or server, which keeps the files itself."""
+
+    def __init__(self, source: Source, where: Path) -> None:
+        super().__init__(cast("S3Location", where), where)
+        self._source = source
+
+    def _fetch(self, name: str, digest: FileDigest, instrument: str, store: ObjectStore) -> bytes:  # noqa: ARG002
+        return self._source.file(name, instrument).read_bytes()
+
+    def _keep_on_disk(self, content: bytes, path: Path) -> None:
+        pass
+
+
+@cache
+def open_references(settings: ReferenceSettings) -> References | None:
+    """Open the source of references, once per process; None if the settings name none."""
+    path = settings.crds_path
+    if settings.mirror is not None:
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        return References.of(settings.mirror, home / "dq-init", s3_client())
+    if path is None:
+        return None
+    source = _complete(path, settings.server) if settings.server else Cache(path)
+    return References(_SourceRules(source, path), _SourceMasks(source, path))
+
+
+class _SharedServer(Server):
+    """A CRDS server whose downloads several processes keep in one CRDS cache."""
+
+    def file(self, name: str, instrument: str) -> Path:
+        """Return the path of a file, downloaded by one process at a time."""
+        folder = os.open(self.folder, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(folder, fcntl.LOCK_EX)
+            return super().file(name, instrument)
+        except OSError as exc:
+            raise ReferenceUnavailable(
+                f"{name}: cannot be kept in the CRDS cache {self.folder}: {exc}; make the folder "
+                "writable, or add the file"
+            ) from exc
+        finally:
+            os.close(folder)
+
+
+def _complete(path: Path, url: str) -> Source:
+    """Return a CRDS server with a cache for its files, or the cache if it does not answer."""
+    try:
+        server = _SharedServer(url, path)
+    except ReferenceUnavailable as exc:
+        if not (path / CONFIG).exists():
+            raise
+        log.warning("%s; continuing with the CRDS cache %s", exc, path)
+        return Cache(path)
+    path.mkdir(parents=True, exist_ok=True)
+    from crds.core import heavy_client  # noqa: PLC0415
+
+    heavy_client.update_config_info("jwst")  # into the cache, unless it is read-only
+    return server
+
+
+def resolve_context(settings: ReferenceSettings) -> ReferenceSettings:
+    """Return the settings with the name of the context, found as `crds` does for `jwst`."""
+    references, name = open_references(settings), settings.context or NO_MASK
+    if references is not None and settings.context:
+        name = references.rules.prepare(settings.context)
+    elif references is not None:
+        try:
+            name = references.rules.prepare(BUILD)
+        except ReferenceUnavailable:  # a cache does not record it: get_final_context, crds 14.0.3
+            name = references.rules.prepare(LATEST)
+            log.warning(
+                "the build context of jwst %s is not known here; using %s, the operational one",
+                *(EQUALS_JWST, name),
+            )
+    return replace(settings, context=name)
+
+
+def choose_mask(
+    exposure: Exposure, named: str | None, settings: ReferenceSettings
+) -> tuple[MaskChoice, Mask | None]:
+    """Return the mask that the rules choose, or the named one: a path, an S3 URI or ``N/A``.
+
+    The settings must name the context (`resolve_context`).
+    """
+    context = settings.context or NO_MASK
+    if named == NO_MASK:
+        return MaskChoice(context), None
+    if named is not None:
+        mask, sha1 = read_mask(named)
+        if warning := detector_mismatch(mask, exposure):
+            log.warning("%s", warning)
+        label = named if is_s3(named) else str(Path(named).absolute())  # as jwst writes it
+        return MaskChoice(context, label=label, sha1=sha1), mask
+    references = open_references(settings)
+    assert references is not None
+    store = ObjectStore(s3_client() if settings.mirror else cast("Any", None))
+    choice = references.resolve(exposure, context, None, store)
+    return choice, references.load(choice, exposure, store)
+
+
+@cache
+def read_mask(name: str) -> tuple[Mask, str]:
+    """Read a mask and its SHA-1, once per process."""
+    with open_input(name) as file:
+        content = file.read(0, file.size)
+    return Mask.from_bytes(content, name), FileDigest.of(content).sha1
+
+
+@cache
+def read_user_dq(name: str) -> Any:
+    """Read the user-supplied DQ image, once per process."""
+    with open_input(name) as file:
+        return first_image(file.read(0, file.size), name)

@@ -1,0 +1,195 @@
+"""Run the step on exposures: read, decide about an existing product, write."""
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from core.errors import EXPECTED, InputRejected, TransientFailure
+from core.exposure import Exposure
+from core.flags import count_by_mnemonic, flagged_pixels
+from core.layout import Layout
+from core.product import Encoding, HeaderValues, compose, product_name
+from core.step import DataQuality, initialize
+from handler.crds.masks import MaskChoice
+from handler.event import MnemonicCount
+from infra.local.explain import explain
+from infra.local.inputs import Input, open_input
+from infra.local.product import is_same, values_of, write
+from infra.local.references import (
+    ReferenceSettings,
+    choose_mask,
+    open_references,
+    read_user_dq,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run, equal for all of its exposures."""
+
+    references: ReferenceSettings
+    mask: str | None = None  # a path, an S3 URI or N/A, instead of the mask that the rules choose
+    user_dq: str | None = None  # a path or an S3 URI
+    encoding: Encoding = Encoding.NATIVE
+    folder: Path = Path()
+    suffix: str = "dq_init"
+    force: bool = False
+    check: bool = False
+
+    def product_path(self, name: str) -> Path:
+        """Return the path of an exposure's product."""
+        return self.folder / product_name(name.rpartition("/")[2], self.suffix)
+
+
+@dataclass
+class Outcome:
+    """The result of one exposure, as ``--json`` prints it."""
+
+    input: str
+    output: str
+    status: str = "failed"  # or written, replaced, kept, checked
+    error: str | None = None  # name of the error class
+    reason: str | None = None
+    mask: str | None = None
+    context: str | None = None
+    flags: dict[str, MnemonicCount] = field(default_factory=dict)
+    unusable: float = 0.0  # fraction of the pixels that are DO_NOT_USE
+    warnings: list[str] = field(default_factory=list)
+    bytes: int = 0  # written
+    seconds: float = 0.0
+    check: dict[str, str] | None = None  # facts that --check prints
+
+
+def process(name: str, options: Options) -> Outcome:
+    """Run the step on one exposure and write its product; a failure is part of the outcome."""
+    path, started = options.product_path(name), time.perf_counter()
+    outcome = Outcome(name, str(path))
+    with collected_warnings() as outcome.warnings:
+        try:
+            with open_input(name) as source:
+                if source.fd is not None and path.exists() and path.samefile(name):
+                    raise InputRejected(
+                        f"{name}: its product would replace it, expected another --output-dir"
+                    )
+                outcome.status = _process(source, path, options, outcome)
+        except EXPECTED as exc:
+            outcome.error, outcome.reason = error_class(exc).__name__, str(exc)
+        except OSError as exc:
+            outcome.error = type(exc).__name__
+            outcome.reason = (
+                f"{exc.filename or path}: {exc.strerror}; run it again when it is solved"
+            )
+    outcome.seconds = round(time.perf_counter() - started, 3)
+    return outcome
+
+
+def error_class(error: Exception) -> type[Exception]:
+    """Return which of the three expected classes an error belongs to."""
+    return next(known for known in EXPECTED if isinstance(error, known))
+
+
+def _process(source: Input, path: Path, options: Options, outcome: Outcome) -> str:
+    """Process an open exposure, and return the status of its product."""
+    exposure = Exposure.read(source.read, source.size, source.name)
+    choice, mask = choose_mask(exposure, options.mask, options.references)
+    user = read_user_dq(options.user_dq) if options.user_dq else None
+    quality = initialize(exposure, mask, exposure.existing_image(source.read), user)
+    _summarize(choice, quality, outcome)
+    if options.check:
+        references = None if options.mask else open_references(options.references)
+        outcome.check = explain(exposure, choice, references)
+
+    values = HeaderValues(
+        filename=path.name,
+        date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
+        crds_version=choice.crds_version,
+        crds_context=choice.context,
+        mask=choice.label,
+    )
+
+    def layout_with(values: HeaderValues) -> Layout:
+        return compose(exposure, quality, values, options.encoding)
+
+    exists = os.path.lexists(path)
+    if exists and not options.force:
+        found = values_of(path, values, source.name)
+        if not options.check and is_same(path, layout_with(found), source):
+            return "kept"
+    if options.check:
+        return "checked"
+    layout = layout_with(values)
+    write(path, layout, source)
+    outcome.bytes = layout.length
+    return "replaced" if exists else "written"
+
+
+def _summarize(choice: MaskChoice, quality: DataQuality, outcome: Outcome) -> None:
+    outcome.mask, outcome.context = choice.label, choice.context
+    counts = count_by_mnemonic(flagged_pixels(quality.image)[1])
+    outcome.flags = {name: MnemonicCount(*count) for name, count in counts.items()}
+    if unusable := outcome.flags.get("DO_NOT_USE"):
+        outcome.unusable = unusable.pixels / quality.image.size
+
+
+class _Collector(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@contextmanager
+def collected_warnings() -> Iterator[list[str]]:
+    """Collect the warnings that are logged."""
+    collector, root = _Collector(), logging.getLogger()
+    logging.getLogger("core").setLevel(logging.NOTSET)  # infra.__main__ silences it
+    root.addHandler(collector)
+    try:
+        yield collector.texts
+    finally:
+        root.removeHandler(collector)
+
+
+def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outcome]:
+    """Run the step on exposures, in several processes; yield each outcome when it is known."""
+    jobs = min(jobs, len(names))
+    if jobs == 1:
+        yield from (process(name, options) for name in names)
+        return
+    # Not fork: threads and connections of this process would be copied.
+    spawn = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, spawn, _start_worker)
+    try:
+        futures = [pool.submit(process, name, options) for name in names]
+        yield from (future.result() for future in as_completed(futures))
+    except BrokenProcessPool as exc:
+        raise TransientFailure(
+            "a process was killed, perhaps for lack of memory; run it again with fewer --jobs"
+        ) from exc
+    finally:
+        pool.shutdown(cancel_futures=True)  # exposures that have started are completed
+
+
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End this process if its parent was killed: the pool would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
