@@ -13,11 +13,12 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and its tools contact no AWS service and ignore the AWS profile of the shell.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo docs test fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS and print the results"
 	@echo "             (make demo FILE=x_uncal.fits CRDS_PATH=crds_cache: your own exposure)"
+	@echo "make docs    build the documentation site; open build/docs/html/index.html"
 	@echo "make test    run the tests"
 	@echo "make coverage"
 	@echo "             run the tests and print the lines and branches that no test runs"
@@ -42,7 +43,7 @@ help:
 	@echo "make sam-local"
 	@echo "             run sam local invoke and sam local start-lambda, if Docker is available"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (15 minutes)"
-	@echo "make cost    measure the cost of an exposure on the model of S3; writes docs/cost.md"
+	@echo "make cost    measure the cost of an exposure on the model of S3; writes docs/reference/cost.md"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and that many random cases"
 
@@ -75,6 +76,12 @@ help:
 	.venv-checkov/bin/$(PIP) install --group checkov
 	@touch $@
 
+.venv-docs/done: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/$(PIP) install $(GROUPS)
+	.venv-docs/bin/$(PIP) install --editable '.[reprocess]' --group docs
+	@touch $@
+
 .venv-release/done: pyproject.toml
 	$(PYTHON) -m venv .venv-release
 	$(RELEASE)/$(PIP) install $(GROUPS)
@@ -87,6 +94,12 @@ quoted = '$(subst ','\'',$(1))'
 
 demo: .venv/demo
 	@$(BIN)/python -m infra.demo $(if $(FILE),--file $(call quoted,$(FILE))) $(if $(OWN_CACHE),--crds-path $(call quoted,$(OWN_CACHE)))
+
+# Everything is read again, because pages are generated from files outside docs/.
+docs: .venv-docs/done
+	.venv-docs/bin/sphinx-build --quiet --fresh-env --nitpicky --fail-on-warning --keep-going \
+	  --doctree-dir build/docs/doctrees docs build/docs/html
+	@echo "The site: build/docs/html/index.html"
 
 test: .venv/dev
 	$(BIN)/python -m pytest
@@ -223,7 +236,7 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-# Requests, seconds and bytes of an exposure on the model of S3; writes docs/cost.md and
+# Requests, seconds and bytes of an exposure on the model of S3; writes docs/reference/cost.md and
 # infra/cost/measured.json.
 cost: .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
@@ -234,7 +247,7 @@ s3-matrix: .venv-localstack/done
 	@mkdir -p build
 	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python --ceph build/ceph
 
-# The commands of docs/operating.md, if a container engine is available.
+# The commands of docs/how-to/local.md, if a container engine is available.
 sam-local: .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.sam_local --runtime .venv-runtime/bin/python
@@ -247,5 +260,5 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-docs .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
 	@if [ -d demo-output ]; then echo "demo-output is kept, because it may contain your files (rm -r demo-output)"; fi

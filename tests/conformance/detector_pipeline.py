@@ -1,6 +1,6 @@
 """Compare Detector1Pipeline of jwst from the raw exposure and from the product.
 
-The product is used as in docs/using.md: with dq_init skipped, or run again.
+The product is used as in docs/how-to/use-products.md: with dq_init skipped, or run again.
 
 Run by jwst's own interpreter, as a part of with_jwst.py. The steps that follow take references that
 are made here, of the exposure's own readout or, for stripes, of the whole detector. The mask is the
