@@ -5,6 +5,7 @@ Usage: with_jwst.py apertures | build | models | keywords | suffixes | run FOLDE
 
 import json
 import logging
+import signal
 import sys
 import warnings
 from functools import partial
@@ -30,6 +31,8 @@ EXEMPT_CHECKSUMS = {
 EXEMPT_WITH_OWN_MASK = {"R_MASK": "a path there, an S3 address here"}
 EXEMPT_HDUS = {"ASDF": "jwst writes the headers into it once more; the product keeps the input's"}
 EXEMPT_METADATA = ("date", "filename", "calibration_software_", "ref_file.crds.sw_version")
+_SECONDS = 300
+"""Timeout of one case; jwst 2.0 never ends on superstripes that read no second rows."""
 
 
 def cases(folder: Path) -> list[Path]:
@@ -101,9 +104,14 @@ def run(folder: Path) -> None:
             kind = DQInitStep()._ramp_type(model)
         return kind(path)
 
+    def time_out(*_: Any) -> None:
+        raise TimeoutError(f"no product after {_SECONDS} s")
+
+    signal.signal(signal.SIGALRM, time_out)
     for case in cases(folder):
         by = json.loads((case / "case.json").read_text())["by"]
         exposure = case / "exposure_uncal.fits"
+        signal.alarm(_SECONDS)
         try:
             has_asdf = "ASDF" in {hdu[1] for hdu in fits.info(exposure, output=False)}
             by_name = has_asdf or not hasattr(DQInitStep, "_ramp_type")
@@ -115,6 +123,8 @@ def run(folder: Path) -> None:
             (case / "jwst.refused").write_text(refusal)
             (case / "jwst.json").write_text(json.dumps({"refused": refusal[:200]}))
             continue
+        finally:
+            signal.alarm(0)
         exempt = frozenset({*EXEMPT_KEYWORDS, *(EXEMPT_WITH_OWN_MASK if by == "mask" else ())})
         made = digests(case / "jwst.fits", exempt)
         (case / "jwst.json").write_text(json.dumps({"product": made}))
