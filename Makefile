@@ -46,6 +46,7 @@ help:
 	@echo "make cost    measure the cost of an exposure on the model of S3; writes docs/reference/cost.md"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and that many random cases"
+	@echo "             (make conformance JWST=1.20.2: with another release of jwst, or main)"
 
 .venv/made:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed: make PYTHON=python3.11 ...')"
@@ -252,13 +253,26 @@ sam-local: .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.sam_local --runtime .venv-runtime/bin/python
 
-conformance: .venv-jwst/done
-	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),300)
+# JWST=1.20.2, or JWST=main for its development version: another release, in an environment of its own.
+OF_JWST = .venv-jwst$(addprefix -,$(JWST))
+conformance: $(OF_JWST)/done
+	$(if $(JWST),,$(BIN)/python -m pytest -n 0 tests/conformance)
+	$(BIN)/python -m tests.conformance --jwst $(OF_JWST)/bin/python --seeds $(or $(SEEDS),300) \
+	  --every $(or $(EVERY),1) $(if $(JWST),--release $(JWST))
+
+# Up to 1.17, jwst fails with crds 13, which imports a module that their stdatamodels lack.
+.venv-jwst-%/done: pyproject.toml .venv/dev .venv-tools/done
+	python=$(if $(filter 1.%,$*),3.11,$$($(BIN)/python -m infra.bundle python)) && \
+	  $(TOOLS)/uv venv --quiet --clear --python $$python .venv-jwst-$*
+	$(TOOLS)/uv pip install --quiet --python .venv-jwst-$* pysiaf \
+	  $(if $(filter main,$*),git+https://github.com/spacetelescope/jwst,jwst==$*) \
+	  $(if $(filter 1.14.% 1.15.% 1.16.% 1.17.%,$*),'crds<13')
+	@touch $@
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-docs .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-docs .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) .venv-jwst-* build .aws-sam *.egg-info
 	@if [ -d demo-output ]; then echo "demo-output is kept, because it may contain your files (rm -r demo-output)"; fi
