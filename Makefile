@@ -13,11 +13,12 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and its tools contact no AWS service and ignore the AWS profile of the shell.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo test fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo docs test fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS and print the results"
 	@echo "             (make demo FILE=x_uncal.fits CRDS_PATH=crds_cache: your own exposure)"
+	@echo "make docs    build the documentation site; open build/docs/html/index.html"
 	@echo "make test    run the tests"
 	@echo "make coverage"
 	@echo "             run the tests and print the lines and branches that no test runs"
@@ -42,9 +43,10 @@ help:
 	@echo "make sam-local"
 	@echo "             run sam local invoke and sam local start-lambda, if Docker is available"
 	@echo "make bench   measure bytes, memory and CPU time, side by side with jwst (15 minutes)"
-	@echo "make cost    measure the cost of an exposure on the model of S3; writes docs/cost.md"
+	@echo "make cost    measure the cost of an exposure on the model of S3; writes docs/reference/cost.md"
 	@echo "make conformance SEEDS=1000"
 	@echo "             compare with jwst over every mode and that many random cases"
+	@echo "             (make conformance JWST=1.20.2: with another release of jwst, or main)"
 
 .venv/made:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python >= 3.11 is needed: make PYTHON=python3.11 ...')"
@@ -75,6 +77,12 @@ help:
 	.venv-checkov/bin/$(PIP) install --group checkov
 	@touch $@
 
+.venv-docs/done: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/$(PIP) install $(GROUPS)
+	.venv-docs/bin/$(PIP) install --editable '.[reprocess]' --group docs
+	@touch $@
+
 .venv-release/done: pyproject.toml
 	$(PYTHON) -m venv .venv-release
 	$(RELEASE)/$(PIP) install $(GROUPS)
@@ -87,6 +95,12 @@ quoted = '$(subst ','\'',$(1))'
 
 demo: .venv/demo
 	@$(BIN)/python -m infra.demo $(if $(FILE),--file $(call quoted,$(FILE))) $(if $(OWN_CACHE),--crds-path $(call quoted,$(OWN_CACHE)))
+
+# Everything is read again, because pages are generated from files outside docs/.
+docs: .venv-docs/done
+	.venv-docs/bin/sphinx-build --quiet --fresh-env --nitpicky --fail-on-warning --keep-going \
+	  --doctree-dir build/docs/doctrees docs build/docs/html
+	@echo "The site: build/docs/html/index.html"
 
 test: .venv/dev
 	$(BIN)/python -m pytest
@@ -223,7 +237,7 @@ bench: .venv-jwst/done .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.benchmark --jwst .venv-jwst/bin/python --ministack .venv-ministack/bin/python
 
-# Requests, seconds and bytes of an exposure on the model of S3; writes docs/cost.md and
+# Requests, seconds and bytes of an exposure on the model of S3; writes docs/reference/cost.md and
 # infra/cost/measured.json.
 cost: .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
@@ -234,18 +248,31 @@ s3-matrix: .venv-localstack/done
 	@mkdir -p build
 	$(BIN)/python -m tests.s3_matrix --localstack .venv-localstack/bin/python --ceph build/ceph
 
-# The commands of docs/operating.md, if a container engine is available.
+# The commands of docs/how-to/local.md, if a container engine is available.
 sam-local: .venv-ministack/done .venv-runtime/done .venv-tools/done
 	$(MAKE) build ARCHITECTURE=x86_64
 	$(BIN)/python -m tests.sam_local --runtime .venv-runtime/bin/python
 
-conformance: .venv-jwst/done
-	$(BIN)/python -m tests.conformance --jwst .venv-jwst/bin/python --seeds $(or $(SEEDS),300)
+# JWST=1.20.2, or JWST=main for its development version: another release, in an environment of its own.
+OF_JWST = .venv-jwst$(addprefix -,$(JWST))
+conformance: $(OF_JWST)/done
+	$(if $(JWST),,$(BIN)/python -m pytest -n 0 tests/conformance)
+	$(BIN)/python -m tests.conformance --jwst $(OF_JWST)/bin/python --seeds $(or $(SEEDS),300) \
+	  --every $(or $(EVERY),1) $(if $(JWST),--release $(JWST))
+
+# Up to 1.17, jwst fails with crds 13, which imports a module that their stdatamodels lack.
+.venv-jwst-%/done: pyproject.toml .venv/dev .venv-tools/done
+	python=$(if $(filter 1.%,$*),3.11,$$($(BIN)/python -m infra.bundle python)) && \
+	  $(TOOLS)/uv venv --quiet --clear --python $$python .venv-jwst-$*
+	$(TOOLS)/uv pip install --quiet --python .venv-jwst-$* pysiaf \
+	  $(if $(filter main,$*),git+https://github.com/spacetelescope/jwst,jwst==$*) \
+	  $(if $(filter 1.14.% 1.15.% 1.16.% 1.17.%,$*),'crds<13')
+	@touch $@
 
 format: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) build .aws-sam *.egg-info
+	rm -rf .venv .venv-tools .venv-docs .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) .venv-jwst-* build .aws-sam *.egg-info
 	@if [ -d demo-output ]; then echo "demo-output is kept, because it may contain your files (rm -r demo-output)"; fi

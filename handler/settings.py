@@ -17,7 +17,7 @@ CATALOGUE, JOBS = "dq_catalogue/", "dq_backfills/"
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings; README.md lists the environment variables."""
+    """Settings; docs/reference/settings.md lists the environment variables."""
 
     output_bucket: str  # bucket and key prefix of the products
     output_prefix: str

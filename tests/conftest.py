@@ -20,7 +20,7 @@ import pytest
 from astropy.io import fits
 from hypothesis import settings as hypothesis_settings
 from jsonschema import Draft202012Validator
-from moto.s3.models import s3_backends
+from moto.s3.models import FakeKey, FakeMultipart, s3_backends
 from moto.sqs.models import sqs_backends
 
 from handler import app
@@ -348,6 +348,11 @@ def empty_moto() -> None:
         bucket.keys.clear()
         for identifier in list(bucket.multiparts):
             del bucket.multiparts[identifier]
+    for upload in FakeMultipart.instances_tracked:
+        upload.dispose()
+    # moto remembers every key and upload for its `reset`, and with them what they contain.
+    for tracked in (FakeMultipart, FakeKey):
+        tracked.instances_tracked.clear()
     sqs = sqs_backends[account]["us-east-1"]
     for name in ("uploads", "announcements"):
         sqs.get_queue(name).last_purged_at = None  # SQS purges a queue once a minute

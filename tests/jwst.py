@@ -23,8 +23,8 @@ class Jwst:
         """Run a command of the script; returns what its last line says, in JSON."""
         return json.loads(self.run(*arguments).splitlines()[-1])
 
-    def run(self, *arguments: Any) -> str:
-        """Run a command of the script; returns what it prints."""
+    def run(self, *arguments: Any, code: str | None = None) -> str:
+        """Run a command of the script, with code as its standard input; return what it prints."""
         environment = {
             **os.environ,
             "CRDS_PATH": str(self.cache),
@@ -36,7 +36,9 @@ class Jwst:
             if name.startswith("CRDS_S3") or name.endswith("_URI"):
                 del environment[name]
         command = [str(self.interpreter), str(self.script), *map(str, arguments)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=environment, input=code, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-3000:]}")
         return done.stdout

@@ -54,7 +54,7 @@ class Blocks:
     prefix: S3Location | None
     # A product of several GB then takes a few dozen copies.
     block_bytes: int = 64 * MIB
-    # Shorter repetitions are uploaded: docs/performance.md has the measurement.
+    # Shorter repetitions are uploaded: docs/explanation/performance.md has the measurement.
     min_repeated_bytes: int = 16 * MIB
     _checked: dict[str, StoredObject] = field(default_factory=dict, repr=False)
 

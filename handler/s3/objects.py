@@ -173,6 +173,10 @@ class ObjectStore:
             with closing(response["Body"]) as body:
                 content = body.read()
         self.count(received=len(content))
+        if len(content) != (expected := response["ContentLength"]):
+            raise TransientFailure(
+                f"{location}: S3 returned {len(content)} bytes, expected {expected}"
+            )
         return ObjectReader(self, _description(location, response), unavailable, [(0, content)])
 
     def count(self, received: int = 0, sent: int = 0) -> None:

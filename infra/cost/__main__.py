@@ -47,8 +47,8 @@ def command(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Estimate the cost and the duration of exposures.
 
-    Cost and duration of one exposure were measured (docs/cost.md). The duration of many that are
-    submitted together follows from the quotas of AWS (docs/limits.md).
+    Cost and duration of one exposure were measured (docs/reference/cost.md). The duration of many
+    that are submitted together follows from the quotas of AWS (docs/explanation/limits.md).
     """
     found = find_stack(stack) if stack else None
     encoding = encoding or (found.science_encoding if found else "native")

@@ -215,8 +215,9 @@ def show(details: list[dict[str, Any]], masks: list[int]) -> None:
     console.print(lines("", f"All events: {OUTPUT / 'events.json'}"))
     console.print(f"The products: {(OUTPUT / 'products').resolve()}", soft_wrap=True)
     console.print(
-        "Next: open a product and run the other jwst steps on it (docs/using.md); process your own "
-        "exposure (make demo FILE=... CRDS_PATH=...); deploy it (docs/operating.md)"
+        "Next: open a product and run the other jwst steps on it (docs/how-to/use-products.md); "
+        "process your own exposure (make demo FILE=... CRDS_PATH=...); deploy it "
+        "(docs/how-to/deploy.md)"
     )
 
 

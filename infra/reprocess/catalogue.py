@@ -39,7 +39,7 @@ COLUMNS: Mapping[str, str] = {
     "failure_error": "VARCHAR", "failure_reason": "VARCHAR", "failure_at": "VARCHAR",
     "entry_etag": "VARCHAR",
 }  # fmt: skip
-"""Name and type of every column, described in docs/reprocessing.md."""
+"""Name and type of every column, described in docs/how-to/reprocess.md."""
 
 _FIXING = ("mask", "userSuppliedDq", "versionId")
 """Fields of requests whose products are not rebuilt for a new context."""

@@ -1,7 +1,7 @@
 """Measure the length of repetitions from which a block saves time.
 
 ``python -m tests.benchmark.blocks --ministack INTERPRETER`` prints, for full frames of ever more
-groups, what a warm invocation costs with the block and without it; docs/performance.md quotes it.
+groups, what a warm invocation costs with the block and without it; docs/explanation/performance.md quotes it.
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Measure the cost of an exposure of every class; ``make cost`` writes docs/cost.md.
+"""Measure the cost of an exposure of every class; ``make cost`` writes docs/reference/cost.md.
 
 The deployed bundle runs against the model of S3 (tests/model_of_s3), whose speed is what public
 measurements say, with the CPU that Lambda gives (tests.benchmark.cpu). Requests, seconds, bytes
 logged and memory are counted, kept in infra/cost/measured.json, and multiplied by one dated table of
-prices (infra/cost/prices.py). The limits of AWS: docs/limits.md.
+prices (infra/cost/prices.py). The limits of AWS: docs/explanation/limits.md.
 """
 
 import argparse
@@ -203,7 +203,7 @@ def _told(invocations: Iterator[Invocation]) -> Iterator[Invocation]:
 
 
 def main() -> None:
-    """Measure, print, and write infra/cost/measured.json and docs/cost.md."""
+    """Measure, print, and write infra/cost/measured.json and docs/reference/cost.md."""
     parser = argparse.ArgumentParser(prog="make cost", description=__doc__)
     parser.add_argument("--only", help="one class, and nothing is written")
     arguments = parser.parse_args()
@@ -213,7 +213,7 @@ def main() -> None:
     if not arguments.only:
         measured.write()
         text = page(measured, (time.monotonic() - started) / 60)
-        (PROJECT / "docs" / "cost.md").write_text(text)
+        (PROJECT / "docs" / "reference" / "cost.md").write_text(text)
         print(text)
 
 

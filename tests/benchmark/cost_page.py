@@ -1,4 +1,4 @@
-"""The page docs/cost.md, written from the measurement."""
+"""The page docs/reference/cost.md, written from the measurement."""
 
 from collections.abc import Iterator
 
@@ -33,17 +33,20 @@ def _million(invocation: Invocation) -> float:
 def _opening(measured: Measured, minutes: float) -> Iterator[str]:
     yield f"""# Cost
 
+A million exposures of 92 MB cost **{_million(measured.one("92 MB")):.0f} USD**. A stack without exposures costs
+**{sum(MONTHLY.parts().values()):.0f} USD a month**.
+
 Measured on {measured.date} by `make cost` in {minutes:.0f} minutes: the deployed bundle on the model of S3 (60 MB/s per
 copy request, 70 MB/s for uploads and reads together, 25 ms per request), with the CPU that Lambda gives
 to {DEFAULT_MEMORY} MB ({DEFAULT_MEMORY}/1769 of one CPU, in periods of 20 ms), at the prices of us-east-1 of {DATE}
 (`infra/cost/prices.py`). To estimate other numbers, sizes and settings:
 
-```
-python -m infra cost --exposures 100000 --size 250
-python -m infra cost --stack dq-init --exposures 1000000
+```bash
+dq-init cost --exposures 100000 --size 250
+dq-init cost --stack dq-init --exposures 1000000
 ```
 
-For the time, see [limits and throughput](limits.md).
+For the time, see [limits and throughput](../explanation/limits.md).
 
 ## A million exposures, in USD
 

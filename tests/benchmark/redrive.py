@@ -1,6 +1,6 @@
 """Time to redrive failures on a model of SQS that takes 25 ms for every request.
 
-``python -m tests.benchmark.redrive [MESSAGES]`` prints the row of docs/performance.md. The model is
+``python -m tests.benchmark.redrive [MESSAGES]`` prints the row of docs/explanation/performance.md. The model is
 a process of its own that speaks the JSON protocol of SQS.
 """
 

@@ -1,7 +1,8 @@
 """Compare the function with jwst's own step (``make conformance``).
 
-jwst runs in its own environment, on the same files. The result is RESULTS.md beside this file; the
-exit status is 1 if anything differs.
+jwst runs in its own environment, on the same files. The result is RESULTS.md beside this file or, for
+another release than the one that the function equals, a file in releases/ and docs/releases.md. The
+exit status is 1 if anything differs that has no known reason.
 """
 
 import argparse
@@ -12,8 +13,8 @@ import re
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,13 @@ from infra.__main__ import main as infra
 from infra.demo.local_aws import MIRROR, LocalAws, copy_cache, local_aws
 from tests.benchmark.servers import absolute
 from tests.conformance import golden
-from tests.conformance.cases import Case, random_cases, write_case
+from tests.conformance.cases import Case, kind_of, random_cases, write_case
 from tests.conformance.golden import golden_line, why_stricter
 from tests.conformance.matrix import MASKS, MATRIX_RULES, WHOLE_PIPELINE, matrix
-from tests.conformance.odd_table import odd_table
+from tests.conformance.odd_table import Outcome, odd_outcomes, odd_page
 from tests.conformance.ours import Ours
+from tests.conformance.releases import release_result, unexplained, write_result
+from tests.conformance.rows import Row, report_row
 from tests.conftest import SHARED
 from tests.infra.crds_server import crds_server
 from tests.jwst import Jwst
@@ -49,25 +52,12 @@ OTHER = "jwst_9002.pmap"
 _BATCH = 250
 
 
-@dataclass
-class Row:
-    """One row of the results."""
-
-    what: str
-    compared: str
-    cases: int = 0
-    refused: int = 0
-    stricter: Counter[str] = field(default_factory=Counter)
-    golden: list[dict[str, Any]] = field(default_factory=list)
-    differences: list[str] = field(default_factory=list)
-
-
-def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) -> None:
-    """Run jwst and the function on the same cases and record differences."""
+def compare(cases: list[tuple[Row, Case]], ours: Ours, jwst: Jwst, scratch: Path) -> None:
+    """Run jwst and the function on the same cases; record differences in the rows."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         folder = Path(name)
         messages = {}
-        for case in cases:
+        for _, case in cases:
             place = folder / case.name
             write_case(case, place)
             for encoding in Encoding:
@@ -78,7 +68,7 @@ def compare(cases: list[Case], row: Row, ours: Ours, jwst: Jwst, scratch: Path) 
                     messages[case.name] = product
         jwst.run("run", folder)
         jwst.run("compare", folder)
-        for case in cases:
+        for row, case in cases:
             row.cases += 1
             row.golden.append(golden_line(case, folder / case.name))
             judge(case, folder / case.name, messages.get(case.name), row)
@@ -92,14 +82,16 @@ def judge(case: Case, place: Path, message: str | None, row: Row) -> None:
     elif message is not None:
         reason = why_stricter(message)
         if reason is None:
-            row.differences.append(f"{case.name}: refused by us alone: {message}")
+            row.differs(case.name, "refused by us alone", message, kind_of(case))
         else:
             row.stricter[reason] += 1
     elif theirs.exists():
-        row.differences.append(f"{case.name}: refused by jwst alone: {theirs.read_text()}")
+        row.differs(case.name, "refused by jwst alone", theirs.read_text(), kind_of(case))
     else:
-        for what, found in json.loads((place / "differences.json").read_text()).items():
-            row.differences += [f"{case.name}: {what}: {'; '.join(found)}"] if found else []
+        for compared, found in json.loads((place / "differences.json").read_text()).items():
+            for difference in found:
+                what, _, detail = difference.partition(": ")
+                row.differs(case.name, f"{compared}: {what}", detail, kind_of(case))
 
 
 def questions(cache: Path, context: str) -> Iterator[dict[str, Any]]:
@@ -170,7 +162,7 @@ def compare_choices(
         expected = "NOT FOUND" if expected.startswith("NOT FOUND") else expected
         row.refused += chosen == expected == "NOT FOUND"
         if chosen != expected:
-            row.differences.append(f"{context} {header}: {chosen}, crds says {expected}")
+            row.differs(context, str(header), f"{chosen}, crds says {expected}")
 
 
 def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Path) -> None:
@@ -186,7 +178,7 @@ def compare_builds(cache: Path, row: Row, aws: LocalAws, jwst: Jwst, scratch: Pa
         chosen = rules.context_name("build")
         row.cases += 1
         if chosen != theirs:
-            row.differences.append(f"{context}: {chosen}, crds says {theirs}")
+            row.differs("build", context, f"{chosen}, crds says {theirs}")
 
 
 _MODELS = {
@@ -229,19 +221,7 @@ def compare_tables(row: Row, jwst: Jwst) -> None:
     for what, expected in theirs.items():
         row.cases += 1
         if ours[what] != expected:
-            row.differences.append(f"{what}: {ours[what]}, jwst has {expected}")
-
-
-def batches(cases: Iterable[Case]) -> Iterator[list[Case]]:
-    """Yield lists of cases that fit on a disk."""
-    waiting: list[Case] = []
-    for case in cases:
-        waiting.append(case)
-        if len(waiting) == _BATCH:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
+            row.differs("tables", what, f"{ours[what]}, jwst has {expected}")
 
 
 def report(rows: list[Row], versions: str, seeds: int, minutes: float) -> str:
@@ -287,10 +267,53 @@ def _write_cache(cache: Path) -> None:
     write_server_config(cache)
 
 
+def some_of(cases: list[Case], every: int) -> list[Case]:
+    """Return every n-th case, at least one; the first of a mode is often the largest."""
+    return cases[every // 2 % len(cases) :: every]
+
+
+def compare_modes(
+    ours: Ours, jwst: Jwst, scratch: Path, every: int, seeds: tuple[int, int]
+) -> tuple[list[Row], list[Outcome]]:
+    """Compare every mode, odd input and random cases; `seeds` are how many, and the first."""
+    everything = "float32 file, native data model, next steps"
+    to_the_end = {WHOLE_PIPELINE: f"{everything}, rate images"}
+    by_row: dict[str, list[Case]] = {}
+    for what, case in matrix(jwst.answer("apertures")):
+        by_row.setdefault(what, []).append(case)
+    rows = [Row(what, to_the_end.get(what, everything)) for what in by_row]
+    cases = [(row, case) for row in rows for case in some_of(by_row[row.what], every)]
+    random = Row("random geometry, masks and faults", "float32 file, native data model")
+    cases += [(random, case) for case in random_cases(*seeds)]
+    for first in range(0, len(cases), _BATCH):  # as many as fit on a disk
+        compare(cases[first : first + _BATCH], ours, jwst, scratch)
+    return [report_row(row) for row in (*rows, random)], odd_outcomes(ours, jwst, scratch)
+
+
+def compare_references(cache: Path, aws: LocalAws, jwst: Jwst, scratch: Path) -> list[Row]:
+    """Compare choices of masks, tables of keywords and build contexts."""
+    rows = []
+    contexts = [(cache, CONTEXT, "generated rules")]
+    real = SHARED / "crds-mirror"
+    contexts += [(real, "jwst_0541.pmap", "real rules of jwst_0541")] if real.is_dir() else []
+    for place, context, what in contexts:
+        row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
+        compare_choices(place, context, row, aws, jwst, scratch)
+        rows.append(report_row(row))
+    row = Row("tables of suffixes, keywords and data models", "against jwst and its schemas")
+    compare_tables(row, jwst)
+    rows.append(report_row(row))
+    row = Row("build context", "against crds.client.api.get_default_context beside jwst")
+    compare_builds(cache, row, aws, jwst, scratch)
+    return [*rows, report_row(row)]
+
+
 def main() -> None:
-    """Run all comparisons and write the page."""
+    """Run all comparisons and write the pages."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--jwst", type=absolute, required=True, help="jwst's own interpreter")
+    parser.add_argument("--release", help="its release, if not the one that the function equals")
+    parser.add_argument("--every", type=int, default=1, help="compare every n-th case of a mode")
     parser.add_argument("--seeds", type=int, default=golden.COUNT, help="how many random cases")
     parser.add_argument("--seed", type=int, default=1, help="of the random cases")
     arguments = parser.parse_args()
@@ -298,9 +321,6 @@ def main() -> None:
     logging.getLogger("core").setLevel("CRITICAL")
     os.environ["POWERTOOLS_METRICS_DISABLED"] = "true"
     started = datetime.now(UTC)
-    rows: list[Row] = []
-    everything = "float32 file, native data model, next steps"
-    to_the_end = {WHOLE_PIPELINE: f"{everything}, rate images"}
     with tempfile.TemporaryDirectory() as name, local_aws() as aws:
         scratch = Path(name)
         cache = scratch / "cache"
@@ -308,51 +328,22 @@ def main() -> None:
         copy_cache(cache, aws.client("s3"), MIRROR)
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
         ours = Ours.of(aws, scratch / "tmp")
-
-        by_row: dict[str, list[Case]] = {}
-        for what, case in matrix(jwst.answer("apertures")):
-            by_row.setdefault(what, []).append(case)
-        for what, cases in by_row.items():
-            row = Row(what, to_the_end.get(what, everything))
-            for some in batches(cases):
-                compare(some, row, ours, jwst, scratch)
-            rows.append(report_row(row))
-        page, odd_lines, unexplained = odd_table(ours, jwst, scratch)
-        (HERE / "ODD.md").write_text(page)
-        row = Row("random geometry, masks and faults", "float32 file, native data model")
-        for some in batches(random_cases(arguments.seeds, arguments.seed)):
-            compare(some, row, ours, jwst, scratch)
-        rows.append(report_row(row))
+        seeds = (arguments.seeds, arguments.seed)
+        rows, outcomes = compare_modes(ours, jwst, scratch, arguments.every, seeds)
         versions = jwst.run("versions").strip()
-        if arguments.seed == golden.SEED and len(row.golden) >= golden.COUNT:
-            golden.write_golden([*row.golden[: golden.COUNT], *odd_lines], versions)
-        contexts = [(cache, CONTEXT, "generated rules")]
-        real = SHARED / "crds-mirror"
-        contexts += [(real, "jwst_0541.pmap", "real rules of jwst_0541")] if real.is_dir() else []
-        for place, context, what in contexts:
-            row = Row(f"choice of mask, {what}", "against crds.getrecommendations")
-            compare_choices(place, context, row, aws, jwst, scratch)
-            rows.append(report_row(row))
-        row = Row("tables of suffixes, keywords and data models", "against jwst and its schemas")
-        compare_tables(row, jwst)
-        rows.append(report_row(row))
-        row = Row("build context", "against crds.client.api.get_default_context beside jwst")
-        compare_builds(cache, row, aws, jwst, scratch)
-        rows.append(report_row(row))
+        if arguments.release:
+            result = release_result(arguments.release, versions, rows, outcomes)
+            write_result(result)
+            sys.exit(bool(unexplained(result)))
+        rows += compare_references(cache, aws, jwst, scratch)
     minutes = (datetime.now(UTC) - started).total_seconds() / 60
+    (HERE / "ODD.md").write_text(odd_page(outcomes, versions))
     (HERE / "RESULTS.md").write_text(report(rows, versions, arguments.seeds, minutes))
-    sys.exit(unexplained or any(row.differences for row in rows))
-
-
-def report_row(row: Row) -> Row:
-    """Print the outcome of a row."""
-    print(
-        f"{row.what}: {row.cases} cases, {row.refused} refused by both, {len(row.differences)} differences",
-        flush=True,
-    )
-    for difference in row.differences[:5]:
-        print(f"    {difference[:600]}", flush=True)
-    return row
+    random = next(row.golden for row in rows if row.what.startswith("random"))
+    if arguments.seed == golden.SEED and len(random) >= golden.COUNT:
+        odd = [outcome.golden for outcome in outcomes]
+        golden.write_golden([*random[: golden.COUNT], *odd], versions)
+    sys.exit(any(o.is_unexplained for o in outcomes) or any(row.differences for row in rows))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from tests.samples.exposures import asdf_hdu, int_times, primary_header
 from tests.samples.modes import MODES, Mode
 
-__all__ = ["Case", "random_cases", "write_case"]
+__all__ = ["Case", "kind_of", "random_cases", "write_case"]
 
 MODE = {mode.name: mode for mode in MODES}
 
@@ -103,13 +103,18 @@ def write_case(case: Case, folder: Path) -> None:
     (folder / "case.json").write_text(json.dumps(asdict(case)))
 
 
+def kind_of(case: Case) -> str:
+    """Return the kind of exposure that the headers of a case describe."""
+    if str(case.header["EXP_TYPE"]).upper().startswith(("FGS_ID", "FGS_ACQ", "FGS_TR", "FGS_FI")):
+        return "guider"
+    if (case.header.get("SSTR_NST") or 0) > 0:
+        return "superstripe"
+    return "ramp" if case.header.get("MSTR_RD1") is None else "substripe"
+
+
 def _plane_shape(case: Case) -> tuple[int, ...]:
-    stripes = case.header.get("SSTR_NST") or 0
-    guider = (
-        str(case.header["EXP_TYPE"]).upper().startswith(("FGS_ID", "FGS_ACQ", "FGS_TR", "FGS_FI"))
-    )
     image = tuple(case.shape[-2:])
-    return (stripes, *image) if stripes > 0 and not guider else image
+    return (case.header["SSTR_NST"], *image) if kind_of(case) == "superstripe" else image
 
 
 def _exposure(case: Case, rng: Stable) -> fits.HDUList:

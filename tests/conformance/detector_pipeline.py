@@ -1,6 +1,6 @@
 """Compare Detector1Pipeline of jwst from the raw exposure and from the product.
 
-The product is used as in docs/using.md: with dq_init skipped, or run again.
+The product is used as in docs/how-to/use-products.md: with dq_init skipped, or run again.
 
 Run by jwst's own interpreter, as a part of with_jwst.py. The steps that follow take references that
 are made here, of the exposure's own readout or, for stripes, of the whole detector. The mask is the
@@ -16,7 +16,9 @@ from jwst.pipeline import Detector1Pipeline
 from metadata import metadata_differences  # beside this file
 from stdatamodels.jwst import datamodels
 
-_NOT_MADE = ("ipc", "refpix", "sirskernel", "reset", "rscd")
+_NOT_MADE = (
+    "ipc", "refpix", "sirskernel", "reset", "rscd", "emicorr", "trapdensity", "trappars", "persat",
+)  # fmt: skip
 """References without which steps run or are skipped."""
 _GROUPS = 6
 """Number of groups of the dark; the exposures have at most as many."""
@@ -41,14 +43,14 @@ class _Area(NamedTuple):
 
 def rate_differences(case: Path, exempt: tuple[str, ...]) -> list[str]:
     """Compare the rate images of one case except for some metadata; return the differences."""
-    references, exempt = _references(case), (*exempt, *_ITS_OWN)
+    references, exempt = references_of(case), (*exempt, *_ITS_OWN)
     theirs = _rates(case / "exposure_uncal.fits", references, {})
     found = []
-    for how in ({"skip": True}, {}):
-        ours = _rates(case / "native.fits", references, how)
+    for dq_init, how in (({"skip": True}, "skipped"), ({}, "run again")):
+        ours = _rates(case / "native.fits", references, dq_init)
         for name, one, other in zip(("rate", "rateints"), ours, theirs, strict=True):
             differences = _differences(one, other, exempt)
-            found += [f"{name}, {how or 'run again'}: {what}" for what in differences]
+            found += [f"{name} with dq_init {how}, {what}" for what in differences]
     return found
 
 
@@ -81,7 +83,7 @@ def _rates(path: Path, references: dict[str, str], dq_init: dict[str, Any]) -> t
     return rate, (made[0] if made else None)
 
 
-def _references(case: Path) -> dict[str, str]:
+def references_of(case: Path) -> dict[str, str]:
     """Write the references of the steps; return paths by type."""
     header = fits.getheader(case / "exposure_uncal.fits")
     own = _Area(*(header[name] for name in ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")))

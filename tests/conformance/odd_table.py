@@ -26,7 +26,7 @@ from tests.jwst import Jwst
 from tests.samples.masks import write_mask
 from tests.samples.mirror import write_rules, write_server_config
 
-__all__ = ["odd_table"]
+__all__ = ["Outcome", "odd_outcomes", "odd_page"]
 
 HERE = Path(__file__).parent
 _COMPARED = ("float32 file", "native data model")
@@ -48,15 +48,15 @@ class Outcome:
         return not self.is_same and not self.odd.on_purpose
 
 
-def odd_table(ours: Ours, jwst: Jwst, scratch: Path) -> tuple[str, list[dict[str, Any]], int]:
-    """Run every kind; return the page, golden lines and the number of unexplained differences."""
+def odd_outcomes(ours: Ours, jwst: Jwst, scratch: Path) -> list[Outcome]:
+    """Run every kind; print the differences without a reason."""
     with tempfile.TemporaryDirectory(dir=scratch) as name:
         outcomes = list(_outcomes(ours, jwst, Path(name)))
     unexplained = [outcome for outcome in outcomes if outcome.is_unexplained]
     print(f"odd input: {len(outcomes)} kinds, {len(unexplained)} differences without a reason")
     for outcome in unexplained:
         print(f"    {outcome.odd.what}: jwst {outcome.jwst}, here {outcome.ours}")
-    return _page(outcomes, jwst), [outcome.golden for outcome in outcomes], len(unexplained)
+    return outcomes
 
 
 def _outcomes(ours: Ours, jwst: Jwst, folder: Path) -> list[Outcome]:
@@ -92,7 +92,8 @@ def _judged(odd: Odd, place: Path, refused: str | None) -> Outcome:
     return Outcome(odd, "goes on", ours, is_same=False, golden=golden)
 
 
-def _page(outcomes: list[Outcome], jwst: Jwst) -> str:
+def odd_page(outcomes: list[Outcome], versions: str) -> str:
+    """Return the page ODD.md."""
     rows = [
         f"| {o.odd.what} | {o.jwst} | {_cell(o.ours)} | {'' if o.is_same else o.odd.on_purpose} |"
         for o in outcomes
@@ -100,8 +101,7 @@ def _page(outcomes: list[Outcome], jwst: Jwst) -> str:
     lines = [
         "# Odd input",
         "",
-        f"Made on {datetime.now(UTC):%Y-%m-%d} by running it (`make conformance`): "
-        f"{jwst.run('versions').strip()}.",
+        f"Made on {datetime.now(UTC):%Y-%m-%d} by running it (`make conformance`): {versions}.",
         "",
         "Every row is an exposure, a mask and perhaps user DQ that are right but for one thing. *The same*",
         "is the file in float32 encoding and the data model in native encoding; *the same model*, that the",
@@ -139,9 +139,9 @@ def main() -> None:
         write_server_config(cache)
         copy_cache(cache, aws.client("s3"), MIRROR)
         jwst = Jwst(arguments.jwst, HERE / "with_jwst.py", cache)
-        page, _, unexplained = odd_table(Ours.of(aws, Path(name) / "tmp"), jwst, Path(name))
-    (HERE / "ODD.md").write_text(page)
-    sys.exit(bool(unexplained))
+        outcomes = odd_outcomes(Ours.of(aws, Path(name) / "tmp"), jwst, Path(name))
+    (HERE / "ODD.md").write_text(odd_page(outcomes, jwst.run("versions").strip()))
+    sys.exit(any(outcome.is_unexplained for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ Usage: with_jwst.py apertures | build | models | keywords | suffixes | run FOLDE
 
 import json
 import logging
+import signal
 import sys
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,8 @@ EXEMPT_CHECKSUMS = {
 EXEMPT_WITH_OWN_MASK = {"R_MASK": "a path there, an S3 address here"}
 EXEMPT_HDUS = {"ASDF": "jwst writes the headers into it once more; the product keeps the input's"}
 EXEMPT_METADATA = ("date", "filename", "calibration_software_", "ref_file.crds.sw_version")
+_SECONDS = 300
+"""Timeout of one case; jwst 2.0 never ends on superstripes that read no second rows."""
 
 
 def cases(folder: Path) -> list[Path]:
@@ -73,8 +77,8 @@ def apertures() -> None:
 def run(folder: Path) -> None:
     """Write jwst's product of every case, or its error; write digests to ``jwst.json``.
 
-    The step looks the type of the data model up in the ASDF extension. An exposure without one is
-    opened as that data model first.
+    The step of jwst 3.0.0 looks the type of the data model up in the ASDF extension. An exposure
+    without one is opened as that data model first.
     """
     from astropy.io import fits
     from digests import digests  # beside this file
@@ -89,7 +93,10 @@ def run(folder: Path) -> None:
         step = DQInitStep()
         if by != "rules":
             step.override_mask = str(case / "mask.fits") if by == "mask" else "N/A"
-        step.user_supplied_dq = str(user) if user.exists() else None
+        if user.exists():
+            if not hasattr(step, "user_supplied_dq"):
+                raise NotImplementedError("this release has no parameter user_supplied_dq")
+            step.user_supplied_dq = str(user)
         return step
 
     def as_model(path: Path) -> Any:
@@ -97,12 +104,18 @@ def run(folder: Path) -> None:
             kind = DQInitStep()._ramp_type(model)
         return kind(path)
 
+    def time_out(*_: Any) -> None:
+        raise TimeoutError(f"no product after {_SECONDS} s")
+
+    signal.signal(signal.SIGALRM, time_out)
     for case in cases(folder):
         by = json.loads((case / "case.json").read_text())["by"]
         exposure = case / "exposure_uncal.fits"
+        signal.alarm(_SECONDS)
         try:
             has_asdf = "ASDF" in {hdu[1] for hdu in fits.info(exposure, output=False)}
-            result = step_of(case, by).run(str(exposure) if has_asdf else as_model(exposure))
+            by_name = has_asdf or not hasattr(DQInitStep, "_ramp_type")
+            result = step_of(case, by).run(str(exposure) if by_name else as_model(exposure))
             result.save(str(case / "jwst.fits"))
             result.close()
         except Exception as exc:
@@ -110,6 +123,8 @@ def run(folder: Path) -> None:
             (case / "jwst.refused").write_text(refusal)
             (case / "jwst.json").write_text(json.dumps({"refused": refusal[:200]}))
             continue
+        finally:
+            signal.alarm(0)
         exempt = frozenset({*EXEMPT_KEYWORDS, *(EXEMPT_WITH_OWN_MASK if by == "mask" else ())})
         made = digests(case / "jwst.fits", exempt)
         (case / "jwst.json").write_text(json.dumps({"product": made}))
@@ -124,12 +139,20 @@ def compare(folder: Path) -> None:
             continue
         details = json.loads((case / "case.json").read_text())
         by, made_of = details["by"], details["extras"]
-        differences = {
-            "float32 file": file_differences(case, own_mask=by == "mask"),
-            "native data model": model_differences(case, own_mask=by == "mask"),
-            "next steps": step_differences(case) if by == "rules" else [],
-            "rate images": rate_differences(case, EXEMPT_METADATA) if "ramp" in made_of else [],
+        comparisons = {
+            "float32 file": partial(file_differences, case, by == "mask"),
+            "native data model": partial(model_differences, case, by == "mask"),
         }
+        if by == "rules":
+            comparisons["next steps"] = partial(step_differences, case)
+        if "ramp" in made_of:
+            comparisons["rate images"] = partial(rate_differences, case, EXEMPT_METADATA)
+        differences = {}
+        for what, found in comparisons.items():
+            try:
+                differences[what] = found()
+            except Exception as exc:  # what another release does not open
+                differences[what] = [f"{type(exc).__name__}: {exc}"]
         (case / "differences.json").write_text(json.dumps(differences))
 
 
@@ -150,7 +173,28 @@ def file_differences(case: Path, own_mask: bool) -> list[str]:
                     hdu.header.remove(keyword, ignore_missing=True)
         # jwst writes its schema's comments; the product keeps those of the input.
         diff = fits.FITSDiff(ours, theirs, ignore_comments=["*"])
-        return [] if diff.identical else diff.report().splitlines()[:60]
+        return [] if diff.identical else _listed(ours, theirs)
+
+
+def _listed(ours: Any, theirs: Any) -> list[str]:
+    """Return the differences of two files HDU by HDU, each as ``what: detail``."""
+    from astropy.io import fits
+
+    names = [[hdu.name for hdu in hdus] for hdus in (ours, theirs)]
+    found = [f"HDU {name}: only here" for name in names[0] if name not in names[1]]
+    found += [f"HDU {name}: only in jwst's" for name in names[1] if name not in names[0]]
+    for name in (name for name in names[0] if name in names[1]):
+        diff = fits.HDUDiff(ours[name], theirs[name], ignore_comments=["*"])
+        cards = diff.diff_headers
+        only_ours, only_theirs = cards.diff_keywords or ((), ())
+        found += [f"{name} {keyword}: only here" for keyword in only_ours]
+        found += [f"{name} {keyword}: only in jwst's" for keyword in only_theirs]
+        for keyword, values in cards.diff_keyword_values.items():
+            card = keyword or "titles between cards"
+            found += [f"{name} {card}: {a!r} is not {b!r}" for a, b in filter(None, values)]
+        if diff.diff_data is not None and not diff.diff_data.identical:
+            found.append(f"{name} pixels: {diff.diff_data.report().splitlines()[-1].strip()}")
+    return found or [f"order of HDUs: {names[0]} are not {names[1]}"]
 
 
 def model_differences(case: Path, own_mask: bool) -> list[str]:
@@ -165,7 +209,7 @@ def model_differences(case: Path, own_mask: bool) -> list[str]:
         datamodels.open(case / "jwst.fits") as theirs,
     ):
         if type(ours) is not type(theirs):
-            found.append(f"{type(ours).__name__} is not {type(theirs).__name__}")
+            found.append(f"class: {type(ours).__name__} is not {type(theirs).__name__}")
         for name in ("data", "pixeldq", "groupdq", "dq", "err", "zeroframe", "refout", "int_times"):
             a, b = getattr(ours, name, None), getattr(theirs, name, None)
             if (a is None) != (b is None) or (a is not None and not np.array_equal(a, b)):
@@ -212,7 +256,7 @@ def step_differences(case: Path) -> list[str]:
             if (x is None) != (y is None) or (
                 x is not None and not np.array_equal(x, y, equal_nan=True)
             ):
-                found.append(f"{kind.__name__}: {name}")
+                found.append(f"{kind.__name__} {name}")
     return found
 
 

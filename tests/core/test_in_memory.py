@@ -1,4 +1,4 @@
-"""The step in memory, as README shows it, gives the product of the function."""
+"""The step in memory, as docs/how-to/library.md shows it, gives the product of the function."""
 
 import re
 from dataclasses import replace
@@ -22,13 +22,14 @@ MODE = next(mode for mode in MODES if mode.name == "nircam-sub64p")
 MASK = "jwst_nircam_mask_9002.fits"
 
 
-def test_readme_example_equals_the_product_of_the_function(
+def test_docs_example_equals_the_product_of_the_function(
     function: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_exposure(MODE, tmp_path / "x_uncal.fits")
     write_mask(next(mask for mask in MASKS if mask.name == MASK), tmp_path / MASK)
-    (block,) = re.findall(r"```python\n(.*?)```", (PROJECT / "README.md").read_text(), re.DOTALL)
+    page = (PROJECT / "docs" / "how-to" / "library.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     block = block.replace("jwst_nircam_mask_0033.fits", MASK)
     exec(block.replace("jwst_1321.pmap", "jwst_9001.pmap"), {})  # noqa: S102
     function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")

@@ -243,7 +243,7 @@ def deploy_mirror(stack: Stack, sam: Path, name: str, **changes: str) -> dict[st
 
 
 def deploy(stack: Stack, sam: Path, name: str = NAME, **changes: str) -> None:
-    """Run `sam deploy` as in docs/operating.md, with further parameters by name.
+    """Run `sam deploy` as in docs/how-to/deploy.md, with further parameters by name.
 
     To `sam` an empty value is a pair of quotes.
     """

@@ -309,14 +309,14 @@ def test_mask_damaged_in_tmp_is_fetched_again(function: Harness, exposure: bytes
     assert again["flags"] == first["flags"]
 
 
-def test_input_replaced_while_read_leaves_no_product(function: Harness, exposure: bytes) -> None:
-    function.upload(exposure, KEY)
+def test_input_replaced_while_read_leaves_no_product(function: Harness, large: bytes) -> None:
+    function.upload(large, KEY)
     s3 = function.aws.client("s3")
 
     def replace(params: dict[str, Any], **_: Any) -> None:
-        """Replace the exposure before its headers are read."""
-        if params["Key"] == KEY and params["Range"].startswith("bytes=0-"):
-            s3.put_object(Bucket=RAW, Key=KEY, Body=exposure[:-1] + b"\1")
+        """Replace the exposure after its headers were read."""
+        if params["Key"] == KEY and not params["Range"].startswith("bytes=0-"):
+            s3.put_object(Bucket=RAW, Key=KEY, Body=large[:-1] + b"\1")
 
     function.function.s3.meta.events.register("before-parameter-build.s3.GetObject", replace)
     with pytest.raises(TransientFailure, match="replaced meanwhile"):

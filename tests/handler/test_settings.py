@@ -133,11 +133,12 @@ def test_job_prefixes_are_those_of_the_commands() -> None:
     assert str(job_in("products", "x")) == f"s3://products/{JOBS}x/job.jsonl.gz"
 
 
-def test_readme_names_the_environment_variables() -> None:
+def test_docs_name_the_environment_variables() -> None:
     project = Path(__file__).parents[2]
     source = (project / "handler" / "settings.py").read_text()
     read = set(re.findall(r'"([A-Z]+_[A-Z_]+)"', source))
-    table = set(re.findall(r"^\| `([A-Z_]+)` \|", (project / "README.md").read_text(), re.M))
+    page = (project / "docs" / "reference" / "settings.md").read_text()
+    table = set(re.findall(r"^\| `([A-Z_]+)` \|", page, re.M))
     assert table == read
 
 

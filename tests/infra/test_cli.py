@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import subprocess
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import click
 import pytest
 from rich.table import Table
 from rich.text import Text
@@ -372,40 +370,6 @@ def test_wrong_queue_lists_the_queues_of_the_stack(aws: LocalAws) -> None:
     assert "'Failed'" in str(ended.value)
     assert "expected FailedQueue or UploadedQueue" in str(ended.value)
     assert "RawBucket" not in str(ended.value)
-
-
-class Parsed(BaseException):
-    """The arguments were accepted."""
-
-
-DOCUMENTED = sorted(
-    {
-        command.split("|")[0].strip()
-        for path in [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
-        for command in re.findall(
-            rf"(?:python -m infra|dq-init(?= (?:{'|'.join(COMMANDS)})\b)) ((?:[^`\\\n]|\\\n)+)",
-            path.read_text(encoding="utf-8"),
-        )
-    }
-)
-
-
-@pytest.mark.parametrize("command", DOCUMENTED)
-def test_documented_command_exists(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    words = shlex.split(command.replace("\\\n", " "))
-    assert words[0] in COMMANDS
-    if len(words) == 1:
-        return  # only named
-    invoke = click.Command.invoke
-
-    def parsed(command: click.Command, context: click.Context) -> Any:
-        if isinstance(command, click.Group):
-            return invoke(command, context)
-        raise Parsed
-
-    monkeypatch.setattr(click.Command, "invoke", parsed)
-    with pytest.raises(Parsed):
-        main(words)
 
 
 def test_line_ends_in_keys_break_no_output(

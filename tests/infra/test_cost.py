@@ -72,7 +72,7 @@ def test_measured_cost_meets_the_goal(exposure: str, way: str, goal: int) -> Non
 
 
 def test_tables_of_costs_are_of_the_last_measurement() -> None:
-    kept = table_rows((PROJECT / "docs" / "cost.md").read_text())
+    kept = table_rows((PROJECT / "docs" / "reference" / "cost.md").read_text())
     assert kept
     assert table_rows(page(measured(), 1)) == kept
 
@@ -82,7 +82,10 @@ def table_rows(text: str) -> list[str]:
 
 
 def test_page_of_limits_uses_the_last_measurement() -> None:
-    kept, one = (PROJECT / "docs" / "limits.md").read_text(), measured().one("92 MB")
+    kept, one = (
+        (PROJECT / "docs" / "explanation" / "limits.md").read_text(),
+        measured().one("92 MB"),
+    )
     assert f"92 MB native: {one.seconds:.2f} s and {one.puts} PUT-class requests" in kept
     fastest = AWS.puts / one.puts * one.seconds
     assert f"up to about {fastest:.0f} at a time for 92 MB native" in kept
@@ -133,11 +136,11 @@ def test_queues_keep_messages_as_long_as_assumed() -> None:
 
 
 def page_rows() -> list[tuple[str, str, int, float]]:
-    """Return the rows of docs/limits.md, which a simulation gave."""
+    """Return the rows of docs/explanation/limits.md, which a simulation gave."""
     units = {"h": 3600, "min": 60, "s": 1}
     rows = re.findall(
         r"^\| (\d+ MB) (\w+) \| (\d+) \| ([\d.]+) (h|min|s) \|",
-        (PROJECT / "docs" / "limits.md").read_text(),
+        (PROJECT / "docs" / "explanation" / "limits.md").read_text(),
         re.M,
     )
     return [

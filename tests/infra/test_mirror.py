@@ -467,7 +467,7 @@ def without_config(bucket: Bucket) -> None:
 
 @pytest.mark.parametrize(
     ("damage", "named"),
-    [(missing, "nircam_mask_9002"), (truncated, "nircam_mask_9002"), (flipped, "nircam_mask_9002"), (absent_from_the_rules, "miri_mask_9001.rmap"), (without_imap, "miri_9001.imap"), (without_config, "server_config")],
+    [(missing, "nircam_mask_9002"), (truncated, "nircam_mask_9002"), (flipped, "nircam_mask_9002"), (absent_from_the_rules, "miri_mask_9001.rmap"), (without_imap, "miri_9001.imap"), (without_config, "mirror.json")],
 )  # fmt: skip
 def test_verify_finds_each_kind_of_damage(
     damage: Any, named: str, cache: Path, place: str, bucket: Bucket
@@ -563,12 +563,13 @@ class Store:
 
         return SimpleNamespace(paginate=paginate)
 
-    def put_object(self, *, Key: str, Body: Any, **condition: str) -> None:  # noqa: N803
+    def put_object(self, *, Key: str, Body: Any, **condition: str) -> dict[str, str]:  # noqa: N803
         self.before_call()
         now = str(hash(self.objects[Key])) if Key in self.objects else None
         if condition.get("IfMatch", now) != now or ("IfNoneMatch" in condition and now):
             raise ClientError({"Error": {"Code": "PreconditionFailed"}}, "PutObject")
         self.objects[Key] = Body if isinstance(Body, bytes) else Body.read()
+        return {"ETag": str(hash(self.objects[Key]))}
 
     def delete_object(self, Bucket: str, Key: str) -> None:  # noqa: N803
         self.before_call()

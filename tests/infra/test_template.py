@@ -41,7 +41,7 @@ BY_LAMBDA = {"PollQueues", "Log", "Trace"}
 
 
 def test_samconfig_example_names_parameters() -> None:
-    text = (PROJECT / "docs" / "operating.md").read_text()
+    text = (PROJECT / "docs" / "how-to" / "deploy.md").read_text()
     (example,) = re.findall(r"^ *```toml\n(.*?)```", text, re.DOTALL | re.MULTILINE)
     given = tomllib.loads(textwrap.dedent(example))["default"]["deploy"]["parameters"]
     names = {item.partition("=")[0] for item in given["parameter_overrides"]}

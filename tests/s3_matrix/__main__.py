@@ -2,7 +2,7 @@
 
 On localstack: the tests of the handler, of all modes and all results; on Ceph: those of assembly,
 results, races and kills. On both, the product of every mode is compared with moto's, and every
-guarantee is tried. A guarantee that a server does not keep (docs/s3-servers.md) is printed and does not
+guarantee is tried. A guarantee that a server does not keep (docs/reference/s3-servers.md) is printed and does not
 fail the run.
 """
 

@@ -16,7 +16,7 @@ BROKEN_BY_MOTO = {
     "CopySourceIfMatch copies only the object that was found",
     "a body with another CRC-32 is refused",
 }
-"""See docs/s3-servers.md. Other failures fail the test."""
+"""See docs/reference/s3-servers.md. Other failures fail the test."""
 
 
 @pytest.fixture(scope="module")
@@ -31,5 +31,5 @@ def scratch(aws: LocalAws) -> Iterator[Scratch]:
 @pytest.mark.parametrize("guarantee", GUARANTEES, ids=lambda guarantee: guarantee.name)
 def test_guarantee_is_kept(guarantee: Guarantee, scratch: Scratch) -> None:
     if "S3_OF_TESTS" not in os.environ and guarantee.name in BROKEN_BY_MOTO:
-        pytest.skip("moto does not keep it: docs/s3-servers.md")
+        pytest.skip("moto does not keep it: docs/reference/s3-servers.md")
     assert guarantee.is_kept(scratch), guarantee.otherwise

@@ -1,6 +1,6 @@
 """Two functions write one product at once, on a server that resolves such races.
 
-Ceph does so in buckets without versioning (docs/s3-servers.md).
+Ceph does so in buckets without versioning (docs/reference/s3-servers.md).
 """
 
 import threading

@@ -1,4 +1,4 @@
-"""Run the commands of docs/operating.md that invoke the function locally.
+"""Run the commands of docs/how-to/local.md that invoke the function locally.
 
 An emulator on port 4566 is filled, then `sam local invoke` is given the direct request and the SQS
 batch, `sam local start-lambda` is called by an SDK. Each product must be the same bytes as that of the

@@ -1,5 +1,6 @@
-"""The commands of docs/using.md do what the page says."""
+"""The code of docs/how-to/use-products.md and events.md does what the pages say."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,13 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from core.errors import InputRejected
+from infra.demo.local_aws import PRODUCTS
 from tests.conftest import PROJECT, Harness
 from tests.jwst import Jwst
 
-BLOCKS = re.findall(r"```python\n(.*?)```", (PROJECT / "docs" / "using.md").read_text(), re.DOTALL)
+DOCS = PROJECT / "docs" / "how-to"
+BLOCKS = re.findall(r"```python\n(.*?)```", (DOCS / "use-products.md").read_text(), re.DOTALL)
 
 
 def test_docs_show_how_to_read_flags(
@@ -31,21 +35,49 @@ def test_docs_show_how_to_read_flags(
     assert fits.getval(tmp_path / "x.fits", "S_DQINIT") == "COMPLETE"
 
 
-def test_docs_show_how_to_drop_known_ids(
-    function: Harness, exposure: bytes, capsys: pytest.CaptureFixture[str]
+@pytest.mark.filterwarnings("ignore:Tried to parse AWS..SQS..QueuePolicy")  # moto has none
+def test_docs_show_how_to_store_each_result_once(
+    function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    function.upload(exposure, "x_uncal.fits")
-    event = {"detail": function.run("x_uncal.fits")}
-    (block,) = (block for block in BLOCKS if "known" in block)
-    names: dict[str, Any] = {}
-    exec(block, names)  # noqa: S102
-    known: set[str] = set()
-    capsys.readouterr()
-    for _ in range(2):
-        names["handle"](event, known)
-    assert capsys.readouterr().out.splitlines() == [
-        f"dq_init/x_dq_init.fits {event['detail']['flags']['doNotUseFraction']}"
-    ]
+    """The template and the code of events.md, on the embedded AWS: an event is published twice."""
+    page = (DOCS / "events.md").read_text()
+    (template,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    stacks, names = function.aws.client("cloudformation"), {}
+    stacks.create_stack(StackName="consumer", TemplateBody=template)
+    try:
+        (stack,) = stacks.describe_stacks(StackName="consumer")["Stacks"]
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        function.upload(exposure, "x_uncal.fits")
+        detail = function.run("x_uncal.fits")
+        with pytest.raises(InputRejected):
+            function.run("none_uncal.fits")
+        republish(function, detail)
+        exec(code, names)  # noqa: S102
+        assert names["consume"](outputs["Results"], outputs["Table"]) == 2
+        republish(function, detail)
+        assert names["consume"](outputs["Results"], outputs["Table"]) == 0
+        rows = function.aws.client("dynamodb").scan(TableName=outputs["Table"])["Items"]
+    finally:
+        stacks.delete_stack(StackName="consumer")
+    complete, failed = sorted(rows, key=lambda row: row["status"]["S"])
+    assert complete == {
+        "id": {"S": detail["id"]},
+        "status": {"S": "Complete"},
+        "product": {"S": f"s3://{PRODUCTS}/dq_init/x_dq_init.fits"},
+        "doNotUse": {"N": str(detail["flags"]["doNotUse"])},
+    }
+    assert failed["reason"]["S"].startswith("InputRejected: ")
+
+
+def republish(function: Harness, detail: dict[str, Any]) -> None:
+    """Deliver an event once more, as EventBridge may."""
+    entry = {
+        "Source": "jwst.dq_init",
+        "DetailType": "DQ Initialization Complete",
+        "Detail": json.dumps(detail),
+    }
+    function.aws.client("events").put_events(Entries=[entry])
 
 
 def test_docs_show_how_to_continue_with_jwst(
