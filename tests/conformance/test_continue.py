@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-
 from infra.demo.samples.mirror import write_rules, write_server_config
+
 from tests.conformance.cases import write_case
 from tests.conformance.matrix import matrix
 from tests.jwst import Jwst
