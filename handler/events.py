@@ -64,8 +64,8 @@ class ExposureRequest:
     mask: S3Location | str | None = None  # instead of the one that the rules choose; or "N/A"
     user_dq: S3Location | None = None
     on_existing: OnExisting = OnExisting.SKIP
-    form: Form | None = None  # None: that of `output_key`, else the function's own
     output_key: str | None = None  # key of the product; None: the default key
+    form: Form | None = None  # None: that of `output_key`, else the function's own
     etag: str | None = None  # in the event, without quotes
     size: int | None = None  # in the event, in bytes
     # Whether S3 sent it: the version then identifies an upload, and is not the one to read.
@@ -145,7 +145,7 @@ class ExposureRequest:
         }
         return {name: value for name, value in fields.items() if value is not None}
 
-    def target(self, bucket: str, prefix: str, form: Form) -> S3Location:
+    def target(self, bucket: str, prefix: str, form: Form = Form.ASSEMBLED) -> S3Location:
         """Return the location of the product; `form` is the function's own."""
         folder, slash, name = self.source.key.rpartition("/")
         is_virtual = (self.form or form) is Form.VIRTUAL
@@ -171,8 +171,8 @@ class ExposureRequest:
 
 
 _FIELDS = (
-    "bucket", "key", "versionId", "context", "mask", "userSuppliedDq", "form", "onExisting",
-    "outputKey", "cause", "retried", "reportOnly",
+    "bucket", "key", "versionId", "context", "mask", "userSuppliedDq", "onExisting", "outputKey",
+    "form", "cause", "retried", "reportOnly",
 )  # fmt: skip
 
 

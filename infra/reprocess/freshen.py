@@ -18,7 +18,6 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable, TransientFailure
-from core.product import Form
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
 from infra.aws import catalogue_in, job_in, ledger_in, put_event, read_entry
@@ -150,8 +149,7 @@ class Loop:
 
     def product_of(self, request: Request) -> S3Location:
         """Return the location of the product that a request builds."""
-        asked = ExposureRequest.from_direct(request)
-        return asked.target(self.products, self.prefix, Form.ASSEMBLED)  # a selection names it
+        return ExposureRequest.from_direct(request).target(self.products, self.prefix)
 
     def _publish(self, detail: dict[str, Any]) -> None:
         """Publish the event, and a summary of it to the SNS topic."""

@@ -166,7 +166,7 @@ def select(folder: Path, endpoint: str) -> None:
         list(selection.decide())
         count = 0
         with (folder / "selected.txt").open("w") as file:
-            for _, key, _ in selection.inputs({Effect.NAME, Effect.CONTENT}):
+            for _, key, *_ in selection.inputs({Effect.NAME, Effect.CONTENT}):
                 file.write(f"{key}\n")
                 count += 1
     summary = {

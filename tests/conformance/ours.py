@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import InputRejected, ReferenceUnavailable
-from core.product import NO_MASK, Encoding
+from core.in_memory import render
+from core.product import NO_MASK, Encoding, Form
+from core.virtual import unpack
 from handler.crds.masks import References
 from handler.events import Attempt, ExposureRequest, OnExisting
 from handler.ledger import Ledger
@@ -18,6 +20,7 @@ from handler.services import Services
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from tests.conformance.cases import Case
+from tests.products import undated
 from tests.samples.mirror import CONTEXT
 
 __all__ = ["Ours"]
@@ -41,7 +44,10 @@ class Ours:
         return cls(aws, Services(settings, s3, references, Blocks(None), Ledger(None), bus, sqs))
 
     def product(self, folder: Path, case: Case, encoding: Encoding) -> bytes | str:
-        """Process a case; return the product or the message of the rejection."""
+        """Process a case; return the product or the message of the rejection.
+
+        The product is built in both forms: the virtual one must expand to the assembled one.
+        """
         s3 = self.aws.client("s3")
         key = f"{case.name}_uncal.fits"
         s3.upload_file(str(folder / "exposure_uncal.fits"), RAW, key)
@@ -54,12 +60,18 @@ class Ours:
                 more[field_name] = S3Location(RAW, f"{case.name}/{name}")
         settings = replace(self.function.settings, output_prefix=f"{encoding}/", encoding=encoding)
         request = ExposureRequest(S3Location(RAW, key), on_existing=OnExisting.REPLACE, **more)
-        try:
-            event = process(
-                request, replace(self.function, settings=settings), Attempt(case.name, case.name)
-            )
-        except (InputRejected, ReferenceUnavailable) as exc:
-            return str(exc)
-        output = event.findings.output
-        assert output is not None
-        return s3.get_object(Bucket=PRODUCTS, Key=output.key)["Body"].read()
+        products = []
+        for form in Form:
+            function = replace(self.function, settings=replace(settings, form=form))
+            try:
+                event = process(request, function, Attempt(case.name, case.name))
+            except (InputRejected, ReferenceUnavailable) as exc:
+                return str(exc)
+            output = event.findings.output
+            assert output is not None
+            products.append(s3.get_object(Bucket=PRODUCTS, Key=output.key)["Body"].read())
+        assembled, virtual = products
+        exposure = (folder / "exposure_uncal.fits").read_bytes()
+        if undated(render(unpack(virtual, case.name)[0], exposure)) != undated(assembled):
+            raise AssertionError(f"{case.name}: the virtual product expands to another file")
+        return assembled

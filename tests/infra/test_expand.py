@@ -1,6 +1,7 @@
 """The command dq-init expand, and a file over a virtual product."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from infra.__main__ import main
 from infra.demo.local_aws import PRODUCTS, RAW
 from infra.local import inputs
 from infra.local.expand import open_virtual
-from tests.conftest import Harness
+from tests.conftest import PROJECT, Harness
 from tests.products import undated
 
 KEY = "2023/x_uncal.fits"
@@ -106,6 +107,15 @@ def test_file_over_a_virtual_product_reads_one_group(virtual: Any, tmp_path: Pat
         np.testing.assert_array_equal(opened["PIXELDQ"].data, whole["PIXELDQ"].data)
     function.aws.client("s3").meta.events.unregister("after-call.s3.GetObject", note)
     assert sum(received) < 2 * group.nbytes
+
+
+def test_documented_example_reads_a_group(virtual: Any, tmp_path: Path) -> None:
+    text = (PROJECT / "docs/how-to" / "virtual.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)  # noqa: S102
+    (tmp_path / "whole.fits").write_bytes(virtual[2])
+    np.testing.assert_array_equal(names["group"], fits.getdata("whole.fits", "SCI")[0, 0])
 
 
 def test_view_shows_the_flags_of_a_virtual_product(virtual: Any, tmp_path: Path) -> None:

@@ -126,8 +126,8 @@ def test_each_row_is_decided_as_the_rules_decide_it(
     with database(tmp_path) as connection:
         selection = Selection(connection, tmp_path / "exposures.parquet", after, before)
         list(selection.decide())
-        selected = {int(key) for _, key, _ in selection.inputs({Effect.NAME, Effect.CONTENT})}
-        undecided = {int(key) for _, key, _ in selection.inputs({Effect.UNDECIDED})}
+        selected = {int(key) for _, key, *_ in selection.inputs({Effect.NAME, Effect.CONTENT})}
+        undecided = {int(key) for _, key, *_ in selection.inputs({Effect.UNDECIDED})}
     expected, unknown = set(), set()
     for number, row in enumerate(some):
         old, new = (chosen(before.rules, row, context) for context in (BEFORE, AFTER))
@@ -194,7 +194,7 @@ def decided(
             is_problem = decision.effect is Effect.UNDECIDED
             masks = ("problem",) * 2 if is_problem else (decision.before, decision.after)
             selection.decisions = [decision]
-            for _, key, _ in selection.inputs({decision.effect}):
+            for _, key, *_ in selection.inputs({decision.effect}):
                 found[int(key)] = masks
     return found
 
