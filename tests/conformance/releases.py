@@ -96,6 +96,13 @@ REASONS = (
         f"[#10446]({_JWST}/10446) replaces it by zeros.",
     ),
     Reason(
+        "I",
+        "2.0.0",
+        r"PRIMARY R_MASK$|meta\.ref_file\.mask\.name$",
+        "If the mask is named N/A, the release writes N/A to R_MASK as a path, such as /home/me/N/A. stpipe 1.1 does "
+        "not any more.",
+    ),
+    Reason(
         "G",
         "1.18.0",
         "float32 file: HDU ERR$",
