@@ -260,7 +260,7 @@ def _table_row(*cells: object) -> str:
 _TEXT = """\
 # Releases of jwst
 
-Products equal those of `jwst` {equals} bit for bit ([every mode](../tests/conformance/RESULTS.md)). If your pipeline
+Products equal those of `jwst` {equals} bit for bit ([every mode](reference/conformance.md)). If your pipeline
 is another release, this page says in which modes its own `dq_init` makes the same product, and in which it does not.
 
 In the table, *equal* means that the release reads the product as the data model that it makes itself: every pixel, flag
