@@ -6,4 +6,4 @@ Nothing here imports an AWS package, opens a file or socket, or keeps state betw
 __version__ = "0.2.0"
 SOFTWARE = "jwst-dq-init-lambda"
 EQUALS_JWST = "3.0.0"
-"""The version of `jwst` whose products ours equal."""
+"""The version of `jwst` whose `dq_init` products the products of this package equal."""

@@ -1,4 +1,4 @@
-"""The kinds of exposure, and what the `jwst` data models must be able to open."""
+"""The kinds of exposure, and checks that the `jwst` data models can open an exposure."""
 
 import logging
 import re
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Kind(StrEnum):
-    """The kind of an exposure: it decides the arrays of the product and its data model."""
+    """The kind of an exposure, which decides the arrays and the data model of its product."""
 
     RAMP = "ramp"
     SUPERSTRIPE = "superstripe"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class KindSpec:
-    """The arrays and the data model of one kind of exposure, by EXTNAME."""
+    """The data model of the products of one kind of exposure, and the EXTNAMEs of their arrays."""
 
     data_model: str  # DATAMODL of the product
     image: str  # the data-quality image
@@ -51,7 +51,7 @@ _GUIDER_TYPES = frozenset(
 
 
 def kind_of(keywords: Keywords, superstripes: int) -> Kind:
-    """Return the kind of an exposure from EXP_TYPE and SSTR_NST."""
+    """Return the kind of an exposure: guider by EXP_TYPE, superstripe if SSTR_NST > 0, or ramp."""
     if keywords.word("EXP_TYPE") in _GUIDER_TYPES:
         return Kind.GUIDER
     return Kind.SUPERSTRIPE if superstripes > 0 else Kind.RAMP
@@ -119,14 +119,14 @@ MODEL_EXTENSIONS: Mapping[Kind, Mapping[str, int | frozenset[str]]] = MappingPro
         Kind.GUIDER: _GUIDER,
     }
 )
-"""Number of axes, or names of columns in any order and case, of the extensions of each kind.
+"""Kind, then EXTNAME, to the number of axes of an image or the columns of a table, in any order.
 
 SCI and the data-quality arrays are checked in `core.exposure`.
 """
 
 
 def check_jwst_can_open(hdus: tuple[Hdu, ...], kind: Kind, name: str) -> None:
-    """Reject an exposure with an array or a table that the `jwst` data models cannot open."""
+    """Raise `InputRejected` for an array or table that the `jwst` data models cannot open."""
     for hdu in hdus:
         expected = MODEL_EXTENSIONS[kind].get(hdu.name)
         if expected is None or (hdu.is_image and not hdu.shape):
@@ -162,7 +162,7 @@ _DECIDING: Mapping[str, str] = MappingProxyType({
     "MSTR_RPT": "subarray.repeat_stripe", "MSTR_ILV": "subarray.interleave_reads1",
     "SSTR_STP": "subarray.superstripe_step", "SSTR_NST": "subarray.num_superstripe",
 })  # fmt: skip
-"""Keywords that decide kind, mask or geometry -> path in the ASDF document, below ``meta``."""
+"""Keyword that decides kind, mask or geometry, to its path below ``meta`` in the ASDF extension."""
 
 _DQ_ARRAYS = frozenset({"PIXELDQ", "GROUPDQ", "ERR", "DQ"})
 _LARGEST_DOCUMENT = 4 * 1024 * 1024
@@ -179,14 +179,11 @@ def missing_asdf_warning(hdus: tuple[Hdu, ...]) -> str | None:
     """Return the warning about an exposure without an ASDF extension, None if it has one."""
     if find_all(hdus, "ASDF"):
         return None
-    return "no ASDF extension; jwst 3.0.0 opens it as a data model, but not by its file name"
+    return "no ASDF extension; jwst 3.0.0 accepts it as an open data model, not as a file name"
 
 
 def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
-    """Reject an exposure whose ASDF extension is damaged or says what the headers should say.
-
-    An exposure without the extension is accepted, with a warning in the log.
-    """
+    """Raise `InputRejected` if an ASDF extension is damaged or has keywords the header lacks."""
     warning = missing_asdf_warning(hdus)
     if warning:
         log.warning("%s: %s", name, warning)
@@ -201,7 +198,7 @@ def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
     if not document.startswith(b"#ASDF ") or not _END_OF_YAML.search(document):
         raise InputRejected(
             f"{name}: the ASDF extension starts with {document[:8]!r} and is damaged, compressed "
-            "or incomplete; jwst.datamodels cannot open it"
+            "or incomplete, expected a document that jwst.datamodels can open"
         )
     _check_references(hdus, document, name)
     # Parsing YAML would cost more than the rest of the step, so the text is searched first: nearly
@@ -216,13 +213,13 @@ def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
         only_there = sorted(kw for kw in mentioned if _has_value(values, _DECIDING[kw]))
         if only_there:
             raise InputRejected(
-                f"{name}: {', '.join(only_there)} in the ASDF metadata only, expected in the "
+                f"{name}: {', '.join(only_there)} in the ASDF metadata only, expected also in the "
                 "primary header"
             )
 
 
 def _check_references(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
-    """Check the references of the document to HDUs; the data models follow all of them."""
+    """Raise `InputRejected` for an ASDF reference to a missing HDU, or to a number that changes."""
     # The product has its new HDUs after SCI, so the number of every later HDU changes.
     names = [hdu.name for hdu in hdus]
     kept = names.index("SCI") + 1 if "SCI" in names else 1
@@ -240,12 +237,12 @@ def _check_references(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None
         # astropy takes the primary HDU for PRIMARY of any EXTVER.
         if (extname, extver) not in present and extname != "PRIMARY":
             raise InputRejected(
-                f"{name}, ASDF: refers to {extname} with EXTVER {extver}, which the file lacks"
+                f"{name}, ASDF: refers to {extname} with EXTVER {extver}, expected an existing HDU"
             )
 
 
 def _has_value(values: set[str], path: str) -> bool:
-    """Return whether the document gives a value at a path: directly, by an alias or by a merge."""
+    """Say whether `values` has a path below ``meta``: itself, or by an alias or a merge of YAML."""
     parts = f"meta.{path}".split(".")
     above = [".".join(parts[:depth]) for depth in range(len(parts))]
     merges = {f"{way}.<<".lstrip(".") for way in above}
@@ -254,10 +251,10 @@ def _has_value(values: set[str], path: str) -> bool:
 
 
 def _paths_with_values(document: bytes, name: str) -> set[str]:
-    """Return the paths that have a value, such as ``meta.exposure.type``; ``*`` marks an alias."""
+    """Return the paths of values in an ASDF document (``meta.exposure.type``; ``*``: an alias)."""
     start, end = _START_OF_YAML.search(document), _END_OF_YAML.search(document)
     if start is None or end is None:
-        raise InputRejected(f"{name}: the ASDF extension has no YAML document")
+        raise InputRejected(f"{name}: the ASDF extension has no YAML document, expected one")
     body = document[start.end() : end.start()].partition(b"\n")[2]  # without the document's tag
     import yaml  # noqa: PLC0415  # rarely needed, and slow to import
 
@@ -267,11 +264,11 @@ def _paths_with_values(document: bytes, name: str) -> set[str]:
     try:
         return set(_walk(events, name))
     except (yaml.YAMLError, ValueError) as exc:
-        raise InputRejected(f"{name}: the ASDF metadata cannot be read: {exc}") from exc
+        raise InputRejected(f"{name}: the ASDF metadata are damaged, expected YAML: {exc}") from exc
 
 
 def _walk(events: Iterable[Any], name: str) -> Iterator[str]:
-    """Yield the path of every value that is not null, down to the depth of `_LONGEST_PATH`."""
+    """Yield the path of every YAML value that is not null, of at most `_LONGEST_PATH` keys."""
     keys: list[str | None] = []  # the current key of each open collection; None before a key
     mappings: list[bool] = []  # whether each open collection is a mapping
     for number, event in enumerate(events):

@@ -2,7 +2,7 @@
 
 
 class InputRejected(Exception):
-    """The exposure or the request is at fault: never retry.
+    """A failure that the exposure or the request causes: never retry.
 
     Raised when the input is not FITS, is truncated, lacks a keyword or contradicts itself, was
     read out where the mask has no pixels, or comes with a user-supplied DQ image that does not fit.
@@ -10,7 +10,7 @@ class InputRejected(Exception):
 
 
 class ReferenceUnavailable(Exception):
-    """The reference side is at fault: retry, then page somebody.
+    """A failure that the mirror, a rule or a mask causes: retry, then alert an operator.
 
     Raised when the mirror lacks a file, the rules choose no mask, a checksum is wrong, or a mask
     cannot be used. The exposure itself may be perfectly good.
@@ -18,11 +18,11 @@ class ReferenceUnavailable(Exception):
 
 
 class TransientFailure(Exception):
-    """The network or a service is at fault: retry.
+    """A failure that the network or an AWS service causes: retry.
 
     Raised for throttling, timeouts and conflicts that resolve themselves.
     """
 
 
 EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)
-"""Any other exception is a bug and is not caught."""
+"""The classes of expected failures; an exception of any other class is a bug."""

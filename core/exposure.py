@@ -52,7 +52,7 @@ class Subarray:
         subarray = cls(*values)
         if subarray.xstart < 1 or subarray.ystart < 1:
             raise keywords.error(
-                f"{keywords.name}: the subarray's corner must be at least (1, 1): {subarray}"
+                f"{keywords.name}: {subarray}, expected SUBSTRT1 and SUBSTRT2 to be at least 1"
             )
         return subarray
 
@@ -75,7 +75,7 @@ class Exposure:
 
     @classmethod
     def read(cls, read: Reader, size: int, name: str) -> "Exposure":
-        """Read the headers and the ASDF extension of an exposure or product of `size` bytes."""
+        """Read headers and ASDF of an exposure of `size` bytes, or raise `InputRejected`."""
         hdus = locate(read, size, name)
         exposure = cls.from_hdus(hdus, name)
         check_asdf_agrees(hdus, read, name)
@@ -83,7 +83,7 @@ class Exposure:
 
     @classmethod
     def from_hdus(cls, hdus: tuple[Hdu, ...], name: str) -> "Exposure":
-        """Read the headers of an exposure, given its HDUs as `core.fits.hdus.locate` finds them."""
+        """Describe an exposure, given its HDUs from `locate`, or raise `InputRejected`."""
         keywords = Keywords(hdus[0].header, name)
         if hdus[0].name in _EXTENSIONS:  # astropy, and so jwst, would find it before the extension
             raise InputRejected(
@@ -103,32 +103,32 @@ class Exposure:
 
     @property
     def header(self) -> fits.Header:
-        """The primary header."""
+        """The primary header of the exposure."""
         return self.hdus[0].header
 
     @property
     def keywords(self) -> Keywords:
-        """The keywords of the primary header."""
+        """The keywords of the exposure's primary header."""
         return Keywords(self.header, self.name)
 
     @property
     def subarray(self) -> Subarray | None:
-        """The area read out, in the science frame; None if a keyword is missing."""
+        """The rectangle read out, in the science frame; None if one of its keywords is missing."""
         return Subarray.from_keywords(self.keywords)
 
     @property
     def stripes(self) -> StripeReadout | None:
-        """The stripe keywords; None if MSTR_RD1 is missing."""
+        """The stripe keywords of the exposure; None if MSTR_RD1 is missing."""
         return StripeReadout.from_keywords(self.keywords)
 
     @property
     def spec(self) -> KindSpec:
-        """The arrays and the data model of this kind of exposure."""
+        """The data model and the arrays of products of this kind of exposure."""
         return KIND_SPECS[self.kind]
 
     @property
     def image_shape(self) -> tuple[int, int]:
-        """Shape of one image: (ny, nx)."""
+        """Shape of one image of SCI, that is, of one group: (ny, nx)."""
         return self.shape[2:]
 
     @property
@@ -139,10 +139,7 @@ class Exposure:
         return self.image_shape
 
     def existing_image(self, read: Reader) -> NDArray[np.uint32] | None:
-        """Read the PIXELDQ or DQ array of the input: `plane_shape`, science frame; None if absent.
-
-        An array of another shape counts as absent, see `existing_array`.
-        """
+        """Return PIXELDQ (or DQ) of the exposure; None if it is missing or of another shape."""
         hdu = self.existing_array(self.spec.image, self.plane_shape)
         if hdu is None:
             return None
@@ -150,9 +147,9 @@ class Exposure:
         return decode(hdu, stored, self.name).astype(np.uint32)
 
     def existing_array(self, name: str, shape: tuple[int, ...]) -> Hdu | None:
-        """Find a data-quality array of the input by EXTNAME, to merge flags into it.
+        """Return the HDU of a data-quality array of the exposure, to merge flags into it.
 
-        None if it is missing, has no data or, with a warning, has another shape.
+        None if it is missing, empty or, with a warning, of another shape; a table is rejected.
         """
         found, hdu = find_all(self.hdus, name), find(self.hdus, name)
         if hdu is None:
@@ -171,7 +168,7 @@ class Exposure:
             )
         if hdu.shape != shape:
             log.warning(
-                "%s: %s has shape %s, expected %s; it is not merged",
+                "%s: %s has shape %s, expected %s; its flags are not merged into the product",
                 *(self.name, name, shape_text(hdu.shape), shape_text(shape)),
             )
             return None
@@ -179,20 +176,20 @@ class Exposure:
 
 
 def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int]:
-    """Check that there is one valid SCI array and return its shape."""
+    """Return the shape of SCI, or raise `InputRejected` unless there is one valid SCI array."""
     found = find_all(hdus, "SCI")
     if len(found) > 1:
         raise InputRejected(f"{name}: {len(found)} HDUs are named SCI, expected one")
     if not found or not found[0].is_image:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
-        raise InputRejected(f"{name}: no SCI image among its HDUs ({names}); is it compressed?")
+        raise InputRejected(f"{name}: no SCI image among its HDUs ({names}), expected one")
     (sci,) = found
     if sci.version != 1:
         raise InputRejected(f"{name}: SCI has EXTVER {_version(sci)}, expected 1")
     shape = sci.shape
     if len(shape) != 4 or 0 in shape:
         raise InputRejected(
-            f"{name}: SCI has shape {shape_text(shape)}, expected nints x ngroups x ny x nx"
+            f"{name}: SCI has shape {shape_text(shape)}, expected integrations x groups x ny x nx"
         )
     format_of(sci.header, f"{name}, SCI")  # rejects scaled pixels
     return shape[0], shape[1], shape[2], shape[3]

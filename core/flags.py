@@ -27,7 +27,7 @@ _MNEMONICS_BY_BIT = (
 PIXEL_FLAGS: Mapping[str, int] = MappingProxyType(
     {mnemonic: 1 << bit for bit, mnemonic in enumerate(_MNEMONICS_BY_BIT)}
 )
-"""Mnemonic to bit value, from bit 0 to bit 31."""
+"""Mnemonic of each standard flag to its value, a power of 2, from bit 0 to bit 31."""
 
 DO_NOT_USE = PIXEL_FLAGS["DO_NOT_USE"]
 
@@ -43,7 +43,7 @@ class FlagDefinition:
 def translate(
     dq: NDArray[np.uint32], definitions: Iterable[FlagDefinition], name: str = "mask"
 ) -> NDArray[np.uint32]:
-    """Translate a mask's own bits to the standard flags.
+    """Translate the bits of a mask's DQ array to the standard flags, by the rows of DQ_DEF.
 
     Each row of DQ_DEF sets the standard flag of its name in every pixel that has any of its bits.
     Rows with the same name merge, one bit may serve several rows, and a name that is not a
@@ -77,7 +77,7 @@ def flagged_pixels(dq: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np
 
 
 def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, tuple[int, int]]:
-    """Count, for each flag that a pixel has, the pixels and those that are DO_NOT_USE as well."""
+    """Return, by mnemonic of each flag, its number of pixels, and those with DO_NOT_USE as well."""
     values, pixels = np.unique(flagged, return_counts=True)
     unusable = pixels * (values & np.uint32(DO_NOT_USE) != 0)
     return {
@@ -90,7 +90,7 @@ def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, tuple[int, int]]
 def planes_sha256(
     shape: tuple[int, ...], indices: NDArray[np.intp], flags: NDArray[np.uint32]
 ) -> str:
-    """Return the digest of an image whose `flagged_pixels` are given."""
+    """Return the SHA-256 of a data-quality image, given its shape and its `flagged_pixels`."""
     digest = hashlib.sha256(repr(shape).encode())
     digest.update(indices.astype(">u4").data)
     digest.update(flags.astype(">u4").data)

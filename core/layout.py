@@ -15,7 +15,7 @@ _PLANES_AT_ONCE = 1 << 16
 
 @dataclass(frozen=True)
 class ByteRange:
-    """A byte range of the input file."""
+    """A byte range of the input file: offset and number of bytes."""
 
     start: int
     length: int
@@ -26,13 +26,13 @@ class Segment(Protocol):
 
     @property
     def length(self) -> int:
-        """Bytes of output."""
+        """Size of the segment in the output file, in bytes."""
 
     def source(self, offset: int, length: int) -> ByteRange | None:
-        """Return the byte range of the input that a part of the output needs, if any."""
+        """Return the byte range of the input that a range of the segment needs, None if none."""
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Fill `out` with the output from `offset` on, given the bytes that `source` names."""
+        """Fill `out` with the segment from byte `offset` on; `source` are the input's bytes."""
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ class Literal:
 
     @property
     def length(self) -> int:
-        """Bytes of output."""
+        """Size of the created bytes."""
         return len(self.content)
 
     def source(self, offset: int, length: int) -> None:  # noqa: ARG002
-        """Return None."""
+        """Return None: created bytes need no bytes of the input."""
         return
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """Copy the bytes from `offset` on."""
+        """Fill `out` with the created bytes from `offset` on."""
         out[:] = memoryview(self.content)[offset : offset + len(out)]
 
 
@@ -72,11 +72,11 @@ class Copied:
     length: int
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """Return the same bytes of the input."""
+        """Return the range of the input that equals this range of the segment."""
         return ByteRange(self.start + offset, length)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """Copy the bytes of the input."""
+        """Fill `out` with the bytes of the input in `source`, unchanged."""
         out[:] = source
 
 
@@ -95,15 +95,15 @@ class Repeated:
 
     @property
     def length(self) -> int:
-        """Bytes of output."""
+        """Size of all repetitions of the planes, in bytes."""
         return self.planes.size * self.each * self.count
 
     def source(self, offset: int, length: int) -> None:  # noqa: ARG002
-        """Return None."""
+        """Return None: repeated planes need no bytes of the input."""
         return
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
-        """Copy the planes that overlap the output; the first and the last may do so in part."""
+        """Fill `out` with repeated planes from byte `offset` on, which may be inside a plane."""
         plane_bytes = self.planes.shape[1]
         first, position = -(-offset // plane_bytes), min(-offset % plane_bytes, len(out))
         if position:
@@ -118,7 +118,7 @@ class Repeated:
             out[position:] = self.window(offset + position, len(out) - position).data
 
     def window(self, offset: int, length: int) -> NDArray[np.uint8]:
-        """Return a part of the output; a view if it is inside one plane."""
+        """Return `length` bytes of the repeated planes from `offset` on; a view if in one plane."""
         number, skip = divmod(offset, self.planes.shape[1])
         part: NDArray[np.uint8]
         if skip + length <= self.planes.shape[1]:
@@ -139,16 +139,16 @@ class Merged:
 
     @property
     def length(self) -> int:
-        """Bytes of output: one per pixel."""
+        """Size of the merged GROUPDQ in bytes: one per pixel."""
         return self.planes.length
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """Return the same pixels of the input."""
+        """Return the range of the input that holds the same pixels of its GROUPDQ."""
         size = self.pixel_format.itemsize
         return ByteRange(self.start + offset * size, length * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Merge the flags of the input with those of the planes."""
+        """Fill `out` with the flags of the input's pixels in `source`, merged with the planes'."""
         existing = self.pixel_format.decode(source).astype(np.uint8)
         out[:] = (existing | self.planes.window(offset, len(out))).data
 
@@ -163,17 +163,17 @@ class Converted:
 
     @property
     def length(self) -> int:
-        """Bytes of output."""
+        """Size of the float32 pixels in bytes: 4 per pixel."""
         return self.pixels * FLOAT32.itemsize
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """Return the pixels of the input that overlap the output, the outermost as a whole."""
+        """Return the range of the input with all pixels that this range of the segment overlaps."""
         first, last = _pixels(offset, length)
         size = self.pixel_format.itemsize
         return ByteRange(self.start + first * size, (last - first) * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Fill `out` with the pixels as float32; it may start or end inside a pixel."""
+        """Fill `out` with the input's pixels as float32; it may start or end inside a pixel."""
         if offset % FLOAT32.itemsize == 0 and len(out) % FLOAT32.itemsize == 0:
             as_float32(source, self.pixel_format, np.frombuffer(out, ">f4"))
             return
@@ -199,11 +199,11 @@ class Piece:
 
     @property
     def source(self) -> ByteRange | None:
-        """The byte range of the input that the piece needs, if any."""
+        """The byte range of the input that the piece needs; None if it needs none."""
         return self.segment.source(self.offset, self.length)
 
     def render(self, source: bytes, out: memoryview) -> None:
-        """Fill `out`, of the piece's length, given the bytes that `source` names."""
+        """Fill `out`, of the piece's length, given the input's bytes of the property `source`."""
         self.segment.render(self.offset, source, out)
 
 
@@ -215,7 +215,7 @@ class Layout:
 
     @classmethod
     def of(cls, segments: list[Segment]) -> "Layout":
-        """Build a layout, joining copied ranges that are adjacent in the input."""
+        """Return the layout of segments, joining copied ranges that are adjacent in the input."""
         joined: list[Segment] = []
         for segment in segments:
             last = joined[-1] if joined else None
@@ -231,7 +231,7 @@ class Layout:
 
     @property
     def length(self) -> int:
-        """Bytes of the output file."""
+        """Size of the output file in bytes."""
         return sum(segment.length for segment in self.segments)
 
     def pieces(self, most: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:

@@ -63,7 +63,7 @@ class Mask:
 
     @property
     def area(self) -> Subarray:
-        """The area that the header declares, or the full frame if the array has its shape."""
+        """The area in the mask's header, else the full frame; may raise `ReferenceUnavailable`."""
         if self.subarray is not None:
             return self.subarray
         full = full_frame(self.instrument)
@@ -77,12 +77,12 @@ class Mask:
 
 
 def full_frame(instrument: str) -> tuple[int, int]:
-    """Return the shape (rows, columns) of a mask that covers a whole detector."""
+    """Return the shape (rows, columns) of an instrument's mask that covers a whole detector."""
     return _FULL_FRAMES.get(instrument, _FULL_FRAME)
 
 
 def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
-    """Return a mask's DQ array in its own bits, shape (rows, columns), science frame."""
+    """Return a mask's DQ array (rows, columns), its bits not translated to standard flags yet."""
     hdu = find(hdus, "DQ")
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
@@ -108,7 +108,10 @@ def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDe
     name = f"{name}, DQ_DEF"
     kind = hdu.header.get("XTENSION", "IMAGE")
     if kind not in ("TABLE", "BINTABLE"):
-        raise ReferenceUnavailable(f"{name}: is {kind}, expected a table")
+        raise ReferenceUnavailable(
+            f"{name}: XTENSION is {kind!r}, expected TABLE or BINTABLE; name another mask or "
+            "context, or report the file to CRDS"
+        )
     # Bounded before astropy sees it, which allocates memory for as many columns as TFIELDS says.
     fields = Keywords(hdu.header, name, ReferenceUnavailable).required_integer("TFIELDS")
     if not 0 <= fields <= _MOST_COLUMNS or hdu.shape[0] > _MOST_DEFINITIONS:

@@ -63,7 +63,7 @@ class Encoding(StrEnum):
     NATIVE = "native"
     """SCI, ZEROFRAME and REFOUT keep the bytes of the input."""
     FLOAT32 = "float32"
-    """They are converted to float32, as `jwst` writes them."""
+    """SCI, ZEROFRAME and REFOUT are converted to float32, as `jwst` writes them."""
 
 
 class Form(StrEnum):
@@ -127,7 +127,7 @@ def expanded_name(name: str) -> str:
 def compose(
     exposure: Exposure, quality: DataQuality, values: HeaderValues, encoding: Encoding
 ) -> Layout:
-    """Lay out the product of an exposure.
+    """Return the layout of the product of an exposure.
 
     The data-quality HDUs follow SCI. Every other HDU keeps its place and its bytes, except for the
     updated primary header and, in float32 encoding, the science arrays.
@@ -167,7 +167,7 @@ def _primary_header(exposure: Exposure, values: HeaderValues) -> fits.Header:
 
 
 def _passed_on(hdu: Hdu, exposure: Exposure, encoding: Encoding) -> list[Segment]:
-    """Return an HDU of the input, converted if the encoding requires it."""
+    """Return the segments of an HDU of the input, converted if the encoding requires it."""
     if encoding is Encoding.NATIVE or hdu.name not in exposure.spec.converts:
         return _unchanged(hdu, exposure)
     pixel_format = format_of(hdu.header, f"{exposure.name}, {hdu.name}")
@@ -193,7 +193,7 @@ def _new_hdu(header: fits.Header, data: Segment, name: str) -> list[Segment]:
 def _quality_hdus(
     exposure: Exposure, quality: DataQuality, encoding: Encoding, skipped: bool
 ) -> list[Segment]:
-    """Return the HDUs that the step adds, in the order of `jwst`."""
+    """Return the segments of the data-quality HDUs and ERR, in the order of `jwst`."""
     name = exposure.spec.image
     present = find(exposure.hdus, name)
     if skipped and present is not None and present.shape != exposure.plane_shape:
@@ -211,7 +211,7 @@ def _quality_hdus(
 
 
 def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
-    """Return GROUPDQ: the step's planes repeated, merged into the input's array if it has one."""
+    """Return the segments of GROUPDQ: planes repeated, merged with the input's array if any."""
     integrations, groups = exposure.shape[:2]
     stripes = len(quality.groupdq_planes)
     planes = quality.groupdq_planes.reshape(stripes, -1)
@@ -226,7 +226,7 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
 
 
 def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
-    """Return ERR of a guider exposure: that of the input, or zeros."""
+    """Return the segments of ERR of a guider exposure: that of the input, or zeros."""
     existing = find(exposure.hdus, "ERR")
     if existing is not None:
         return _passed_on(existing, exposure, encoding)

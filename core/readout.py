@@ -20,7 +20,7 @@ _IRS2_DECLARED, _IRS2_ROWS = 2048, 3200
 
 
 def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
-    """Cut a mask to the readout of an exposure.
+    """Return a mask's flags of the pixels that an exposure read out, or raise `InputRejected`.
 
     The rules are those of `jwst.lib.reffile_utils` in jwst 3.0.0: a mask of the same corner and
     size is used whole; otherwise the rows that the stripes read are gathered, or a window is cut
@@ -33,7 +33,7 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
         )
     science = exposure.subarray
     if science is None:
-        raise InputRejected(f"{exposure.name}: SUBSTRT1, SUBSTRT2, SUBSIZE1 or SUBSIZE2 is missing")
+        raise InputRejected(f"{exposure.name}: lacks SUBSTRT1/2 or SUBSIZE1/2, expected all four")
     if exposure.superstripes <= 0 and (
         _true_area(mask.area, mask.dq.shape, mask.name)
         == _true_area(science, exposure.image_shape, exposure.name)
@@ -41,7 +41,7 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
         return _checked(mask.dq, exposure, science)
     if (science.ysize, science.xsize) != exposure.image_shape:
         raise InputRejected(
-            f"{exposure.name}: {science} contradicts SCI, whose images are "
+            f"{exposure.name}: {science}, expected the size of the images in SCI: "
             f"{exposure.image_shape[1]} x {exposure.image_shape[0]} pixels"
         )
     if exposure.stripes is not None:
@@ -62,7 +62,7 @@ def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
 
 
 def _true_area(declared: Subarray, shape: tuple[int, ...], name: str) -> Subarray:
-    """Return the declared area, with the size of the array if the two sizes disagree."""
+    """Return the declared area; if its size is not that of the array, log it and correct it."""
     rows, columns = shape
     if declared.ysize == _IRS2_DECLARED and rows == _IRS2_ROWS:
         rows = _IRS2_DECLARED
@@ -89,7 +89,7 @@ def _window(mask: Mask, exposure: Exposure, science: Subarray) -> NDArray[np.uin
 def _gather(
     mask: Mask, exposure: Exposure, stripes: StripeReadout, science: Subarray
 ) -> NDArray[np.uint32]:
-    """Gather the rows that the stripes read, within the window along the fast axis."""
+    """Return the mask's rows that the stripes read, cut to the window along the fast axis."""
     if exposure.kind is Kind.GUIDER and stripes.count > 0:
         raise InputRejected(
             f"{exposure.name}: a guider exposure with {stripes}, expected SSTR_NST=0"
@@ -122,7 +122,7 @@ def _gather(
 def _checked(dq: NDArray[np.uint32], exposure: Exposure, science: Subarray) -> NDArray[np.uint32]:
     if dq.shape != exposure.plane_shape:
         raise InputRejected(
-            f"{exposure.name}: the mask cut to {science} has shape {shape_text(dq.shape)}, "
-            f"expected {shape_text(exposure.plane_shape)}"
+            f"{exposure.name}: the mask cut to {science} has shape {shape_text(dq.shape)}, expected"
+            f" {shape_text(exposure.plane_shape)}; check MSTR_* and SSTR_NST, SUBSTRT* of the mask"
         )
     return dq

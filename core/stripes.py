@@ -47,7 +47,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class StripeReadout:
-    """The stripe keywords of an exposure; one that is missing is None."""
+    """The stripe keywords of an exposure: MSTR_*, SSTR_* and axes; one that is missing is None."""
 
     name: str  # of the exposure, for messages
     subarray_name: str
@@ -86,7 +86,7 @@ class StripeReadout:
 
     @property
     def count(self) -> int:
-        """Superstripes in a super-integration; 0 for a substripe readout."""
+        """Number of superstripes in a super-integration, SSTR_NST; 0 for a substripe readout."""
         count = self["SSTR_NST"]
         # A crafted count would exhaust memory; every superstripe reads at least one row.
         if not 0 <= count <= DETECTOR_SIZE:
@@ -138,7 +138,7 @@ class StripeReadout:
             filled += count
         if filled != size:
             raise InputRejected(
-                f"{self.name}: the stripes read {filled} rows, the subarray has {size}: {self}"
+                f"{self.name}: the stripes read {filled} rows, expected {size} (subarray): {self}"
             )
         for block in blocks:
             self._check_rows(block, length)
@@ -159,7 +159,7 @@ class StripeReadout:
         return start
 
     def _offset(self, stripe: int) -> int:
-        """Return the distance in rows of a stripe's moving blocks from those of the first."""
+        """Return how many rows after the first stripe's moving blocks those of a stripe start."""
         return stripe * self["SSTR_STP"] if self.count > 0 else 0
 
     def _check_rows(self, block: _Rows, length: int) -> None:
@@ -168,5 +168,5 @@ class StripeReadout:
             if block.count and not 0 <= first <= first + block.count <= length:
                 raise InputRejected(
                     f"{self.name}: a stripe reads rows {first} to {first + block.count - 1} "
-                    f"(from 0), the mask has rows 0 to {length - 1}: {self}"
+                    f"(from 0), expected rows of the mask, 0 to {length - 1}: {self}"
                 )

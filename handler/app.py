@@ -39,7 +39,7 @@ def services_from_environment() -> Services:
 
 @logger.inject_lambda_context(clear_state=True)
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Process the exposures of an event."""
+    """Process all exposures of an event; return a batch's failed messages, or else the result."""
     services, request_id = services_from_environment(), context.aws_request_id
     if _is_batch(event):
         seconds_left = context.get_remaining_time_in_millis() / 1000
@@ -51,7 +51,7 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 def answer_batch(
     event: dict[str, Any], services: Services, request_id: str, seconds_left: float
 ) -> dict[str, Any]:
-    """Process the messages of an SQS batch; a failure does not stop the others."""
+    """Process every message of an SQS batch; return those that SQS must deliver again."""
     messages = read_batch(event, services.settings)
     for message in messages:
         hide(message, seconds_left + GRACE, services.sqs)
@@ -71,7 +71,7 @@ def answer_batch(
 
 
 def answer(event: object, services: Services, attempt: Attempt) -> ProcessingEvent | None:
-    """Process every exposure of an event; return the last result, None without exposures."""
+    """Process all exposures of an event; then raise a failure or return the last result, if any."""
     parts, results = split(event), []
     failures: list[Exception] = []
     for number, part in enumerate(parts, 1):
@@ -113,7 +113,7 @@ def _decode(body: str, services: Services, attempt: Attempt) -> object:
 def _publish_unreadable(
     error: InputRejected, event: str, services: Services, attempt: Attempt
 ) -> None:
-    """Publish the failure of an event that names no exposure."""
+    """Publish a Failed event about an event or message that names no exposure."""
     reason, name = f"{error}; the event: {event[:_LONGEST_QUOTE]}", type(error).__name__
     logger.error("DQ initialization failed: %s: %s", name, reason)
     usage = Usage(__version__, attempt.request_id)

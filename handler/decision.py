@@ -2,7 +2,7 @@
 
 object at the product's key                          action
 none                                                 BUILD
-product of equal provenance                          KEEP: published, if it was not yet
+product of equal provenance, in any context          KEEP: published, if it was not yet
 pinned product of the same version of the input      PINNED: skipped
 product of the same input, built otherwise           BUILD
 product of a newer version of the input              SUPERSEDED: skipped
@@ -51,7 +51,7 @@ class Provenance:
     science_encoding: str
     software_version: str
     pinned: bool  # a request named the mask or user DQ: events and jobs leave the product alone
-    # another context may choose the same mask
+    # not compared, because another context may choose the same mask
     crds_context: str = field(compare=False)
     input_modified: str = field(compare=False)  # ISO 8601, UTC: orders versions of the input
     cause: str = field(compare=False)
@@ -66,7 +66,7 @@ class Provenance:
         cause: str,
         pinned: bool = False,
     ) -> "Provenance":
-        """Return the provenance of a product that is to be built."""
+        """Return the provenance of a product that is to be built from these inputs."""
         version, etag = state_of(source)
         return cls(
             input_bucket=source.location.bucket,
@@ -86,7 +86,7 @@ class Provenance:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Provenance | None":
-        """Read the metadata of an object; None if it is not a product of this software."""
+        """Return the provenance in an object's metadata; None if the object is not a product."""
         if not {"input-bucket", "input-key", "software-version"} <= metadata.keys():
             return None
         names = (field.name for field in fields(cls))
@@ -98,32 +98,32 @@ class Provenance:
         return cls(**values, pinned=pinned == "true" if pinned else was_pinned)
 
     def to_metadata(self) -> dict[str, str]:
-        """Return the product's metadata."""
+        """Return the provenance as S3 object metadata of the product."""
         values = {**asdict(self), "pinned": "true" if self.pinned else "false"}
         return {name.replace("_", "-"): quote(v, safe=_PLAIN) for name, v in values.items()}
 
     def is_of_input(self, bucket: str, key: str) -> bool:
-        """Say whether the product is of an exposure, in any version."""
+        """Say whether the product was built from this exposure, in any version."""
         return (self.input_bucket, self.input_key) == (bucket, shortened(key))
 
     @property
     def input_state(self) -> tuple[str, str]:
-        """The version of the exposure that the product is of, as `state_of` returns it."""
+        """Version ID and ETag of the exposure that the product was built from."""
         return self.input_version, self.input_etag
 
     @property
     def input_uri(self) -> str:
-        """The URI of the exposure."""
+        """The URI of the exposure that the product was built from; a long key is shortened."""
         return f"s3://{self.input_bucket}/{self.input_key}"
 
 
 def state_of(source: StoredObject) -> tuple[str, str]:
-    """Return version ID and ETag of an exposure, as provenance records them."""
+    """Return version ID (empty without versions) and unquoted ETag of an exposure."""
     return source.version_id or "", source.etag.strip('"')
 
 
 def shortened(text: str) -> str:
-    """Return a text as it is recorded: unchanged, or its beginning and digest if it is long."""
+    """Return a text for S3 metadata: unchanged, or its beginning and digest if it is long."""
     if len(quote(text, safe=_PLAIN)) <= _LONGEST:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -131,7 +131,7 @@ def shortened(text: str) -> str:
 
 
 class Action(Enum):
-    """Action about the object at a product's key."""
+    """Decision about a request: build its product, keep the one there, or skip the request."""
 
     BUILD = auto()
     KEEP = auto()
@@ -145,7 +145,7 @@ def action_for(
     on_existing: OnExisting,
     is_current: Callable[[], bool],
 ) -> Action:
-    """Decide by the table above.
+    """Decide whether to build, keep or skip, or raise `InputRejected` (table in `decision.py`).
 
     `is_current` says whether the input's version is the current one; it costs a request to S3.
     """
@@ -182,6 +182,6 @@ def action_for(
 def target_for(
     product: S3Location, existing: StoredObject | None, provenance: Provenance
 ) -> Target:
-    """Return the product's target: written only if the object that was found is still there."""
+    """Return the target of a product's write, which fails unless `existing` is unchanged."""
     condition = unchanged(existing.etag if existing else None)
     return Target(product, provenance.to_metadata(), condition)

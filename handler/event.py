@@ -18,7 +18,7 @@ _DIGITS = 32  # of an id
 
 
 class Status(StrEnum):
-    """The status of a result."""
+    """The status of the result of an exposure."""
 
     COMPLETE = "Complete"
     SKIPPED = "Skipped"
@@ -27,7 +27,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class ObjectSummary:
-    """An object in S3."""
+    """An S3 object in the processing event: the exposure or its product."""
 
     bucket: str
     key: str
@@ -39,7 +39,7 @@ class ObjectSummary:
 
     @property
     def state(self) -> list[str | None]:
-        """The values that identify this version of the object."""
+        """Bucket, key, and version ID or ETag and time: they identify a version of the object."""
         unversioned = [self.etag, self.last_modified]
         return [self.bucket, self.key, *([self.version_id] if self.version_id else unversioned)]
 
@@ -76,7 +76,7 @@ class ReferenceSummary:
 
 @dataclass(frozen=True)
 class MnemonicCount:
-    """The pixels that have a flag, and those of them that are DO_NOT_USE."""
+    """The number of pixels that have a flag, and of those that have DO_NOT_USE, too."""
 
     pixels: int
     do_not_use: int
@@ -84,7 +84,7 @@ class MnemonicCount:
 
 @dataclass(frozen=True)
 class FlagSummary:
-    """The number of pixels in PIXELDQ or DQ: all, by flag, and DO_NOT_USE."""
+    """The number of pixels in PIXELDQ or DQ of a product: all, by flag, and with DO_NOT_USE."""
 
     pixels: int
     by_mnemonic: Mapping[str, MnemonicCount]
@@ -94,7 +94,7 @@ class FlagSummary:
 
 @dataclass(frozen=True)
 class Usage:
-    """The invocation: software version, AWS request ID, seconds, bytes moved in and out."""
+    """The invocation for a result: software version, AWS request ID, seconds, bytes in and out."""
 
     version: str
     request_id: str
@@ -105,7 +105,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything known about an exposure; None for what was not reached.
+    """Everything known about an exposure; parts that a failed or skipped request lacks are None.
 
     `request` is the direct request that repeats the one of this result.
     """
@@ -120,7 +120,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class ProcessingEvent:
-    """The result of one exposure."""
+    """The result of one request for an exposure, as it is published."""
 
     status: Status
     reason: str | None  # of Skipped or Failed
@@ -148,7 +148,7 @@ class ProcessingEvent:
         return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
     def to_detail(self) -> dict[str, Any]:
-        """Return the event's detail, ready for JSON."""
+        """Return the detail of the EventBridge event, ready for JSON."""
         # EventBridge rejects lone surrogates, which names from outside may contain.
         reason = self.reason and self.reason.encode(errors="backslashreplace").decode()
         return {
@@ -164,7 +164,7 @@ class ProcessingEvent:
 
     @classmethod
     def from_detail(cls, detail: Mapping[str, Any]) -> "ProcessingEvent":
-        """Read an event's detail; fields of a newer release are ignored."""
+        """Return the result in the detail of an event; fields of a newer release are ignored."""
         exposure = _read(ExposureSummary, detail["exposure"])
         flags: Any = _read(FlagSummary, detail["flags"])
         if flags is not None:
@@ -190,7 +190,7 @@ class ProcessingEvent:
 
 
 def _read(part: Any, data: Any) -> Any:
-    """Read a part of the detail; None if there is none."""
+    """Convert a JSON object of the detail to the dataclass `part`; None if it is null."""
     if data is None:
         return None
     names = {field.name: _camel(field.name) for field in fields(part)}

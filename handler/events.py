@@ -31,7 +31,7 @@ _LONGEST_TEXT = 1024  # bytes; S3's limit for keys, applied to every field
 
 
 class OnExisting(StrEnum):
-    """Treatment of an object that exists at the product's key. Events always skip."""
+    """Option of a request: what to do if an object exists at the product's key (events: skip)."""
 
     SKIP = "skip"
     REPLACE = "replace"
@@ -39,7 +39,7 @@ class OnExisting(StrEnum):
 
 
 class Mode(IntEnum):
-    """Treatment of a failure. Of a message's mode and its request's, the larger applies."""
+    """Rule that says which failures are published: REPORT overrides RETRIED, and RETRIED ONCE."""
 
     ONCE = auto()  # the caller does not retry: every failure is published
     RETRIED = auto()  # the caller retries: a failure is published only if no retry can help
@@ -48,7 +48,7 @@ class Mode(IntEnum):
 
 @dataclass(frozen=True)
 class Attempt:
-    """One attempt to process a request."""
+    """One attempt to process a request: cause, invocation and mode."""
 
     cause: str  # ID of the SQS message, execution or invocation; the same in every attempt
     request_id: str  # AWS request ID of the invocation
@@ -75,10 +75,10 @@ class ExposureRequest:
 
     @classmethod
     def from_direct(cls, event: Event) -> "ExposureRequest":
-        """Read a direct request."""
+        """Return the request in a JSON object, or raise `InputRejected` if a field is invalid."""
         if unknown := set(event) - set(_FIELDS):
             names = ", ".join(sorted(repr(str(name)[:80]) for name in unknown)[:5])
-            raise InputRejected(f"request: unknown fields {names}; expected {', '.join(_FIELDS)}")
+            raise InputRejected(f"request: unknown fields {names}, expected {', '.join(_FIELDS)}")
         source = _object(event)
         context, on_existing = _text(event, "context"), _text(event, "onExisting") or "skip"
         if context is not None and not _CONTEXT.fullmatch(context):
@@ -88,7 +88,7 @@ class ExposureRequest:
         no_mask = event.get("mask") == NO_MASK
         mask = NO_MASK if no_mask else _location(event, "mask")
         if not str(mask).isascii():  # FITS headers are ASCII
-            raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK names it")
+            raise InputRejected(f"request: mask is {str(mask)!r}, expected ASCII: R_MASK holds it")
         if on_existing not in tuple(OnExisting):
             raise InputRejected(
                 f"request: onExisting is {on_existing!r}, expected one of {', '.join(OnExisting)}"
@@ -116,16 +116,16 @@ class ExposureRequest:
 
     @property
     def location(self) -> S3Location:
-        """The object to read: of a version only if a direct request names one."""
+        """The exposure to read: with a version ID only if a direct request names one."""
         return S3Location(self.source.bucket, self.source.key) if self.is_event else self.source
 
     @property
     def pins(self) -> bool:
-        """True if it names the mask or user DQ: then only ``replace`` rebuilds its product."""
+        """Whether it names a mask or user DQ: then only ``replace`` rebuilds the product."""
         return self.mask is not None or self.user_dq is not None
 
     def is_for(self, version_id: str | None, etag: str) -> bool:
-        """Say whether the object is still the version that the event announced."""
+        """Say whether the exposure's version ID and ETag are those that the event announced."""
         # S3 names the version of an object "null" that was written before its bucket had versions.
         is_same_version = self.source.version_id in {None, version_id or "null"}
         return is_same_version and self.etag in {None, etag.strip('"')}
@@ -146,7 +146,10 @@ class ExposureRequest:
         return {name: value for name, value in fields.items() if value is not None}
 
     def target(self, bucket: str, prefix: str, form: Form = Form.ASSEMBLED) -> S3Location:
-        """Return the location of the product; `form` is the function's own."""
+        """Return the location of the product, or raise `InputRejected` for a forbidden key.
+
+        `form` is that of the function.
+        """
         folder, slash, name = self.source.key.rpartition("/")
         is_virtual = (self.form or form) is Form.VIRTUAL
         suffix = "dq_init_virtual" if is_virtual else "dq_init"
@@ -160,7 +163,7 @@ class ExposureRequest:
         is_source = target == S3Location(self.source.bucket, self.source.key)
         if target.key.endswith(_INPUT_SUFFIX) or is_source:
             raise InputRejected(
-                f"{self.source}: its product would be {target}, which is an input's key"
+                f"{self.source}: product would be {target}, expected a key that no input has"
             )
         if (size := len(target.key.encode())) > _LONGEST_TEXT:
             raise InputRejected(
@@ -177,11 +180,11 @@ _FIELDS = (
 
 
 def decode(body: str) -> object:
-    """Decode the body of an SQS message."""
+    """Return the JSON value in the body of an SQS message, or raise `InputRejected`."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as exc:
-        raise InputRejected(f"message body is not JSON: {exc}") from exc
+        raise InputRejected(f"SQS message: its body is not JSON, expected so: {exc}") from exc
 
 
 def split(event: object) -> list[object]:
@@ -202,7 +205,7 @@ def split(event: object) -> list[object]:
 
 
 def _is_other_event(record: object) -> bool:
-    """Say whether a record of a notification announces something else than a new object."""
+    """Say whether a record of an S3 notification announces something else than a new object."""
     return (
         isinstance(record, dict)
         and "eventName" in record
@@ -211,7 +214,7 @@ def _is_other_event(record: object) -> bool:
 
 
 def undelivered(event: object) -> ProcessingEvent | None:
-    """Return a result that EventBridge could not deliver; None for a failure or another event."""
+    """Return the result in a processing event to be published again; None for Failed or others."""
     if not isinstance(event, dict) or event.get("source") != SOURCE:
         return None
     try:
@@ -220,14 +223,14 @@ def undelivered(event: object) -> ProcessingEvent | None:
         return ProcessingEvent.from_detail(event["detail"])
     except (KeyError, TypeError, ValueError, AttributeError) as exc:
         raise InputRejected(
-            f"processing event: {type(exc).__name__}: {exc}; expected a complete detail"
+            f"processing event: invalid detail ({exc}), expected its schema; discard the message"
         ) from exc
 
 
 def read_request(event: object) -> ExposureRequest:
-    """Read one part that `split` returned."""
+    """Return the request in one part that `split` returned, or raise `InputRejected`."""
     if not isinstance(event, dict):
-        raise InputRejected(f"event is {type(event).__name__}, expected an object")
+        raise InputRejected("event: is not a JSON object, expected one with a bucket and a key")
     if "Records" in event or event.get("source") == "aws.s3":
         return _from_s3(event)
     if event.get("source") == SOURCE:
@@ -251,7 +254,7 @@ def _from_s3(event: Event) -> ExposureRequest:
         }
     except (KeyError, IndexError, TypeError, AttributeError) as exc:
         raise InputRejected(
-            f"{kind}: {type(exc).__name__}: {exc}; expected a bucket's name and an object's key"
+            f"{kind}: lacks bucket.name or object.key ({exc}), expected both; correct the sender"
         ) from exc
     etag, size = _text(fields, "etag"), created.get("size")
     return ExposureRequest(
@@ -269,8 +272,8 @@ def _from_failure(event: Event) -> ExposureRequest:
     if not isinstance(request, dict):
         found = str(detail.get("status"))[:80] if isinstance(detail, dict) else "no detail"
         raise InputRejected(
-            f"processing event: {found} without a request that failed, expected a Failed event "
-            "that names its request; discard the message"
+            f"processing event: {found} names no failed request, expected a Failed event that "
+            "names its request; discard the message"
         )
     return ExposureRequest.from_direct(request)
 
@@ -296,7 +299,7 @@ def _text(event: Event, field: str) -> str | None:
 def _object(event: Event) -> S3Location:
     bucket, key = _text(event, "bucket"), _text(event, "key")
     if bucket is None or key is None:
-        raise InputRejected(f"request: {'key' if bucket else 'bucket'} is missing")
+        raise InputRejected(f"request: {'key' if bucket else 'bucket'} is missing, expected text")
     return S3Location(bucket, key, _text(event, "versionId"))
 
 

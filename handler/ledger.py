@@ -43,14 +43,14 @@ class CatalogueRow:
 
     @classmethod
     def from_plain(cls, row: Mapping[str, Any], request: Mapping[str, Any]) -> "CatalogueRow":
-        """Read a row; one without ``pinned`` is pinned if the recorded request says so."""
+        """Return the row in an entry's JSON; if it lacks ``pinned``, the request decides it."""
         parameters = {name: value for name, value in row["parameters"].items() if is_usable(value)}
         pinned = bool(row.get("pinned", not _PINNING.isdisjoint(request)))
         return cls(**{**_known(cls, row), "parameters": parameters, "pinned": pinned})
 
 
 def is_usable(value: object) -> bool:
-    """Say whether a keyword's value fits JSON and the catalogue's columns."""
+    """Say whether a keyword's value can be kept as JSON and in a column of the catalogue."""
     if isinstance(value, bool):
         return True
     if isinstance(value, int):
@@ -62,7 +62,7 @@ def is_usable(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt."""
+    """A failed attempt to process a request, as the ledger keeps it."""
 
     cause: str
     error: str  # class of the exception
@@ -73,7 +73,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Entry:
-    """The ledger's entry of a product."""
+    """The ledger's entry of a product: last result, catalogue row and failed last attempt."""
 
     result: ProcessingEvent | None = None  # the last one that was published
     catalogue: CatalogueRow | None = None
@@ -81,7 +81,7 @@ class Entry:
     stored: StoredObject | None = None  # the object that holds the entry
 
     def to_json(self) -> bytes:
-        """Return the object's content."""
+        """Return the entry as JSON, the content of its S3 object."""
         content = {
             "result": self.result and self.result.to_detail(),
             "catalogue": self.catalogue and asdict(self.catalogue),
@@ -91,7 +91,7 @@ class Entry:
 
     @classmethod
     def from_json(cls, content: bytes, stored: StoredObject) -> "Entry":
-        """Read an object; unknown fields are ignored, an unreadable one counts as empty."""
+        """Return the entry in an object's content; an empty one, and a warning, if damaged."""
         try:
             data = json.loads(content)
             result, row, failure = (data[name] for name in ("result", "catalogue", "failure"))
@@ -108,18 +108,18 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The entries below a key prefix; None to keep none."""
+    """The ledger's entries, below a key prefix; with None, nothing is read or written."""
 
     prefix: S3Location | None
 
     def read(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return the entry of a product; an empty one if it cannot be read."""
+        """Return the entry of a product; an empty one if it is missing or S3 does not answer."""
         with _tolerated(f"{product}: cannot read its ledger entry"):
             return self.entry(product, store)
         return Entry()
 
     def entry(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return the entry of a product; an empty one if there is none."""
+        """Return the entry of a product, an empty one if it is missing; raise errors of S3."""
         if self.prefix is None:
             return Entry()
         location = self.prefix.below(f"{product.key}.json")
@@ -134,7 +134,7 @@ class Ledger:
     def record(
         self, product: S3Location, etag: str | None, entry: Entry, store: ObjectStore
     ) -> None:
-        """Write a result in place of the entry that it was made from."""
+        """Write an entry in place of the one that was read; only log errors of S3."""
         with _tolerated(f"{product}: cannot write its ledger entry"):
             for _ in range(_ATTEMPTS):
                 if self._is_put(product, entry, store):
@@ -147,7 +147,7 @@ class Ledger:
                 entry = replace(entry, stored=self.entry(product, store).stored)
 
     def record_failure(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
-        """Write a failure beside the last result."""
+        """Write a failure into the entry, which keeps its last result; only log errors of S3."""
         with _tolerated(f"{product}: cannot write its ledger entry"):
             for _ in range(_ATTEMPTS):
                 entry = replace(self.entry(product, store), failure=failure)

@@ -86,7 +86,7 @@ class Job:
 
 
 def process(request: ExposureRequest, services: Services, attempt: Attempt) -> ProcessingEvent:
-    """Run the step on one exposure, write its product and publish the result."""
+    """Process a request: write the product if needed and publish the result; raise a failure."""
     job = _start(request, services, attempt)
     try:
         plan(job, services)
@@ -101,7 +101,7 @@ def process(request: ExposureRequest, services: Services, attempt: Attempt) -> P
 def report_exhausted(
     request: ExposureRequest, services: Services, attempt: Attempt
 ) -> ProcessingEvent:
-    """Publish the result of a request whose attempts are over; build nothing."""
+    """Publish the result of a request after its last attempt; build nothing, retry nothing."""
     job = _start(request, services, attempt)
     try:
         if not find_own_product(job, services):
@@ -137,7 +137,7 @@ def bind_log_context(job: Job) -> None:
 
 
 def plan(job: Job, services: Services) -> None:
-    """Read what decides about the product, and decide; write nothing."""
+    """Decide what to do for a job, and keep the decision in it; read S3, write nothing."""
     settings, store, request = services.settings, job.store, job.request
     product = job.product = request.target(
         settings.output_bucket, settings.output_prefix, settings.form
@@ -147,7 +147,7 @@ def plan(job: Job, services: Services) -> None:
     job.input = object_summary(source)
     if not request.is_for(source.version_id, source.etag):
         job.action = Action.SUPERSEDED
-        job.skipped = f"superseded: {request.source} has been replaced since"
+        job.skipped = f"superseded: {request.source} has been replaced since its event"
         return
 
     job.exposure = Exposure.read(job.source.read_ahead, source.size, str(source.location))
@@ -175,7 +175,7 @@ def plan(job: Job, services: Services) -> None:
         case Action.BUILD:
             job.target = target_for(product, existing, job.provenance)
         case Action.SUPERSEDED:
-            job.skipped = f"superseded: {product} is of a newer version"
+            job.skipped = f"superseded: {product} is of a newer version of the exposure"
         case Action.PINNED if made:
             with_dq = " and user-supplied DQ" if made.user_dq_etag else ""
             job.skipped = (
@@ -187,7 +187,7 @@ def plan(job: Job, services: Services) -> None:
 
 
 def find_and_read(job: Job, product: S3Location) -> StoredObject | None:
-    """Return the object at the product's key; begin to read the exposure at the same time."""
+    """Return the object at the product's key, None if missing; open the exposure as job.source."""
     location, store = job.request.location, job.store
     length = _first_bytes(job.request.size)
     with ThreadPoolExecutor(1) as threads:
@@ -211,7 +211,7 @@ def _first_bytes(size: int | None) -> int:
 
 
 def keep(job: Job, product: StoredObject, made: Provenance, services: Services) -> None:
-    """Describe an existing product, unless its event was published before."""
+    """Describe an existing product in the job, for its event, or find that event in the ledger."""
     mask = None if made.mask == NO_MASK else made.mask
     mirror = str(services.settings.mirror)
     job.action = Action.KEEP
@@ -241,7 +241,7 @@ def read_product(reader: ObjectReader) -> tuple[Exposure, NDArray[np.uint32]]:
 
 
 def find_own_product(job: Job, services: Services) -> bool:
-    """Keep the product that an earlier attempt of the same cause has written, if there is one."""
+    """Keep the product that an earlier attempt of this cause wrote; say whether there is one."""
     settings = services.settings
     product = job.product = job.request.target(
         settings.output_bucket, settings.output_prefix, settings.form
@@ -256,7 +256,7 @@ def find_own_product(job: Job, services: Services) -> bool:
 
 
 def build(job: Job, services: Services) -> None:
-    """Run the step and write the product."""
+    """Run the step on the exposure of a job and write its product to S3."""
     mask = services.references.load(job.mask, job.exposure, job.store)
     existing = job.exposure.existing_image(job.source.read)
     user_dq = read_user_dq(job.user_dq) if job.user_dq else None
@@ -285,7 +285,7 @@ def build(job: Job, services: Services) -> None:
 
 
 def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
-    """Read the user-supplied DQ image."""
+    """Return the pixels of the user-supplied DQ image, or raise `InputRejected`."""
     location, size = reader.described.location, reader.described.size
     if size > _LARGEST_USER_DQ:
         raise InputRejected(
@@ -295,7 +295,7 @@ def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
 
 
 def publish(job: Job, services: Services) -> ProcessingEvent:
-    """Publish the result, unless it was published before (table in `handler.publish`)."""
+    """Publish a job's result, unless it was published before, and return its event."""
     previous = job.previous
     if (previous or job.skipped) and job.entry.failure is not None:
         _record(job, replace(job.entry, failure=None), services)
@@ -303,7 +303,7 @@ def publish(job: Job, services: Services) -> ProcessingEvent:
         if previous.cause == job.attempt.cause:
             return previous
         request_id = previous.function.request_id
-        job.skipped = f"was announced as {previous.status} by request {request_id}"
+        job.skipped = f"was published as {previous.status} by AWS request {request_id}"
     if job.skipped is not None:
         event = _event(job, Status.SKIPPED, job.skipped)
         publish_event(event, services.bus)
@@ -320,7 +320,7 @@ def _record(job: Job, entry: Entry, services: Services) -> None:
 
 
 def publish_failure(job: Job, error: Exception, services: Services) -> ProcessingEvent:
-    """Publish a failure, unless a retry may help; record it in the ledger in any case."""
+    """Publish a job's failure, unless a retry may help; record it in the ledger in any case."""
     name = type(error).__name__
     is_bug = not isinstance(error, EXPECTED)
     logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
@@ -331,7 +331,7 @@ def publish_failure(job: Job, error: Exception, services: Services) -> Processin
 
 
 def publish_last_failure(job: Job, error: Exception | None, services: Services) -> ProcessingEvent:
-    """Publish the failure in the ledger, or else that of this report."""
+    """Publish the failure that the ledger records for a job, or else `error`; return its event."""
     failure = job.entry.failure
     if failure is not None:
         is_own = failure.cause == job.attempt.cause
@@ -342,7 +342,7 @@ def publish_last_failure(job: Job, error: Exception | None, services: Services) 
             event = _event(job, Status.FAILED, failure.reason, failure.error)
             publish_failed_event(event, job.product, True, services.bus, services.ledger, job.store)
             return event
-    reason = f"{job.product}: no attempt ended or left a reason (timeout, memory)"
+    reason = f"{job.product}: no attempt left a result or a reason (timeout, memory); read the log"
     return publish_failure(job, error or TransientFailure(reason), services)
 
 

@@ -63,25 +63,25 @@ class Bus:
     client: "EventBridgeClient"
 
     def send(self, event: ProcessingEvent) -> None:
-        """Put an event on the bus."""
+        """Put an event on the bus, or raise `TransientFailure` if EventBridge rejects it."""
         entry = {
             "EventBusName": self.name,
             "Source": SOURCE,
             "DetailType": f"DQ Initialization {event.status}",
             "Detail": json.dumps(event.to_detail()),
         }
-        with translate_errors(f"{self.name}: publishing the result"):
+        with translate_errors(f"event bus {self.name}: publishing the result"):
             answer = self.client.put_events(Entries=[entry])  # type: ignore[list-item]
         if answer["FailedEntryCount"]:
             failed = answer["Entries"][0]
             raise TransientFailure(
-                f"{self.name}: EventBridge did not accept the event: {failed['ErrorCode']} "
-                f"{failed['ErrorMessage']}"
+                f"event bus {self.name}: rejected the event ({failed['ErrorCode']} "
+                f"{failed['ErrorMessage']}), expected it to be accepted; retry"
             )
 
 
 def publish_event(event: ProcessingEvent, bus: Bus) -> None:
-    """Publish a result, log it and count it."""
+    """Send a result to the bus, log its status and id, and write its metrics."""
     bus.send(event)
     # The log group of the events has the whole event; logging it here would be paid for twice.
     logger.info("DQ initialization %s", event.status, extra={"event_id": event.id})
@@ -96,7 +96,7 @@ def publish_failed_event(
     ledger: Ledger,
     store: ObjectStore,
 ) -> None:
-    """Publish a failure once if it is final, and record it in the ledger in any case."""
+    """Publish a final failure, once per cause; record every failure in the ledger."""
     # A message may be delivered again after its failure was published.
     recorded = ledger.read(product, store).failure if product and is_final else None
     is_same = recorded and (recorded.cause, recorded.error) == (event.cause, event.error)
@@ -126,7 +126,7 @@ def adopt_other_loggers() -> None:
 
 
 def measure(event: ProcessingEvent, is_published: bool = True) -> None:
-    """Write the metrics of one attempt; an unpublished failure is counted as Retried."""
+    """Write the CloudWatch metrics of one attempt; an unpublished failure counts as Retried."""
     reference, flags = event.findings.reference, event.findings.flags
     # Each combination of dimensions costs money per month: there is none but the stack. Figures by
     # detector come from the log of processing events.
@@ -145,7 +145,7 @@ def measure(event: ProcessingEvent, is_published: bool = True) -> None:
 
 
 def object_summary(stored: StoredObject) -> ObjectSummary:
-    """Summarize an object."""
+    """Return the processing event's summary of an S3 object."""
     return ObjectSummary(
         stored.location.bucket,
         stored.location.key,
@@ -162,7 +162,7 @@ def product_summary(stored: StoredObject) -> ObjectSummary:
 
 
 def exposure_summary(exposure: Exposure) -> ExposureSummary:
-    """Summarize the headers of an exposure."""
+    """Return the processing event's summary of an exposure's headers."""
     names = ("INSTRUME", "DETECTOR", "EXP_TYPE", "SUBARRAY")
     values = (exposure.keywords.text(name) for name in names)
     instrument, detector, exposure_type, subarray = (
@@ -182,7 +182,7 @@ def exposure_summary(exposure: Exposure) -> ExposureSummary:
 def planes_summary(
     exposure: Exposure, dq: NDArray[np.uint32], pinned: bool
 ) -> tuple[FlagSummary, CatalogueRow]:
-    """Count the flags of a product's data-quality image, and return its catalogue row."""
+    """Return the numbers of flags in a product's data-quality image, and its catalogue row."""
     indices, flags = flagged_pixels(dq)
     counts = {name: MnemonicCount(*count) for name, count in count_by_mnemonic(flags).items()}
     unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0

@@ -45,7 +45,7 @@ _MIRROR_SECONDS = 4  # Lambda ends INIT after 10
 
 @dataclass(frozen=True)
 class Services:
-    """Settings and AWS clients."""
+    """The settings, AWS clients and S3 locations that the function uses."""
 
     settings: Settings
     s3: "S3Client"
@@ -57,7 +57,7 @@ class Services:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Services":
-        """Read the environment and create the clients, while the mirror is read."""
+        """Create the services from environment variables, while a thread reads the mirror."""
         settings = Settings.from_environment(environment)
         s3 = client("s3", S3_CONFIG)
         # urllib3 would send what it reads from a file-like body in pieces of 16 KB.
@@ -83,7 +83,7 @@ class Services:
 def read_ahead(
     references: References, context: str, patience: float = _MIRROR_SECONDS
 ) -> Iterator[None]:
-    """Read the context in a thread, and wait for it at most `patience` seconds.
+    """Read a context into the caches in a thread; wait for it at most `patience` seconds.
 
     If it takes longer, the thread continues during the first invocation: both write the same into
     the caches. What fails here fails again, and is published, when an exposure is processed.
@@ -99,7 +99,7 @@ def _prepare(references: References, context: str) -> None:
     try:
         references.rules.prepare(context)
     except Exception:
-        log.warning("cannot read the CRDS mirror yet", exc_info=True)
+        log.warning("the CRDS mirror cannot be read yet; the first exposure retries", exc_info=True)
 
 
 @cache

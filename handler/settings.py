@@ -17,7 +17,7 @@ CATALOGUE, JOBS = "dq_catalogue/", "dq_backfills/"
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings; docs/reference/settings.md lists the environment variables."""
+    """Settings of the function; docs/reference/settings.md lists their environment variables."""
 
     output_bucket: str  # bucket and key prefix of the products
     output_prefix: str
@@ -36,7 +36,7 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
-        """Read and check the environment."""
+        """Return the settings in environment variables, or raise ValueError for an invalid one."""
         settings = cls(
             output_bucket=_required(environment, "OUTPUT_BUCKET"),
             output_prefix=environment.get("OUTPUT_PREFIX", "dq_init/"),
@@ -59,14 +59,14 @@ class Settings:
         return settings
 
     def queue_url(self, queue: str) -> str | None:
-        """Return the URL of a queue by its ARN; that of the queue for uploads if it is unknown."""
+        """Return the URL of BackfillQueue if `queue` is its ARN, otherwise of UploadedQueue."""
         url = self.backfill_queue_url
         is_backfill = url and url.rpartition("/")[2] == queue.rpartition(":")[2]
         return url if is_backfill else self.uploaded_queue_url
 
 
 def _check_prefixes(settings: Settings) -> None:
-    """Reject prefixes that overlap: each writer would replace objects of the other."""
+    """Raise ValueError if prefixes overlap: each writer would replace objects of the other."""
     bucket, mirror = settings.output_bucket, settings.mirror
     prefixes = {
         "OUTPUT_PREFIX": S3Location(bucket, settings.output_prefix),
@@ -91,7 +91,7 @@ def _check_prefixes(settings: Settings) -> None:
 def _required(environment: Mapping[str, str], name: str) -> str:
     value = environment.get(name, "")
     if not value:
-        raise ValueError(f"the environment variable {name} is not set")
+        raise ValueError(f"{name}: the environment variable is not set, expected a value; set it")
     return value
 
 
@@ -110,7 +110,7 @@ def _optional_prefix(environment: Mapping[str, str], name: str) -> S3Location | 
 def _positive(environment: Mapping[str, str], name: str, default: int) -> int:
     value = environment.get(name) or str(default)
     if not value.isdecimal() or int(value) < 1:
-        raise ValueError(f"{name}={value!r}: expected a number from 1")
+        raise ValueError(f"{name}={value!r}: expected a whole number of at least 1")
     return int(value)
 
 

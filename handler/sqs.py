@@ -27,7 +27,7 @@ _LONGEST_DELAY = 900
 
 @dataclass(frozen=True)
 class Message:
-    """A message of an SQS batch."""
+    """A message of an SQS batch, and the rules for its retries."""
 
     identifier: str
     body: str
@@ -38,7 +38,7 @@ class Message:
 
 
 def read_batch(event: Mapping[str, Any], settings: Settings) -> list[Message]:
-    """Read the event that Lambda makes of a batch."""
+    """Return the messages in the event that Lambda makes of an SQS batch."""
     messages = []
     for record in event["Records"]:
         queue = record.get("eventSourceARN", "")
@@ -57,13 +57,13 @@ def read_batch(event: Mapping[str, Any], settings: Settings) -> list[Message]:
 
 
 def retry_delay(message: Message, settings: Settings) -> int:
-    """Return the seconds until a failed message is delivered again."""
+    """Return the seconds after which SQS is to deliver a failed message again."""
     delay = settings.retry_delay * 2 ** min(message.deliveries - 1, 10)
     return int(min(delay, _LONGEST_DELAY))
 
 
 def hide(message: Message, seconds: float, sqs: "Callable[[], SQSClient]") -> None:
-    """Hide a message for some seconds; if that fails, the queue's visibility timeout applies."""
+    """Set a message's visibility timeout in seconds; only log it if AWS refuses to set it."""
     if message.queue_url is None:
         return
     try:
@@ -75,4 +75,4 @@ def hide(message: Message, seconds: float, sqs: "Callable[[], SQSClient]") -> No
     except (ClientError, BotoCoreError) as exc:
         denied = isinstance(exc, ClientError) and is_denied(exc)
         why = describe_denial(exc) if isinstance(exc, ClientError) and denied else exc
-        logger.warning("%s: cannot set a message's visibility: %s", message.queue_url, why)
+        logger.warning("%s: cannot set a visibility timeout: %s", message.queue_url, why)

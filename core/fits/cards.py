@@ -10,10 +10,10 @@ from core.fits.hdus import Hdu
 from core.fits.pixels import PixelFormat
 
 HeaderCard = tuple[str, str, str]
-"""Keyword, value and comment."""
+"""A header card: keyword, value and comment."""
 
 CHECKSUMS = frozenset({"CHECKSUM", "DATASUM"})
-"""Keywords that are wrong as soon as anything in the HDU changes."""
+"""Keywords of checksums, which are wrong as soon as anything in their HDU changes."""
 
 _STRUCTURE = CHECKSUMS | frozenset(
     {"XTENSION", "BITPIX", "PCOUNT", "GCOUNT", "BSCALE", "BZERO", "BLANK", "EXTNAME", "EXTVER"}
@@ -21,7 +21,7 @@ _STRUCTURE = CHECKSUMS | frozenset(
 
 
 def set_card(header: fits.Header, card: HeaderCard, name: str) -> None:
-    """Replace a card, or append it if the keyword is missing."""
+    """Replace or append a card of a header; raise `InputRejected` if FITS cannot hold its value."""
     keyword, value, comment = card
     try:
         if keyword in header:
@@ -33,7 +33,7 @@ def set_card(header: fits.Header, card: HeaderCard, name: str) -> None:
 
 
 def set_section(header: fits.Header, title: str, cards: list[HeaderCard], name: str) -> None:
-    """Set cards; if all of them are missing, append a title before them."""
+    """Replace or append cards of a header; if it has none of them, append a title first."""
     if not any(keyword in header for keyword, _, _ in cards):
         for line in ("", title, ""):
             header.append(("", line), end=True)
@@ -42,21 +42,21 @@ def set_section(header: fits.Header, title: str, cards: list[HeaderCard], name: 
 
 
 def header_bytes(header: fits.Header, name: str) -> bytes:
-    """Serialise a header, with END and padding."""
+    """Return a header as FITS bytes with END and padding, or raise `InputRejected`."""
     try:
         with warnings.catch_warnings():
             # A long value may leave no room for its comment.
             warnings.simplefilter("ignore", VerifyWarning)
             text: str = header.tostring()
     except (VerifyError, ValueError) as exc:
-        raise InputRejected(f"{name}: cannot serialise a header card: {exc}") from exc
+        raise InputRejected(f"{name}: a header card cannot be written: {exc}; correct it") from exc
     return text.encode("ascii")
 
 
 def image_header(
     name: str, pixel_format: PixelFormat, shape: tuple[int, ...], existing: Hdu | None = None
 ) -> fits.Header:
-    """Return the header of an image HDU, with the non-structural cards of the one it replaces."""
+    """Return the header of a new image HDU, with non-structural cards of the HDU it replaces."""
     header = fits.Header()
     header["XTENSION"] = ("IMAGE", "Image extension")
     header["BITPIX"] = (pixel_format.bitpix, "array data type")

@@ -49,28 +49,28 @@ class Keywords:
     error: type[Exception] = InputRejected  # ReferenceUnavailable for a mask
 
     def integer(self, keyword: str) -> int | None:
-        """Return the integer value of a keyword."""
+        """Return the integer of a keyword, None if missing; raise `error` for another type."""
         value = self._value(keyword)
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected an integer")
 
     def required_integer(self, keyword: str) -> int:
-        """Return the integer value of a keyword that must be present."""
+        """Return the integer of a keyword; raise `error` if it is missing or of another type."""
         value = self.integer(keyword)
         if value is None:
             raise self.error(f"{self.name}: {keyword} is missing or undefined, expected an integer")
         return value
 
     def text(self, keyword: str) -> str | None:
-        """Return the string value of a keyword."""
+        """Return the string of a keyword, None if missing; raise `error` for another type."""
         value = self._value(keyword)
         if value is None or isinstance(value, str):
             return value
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected a string")
 
     def word(self, keyword: str) -> str | None:
-        """Return the string value of a keyword that must be in upper case, without leading blanks.
+        """Return the string of a keyword as `text` does; raise `error` unless it is in upper case.
 
         The schemas of the data models list such words; `jwst` drops a value that is not among
         them, and so may choose another mask.
@@ -90,7 +90,7 @@ class Keywords:
 
 @dataclass(frozen=True)
 class Hdu:
-    """A header and data unit, and its byte offsets in the file."""
+    """A header and data unit: its header, and the byte offsets of header and data in the file."""
 
     header: fits.Header
     start: int
@@ -119,18 +119,18 @@ class Hdu:
 
     @property
     def end(self) -> int:
-        """Offset of the first byte after the padding."""
+        """Offset in the file of the first byte after the HDU and its padding."""
         return self.data_start + self.data_length + padding(self.data_length)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes in numpy's order: the last varies fastest."""
+        """Shape of the data in numpy's order, NAXISn to NAXIS1: the last axis varies fastest."""
         naxis = int(self.header["NAXIS"])
         return tuple(int(self.header[f"NAXIS{axis}"]) for axis in range(naxis, 0, -1))
 
     @property
     def is_image(self) -> bool:
-        """Whether the data are an array of pixels."""
+        """Whether the data of the HDU are an array of pixels, not a table."""
         return self.start == 0 or bool(self.header["XTENSION"] == "IMAGE")
 
 
@@ -140,7 +140,7 @@ def padding(length: int) -> int:
 
 
 def find(hdus: tuple[Hdu, ...], name: str) -> Hdu | None:
-    """Return the first HDU with that EXTNAME and EXTVER 1, or None."""
+    """Return the first HDU with that EXTNAME and EXTVER 1; None if the file has none."""
     return next((hdu for hdu in find_all(hdus, name) if hdu.version == 1), None)
 
 
@@ -150,22 +150,22 @@ def shape_text(shape: tuple[int, ...]) -> str:
 
 
 def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
-    """Return all HDUs with that EXTNAME, in file order."""
+    """Return all HDUs with that EXTNAME and any EXTVER, in file order."""
     return [hdu for hdu in hdus if hdu.name == name]
 
 
 def reader_of(content: bytes) -> Reader:
-    """Return a reader of a file in memory."""
+    """Return a function that reads byte ranges of a file held in memory, see `Reader`."""
     return lambda start, length: content[start : start + length]
 
 
 def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
-    """Locate the HDUs of a file in memory; see `locate`."""
+    """Return the HDUs of a file held in memory, or raise `InputRejected` as `locate` does."""
     return locate(reader_of(content), len(content), name)
 
 
 def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
-    """Locate the HDUs of a file of `size` bytes; only its headers are read."""
+    """Return the HDUs of a file of `size` bytes, from headers only, or raise `InputRejected`."""
     if size == 0:
         raise InputRejected(f"{name}: the file is empty, expected FITS")
     hdus: list[Hdu] = []
@@ -184,7 +184,7 @@ def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
 
 
 def _only_padding(read: Reader, position: int, size: int) -> bool:
-    """Return whether the bytes after the last HDU are filler: less than a block, or blank."""
+    """Say whether the bytes of the file from `position` are filler: less than a block, or blank."""
     if position == 0:
         return False
     rest = read(position, min(BLOCK, size - position))
@@ -194,7 +194,7 @@ def _only_padding(read: Reader, position: int, size: int) -> bool:
 
 
 def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
-    """Read the header at `start` and check that its data are inside the file."""
+    """Return the HDU at byte `start`, or raise `InputRejected` if it is damaged or truncated."""
     cards, data_start = _read_cards(read, start, size, name)
     header = _parse(cards, name)
     if isinstance(header.get("EXTNAME"), str):
@@ -214,20 +214,20 @@ def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
 
 
 def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[bytes], int]:
-    """Return the cards before END, and the offset of the first byte after the header."""
+    """Return the cards of a header before END, and the offset of the first byte after it."""
     cards: list[bytes] = []
     for offset in range(start, start + _LARGEST_HEADER, BLOCK):
         block = read(offset, BLOCK)
         expected = b"SIMPLE  =" if start == 0 else _EXTENSION
         if offset == start and block.startswith(_GZIP):
-            raise InputRejected(f"{name}: is compressed; unpack it first (gunzip)")
+            raise InputRejected(f"{name}: is compressed, expected FITS; unpack it first (gunzip)")
         if offset == start and not block.startswith(expected):
             raise InputRejected(
                 f"{name}: not FITS: the header starts with {block[:9]!r}, expected {expected!r}"
             )
         if len(block) < BLOCK:
             raise InputRejected(
-                f"{name}: truncated: the header has no END before the file ends at byte {size}"
+                f"{name}: truncated: the file ends at byte {size}, expected an END card before it"
             )
         for card in (block[place : place + _CARD] for place in range(0, BLOCK, _CARD)):
             if card.rstrip(b" \0") == b"END":  # some programs pad the card with NUL bytes
@@ -237,7 +237,7 @@ def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[by
                     f"{name}: END is followed by {card[3:].strip()!r}, expected blanks"
                 )
             cards.append(card)
-    raise InputRejected(f"{name}: no END card within {_LARGEST_HEADER} bytes of header")
+    raise InputRejected(f"{name}: no END card, expected it within {_LARGEST_HEADER} bytes")
 
 
 def _parse(cards: list[bytes], name: str) -> fits.Header:
@@ -249,8 +249,8 @@ def _parse(cards: list[bytes], name: str) -> fits.Header:
     for card in cards:
         if card[:10].translate(_PRINTABLE) != card[:10] and not card.startswith(_COMMENTARY):
             raise InputRejected(
-                f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, which "
-                "only values and comments may hold"
+                f"{name}: {card[:8].strip()!r} holds bytes that are not printable ASCII, expected "
+                "them in values and comments only"
             )
     # Comments may hold control characters, but such a header cannot be written again.
     return _read(printable, name)
@@ -262,7 +262,7 @@ def _read(text: bytes, name: str) -> fits.Header:
         for card in header.cards:
             _ = card.value  # astropy parses a card when it is read: find damage here
     except (VerifyError, ValueError) as exc:
-        raise InputRejected(f"{name}: the header cannot be read: {exc}") from exc
+        raise InputRejected(f"{name}: the header is damaged, expected FITS cards: {exc}") from exc
     return header
 
 
@@ -273,7 +273,7 @@ def _check_scaling(header: fits.Header, name: str) -> None:
 
 
 def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
-    """Return the bytes of data, after checking the keywords that declare them."""
+    """Return the number of data bytes that a header declares, or raise `InputRejected`."""
     # FITS Standard 4.0, section 4.4.1 and chapter 7.
     name, header = keywords.name, keywords.header
     if primary and header["SIMPLE"] is not True:

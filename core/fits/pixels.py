@@ -26,7 +26,7 @@ class PixelFormat:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a pixel."""
+        """Size of a stored pixel in bytes."""
         return abs(self.bitpix) // 8
 
     def decode(self, stored: bytes | memoryview) -> NDArray[Any]:
@@ -44,7 +44,7 @@ FLOAT32 = PixelFormat(-32)
 
 
 def format_of(header: fits.Header, name: str) -> PixelFormat:
-    """Return the storage format of an image HDU; reject scaled and undefined (BLANK) pixels."""
+    """Return the pixel format of an image HDU; raise `InputRejected` for scaled or BLANK pixels."""
     bitpix, bscale, bzero = header["BITPIX"], header.get("BSCALE", 1), header.get("BZERO", 0)
     if bscale == 1 and bzero == 0:
         if bitpix > 0 and "BLANK" in header:
@@ -63,7 +63,7 @@ def format_of(header: fits.Header, name: str) -> PixelFormat:
 
 
 def data_of(hdu: Hdu, content: bytes) -> memoryview:
-    """Return the data of an HDU without their padding."""
+    """Return the data bytes of an HDU, without padding, given the content of its file."""
     return memoryview(content)[hdu.data_start : hdu.data_start + hdu.data_length]
 
 
@@ -76,15 +76,15 @@ def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
 
 
 def first_image(content: bytes, name: str) -> NDArray[Any]:
-    """Return the first image of a FITS file in memory."""
+    """Return the pixels of the first image in a FITS file, or raise `InputRejected`."""
     for hdu in locate_in(content, name):
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)
-    raise InputRejected(f"{name}: no image among its HDUs")
+    raise InputRejected(f"{name}: no image among its HDUs, expected an image of flags")
 
 
 def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return flags as integers; reject floats that are not integers of 32 bits."""
+    """Return flags as integers; raise `InputRejected` for floats that are not 32-bit integers."""
     if pixels.dtype.kind != "f":
         return pixels
     # NaN fails every comparison, so it is rejected as well.
@@ -100,7 +100,7 @@ def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:
 def as_float32(
     stored: bytes | memoryview, pixel_format: PixelFormat, out: NDArray[np.float32]
 ) -> None:
-    """Convert stored pixels to float32 in the byte order of `out`."""
+    """Convert stored pixels to float32 and write them to `out`, in the byte order of `out`."""
     size, whole = pixel_format.itemsize, memoryview(stored)
     for first in range(0, len(out), _PIXELS_AT_ONCE):  # few at a time stay in the CPU's cache
         some = out[first : first + _PIXELS_AT_ONCE]

@@ -40,46 +40,46 @@ _SHA1 = re.compile("[0-9a-f]{40}")
 
 
 def check_context(name: object) -> str:
-    """Return the name of a context, or raise `ReferenceUnavailable` if it is not one."""
+    """Return `name` if a context can have it, or raise `ReferenceUnavailable`."""
     return _checked(name, _CONTEXT, "a context such as jwst_1321.pmap")
 
 
 def check_mapping(name: object) -> str:
-    """Return the name of a mapping, or raise `ReferenceUnavailable` if it is not one."""
+    """Return `name` if a mapping can have it, or raise `ReferenceUnavailable`."""
     if isinstance(name, str) and _CONTEXT.fullmatch(name):
         return name
     return _checked(name, _MAPPING, "the name of a CRDS mapping")
 
 
 def check_reference(name: object) -> str:
-    """Return the name of a reference file, or raise `ReferenceUnavailable` if it is not one."""
+    """Return `name` if a reference file can have it, or raise `ReferenceUnavailable`."""
     return _checked(name, _REFERENCE, "the name of a CRDS reference file")
 
 
 def check_instrument(name: object) -> str:
-    """Return the name of an instrument, or raise `ReferenceUnavailable` if it is not one."""
+    """Return `name` if an instrument can have it, or raise `ReferenceUnavailable`."""
     return _checked(name, _INSTRUMENT, "the name of an instrument")
 
 
 def _checked(name: object, pattern: re.Pattern[str], expected: str) -> str:
     if not isinstance(name, str) or not pattern.fullmatch(name):
-        raise ReferenceUnavailable(f"{str(name)[:100]!r}: expected {expected}")
+        raise ReferenceUnavailable(f"found the name {str(name)[:100]!r}, expected {expected}")
     return name
 
 
 def mapping_key(name: str) -> str:
-    """Return the key of a mapping, below the mirror's prefix."""
+    """Return the key of a mapping file, relative to the mirror's prefix."""
     return f"{MAPPINGS}{check_mapping(name)}"
 
 
 def reference_keys(name: str, instrument: str) -> tuple[str, str]:
-    """Return the two possible keys of a reference file: in its instrument's folder, and flat."""
+    """Return both keys that a mirror may have a reference file at: in a folder, and flat."""
     check_reference(name)
     return f"{REFERENCES}{check_instrument(instrument).lower()}/{name}", f"{REFERENCES}{name}"
 
 
 def key_of(name: str, instrument: str) -> str:
-    """Return the key of a file as `mirror sync` writes it; mappings have no instrument."""
+    """Return the key, relative to the mirror, of a mapping or reference that `sync` writes."""
     return mapping_key(name) if name.endswith("map") else reference_keys(name, instrument)[0]
 
 
@@ -92,7 +92,7 @@ class FileDigest:
 
     @classmethod
     def of(cls, content: bytes) -> "FileDigest":
-        """Return the digest of a file's content."""
+        """Return the size and SHA-1 of a file's content."""
         return cls(len(content), hashlib.sha1(content, usedforsecurity=False).hexdigest())
 
     def __str__(self) -> str:
@@ -100,7 +100,7 @@ class FileDigest:
 
 
 def read_copy(path: Path, expected: FileDigest) -> bytes | None:
-    """Read the local copy of a file; None if there is none, or it is damaged."""
+    """Return the content of a local copy; None if it is missing or differs from its digest."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -109,21 +109,21 @@ def read_copy(path: Path, expected: FileDigest) -> bytes | None:
 
 
 def write_copy(path: Path, content: bytes) -> None:
-    """Write the local copy of a file under a temporary name and rename it."""
+    """Write a local copy under a temporary name and rename it; only log that it cannot be."""
     temporary = path.with_name(f"{uuid.uuid4().hex}.download")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_bytes(content)
         temporary.replace(path)
     except OSError:  # /tmp is full: the file is read from the mirror again
-        log.warning("%s: cannot be written", path, exc_info=True)
+        log.warning("%s: cannot be written; read from the mirror again", path, exc_info=True)
         with suppress(OSError):
             temporary.unlink()
 
 
 @dataclass(frozen=True)
 class MirrorConfig:
-    """The configuration of a mirror, or of a CRDS server."""
+    """The configuration of a CRDS mirror or server: contexts, bad files, catalogue of files."""
 
     operational_context: str
     bad_files: frozenset[str]  # references and mappings
@@ -144,7 +144,7 @@ class MirrorConfig:
 
     @classmethod
     def parse(cls, text: str, name: str) -> "MirrorConfig":
-        """Parse ``server_config``, or raise `ReferenceUnavailable` if it is damaged."""
+        """Parse the text of ``server_config``, or raise `ReferenceUnavailable` if it is damaged."""
         _check_size(text, name)
         try:
             info = ast.literal_eval(text)
@@ -154,7 +154,7 @@ class MirrorConfig:
 
     @classmethod
     def from_info(cls, info: Any, name: str) -> "MirrorConfig":
-        """Convert the dictionary in ``server_config``, which a CRDS server sends, too."""
+        """Convert the content of ``server_config``, a dictionary that a CRDS server also sends."""
         try:
             return cls(
                 operational_context=check_context(
@@ -172,7 +172,7 @@ class MirrorConfig:
 
     @classmethod
     def parse_state(cls, text: str, name: str) -> "MirrorConfig":
-        """Parse ``mirror.json``, or raise `ReferenceUnavailable` if it is damaged."""
+        """Parse the text of ``mirror.json``, or raise `ReferenceUnavailable` if it is damaged."""
         _check_size(text, name)
         try:
             state = json.loads(text)
@@ -200,7 +200,7 @@ class MirrorConfig:
             raise _damaged(name, exc) from exc
 
     def to_state(self) -> str:
-        """Return the content of ``mirror.json``."""
+        """Return this configuration as the text of ``mirror.json``."""
         state = asdict(replace(self, other={}, catalogue={}))
         del state["other"]
         state["bad_files"], state["instruments"] = sorted(self.bad_files), sorted(self.instruments)
@@ -210,7 +210,7 @@ class MirrorConfig:
         return json.dumps(state, indent=1)
 
     def to_text(self) -> str:
-        """Return the content of ``server_config``."""
+        """Return this configuration as the text of ``server_config``, a Python literal."""
         info = {name: value for name, value in self.other.items() if name not in _NOT_KEPT}
         entries = {
             name: {"size": str(digest.size), "sha1sum": digest.sha1}
@@ -229,12 +229,12 @@ class MirrorConfig:
 def _check_size(text: str, name: str) -> None:
     if len(text) > LARGEST_CONFIG:
         raise ReferenceUnavailable(
-            f"{name}: {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
+            f"{name}: has {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
         )
 
 
 def _decode(encoded: Any) -> Any:
-    """Decode the output of `crds.client.proxy.crds_encode`, up to a size."""
+    """Decode what `crds_encode` of `crds` encoded, or return any other value unchanged."""
     if not isinstance(encoded, dict) or "crds_payload" not in encoded:
         return encoded
     decompressor = zlib.decompressobj(wbits=31)  # gzip
@@ -247,21 +247,24 @@ def _decode(encoded: Any) -> Any:
 
 def _names(names: Any) -> frozenset[str]:
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ValueError("bad_files_list is not a list of names")
+        raise ValueError("bad_files(_list) holds other values, expected a list of file names")
     return frozenset(names)
 
 
 def _digest(size: Any, sha1: Any) -> FileDigest:
     if not isinstance(sha1, str) or not _SHA1.fullmatch(sha1) or not 0 <= int(size) < 1 << 40:
-        raise ValueError(f"{str((size, sha1))[:100]} is not a size and a SHA-1")
+        raise ValueError(f"found {size!s:.40} and {sha1!s:.60}, expected a size and a SHA-1")
     return FileDigest(int(size), sha1)
 
 
 def _typed(value: Any, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise TypeError(f"{str(value)[:100]!r} is not {kind.__name__}")
+        raise TypeError(f"found {str(value)[:100]!r}, expected a value of type {kind.__name__}")
     return value
 
 
 def _damaged(name: str, exc: Exception) -> ReferenceUnavailable:
-    return ReferenceUnavailable(f"{name}: cannot be read: {str(exc)[:200] or type(exc).__name__}")
+    return ReferenceUnavailable(
+        f"{name}: damaged ({str(exc)[:200] or type(exc).__name__}), expected the configuration of "
+        "a CRDS mirror; in S3, restore an earlier version of the object"
+    )

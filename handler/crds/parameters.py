@@ -106,7 +106,7 @@ _WORDS = {
 WORDS: Mapping[str, frozenset[str]] = MappingProxyType(
     {keyword: frozenset(words.split()) for keyword, words in _WORDS.items()}
 )
-"""Keyword to the words that it can hold; other keywords hold any text."""
+"""FITS keyword to the words that the schemas of `jwst` allow; other keywords hold any text."""
 
 FITS_KEYWORDS: Mapping[str, str] = MappingProxyType({
     "META.APERTURE.NAME": "APERNAME", "META.APERTURE.PPS_NAME": "PPS_APER",
@@ -138,7 +138,7 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType({
 def matching_parameters(
     keywords: Keywords, parameters: Iterable[str], rule: str
 ) -> dict[str, Value]:
-    """Return the exposure's values of the parameters that a rule matches on."""
+    """Return the exposure's values of the parameters of a rule; UNDEFINED for a missing keyword."""
     values: dict[str, Value] = {}
     for name in (parameter.upper() for parameter in parameters):
         if name not in FITS_KEYWORDS:
@@ -162,7 +162,7 @@ def matching_parameters(
 
 
 def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, str]:
-    """Return the FITS keywords whose word is not in the schemas of `jwst`, and the words."""
+    """Return the exposure's keywords, and their words, that the schemas of `jwst` do not list."""
     found = {}
     for name in parameters:
         keyword = FITS_KEYWORDS[name.upper()]
@@ -173,7 +173,7 @@ def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, st
 
 
 def known_parameters(header: fits.Header) -> dict[str, Value]:
-    """Return all parameters with valid types that an exposure has and a rule could match on."""
+    """Return the values, of valid types, in a header of all parameters that rules can match on."""
     return {
         name: value
         for name, keyword in FITS_KEYWORDS.items()

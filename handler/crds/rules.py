@@ -58,11 +58,11 @@ _DATE_AND_TIME = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
 
 
 class NoRules(ReferenceUnavailable):
-    """A context without rules for an instrument, or an instrument without rules for MASK."""
+    """A failure because a context lacks rules for an instrument, or for MASK of an instrument."""
 
 
 class RuleFiles(Protocol):
-    """A source of mappings."""
+    """A source of the texts of CRDS mappings, such as a mirror."""
 
     def read(self, name: str) -> str:
         """Return the text of a mapping, or raise `ReferenceUnavailable`."""
@@ -70,13 +70,13 @@ class RuleFiles(Protocol):
 
 @dataclass
 class Mappings:
-    """Parsed mappings; each is read once, because mappings are immutable."""
+    """CRDS mappings, parsed; each is read once, because mappings are immutable."""
 
     files: RuleFiles
     _loaded: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def load(self, name: str) -> Any:
-        """Parse a mapping, or raise `ReferenceUnavailable` if it is missing or damaged."""
+        """Return a parsed mapping, or raise `ReferenceUnavailable` if it is missing or damaged."""
         if name not in self._loaded:
             check_mapping(name)
             text = self.files.read(name)
@@ -86,13 +86,13 @@ class Mappings:
             ):
                 if number > limit:
                     raise ReferenceUnavailable(
-                        f"{name}: {number:,} {unit}, expected at most {limit:,}"
+                        f"{name}: has {number:,} {unit}, expected at most {limit:,}"
                     )
             try:
                 self._loaded[name] = _parse(text, name)
             except Exception as exc:  # crds can raise anything for a damaged file
                 raise ReferenceUnavailable(
-                    f"{name}: is not a CRDS mapping: {str(exc)[:200] or type(exc).__name__}"
+                    f"{name}: expected a CRDS mapping: {str(exc)[:200] or type(exc).__name__}"
                 ) from exc
         return self._loaded[name]
 
@@ -104,7 +104,7 @@ class Mappings:
         )
 
     def chain(self, context: str, instrument: str) -> Iterator[str]:
-        """Yield the mappings from a context to an instrument's MASK rules: pmap, imap, rmap.
+        """Yield the names of the mappings to an instrument's MASK rules: pmap, imap, rmap.
 
         The chain ends early if a mapping says that no rules apply.
         """
@@ -137,7 +137,7 @@ def _parse(text: str, name: str) -> Any:
 
 
 def is_applicable(name: str) -> bool:
-    """Whether a rule names a file: ``N/A`` and ``OMIT`` say that none applies."""
+    """Say whether a rule's value names a file: ``N/A`` and ``OMIT`` mean that no file applies."""
     return name.upper() not in {"N/A", "OMIT"}
 
 
@@ -173,15 +173,15 @@ class Rules:
         self.mappings = Mappings(self)
 
     def best_reference(self, keywords: Keywords, context: str) -> MaskChoice:
-        """Choose the mask for an exposure by the rules of a context, ``latest`` or ``build``."""
+        """Choose the mask for an exposure by a context's rules, without reading it from S3."""
         config, name = self._mirror_config(), self.context_name(context)
         instrument = keywords.word("INSTRUME")
         if not instrument:
             raise InputRejected(f"{keywords.name}: INSTRUME is missing, expected a JWST instrument")
         if config.instruments and instrument not in config.instruments:
             raise ReferenceUnavailable(
-                f"{self.mirror}: is restricted to {', '.join(sorted(config.instruments))}, and "
-                f"{keywords.name} is of {instrument}; run dq-init mirror sync {self.mirror} "
+                f"{self.mirror}: holds {', '.join(sorted(config.instruments))} only, expected also "
+                f"{instrument} for {keywords.name}; run dq-init mirror sync {self.mirror} "
                 f"--instrument {instrument}"
             )
         chain = []
@@ -208,13 +208,13 @@ class Rules:
         return MaskChoice(name, mask, digest, warning, f"crds://{mask}", digest.sha1)
 
     def prepare(self, context: str) -> str:
-        """Read the files that every exposure needs; return the name of the context."""
+        """Read a context's pmap into the caches and return its name, such as jwst_1321.pmap."""
         name = self.context_name(context)
         self.mappings.load(name)
         return name
 
     def context_name(self, context: str) -> str:
-        """Return the name of a context, also of ``latest`` and ``build``."""
+        """Return a context's file name, given that name, ``latest``, ``build`` or a synonym."""
         context = _SYNONYMS.get(context, context)
         if context == LATEST:
             return self._mirror_config().operational_context
@@ -223,13 +223,13 @@ class Rules:
         build = self._mirror_config().builds.get(EQUALS_JWST)
         if build is None:
             raise ReferenceUnavailable(
-                f"{self.mirror}: records no build context of jwst {EQUALS_JWST}; run dq-init "
+                f"{self.mirror}: no build context of jwst {EQUALS_JWST}, expected one; run dq-init "
                 f"mirror sync {self.mirror} --context build"
             )
         return build
 
     def digest_of(self, name: str) -> FileDigest | None:
-        """Return the size and SHA-1 of a file in the mirror's catalogue."""
+        """Return size and SHA-1 of a file in the mirror's catalogue; None if it is not listed."""
         found = self._mirror_config().catalogue.get(name)
         if found is None and self.clock() - self._read_at > _OLD_CATALOGUE:
             self._config = None
@@ -264,7 +264,7 @@ class Rules:
         return self._config
 
     def _evaluate(self, name: str, keywords: Keywords) -> str | None:
-        """Return the mask that an rmap chooses; None if it says that none applies."""
+        """Return the name of the mask that an rmap chooses; None if it says that none applies."""
         rules = self.mappings.load(name)
         parameters = matching_parameters(keywords, rules.get_required_parkeys(), name)
         observed = " ".join(str(parameters[key]) for key in _DATE_AND_TIME if key in parameters)
@@ -273,13 +273,13 @@ class Rules:
                 timestamp.reformat_date(observed)
         except (InvalidDatetimeError, ValueError, LookupError) as exc:
             raise InputRejected(
-                f"{keywords.name}: DATE-OBS and TIME-OBS are {observed!r}: {exc}"
+                f"{keywords.name}: DATE-OBS and TIME-OBS are {observed!r}, expected ISO 8601: {exc}"
             ) from exc
         header = utils.condition_header(parameters)
         try:
             best = rules.get_best_ref(header)
         except Exception as exc:  # crds can raise anything for a damaged rule
-            raise ReferenceUnavailable(f"{name}: {str(exc) or type(exc).__name__}") from exc
+            raise ReferenceUnavailable(f"{name}: damaged rule: {exc}; use another context") from exc
         if best is None or best == "NOT FOUND n/a":
             return None
         # Two masks that tie are a tuple; no match is the text "NOT FOUND No match found."
@@ -322,7 +322,7 @@ def _refuse_bad(name: str, config: MirrorConfig, where: str = "") -> None:
 
 
 def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
-    """Read ``mirror.json``, or ``server_config`` of a plain copy of a CRDS cache."""
+    """Return a mirror's configuration: ``mirror.json``, or ``server_config`` if that is missing."""
     store = ObjectStore(client)
     for key, parse in ((STATE, MirrorConfig.parse_state), (CONFIG, MirrorConfig.parse)):
         location = mirror.below(key)
@@ -337,7 +337,7 @@ def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
 
 
 def read_text(location: S3Location, client: "S3Client", limit: int = LARGEST_CONFIG) -> str:
-    """Read a text file of the mirror, or raise `ReferenceUnavailable`."""
+    """Return the text of a file of a mirror in S3, or raise `ReferenceUnavailable`."""
     return _text(_read(location, client, limit), location)
 
 
@@ -345,7 +345,7 @@ def _read(location: S3Location, client: "S3Client", limit: int) -> bytes:
     found = ObjectStore(client).get(location, limit, ReferenceUnavailable)
     if found is None:
         raise ReferenceUnavailable(
-            f"{location}: no such object; the mirror lacks it, run dq-init mirror sync"
+            f"{location}: no such object, expected a file of the mirror; run dq-init mirror sync"
         )
     return found[0]
 
@@ -354,4 +354,4 @@ def _text(content: bytes, location: S3Location) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as exc:
-        raise ReferenceUnavailable(f"{location}: is not UTF-8 text: {exc}") from exc
+        raise ReferenceUnavailable(f"{location}: expected UTF-8 text: {exc}") from exc

@@ -40,7 +40,7 @@ class PartLimits:
     longest_copy: int = 256 * MIB  # far from the read timeout
 
     def copied_part(self, copied: int) -> int:
-        """Return the best size of a copied part if `copied` bytes are copied in all."""
+        """Return the best size of a copied part, in bytes, if `copied` bytes are copied in all."""
         requests = math.sqrt(self.requests_per_second * copied / self.copy_rate)
         wanted = math.ceil(copied / max(math.ceil(requests), 1))
         return min(wanted, self.longest_copy, self.largest)
@@ -83,7 +83,7 @@ class _Run:
 
 
 def plan(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> list[Part]:
-    """Plan the parts of a product; a single uploaded part may be shorter than S3's minimum."""
+    """Return the parts of a product, in order; a single part may be shorter than S3's minimum."""
     candidates, length = [], 0
     for extent in extents:
         if extent.source is not None and extent.length:
@@ -152,12 +152,12 @@ def _divide(start: int, stop: int, count: int) -> list[tuple[int, int]]:
 
 
 class _BlockFailure(TransientFailure):
-    """A block was deleted or replaced after it was checked."""
+    """A failure because a block was deleted or replaced after it was checked."""
 
 
 @dataclass(frozen=True)
 class Assembly:
-    """A layout, and the objects that its bytes are copied from."""
+    """The layout of a product, and the S3 objects that its bytes are copied from."""
 
     layout: Layout
     source: ObjectReader
@@ -165,7 +165,7 @@ class Assembly:
     store: ObjectStore
 
     def write(self, target: Target, is_same: Callable[[StoredObject], bool]) -> StoredObject:
-        """Write the product; `is_same` recognises it if an earlier or concurrent write made it."""
+        """Write the product; if another write was faster, return its object if `is_same`."""
         try:
             return self._write(target)
         except _BlockFailure:
@@ -175,7 +175,7 @@ class Assembly:
         except WriteConflict as exc:
             existing = self.store.find(target.location)
             if existing is None or not is_same(existing):
-                raise TransientFailure(f"{target.location}: not written: {exc}") from exc
+                raise TransientFailure(f"{exc}; the product was not written, retry") from exc
             return existing
 
     def _write(self, target: Target) -> StoredObject:
@@ -232,15 +232,15 @@ class Assembly:
                 raise
 
     def _check(self, source: StoredObject) -> None:
-        """Check that a source was not replaced while it was copied."""
+        """Raise `TransientFailure` if a source object was replaced while it was copied."""
         # Not every S3 server (Ceph, moto) honours CopySourceIfMatch.
         now = self.store.find(source.location)
         if now is None or now.etag != source.etag:
             error = TransientFailure if source is self.source.described else _BlockFailure
-            raise error(f"{source.location}: was replaced while it was copied")
+            raise error(f"{source.location}: was replaced while it was copied; retry")
 
     def _content(self, part: UploadedPart) -> bytes:
-        """Render the bytes of a part, and read the bytes of the input that it needs."""
+        """Return the bytes of a part to upload; read the input's bytes that it needs from S3."""
         content = BytesIO(bytes(part.stop - part.start))
         with content.getbuffer() as out:
             position = 0

@@ -37,11 +37,11 @@ class Extent:
     period: int = 0  # > 0: source and extent both repeat the same `period` bytes
 
     def offset_in_source(self, offset: int) -> int:
-        """Return the offset in the source of a byte of the extent."""
+        """Return the offset in the source object of the byte at `offset` of the extent."""
         return offset % self.period if self.period else self.start + offset
 
     def largest_copy(self, wanted: int) -> int:
-        """Return how many bytes a copy from any offset can have, at most `wanted`."""
+        """Return how many bytes one copy from any offset of the source can have, up to `wanted`."""
         if self.source is None or not self.period:
             return wanted
         return min(self.source.size - self.period, wanted)
@@ -49,7 +49,7 @@ class Extent:
 
 @dataclass
 class Blocks:
-    """The blocks below a prefix; None: do not use blocks."""
+    """The blocks below a key prefix; with None, no block is used."""
 
     prefix: S3Location | None
     # A product of several GB then takes a few dozen copies.
@@ -59,7 +59,7 @@ class Blocks:
     _checked: dict[str, StoredObject] = field(default_factory=dict, repr=False)
 
     def extent(self, segment: Segment, store: ObjectStore) -> Extent | None:
-        """Return the extent of a block with the segment's bytes; None if they must be uploaded."""
+        """Find or write a block of a segment's bytes; return its extent, None to upload them."""
         if self.prefix is None or not isinstance(segment, Repeated):
             return None
         planes = segment.planes
@@ -81,7 +81,7 @@ class Blocks:
         return Extent(segment.length, self._checked[location.key], 0, cycle)
 
     def forget(self) -> None:
-        """Check every block again before its next use."""
+        """Forget which blocks were checked, so that each is checked again before its next use."""
         self._checked.clear()
 
 
@@ -105,7 +105,7 @@ def _find_or_write(location: S3Location, content: Repeated, store: ObjectStore) 
         log.info("%s: written by another invocation, too", location)
     written = store.describe(location, TransientFailure)
     if not is_valid(written):
-        raise TransientFailure(f"{location}: differs from the block that was written")
+        raise TransientFailure(f"{location}: found another block, expected the one just written")
     return written
 
 

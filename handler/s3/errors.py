@@ -79,24 +79,24 @@ _RESOURCE = re.compile(r"on resource:? \"?(arn:[^\s\"]+)")
 
 
 def error_code(error: ClientError) -> str:
-    """Return the error code of an AWS response."""
+    """Return the error code of an AWS response, ``unknown`` if it has none."""
     return str(error.response.get("Error", {}).get("Code", "unknown"))
 
 
 def is_missing(error: ClientError) -> bool:
-    """Whether the object or its bucket does not exist."""
+    """Say whether an AWS error means that the object or its bucket does not exist."""
     return error_code(error) in _MISSING
 
 
 def is_transient(error: Exception) -> bool:
-    """Whether the same call may succeed later."""
+    """Say whether the AWS call that raised this error may succeed later."""
     return isinstance(error, NETWORK) or (
         isinstance(error, ClientError) and error_code(error) in _TRANSIENT
     )
 
 
 def is_conflict(error: ClientError) -> bool:
-    """Whether a conditional PUT failed because its object was replaced or deleted."""
+    """Say whether a conditional PUT failed because its object was replaced or deleted."""
     # S3 answers NoSuchKey to If-Match on a deleted key:
     # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     code = error_code(error)
@@ -104,14 +104,14 @@ def is_conflict(error: ClientError) -> bool:
 
 
 def is_denied(error: BaseException | None) -> bool:
-    """Whether an error, or the error that caused it, is a denied permission."""
+    """Say whether an error, or the error that caused it, is a denied permission."""
     if isinstance(error, ClientError):
         return error_code(error) in _DENIED or error_code(error).startswith(_KMS)
     return isinstance(error, TransientFailure) and is_denied(error.__cause__)
 
 
 def describe_denial(error: ClientError) -> str:
-    """Describe a denied call: the action, the role, and how to allow it."""
+    """Return a sentence about a denied AWS call: the action, the role, and how to allow it."""
     operation, code = error.operation_name, error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     caller = _caller(message)
@@ -137,10 +137,10 @@ def _caller(message: str) -> str:
 
 @contextmanager
 def translate_errors(task: str, unavailable: type[Exception] | None = None) -> Iterator[None]:
-    """Raise AWS errors as the class that says what the caller should do next.
+    """Raise `TransientFailure` for AWS errors that a retry may solve, `unavailable` for others.
 
-    `task` (``<object>: <action>``) begins the message. An object that is missing or cannot be read
-    raises `unavailable`; None: the AWS error itself.
+    `task` (``<object>: <action>``) begins the message. `unavailable` stands for an object that is
+    missing or cannot be read; with None, the AWS error itself is raised.
     """
     try:
         yield

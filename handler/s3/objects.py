@@ -46,7 +46,7 @@ class S3Location:
         return cls(bucket, prefix.removesuffix("/"))
 
     def below(self, *parts: str) -> "S3Location":
-        """Return a location below this prefix."""
+        """Return the location whose key is this key and the parts, joined by slashes."""
         return S3Location(self.bucket, "/".join(part for part in (self.key, *parts) if part))
 
     @property
@@ -89,12 +89,12 @@ class ObjectStore:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def describe(self, location: S3Location, unavailable: type[Exception]) -> StoredObject:
-        """Describe an object, or raise `unavailable` if it does not exist."""
+        """Return an object's ETag, size and metadata, or raise `unavailable` if it is missing."""
         with translate_errors(f"{location}: looking it up", unavailable):
             return self._head(location)
 
     def find(self, location: S3Location) -> StoredObject | None:
-        """Describe an object; None if it does not exist."""
+        """Return an object's ETag, size and metadata, not its content; None if it is missing."""
         with translate_errors(f"{location}: looking it up"):
             try:
                 return self._head(location)
@@ -104,7 +104,7 @@ class ObjectStore:
                 raise
 
     def is_current(self, source: StoredObject) -> bool:
-        """Say whether a version is the current one of its object."""
+        """Say whether a version is the current one of its object; True if no version is named."""
         if source.location.version_id is None:
             return True
         now = self.find(replace(source.location, version_id=None))
@@ -113,9 +113,9 @@ class ObjectStore:
     def get(
         self, location: S3Location, limit: int, unavailable: type[Exception]
     ) -> tuple[bytes, str] | None:
-        """Read an object of at most `limit` bytes and its ETag; None if it does not exist.
+        """Return content and ETag of an object; None if it does not exist.
 
-        Raises `unavailable` if the object is larger or its bucket does not exist.
+        Raises `unavailable` if it has more than `limit` bytes or its bucket does not exist.
         """
         with translate_errors(f"{location}: reading it", unavailable):
             try:
@@ -139,7 +139,7 @@ class ObjectStore:
         length: int,
         unavailable: type[Exception] | None = None,
     ) -> bytes:
-        """Read a byte range, shorter at the end of the object, if it was not replaced meanwhile."""
+        """Read a byte range, shorter at the end; `TransientFailure` if the object was replaced."""
         stop = min(start + length, source.size)
         if stop <= start:
             return b""
@@ -160,7 +160,7 @@ class ObjectStore:
     def begin(
         self, location: S3Location, length: int, unavailable: type[Exception]
     ) -> "ObjectReader":
-        """Describe an object and read its first `length` bytes, with one request."""
+        """Read an object's first `length` bytes with one request; return a reader that has them."""
         with translate_errors(f"{location}: reading it", unavailable):
             try:
                 response = self.client.get_object(
@@ -180,7 +180,7 @@ class ObjectStore:
         return ObjectReader(self, _description(location, response), unavailable, [(0, content)])
 
     def count(self, received: int = 0, sent: int = 0) -> None:
-        """Add to the number of bytes; several threads read and write."""
+        """Add to the numbers of bytes received and sent; threads may call it at the same time."""
         with self._lock:
             self.received += received
             self.sent += sent
@@ -192,7 +192,7 @@ class ObjectStore:
 
 @dataclass
 class ObjectReader:
-    """Byte ranges of one state of an object; a range that is kept is not requested again."""
+    """Reader of byte ranges of one state of an S3 object; bytes that it keeps are read once."""
 
     store: ObjectStore
     described: StoredObject
@@ -200,13 +200,13 @@ class ObjectReader:
     _kept: list[tuple[int, bytes]] = field(default_factory=list, repr=False)  # offset, content
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a byte range, shorter at the end of the object."""
+        """Read a byte range, shorter at the end; `TransientFailure` if the object was replaced."""
         kept = self._kept_from(start, length)
         first = start + len(kept)
         return kept + self.store.read(self.described, first, length - len(kept), self.unavailable)
 
     def read_ahead(self, start: int, length: int) -> bytes:
-        """Read a byte range of headers, and keep 128 KiB from its start."""
+        """Read a byte range as `read` does, and keep at least 128 KiB from its start in memory."""
         kept = self._kept_from(start, length)
         if len(kept) == min(length, max(self.described.size - start, 0)):
             return kept
@@ -215,7 +215,7 @@ class ObjectReader:
         return content[:length]
 
     def _kept_from(self, start: int, length: int) -> bytes:
-        """Return the longest beginning of a byte range that is kept."""
+        """Return the longest beginning of a byte range that is kept; empty if none is."""
         overlaps = (
             content[start - first : start - first + length]
             for first, content in self._kept
@@ -225,7 +225,7 @@ class ObjectReader:
 
 
 def enable_requester_pays(s3: "S3Client", buckets: Collection[str]) -> None:
-    """Send ``RequestPayer`` with every read of the named Requester Pays buckets."""
+    """Make an S3 client send ``RequestPayer`` with every read of these Requester Pays buckets."""
 
     def add_payer(params: dict[str, Any], **_: Any) -> dict[str, Any]:
         source = params.get("CopySource")
@@ -237,7 +237,7 @@ def enable_requester_pays(s3: "S3Client", buckets: Collection[str]) -> None:
 
 
 def version_of(response: Any) -> str | None:
-    """Return the version ID of an S3 response; None if the bucket is not versioned."""
+    """Return the version ID in an S3 response; None if the bucket is not versioned."""
     version: str | None = response.get("VersionId")
     return None if version == "null" else version
 

@@ -29,7 +29,7 @@ CompletedPart = dict[str, Any]
 
 
 def unchanged(etag: str | None) -> Mapping[str, str]:
-    """Return the precondition that the object has this ETag; None: that it does not exist."""
+    """Return the precondition of a write: the object has this ETag; None: it does not exist."""
     return ABSENT if etag is None else {"IfMatch": etag}
 
 
@@ -44,11 +44,11 @@ class Target:
 
 
 class WriteConflict(Exception):
-    """Another writer was faster, or the response to a successful write was lost."""
+    """A failure of a conditional write: another writer was faster, or a response was lost."""
 
 
 def put(content: bytes, target: Target, store: ObjectStore) -> StoredObject:
-    """Write an object with one request, or raise `WriteConflict`."""
+    """Write an object with one request, or raise `WriteConflict` if its precondition fails."""
     with _conflicts(target.location):
         response = store.client.put_object(
             **target.location.as_kwargs,
@@ -64,7 +64,7 @@ def put(content: bytes, target: Target, store: ObjectStore) -> StoredObject:
 
 @contextmanager
 def multipart(target: Target, store: ObjectStore) -> Iterator["MultipartUpload"]:
-    """Start a multipart upload; abort it if an exception is raised before it is complete."""
+    """Start and yield a multipart upload; abort it if an exception is raised in the block."""
     with translate_errors(f"{target.location}: writing it"):
         response = store.client.create_multipart_upload(
             **target.location.as_kwargs,
@@ -90,7 +90,7 @@ class MultipartUpload:
     store: ObjectStore
 
     def put(self, number: int, content: bytes) -> CompletedPart:
-        """Upload a part."""
+        """Upload a part of the object, and return its entry in the list for `complete`."""
         with translate_errors(f"{self.target.location}: writing it"):
             response = self.store.client.upload_part(
                 **self._kwargs,
@@ -104,7 +104,7 @@ class MultipartUpload:
     def copy(
         self, number: int, source: S3Location, etag: str, first: int, length: int
     ) -> CompletedPart:
-        """Copy a part from a byte range of an object that still has this ETag."""
+        """Copy a part from a byte range; raise `TransientFailure` if the ETag has changed."""
         with translate_errors(f"{source}: copying from it", TransientFailure):
             response = self.store.client.upload_part_copy(
                 **self._kwargs,
@@ -116,7 +116,7 @@ class MultipartUpload:
         return _completed(number, response["CopyPartResult"])
 
     def complete(self, parts: Sequence[CompletedPart], length: int) -> StoredObject:
-        """Complete the upload, or raise `WriteConflict`."""
+        """Complete the upload and return the object; `WriteConflict` if the precondition fails."""
         with _conflicts(self.target.location):
             response = self.store.client.complete_multipart_upload(
                 **self._kwargs,
@@ -128,7 +128,7 @@ class MultipartUpload:
         return _written(self.target, length, response)
 
     def abort(self) -> None:
-        """Abort the upload; log a failure to do so, because an earlier error is being raised."""
+        """Abort the upload; only log a failure, because an earlier error is being raised."""
         try:
             self.store.client.abort_multipart_upload(**self._kwargs)
         except (ClientError, *NETWORK) as exc:
@@ -145,7 +145,7 @@ class MultipartUpload:
 
 
 def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:
-    """Return the CRC-32 of a content in base64, as S3 writes it."""
+    """Return the CRC-32 of the joined pieces in base64, as S3 writes it."""
     # botocore computes no checksum if it is given one; Python's zlib is several times slower.
     value = 0
     for piece in pieces:
@@ -155,7 +155,7 @@ def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:
 
 @contextmanager
 def _conflicts(location: S3Location) -> Iterator[None]:
-    """Raise `WriteConflict` if another writer was faster, or this write may have succeeded."""
+    """Raise AWS errors as `WriteConflict` if another writer was faster or a response was lost."""
     with translate_errors(f"{location}: writing it"):
         try:
             yield

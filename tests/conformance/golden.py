@@ -34,10 +34,10 @@ SEED, COUNT = 1, 300
 
 _STRICTER = {
     "expected one of them to be +1 or -1": "FASTAXIS and SLOWAXIS name no two axes",
-    "the subarray's corner must be at least": "a corner < 1 in the mask of a superstripe",
-    "the mask has rows 0 to": "a stripe before the detector's first row or beyond its last",
+    "expected SUBSTRT1 and SUBSTRT2 to be at least 1": "a corner < 1 in the mask of a superstripe",
+    "expected rows of the mask, 0 to": "a stripe before the detector's first row or beyond its last",
     "where the mask has no pixels": "a window that wraps around the mask's edge",
-    "contradicts SCI": "a size of 1 that is broadcast over the image",
+    "expected the size of the images in SCI": "a size of 1 that is broadcast over the image",
 }
 """Input that the design rejects although jwst accepts it, by a phrase of the message."""
 

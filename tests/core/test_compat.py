@@ -145,7 +145,7 @@ def test_keyword_missing_from_header_and_document_is_accepted() -> None:
 
 
 def test_unreadable_document_that_is_needed_is_rejected() -> None:
-    with pytest.raises(InputRejected, match="cannot be read"):
+    with pytest.raises(InputRejected, match="metadata are damaged"):
         check_document(HEAD + b"meta: {exposure: {type: A}\n...\n", EXP_TYPE=None)
 
 
@@ -209,7 +209,9 @@ def test_reference_to_a_renumbered_hdu_is_rejected() -> None:
 def test_reference_to_a_missing_hdu_is_rejected() -> None:
     # jwst 3.0.0: KeyError, Extension ('SCI', 1) not found.
     document = WHOLE.replace(b"meta:", b"a: !core/ndarray-1.0.0 {source: 'fits:SCI,1'}\nmeta:")
-    with pytest.raises(InputRejected, match="refers to SCI with EXTVER 1, which the file lacks"):
+    with pytest.raises(
+        InputRejected, match="refers to SCI with EXTVER 1, expected an existing HDU"
+    ):
         check_document(document)
     check_document(document.replace(b"SCI,1", b"ASDF,1"))
     check_document(document.replace(b"SCI,1", b"PRIMARY,1"))

@@ -64,8 +64,8 @@ def patched(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     [
         (lambda content: b"", "is empty"),
         (lambda content: b"II*\0" + bytes(5000), "not FITS"),
-        (gzip.compress, r"is compressed; unpack it first \(gunzip\)"),
-        (lambda content: content[:1000], "truncated: the header has no END"),
+        (gzip.compress, r"is compressed, expected FITS; unpack it first \(gunzip\)"),
+        (lambda content: content[:1000], "truncated: the file ends at byte 1000, expected an END card"),
         (lambda content: content[:7000], r"HDU 1 \(SCI\): truncated"),
         (lambda content: content[: content.index(b"INT_TIMES") + 100], "HDU 2: truncated"),
         (lambda content: content[:-2880], r"HDU 2 \(INT_TIMES\): truncated"),
@@ -94,7 +94,7 @@ def test_header_without_end_is_read_up_to_a_limit() -> None:
         read.append(length)
         return (card * 36)[:length]
 
-    with pytest.raises(InputRejected, match="no END card within"):
+    with pytest.raises(InputRejected, match="no END card, expected it within"):
         locate(reader, 10**13, "x.fits")
     assert sum(read) < 2_000_000
 
@@ -129,7 +129,7 @@ def with_card(content: bytes, before: bytes, card: bytes) -> bytes:
         (lambda c: with_card(c, SCI_NAXIS4, b"BZERO   =                    0"), "BZERO occurs 2 times"),
         (lambda c: with_card(c, SCI_NAXIS4, b"HIERARCH BITPIX = 8"), "BITPIX occurs 2 times"),
         (lambda c: with_card(c, SCI_NAXIS4, b"END x"), "END is followed by b'x'"),
-        (patched(b"TFIELDS =", b"HIST\0RY ="), "only values and comments may hold"),
+        (patched(b"TFIELDS =", b"HIST\0RY ="), "expected them in values and comments only"),
         (lambda c: with_card(c, SCI_NAXIS4, b"OBSERVER= 'A\n'"), "Unparsable card .OBSERVER"),
         (lambda c: with_card(c, SCI_NAXIS4, b"OBSERVER= 'A\0'"), "Unparsable card .OBSERVER"),
         (patched(b"BZERO   =                32768", b"BZERO   =                'SCI'"), "BZERO is 'SCI', expected a num"),

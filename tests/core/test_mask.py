@@ -76,14 +76,14 @@ def test_mask_stored_as_floats_is_accepted() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (gzip.compress(mask_file(dq_hdu()), mtime=0), "is compressed; unpack it first"),
+        (gzip.compress(mask_file(dq_hdu()), mtime=0), "is compressed, expected FITS; unpack it first"),
         (huge_in_the_header(), "truncated: 2880 bytes are left for its data"),
         (mask_file(fits.CompImageHDU(DQ.astype(np.int32), name="DQ")), "DQ is a table"),
         (mask_file(fits.ImageHDU(DQ + np.float32(0.5), name="DQ")), "4 pixels are not integers"),
         (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape 1 x 2 x 2"),
         (mask_file(), "no DQ array among its HDUs"),
         (b"no FITS at all", "not FITS"),
-        (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF: is IMAGE, expected a table"),
+        (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF: XTENSION is 'IMAGE', expected TABLE or BINTABLE"),
         (mask_file(dq_hdu(), INSTRUME=5), "INSTRUME is 5, expected a string"),
     ],
 )  # fmt: skip

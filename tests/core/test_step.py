@@ -90,7 +90,7 @@ def test_invalid_exposure_is_rejected(content: bytes, message: str) -> None:
 
 
 ODD_GEOMETRY = [
-    (raw(SUBSTRT1=0), "corner must be at least"),
+    (raw(SUBSTRT1=0), "expected SUBSTRT1 and SUBSTRT2 to be at least 1"),
     (raw(SUBSTRT1=1.5), "SUBSTRT1 is 1.5, expected an integer"),
     (raw(SUBSTRT1=True), "SUBSTRT1 is True"),
     (

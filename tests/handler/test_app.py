@@ -196,7 +196,7 @@ def test_repeated_event_is_skipped_without_writing(function: Harness, exposure: 
     first = function.run(KEY)
     again = function.run(KEY)
     assert again["status"] == "Skipped"
-    assert "was announced as Complete by request request-1" in again["reason"]
+    assert "was published as Complete by AWS request request-1" in again["reason"]
     assert again["output"] == first["output"]
     assert again["function"]["bytesSent"] == 0
     assert [d["status"] for d in function.announcements()] == ["Complete", "Skipped"]

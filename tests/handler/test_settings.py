@@ -78,11 +78,11 @@ def test_queue_url_is_found_by_arn() -> None:
 @pytest.mark.parametrize(
     ("environment", "message"),
     [
-        ({"CRDS_MIRROR": "s3://m"}, "OUTPUT_BUCKET is not set"),
-        ({"OUTPUT_BUCKET": "b"}, "CRDS_MIRROR is not set"),
+        ({"CRDS_MIRROR": "s3://m"}, "OUTPUT_BUCKET: the environment variable is not set"),
+        ({"OUTPUT_BUCKET": "b"}, "CRDS_MIRROR: the environment variable is not set"),
         (LEAST | {"CRDS_MIRROR": "https://m"}, "expected s3://bucket"),
         (LEAST | {"SCIENCE_ENCODING": "float64"}, "expected one of native, float32"),
-        (LEAST | {"RETRY_DELAY": "0"}, "RETRY_DELAY='0': expected a number from 1"),
+        (LEAST | {"RETRY_DELAY": "0"}, "RETRY_DELAY='0': expected a whole number of at least 1"),
         (LEAST | {"LEDGER_URI": "x"}, "LEDGER_URI='x'"),
     ],
 )

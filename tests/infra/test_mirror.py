@@ -379,7 +379,7 @@ def test_build_context_comes_from_the_server_or_the_operator(
     server.builds["jwst", EQUALS_JWST] = NEWER
     run("sync", place, "--server", server.url)
     rules = Rules(S3Location(MIRROR, prefix), tmp_path, aws.client("s3"))
-    with pytest.raises(ReferenceUnavailable, match="records no build context of jwst"):
+    with pytest.raises(ReferenceUnavailable, match="no build context of jwst"):
         rules.context_name("build")
     run("sync", place, "--server", server.url, "--context", "build")
     assert f"{NEWER}  build of jwst 3.0.0" in run("contexts", place)

@@ -162,7 +162,10 @@ def test_denied_bus_is_retried_and_named(
     allow = denies(events, "events", "PutEvents", "")
     assert denying.run_batch(created(KEY), identifier="m1") == ["m1"]
     assert denying.run_unfinished(created(KEY), identifier="m1") == ["m1"]
-    assert f"the-bus: publishing the result: events:PutEvents is denied to {role}" in caplog.text
+    assert (
+        f"event bus the-bus: publishing the result: events:PutEvents is denied to {role}"
+        in caplog.text
+    )
     allow()
     assert function.run_unfinished(created(KEY), identifier="m1") == []
     assert [d["status"] for d in function.announcements()] == ["Complete"]

@@ -197,7 +197,7 @@ def test_message_whose_attempts_were_killed_fails(function: Harness, exposure: b
     assert function.run_unfinished(created(KEY)) == []
     (detail,) = function.announcements()
     assert (detail["status"], detail["error"]) == ("Failed", "TransientFailure")
-    assert "no attempt ended or left a reason" in detail["reason"]
+    assert "no attempt left a result or a reason" in detail["reason"]
     assert versions(function) == 0, "it only looks"
 
 
@@ -233,7 +233,7 @@ def test_retry_of_error_or_replace_keeps_its_own_product(
     for wanted in ("error", "replace"):
         request = {"bucket": RAW, "key": KEY, "onExisting": wanted, "cause": f"execution-{wanted}"}
         silent = without_bus(function)
-        with pytest.raises(TransientFailure, match="EventBridge did not accept the event"):
+        with pytest.raises(TransientFailure, match="rejected the event"):
             silent.run_event(request)
         before = versions(function)
         first, second = function.run_event(request), function.run_event(request)
@@ -656,7 +656,7 @@ def test_report_ignores_why_another_request_was_rejected(
     first, second = function.announcements()
     assert (first["cause"], first["error"]) == ("another", "InputRejected")
     assert (second["cause"], second["error"]) == ("m1", "TransientFailure")
-    assert "no attempt ended" in second["reason"]
+    assert "no attempt left a result" in second["reason"]
 
 
 def test_failure_that_the_bus_refused_is_published_later(function: Harness) -> None:

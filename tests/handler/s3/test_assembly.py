@@ -304,7 +304,9 @@ def test_other_product_written_meanwhile_is_not_replaced(
         return original(assembly, target, is_same)
 
     monkeypatch.setattr(Assembly, "write", overtaken)
-    with pytest.raises(TransientFailure, match=r"not written: .*PreconditionFailed"):
+    with pytest.raises(
+        TransientFailure, match=r"PreconditionFailed.*; the product was not written"
+    ):
         function.run(KEY)
     (key,) = function.products()
     answer = function.aws.client("s3").get_object(Bucket=PRODUCTS, Key=key)
