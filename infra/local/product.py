@@ -51,7 +51,7 @@ def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
 
 
 def is_same(path: Path, layout: Layout, source: Input) -> bool:
-    """Return whether a file holds exactly the bytes of a layout."""
+    """Return whether the bytes of a file equal those that a layout would write."""
     with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size != layout.length:
             return False
@@ -100,7 +100,7 @@ def _render(piece: Piece, source: Input) -> bytes | bytearray:
 
 
 def _copy(source: Input, segment: Copied, fd: int) -> None:
-    """Copy a byte range within the kernel, or through memory where the kernel refuses."""
+    """Copy a byte range between files in the kernel, or through memory if the kernel refuses."""
     assert source.fd is not None
     start, stop = segment.start, segment.start + segment.length
     # On Linux only; file systems that share blocks may copy none of the pixels.
