@@ -67,7 +67,7 @@ class Encoding(StrEnum):
 
 
 class Form(StrEnum):
-    """The form of a product, which the end of its key tells."""
+    """The form of a product; the end of its key names it."""
 
     ASSEMBLED = "assembled"
     """A complete file."""

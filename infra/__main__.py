@@ -130,7 +130,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
-    """Return the message and the exit code for an error; raise the error if it is a bug."""
+    """Return the message and the exit code for an expected error; raise any other error again."""
     text, code = " ".join(str(exc).splitlines()), 1
     if isinstance(exc, click.UsageError):
         text, code = f"{exc.format_message().rstrip('.')}; see {subject} --help", 2

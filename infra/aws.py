@@ -33,7 +33,7 @@ def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
 
 
 def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
-    """Return the content and the ETag of a small object; None if it does not exist."""
+    """Return the content and the ETag of a small S3 object; None if it does not exist."""
     with translate_errors(f"{location}: reading it"):
         try:
             answer = s3.get_object(**location.as_kwargs)
@@ -48,7 +48,7 @@ def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
 def put_if_unchanged(
     s3: Any, location: S3Location, content: bytes | BinaryIO, etag: str | None
 ) -> str | None:
-    """Write an object if it still has this ETag (None: if none exists); return its new ETag.
+    """Write an S3 object if it still has this ETag (None: does not exist); return its new ETag.
 
     The result is None, and nothing is written, if another writer was faster.
     """
@@ -69,7 +69,7 @@ def _check_bucket(exc: ClientError, bucket: str) -> None:
 
 
 def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, Any]) -> None:
-    """Put an event with detail type `kind` on an EventBridge bus, or raise `TransientFailure`."""
+    """Put an event on an EventBridge bus; raise `TransientFailure` if EventBridge rejects it."""
     entry = {
         "EventBusName": bus,
         "Source": source,
@@ -83,39 +83,37 @@ def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, A
     if answer["FailedEntryCount"]:
         failed = answer["Entries"][0]
         raise TransientFailure(
-            f"event bus {bus}: rejected {kind!r}: {failed['ErrorCode']} {failed['ErrorMessage']}"
+            f"event bus {bus}: rejected the event {kind!r} ({failed['ErrorCode']}: "
+            f"{failed['ErrorMessage']}), expected it to be accepted; run the command again"
         )
 
 
 def list_entries(
     s3: Any, ledger: S3Location, common: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the product's key of each ledger entry, and the entry as S3 lists it.
-
-    `common` is the beginning of the products' keys.
-    """
+    """Yield product key (begins with `common`) and S3's listing of each ledger entry."""
     start = f"{ledger.key}/"
     for item in listed(s3, ledger.bucket, f"{start}{common}"):
         yield item["Key"].removeprefix(start).removesuffix(".json"), item
 
 
 def read_entry(s3: Any, ledger: S3Location, product: S3Location) -> Entry:
-    """Return the ledger entry of a product; an empty one if it does not exist."""
+    """Return the ledger entry of a product; an empty entry if the ledger has none."""
     return Ledger(ledger).entry(product, ObjectStore(s3))
 
 
 def ledger_in(bucket: str) -> S3Location:
-    """Return the ledger's prefix in the product bucket."""
+    """Return the bucket and key prefix of the ledger, which is in the product bucket."""
     return S3Location(bucket, "dq_ledger")
 
 
 def catalogue_in(bucket: str) -> S3Location:
-    """Return the catalogue's prefix in the product bucket."""
+    """Return the bucket and key prefix of the catalogue, which is in the product bucket."""
     return S3Location(bucket, "dq_catalogue")
 
 
 def job_in(bucket: str, name: str) -> S3Location:
-    """Return the location of a job in the product bucket."""
+    """Return the location of a job's file, its list of requests, in the product bucket."""
     return S3Location(bucket, f"dq_backfills/{name}/job.jsonl.gz")
 
 
@@ -128,7 +126,7 @@ class Stack:
     parameters: Mapping[str, str]
 
     def output(self, name: str, kind: str = "") -> str:
-        """Return an output; if it is missing, name those that end with `kind` in the error."""
+        """Return an output; if it is missing, raise `UserError` with those that end with `kind`."""
         if name not in self.outputs:
             known = " or ".join(sorted(known for known in self.outputs if known.endswith(kind)))
             expected = known or "those of a deployed dq-init stack"
@@ -167,7 +165,7 @@ class Stack:
 
 
 def find_stack(name: str) -> Stack:
-    """Return a stack of the account and region that the AWS profile selects."""
+    """Return the CloudFormation stack with this name; raise `UserError` if it does not exist."""
     client = boto3.client("cloudformation")
     try:
         (found,) = client.describe_stacks(StackName=name)["Stacks"]
@@ -175,7 +173,7 @@ def find_stack(name: str) -> Stack:
         error = exc.response["Error"]
         if error["Code"] == "ValidationError" and "does not exist" in error["Message"]:
             where = f"{client.meta.region_name}; check --stack and AWS_PROFILE"
-            raise UserError(f"no stack named {name} in {where}") from exc
+            raise UserError(f"stack {name}: not found in {where}") from exc
         raise UserError(f"stack {name}: {error['Message']}") from exc
     outputs = {item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", [])}
     parameters = {

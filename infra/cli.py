@@ -27,7 +27,7 @@ class UserError(Exception):
 
 
 def how_to_install(error: ModuleNotFoundError) -> str:
-    """Return a message that says how to install a missing package of an extra; else raise."""
+    """Return how to install the package that an import lacks; raise again if no extra has it."""
     name = (error.name or "").partition(".")[0]
     if name not in OPTIONAL:
         raise error
@@ -93,7 +93,7 @@ class _SafeStream(io.TextIOBase):
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Escape what is written to standard output and standard error meanwhile."""
+    """Escape text that the `with` block writes to standard output and standard error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -67,7 +67,7 @@ class Sizes:
 
     @property
     def is_within_budget(self) -> bool:
-        """Whether Lambda accepts the bundle, with a margin."""
+        """Whether the bundle is smaller than the limits of Lambda, with a margin."""
         return self.packages.total() <= BUDGET and self.zipped <= ZIPPED_BUDGET
 
 

@@ -131,7 +131,7 @@ def target_python() -> Path | None:
 
 
 def _version(python: Path) -> str | None:
-    """Return a Python's version, such as 3.13; None if it does not run, like a stale pyenv shim."""
+    """Return the version of a Python, such as 3.13; None if the program does not run."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         command = [str(python), "-c", code]

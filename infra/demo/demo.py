@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path] | None:
-    """Return the user's exposure and CRDS cache after checking them; None if none is named."""
+    """Check and return the exposure and CRDS cache that options name; None if they name none."""
     if file is None and cache is None:
         return None
     if file is None or cache is None:
@@ -114,7 +114,7 @@ def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
 
 
 def keep(written: Path, folder: Path) -> list[str]:
-    """Copy the generated files, except large ones, where none exists; return lines to print."""
+    """Copy small generated files to demo-output, replacing none; return lines to print."""
     notes = []
     inputs = sorted((written / "inputs").iterdir())
     small = [path for path in inputs if path.stat().st_size <= _LARGEST_KEPT]
@@ -179,7 +179,7 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
 
 
 def _masks_read(details: list[dict[str, Any]], cache: Path) -> list[int]:
-    """Return how many bytes of masks were read for each exposure; each mask is read once."""
+    """Return the mask file's size for each exposure; 0 without a mask or if one before had it."""
     known, sizes = {"N/A"}, []
     for detail in details:
         mask = (detail["reference"] or {}).get("mask") or "N/A"

@@ -63,7 +63,7 @@ class LocalAws:
 
 @contextmanager
 def local_aws() -> Iterator[LocalAws]:
-    """Start a local AWS with buckets and queues; meanwhile boto3 connects to it."""
+    """Run a local AWS with buckets and queues during a `with` block; boto3 connects to it."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -79,7 +79,7 @@ def local_aws() -> Iterator[LocalAws]:
 
 @contextmanager
 def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
-    """Replace the shell's settings of AWS and CRDS meanwhile; by default AWS is unreachable."""
+    """Replace AWS and CRDS variables during a `with` block; by default AWS is unreachable."""
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CRDS_"))}
     settings.update(
         AWS_ACCESS_KEY_ID="local",

@@ -93,7 +93,7 @@ class Watch:
     _results: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
 
     def follow(self, pause: float) -> Iterator[JobProgress]:
-        """Poll every `pause` seconds until each request has a result or the queues stay empty."""
+        """Yield progress every `pause` seconds until all requests ended or queues stay empty."""
         quiet = 0
         while True:
             progress = self.poll(is_quiet=quiet >= _CHECK)
@@ -124,7 +124,7 @@ class Watch:
         )
 
     def result(self) -> JobResult:
-        """Return the result of the job, as read so far."""
+        """Return the numbers of results read so far, and the products that still lack one."""
         numbers = self._count()
         failed = {p: r for p, r in self._results.items() if r.status is Status.FAILED}
         return JobResult(
@@ -140,7 +140,7 @@ class Watch:
         return Counter(result.status for result in self._results.values())
 
     def _read_entries(self) -> None:
-        """Read the ledger entries of the job that changed since the last poll."""
+        """Add the results in those of the job's ledger entries that changed since the last poll."""
         if not self.requests:
             return
         bucket = next(iter(self.requests)).bucket
@@ -164,7 +164,7 @@ class Watch:
                     self._results[product] = RequestResult(entry.result.status)
 
     def _read_products(self) -> None:
-        """Read the products of the requests that have no result in the ledger."""
+        """Add results, inferred from the products, for requests without a result in the ledger."""
         left = [product for product in self.requests if product not in self._results]
         with ThreadPoolExecutor(_THREADS) as threads:
             for product, status in zip(left, threads.map(self._status_of, left), strict=True):
@@ -172,7 +172,7 @@ class Watch:
                     self._results[product] = RequestResult(status)
 
     def _status_of(self, product: S3Location) -> Status | None:
-        """Return the status that the product of a request shows; None if it shows none."""
+        """Infer Complete or Skipped (the function keeps it) from the product; None if unclear."""
         store, request = ObjectStore(self.s3), self.requests[product]
         source, found = request.source, store.find(product)
         provenance = Provenance.from_metadata(found.metadata) if found else None

@@ -58,7 +58,7 @@ class JobFile:
     location: S3Location
 
     def read(self) -> tuple[Job | None, datetime]:
-        """Return the stored job (None if there is none) and the time by S3's clock."""
+        """Return the job stored in S3 (None if none is) and the current time by the clock of S3."""
         with translate_errors(f"{self.location}: reading it"):
             try:
                 answer = self.s3.get_object(**self.location.as_kwargs)
@@ -103,7 +103,7 @@ class JobFile:
         return replace(job, etag=etag) if etag else None
 
     def save(self, job: Job) -> Job:
-        """Write a job and return it, with its new ETag unless another command was faster."""
+        """Write a job, unless another command wrote it first; return it, then with its new ETag."""
         return self.write(job) or job
 
     def start(self, wanted: list[Request], *, is_new: bool = False) -> Job:
@@ -165,7 +165,7 @@ def submit(file: JobFile, job: Job, sqs: "SQSClient", queue_url: str) -> Iterato
 
 
 def _send(bodies: Sequence[str], sqs: "SQSClient", queue_url: str) -> None:
-    """Send at most ten messages; send those again that SQS does not accept."""
+    """Send at most ten messages, repeatedly those that SQS refuses; raise if it keeps refusing."""
     left = {str(number): body for number, body in enumerate(bodies)}
     for attempt in range(_SEND_ATTEMPTS):
         with translate_errors(f"{queue_url}: sending messages"):

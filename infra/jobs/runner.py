@@ -144,7 +144,7 @@ class JobRunner:
         return Rules(self.stack.mirror, self.scratch, self.file.s3)
 
     def _select_mask(self, entry: Entry, context: str | None) -> tuple[str, str] | None:
-        """Return R_MASK and SHA-1 of the mask that the function would select; None if unknown."""
+        """Return R_MASK and SHA-1 of the mask the function would select; None if it is unknown."""
         if entry.catalogue is None:
             return None
         known = entry.catalogue.parameters.items()

@@ -76,7 +76,7 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
 
 
 def digest_of_list(target: str) -> str | None:
-    """Return the SHA-256 of the content of a list file; None if the target is not such a file."""
+    """Return the SHA-256 of a text file that lists exposures; None if the target is not a file."""
     return hashlib.sha256(Path(target).read_bytes()).hexdigest() if _is_list(target) else None
 
 

@@ -11,7 +11,7 @@ from infra.mirror.contexts import read_context
 def explain(
     exposure: Exposure, choice: MaskChoice, references: References | None
 ) -> dict[str, str]:
-    """Return facts about an exposure and its mask; without references, an option named it."""
+    """Return facts about an exposure and its mask; `references` is None if an option named it."""
     words = (exposure.keywords.text(name) for name in ("INSTRUME", "DETECTOR", "EXP_TYPE"))
     shape = "{} integrations, {} groups, {} rows, {} columns".format(*exposure.shape)
     return {
@@ -32,7 +32,7 @@ def _rules(exposure: Exposure, choice: MaskChoice, references: References) -> st
 
 
 def _windows(exposure: Exposure) -> dict[str, str]:
-    """Return the pixels that were read out, from 1, in the science and the detector frame."""
+    """Return the ranges of pixels read out (1-based), in the science and the detector frame."""
     try:
         area, stripes = exposure.subarray, exposure.stripes
         axes = [exposure.keywords.integer(name) or 0 for name in ("FASTAXIS", "SLOWAXIS")]

@@ -108,7 +108,7 @@ def _render(piece: Piece, source: Input | None) -> bytes | bytearray:
 
 
 def _copy(source: Input, segment: Copied, fd: int) -> None:
-    """Copy a byte range within the kernel, or through memory where the kernel refuses."""
+    """Copy a byte range between files in the kernel, or through memory if the kernel refuses."""
     assert source.fd is not None
     start, stop = segment.start, segment.start + segment.length
     # On Linux only; file systems that share blocks may copy none of the pixels.

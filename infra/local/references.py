@@ -71,7 +71,7 @@ class _SourceMasks(MaskCache):
 
 @cache
 def open_references(settings: ReferenceSettings) -> References | None:
-    """Open the source of references, once per process; None if the settings name none."""
+    """Open the rules and masks, once per process; None if the settings name no source of them."""
     path = settings.crds_path
     if settings.mirror is not None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -102,7 +102,7 @@ class _SharedServer(Server):
 
 
 def _complete(path: Path, url: str) -> Source:
-    """Return a CRDS server with a cache for its files, or the cache if it does not answer."""
+    """Return a CRDS server that fills the cache; the cache alone if the server does not answer."""
     try:
         server = _SharedServer(url, path)
     except ReferenceUnavailable as exc:

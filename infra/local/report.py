@@ -13,7 +13,7 @@ from infra.local.run import Outcome
 
 
 def report(outcomes: Iterable[Outcome], number: int, as_json: bool) -> list[Outcome]:
-    """Print outcomes as they come, and a table after several; return them."""
+    """Print the outcome of each exposure, and a table if there are several; return the outcomes."""
     seen: list[Outcome] = []
     warned: set[str] = set()  # a warning about a mask comes with each of its exposures
     with _progress(number, hidden=as_json) as (show, advance):

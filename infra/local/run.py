@@ -94,7 +94,7 @@ def process(name: str, options: Options) -> Outcome:
 
 
 def error_class(error: Exception) -> type[Exception]:
-    """Return which of the three expected classes an error belongs to."""
+    """Return the class of core/errors.py that an error belongs to."""
     return next(known for known in EXPECTED if isinstance(error, known))
 
 
@@ -152,7 +152,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Collect the warnings that are logged."""
+    """Yield a list that receives the warnings logged during the `with` block."""
     collector, root = _Collector(), logging.getLogger()
     logging.getLogger("core").setLevel(logging.NOTSET)  # infra.__main__ silences it
     root.addHandler(collector)

@@ -47,7 +47,7 @@ class Mirror:
         return "there" if same and answer.get("ChecksumSHA1") == _base64(expected) else "wrong"
 
     def put(self, path: Path, key: str, digest: FileDigest) -> None:
-        """Upload a local file to a key below the prefix."""
+        """Upload a local file to a key below the mirror's prefix."""
         with path.open("rb") as file:
             # S3 rejects the upload if what it receives has another SHA-1.
             self.client.put_object(
@@ -58,7 +58,7 @@ class Mirror:
             )
 
     def get(self, key: str) -> bytes:
-        """Return the content of the file at a key below the prefix."""
+        """Return the content of the file at a key below the mirror's prefix."""
         location = self.location.below(key)
         found = read_object(self.client, location)
         if found is None:
@@ -72,11 +72,11 @@ class Mirror:
         return read_text(self.location.below(mapping_key(name)), self.client, LARGEST_MAPPING)
 
     def delete(self, key: str) -> None:
-        """Delete the file at a key below the prefix, if it exists."""
+        """Delete the file at a key below the mirror's prefix, if it exists."""
         self.client.delete_object(**self._kwargs(key))
 
     def list_keys(self) -> Iterator[str]:
-        """Yield the keys, below the prefix, of all mappings and reference files."""
+        """Yield the keys, below the mirror's prefix, of all its mappings and reference files."""
         start = f"{self.location.key}/" if self.location.key else ""
         for folder in (MAPPINGS, REFERENCES):
             for item in listed(self.client, self.location.bucket, f"{start}{folder}"):
@@ -119,7 +119,7 @@ class Mirror:
         first: MirrorConfig | None = None,
         other: Mapping[str, Any] | None = None,
     ) -> tuple[MirrorConfig, MirrorConfig]:
-        """Apply a change to the configuration, again if another writer was faster.
+        """Apply a change to mirror.json and write it; read and repeat if another writer was faster.
 
         `change` gets the current configuration or, before the first sync, `first`. `other` replaces
         the entries of ``server_config`` that are not the mirror's; None keeps them. Returns the

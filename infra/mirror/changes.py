@@ -98,7 +98,7 @@ def unneeded_keys(mirror: Mirror, contexts: list[Context]) -> list[str]:
 def delete_unneeded(
     mirror: Mirror, contexts: list[Context], keys: list[str], before: MirrorConfig
 ) -> None:
-    """Delete files that none of the kept contexts needs, first from the catalogue.
+    """Delete files that no kept context needs, from the mirror's catalogue before the bucket.
 
     `keys` come from `unneeded_keys`; `before` is the configuration when they were listed.
     """

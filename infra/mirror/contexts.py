@@ -19,7 +19,7 @@ class Rule:
     mask: str  # a file name, or N/A
 
     def value(self, parameter: str) -> str:
-        """Return the value of the parameter whose name ends so, such as DETECTOR; else empty."""
+        """Return the value of the parameter whose path ends in a name; empty if none does."""
         return next((v for name, v in self.parameters if name.endswith(parameter)), "")
 
 
@@ -44,7 +44,7 @@ class Context:
 
 
 def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = frozenset()) -> Context:
-    """Read a context with its rules for MASK; `instruments` (upper case): empty for all."""
+    """Read a context with the MASK rules of some instruments (upper case; empty: of all)."""
     mappings, names = Mappings(files), [name]
     rules: list[Rule] = []
     for instrument in mappings.instruments(name):

@@ -154,7 +154,7 @@ class Server(Source):
         return found
 
     def file(self, name: str, instrument: str) -> Path:
-        """Download a file if it was not yet, compare it with its digest, and return its path."""
+        """Download a file unless it was downloaded, check its digest, and return its local path."""
         expected, path = self.digest(name, instrument), self.folder / key_of(name, instrument)
         if path.is_file() and _digest_of(path) == expected:
             return path

@@ -49,7 +49,7 @@ class Report:
 
 
 def verify(mirror: Mirror, progress: Callable[[str], object] = lambda _: None) -> Report:
-    """Read every context and mask of a mirror; call `progress` with the name of each file."""
+    """Check every file of a mirror, passing its name to `progress`; return a report of faults."""
     report = Report()
     try:
         config = mirror.operational()
@@ -126,7 +126,7 @@ def _read_mask(content: bytes, uri: str, rules: list[Rule]) -> MaskSummary:
 
 
 def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
-    """Check that REFTYPE, INSTRUME and DETECTOR of a mask are those of the rules that select it."""
+    """Raise unless REFTYPE, INSTRUME, DETECTOR of a mask are those of the rules that select it."""
     instruments = {rule.instrument.upper() for rule in rules}
     detectors = {part for rule in rules for part in rule.value("DETECTOR").upper().split("|")}
     expected = {"REFTYPE": {"MASK"}, "INSTRUME": instruments, "DETECTOR": detectors}
@@ -140,7 +140,7 @@ def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
 
 
 def _check_shape(mask: Mask, rules: list[Rule]) -> None:
-    """Check the size of a mask: its header's, and the detector's if it is for every subarray."""
+    """Raise if a mask has not the size in its header, or the detector's if for every subarray."""
     area, shape = mask.area, mask.dq.shape
     found = f"{mask.name}: its array has {shape[0]} x {shape[1]} pixels"
     subarrays = {part for rule in rules for part in rule.value("SUBARRAY.NAME").upper().split("|")}
@@ -150,7 +150,7 @@ def _check_shape(mask: Mask, rules: list[Rule]) -> None:
         names = " and ".join(sorted(name or "ANY" for name in subarrays))
         raise ReferenceUnavailable(
             f"{found} ({area}), expected all {rows} x {columns} of the detector, because the rules "
-            f"select it for SUBARRAY {names}"
+            f"select it for SUBARRAY {names}; use another context, or report the file to CRDS"
         )
     irs2 = shape == (3200, 2048) and area.ysize == 2048
     if (area.ysize, area.xsize) != shape and not irs2:

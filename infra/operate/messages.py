@@ -189,12 +189,12 @@ def depth(sqs: "SQSClient", queue: str) -> Depth:
 
 
 def counts_deliveries(sqs: "SQSClient", queue: str) -> bool:
-    """Return whether a queue moves messages that are read often to a dead-letter queue."""
+    """Return whether a queue has a redrive policy: SQS moves messages that are read too often."""
     return "RedrivePolicy" in _describe(sqs, queue, "RedrivePolicy").get("Attributes", {})
 
 
 def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Contents:
-    """Return the messages that are in a queue now, and leave them there."""
+    """Return the chosen messages that a queue holds now; they stay in the queue."""
     found: list[QueuedMessage] = []
 
     def keep(batch: list[QueuedMessage]) -> list[QueuedMessage]:
@@ -206,12 +206,12 @@ def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Co
 
 
 def redrive(sqs: "SQSClient", queue: str, targets: Targets, chosen: Chosen = Chosen()) -> Moved:
-    """Send the messages that are in a queue now to the targets, then delete them."""
+    """Send the chosen messages of a queue to the targets, then delete those that were sent."""
     return _move(sqs, queue, chosen, targets)
 
 
 def discard(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Moved:
-    """Delete the messages that are in a queue now."""
+    """Delete the chosen messages that a queue holds now."""
     return _move(sqs, queue, chosen, None)
 
 
@@ -247,7 +247,7 @@ def _read(
     chosen: Chosen,
     use: Callable[[list[QueuedMessage]], list[QueuedMessage]],
 ) -> Counter[str]:
-    """Pass the chosen messages to `use`, which returns those that it deleted; return all labels.
+    """Pass chosen messages to `use`, which returns those it deleted; return all messages' labels.
 
     Several threads call `use`, with at most ten messages. Each message is passed once, and none
     that came after the start: one that fails again comes back to its queue meanwhile.

@@ -106,7 +106,7 @@ def show(as_json: bool, **source: Any) -> None:
 @click.option("--to", default="UploadedQueue", metavar=_NAME_OR_URL, help="Queue to send to.")
 @options.dry_run
 def redrive(to: str, dry_run: bool, **source: Any) -> None:
-    """Process failed exposures again.
+    """Send failed exposures to a queue (--to) to be processed again, and delete their messages.
 
     Events in UndeliveredQueue are published again, unchanged.
     """
@@ -221,7 +221,7 @@ def _report(moved: Moved, done: str, name: str, to: str = "") -> None:
 
 
 def _print_hint(chosen: int, labels: Counter[str]) -> None:
-    """Print the most frequent errors in a queue if the options choose none of its messages."""
+    """Print the most frequent errors of a queue if the options chose none of its messages."""
     if not chosen and labels:
         errors = ", ".join(f"{n:,} {printable(label)}" for label, n in labels.most_common(5))
         print(f"No message matches the options; the queue holds: {errors}")

@@ -133,7 +133,7 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 
 def _is_readable(value: object, kind: str | None) -> bool:
-    """Return whether a value fits a column of this kind; None: the JSON of parameters."""
+    """Return whether a value fits a column of this SQL type (None: a parameter in JSON)."""
     if isinstance(value, str):
         return kind in {"VARCHAR", None} and not _SURROGATE.search(value)
     if kind is None:

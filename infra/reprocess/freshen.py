@@ -113,7 +113,7 @@ class Loop:
     def _next_job(
         self, last: Job | None, context: str, wanted: list[Request], now: datetime, queue: str
     ) -> Job:
-        """Return the job of the wanted requests; those that still wait keep cause and progress."""
+        """Return a job of the wanted requests; those of `last` without result keep their cause."""
         if last is None:
             return replace(join(None, wanted, now), context=context)
         keys = {request_key(request) for request in wanted}
@@ -152,7 +152,7 @@ class Loop:
         return ExposureRequest.from_direct(request).target(self.products, self.prefix)
 
     def _publish(self, detail: dict[str, Any]) -> None:
-        """Publish the event, and a summary of it to the SNS topic."""
+        """Publish the event "Reprocessing Selected", and a summary of it to the SNS topic."""
         put_event(boto3.client("events"), self.bus, SOURCE, SELECTED, detail)
         if not self.topic:
             return

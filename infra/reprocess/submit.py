@@ -103,7 +103,7 @@ def submit(
 
 
 def rebuild(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
-    """Request that the function writes the missing ledger entries of products again."""
+    """Send requests to write the missing ledger entries of products again."""
     sqs, queue = boto3.client("sqs"), archive.stack.output("BackfillQueue")
     sent = 0
     for finding in forgotten:
@@ -125,7 +125,7 @@ def rebuild(archive: Archive, forgotten: Iterable[Finding], console: Console) ->
 
 
 def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dict[str, Any] | None:
-    """Return the request to report a product again; None if its metadata do not suffice."""
+    """Return the request that reports a product again; None if its metadata lack the exposure."""
     stored = store.find(product)
     found = Provenance.from_metadata(stored.metadata) if stored else None
     # Long values are stored as a digest: handler.decision.shortened

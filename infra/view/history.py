@@ -38,7 +38,7 @@ class MaskPeriod:
 
 
 def mask_in(mirror: Mirror, name: str, instrument: str) -> Mask:
-    """Read a mask of a mirror."""
+    """Read and return a mask, named by its file name, from a mirror."""
     return Mask.from_bytes(mirror.get(key_of(name, instrument)), name)
 
 

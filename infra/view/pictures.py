@@ -76,7 +76,7 @@ def _pack(
     label: str,
     level: int,
 ) -> dict[str, Any]:
-    """Return a plane in which flagged pixels have the index `inverse` + 1, all others 0."""
+    """Return a plane of indices: `inverse` + 1 for flagged pixels, 0 for all others."""
     wide = 0 if len(values) <= 2**8 else 2 if len(values) <= 2**16 else 4
     index = np.zeros(size, f"<u{wide or 1}")
     index[flagged] = inverse + 1

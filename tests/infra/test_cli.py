@@ -199,7 +199,7 @@ def test_mistyped_name_is_one_line_and_exit_code_2(
         assert "s3://no-such-bucket-x: no such bucket" in line
     else:
         code, line = failure([command, *WITH_STACK[command], "--stack", "nope"], capsys)
-        assert "no stack named nope" in line
+        assert "stack nope: not found in" in line
     assert code == 2
 
 
@@ -342,7 +342,7 @@ def test_question_without_a_terminal_asks_for_yes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_missing_stack_is_named_with_its_region(aws: LocalAws) -> None:
-    with pytest.raises(SystemExit, match=r"no stack named nope in us-east-1"):
+    with pytest.raises(SystemExit, match=r"stack nope: not found in us-east-1"):
         main(["status", "--stack", "nope"])
 
 
