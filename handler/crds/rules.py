@@ -279,7 +279,10 @@ class Rules:
         try:
             best = rules.get_best_ref(header)
         except Exception as exc:  # crds can raise anything for a damaged rule
-            raise ReferenceUnavailable(f"{name}: damaged rule: {exc}; use another context") from exc
+            found = str(exc) or type(exc).__name__
+            raise ReferenceUnavailable(
+                f"{name}: damaged rule: {found}; use another context"
+            ) from exc
         if best is None or best == "NOT FOUND n/a":
             return None
         # Two masks that tie are a tuple; no match is the text "NOT FOUND No match found."
