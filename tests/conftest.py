@@ -348,11 +348,15 @@ def empty_moto() -> None:
         bucket.keys.clear()
         for identifier in list(bucket.multiparts):
             del bucket.multiparts[identifier]
-    for upload in FakeMultipart.instances_tracked:
-        upload.dispose()
     # moto remembers every key and upload for its `reset`, and with them what they contain.
+    buckets = s3_backends[account]["aws"].buckets.values()
+    kept = {
+        id(key) for bucket in buckets for _, versions in bucket.keys.lists() for key in versions
+    }
     for tracked in (FakeMultipart, FakeKey):
-        tracked.instances_tracked.clear()
+        for item in [one for one in tracked.instances_tracked if id(one) not in kept]:
+            item.dispose()
+        tracked.instances_tracked[:] = [one for one in tracked.instances_tracked if id(one) in kept]
     sqs = sqs_backends[account]["us-east-1"]
     for name in ("uploads", "announcements"):
         sqs.get_queue(name).last_purged_at = None  # SQS purges a queue once a minute

@@ -172,7 +172,10 @@ def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outco
     spawn = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(jobs, spawn, _start_worker)
     try:
+        # The processes that this starts inherit the mask: they would print a traceback on Ctrl-C.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         futures = [pool.submit(process, name, options) for name in names]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         yield from (future.result() for future in as_completed(futures))
     except BrokenProcessPool as exc:
         raise TransientFailure(

@@ -164,6 +164,7 @@ WITH_STACK = {
 }
 """Arguments of the commands that have the option --stack."""
 WITHOUT_STACK = {
+    "expand": ["s3://no-such-bucket-x/"],
     "mirror": ["contexts", "s3://no-such-bucket-x"],
     "run": ["s3://no-such-bucket-x/", "--skip"],
 }
