@@ -219,8 +219,12 @@ def _open(content: bytes, name: str) -> Iterator[fits.HDUList]:
                     "release of this software that wrote it"
                 )
             for hdu in hdus[1:-1]:
-                if math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8 > _MOST_BYTES:
-                    raise InputRejected(f"{name}, {hdu.name}: larger than 1 GiB")
+                size = math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8
+                if size > _MOST_BYTES:
+                    raise InputRejected(
+                        f"{name}, {hdu.name}: its array has {size:,} bytes, expected at most "
+                        f"{_MOST_BYTES:,}; the virtual product is damaged: build it again"
+                    )
             yield hdus
     except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as exc:
         raise InputRejected(f"{name}: {exc}, expected a virtual product") from exc

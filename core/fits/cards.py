@@ -29,7 +29,10 @@ def set_card(header: fits.Header, card: HeaderCard, name: str) -> None:
         else:
             header.append(card, end=True)
     except ValueError as exc:  # the value is not ASCII, or astropy cannot parse the present card
-        raise InputRejected(f"{name}: {keyword} cannot be set to {value!r}: {exc}") from exc
+        raise InputRejected(
+            f"{name}, primary header: {keyword} cannot be set to {value!r}: {exc}; expected an "
+            "ASCII value and, if the card exists, a valid one; correct the input"
+        ) from exc
 
 
 def set_section(header: fits.Header, title: str, cards: list[HeaderCard], name: str) -> None:
