@@ -301,7 +301,7 @@ def test_queries_in_the_docs_return_rows(
     archive.function.upload(b"nothing", "bad_uncal.fits")
     archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
     filled(archive, tmp_path)
-    text = (PROJECT / "docs" / "reprocessing.md").read_text()
+    text = (PROJECT / "docs" / "how-to" / "reprocess.md").read_text()
     used, by_month, failed = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
     with Catalogue.open(aws.client("s3"), CATALOGUE) as catalogue:
         monkeypatch.chdir(catalogue.path.parent)
@@ -317,7 +317,7 @@ def test_queries_in_the_docs_return_rows(
 
 
 def test_docs_describe_every_column() -> None:
-    text = (PROJECT / "docs" / "reprocessing.md").read_text()
+    text = (PROJECT / "docs" / "how-to" / "reprocess.md").read_text()
     for name in COLUMNS:
         assert name.removeprefix("product_").removeprefix("input_") in text
 
@@ -417,7 +417,7 @@ def test_submit_sends_its_selection_not_the_stored_list(
         archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.2", exit_code=0)
     sent = [json.loads(body) for body in given]
     assert {r["key"] for r in sent} == {"a/inside_uncal.fits", "b/new_uncal.fits"}
-    assert all(set(r) == {"bucket", "key", "context", "cause"} for r in sent)
+    assert all(set(r) == {"bucket", "key", "context", "form", "cause"} for r in sent)
 
 
 def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
