@@ -9,6 +9,9 @@ from typing import Any
 
 from tests.samples.mirror import CONTEXT
 
+CONTINUE = Path(__file__).with_name("conformance") / "continue_with_jwst.py"
+"""The script that runs code of the docs."""
+
 
 @dataclass(frozen=True)
 class Jwst:

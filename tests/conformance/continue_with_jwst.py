@@ -1,4 +1,4 @@
-"""Run code of docs/continue-with-jwst.md in the folder of a case, by jwst's own interpreter.
+"""Run code of the docs in the folder of an exposure, by jwst's own interpreter.
 
 Usage: continue_with_jwst.py FOLDER < CODE
 """
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import crds
 from detector_pipeline import references_of  # beside this file
-from jwst.pipeline import Detector1Pipeline
 
 folder = Path(sys.argv[1])
 os.chdir(folder)
@@ -23,4 +22,3 @@ def _getreferences(_: object, reftypes: tuple[str, ...], **__: object) -> dict[s
 
 crds.getreferences = _getreferences
 exec(sys.stdin.read(), {})  # noqa: S102  # the code of the page
-Detector1Pipeline.call("x_uncal.fits", output_file="raw", save_results=True)

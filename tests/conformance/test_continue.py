@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
-from infra.demo.samples.mirror import write_rules, write_server_config
 
+from infra.demo.samples import write_server_config
 from tests.conformance.cases import write_case
 from tests.conformance.matrix import matrix
-from tests.jwst import Jwst
+from tests.jwst import CONTINUE, Jwst
+from tests.samples.mirror import write_rules
 
 ROOT = Path(__file__).parents[2]
 JWST = ROOT / ".venv-jwst" / "bin" / "python"
@@ -40,8 +41,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = folder / "cache"
     write_rules(cache)
     write_server_config(cache)
-    script = ROOT / "tests" / "conformance" / "continue_with_jwst.py"
-    Jwst(JWST, script, cache).run(folder, code="\n".join(of_jwst))
+    raw = (
+        "from jwst.pipeline import Detector1Pipeline\n"
+        'Detector1Pipeline.call("x_uncal.fits", output_file="raw", save_results=True)\n'
+    )
+    Jwst(JWST, CONTINUE, cache).run(folder, code="\n".join([*of_jwst, raw]))
     return folder
 
 

@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from core.flags import PIXEL_FLAGS
 from tests.conftest import PROJECT
-from tests.jwst import Jwst
+from tests.jwst import CONTINUE, Jwst
 
 PAGE = (PROJECT / "docs" / "laptop.md").read_text()
 CONSOLE = re.findall(r"```console\n(.*?)```", PAGE, re.DOTALL)
@@ -81,12 +81,11 @@ def test_product_is_used_with_jwst(
     subprocess.run(["dq-init", "run", NAME], check=True, capture_output=True)
     monkeypatch.setenv("STPIPE_DISABLE_CRDS_STEPPARS", "true")
     pipeline, steps, flags = (block for block in PYTHON if "jwst" in block.partition("\n\n")[0])
-    Path("block.py").write_text(
+    code = (
         f"{pipeline}\nprint(rate.meta.cal_step.ramp_fit, rate.meta.cal_step.dq_init)\n"
         f"{steps}\nprint(result.meta.cal_step.superbias, result.meta.cal_step.dq_init)\n{flags}"
     )
-    jwst = Jwst(interpreter, Path(__file__).with_name("continue_with_jwst.py"), sample_cache)
-    printed = jwst.run(PROJECT / "tests" / "conformance", "block.py").splitlines()
+    printed = Jwst(interpreter, CONTINUE, sample_cache).run(folder, code=code).splitlines()
     dq = fits.getdata("jw01234_nrcb1_dq_init.fits", "PIXELDQ")
     names = sorted(name for name, bit in PIXEL_FLAGS.items() if (dq & bit).any())
     assert printed[-3:] == ["COMPLETE SKIPPED", "COMPLETE COMPLETE", str(names)]
