@@ -17,8 +17,6 @@ __all__ = ["dq_init", "read_exposure", "render"]
 
 log = logging.getLogger(__name__)
 
-_PIECE = 16 * 1024 * 1024
-
 
 def read_exposure(content: bytes, name: str) -> Exposure:
     """Read the headers of an exposure; `name` is its file name, for messages.
@@ -34,12 +32,7 @@ def read_exposure(content: bytes, name: str) -> Exposure:
 def render(layout: Layout, content: bytes) -> bytes:
     """Return the output file that a layout describes, given the content of the input file."""
     out = bytearray(layout.length)
-    position = 0
-    for piece in layout.pieces(_PIECE):
-        source = piece.source
-        stored = content[source.start : source.start + source.length] if source else b""
-        piece.render(stored, memoryview(out)[position : position + piece.length])
-        position += piece.length
+    layout.render(reader_of(content), memoryview(out))
     return bytes(out)
 
 

@@ -7,10 +7,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from core.fits.hdus import Reader
 from core.fits.pixels import FLOAT32, PixelFormat, as_float32
 
 # Planes copied by one call of numpy; each needs an index of 8 bytes, and a plane may be one pixel.
 _PLANES_AT_ONCE = 1 << 16
+_PIECE = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -243,3 +245,12 @@ class Layout:
             for offset in range(first, last, most):
                 yield Piece(segment, offset, min(most, last - offset))
             position += segment.length
+
+    def render(self, read: Reader, out: memoryview, start: int = 0) -> None:
+        """Fill `out` with the output from byte `start` on; `read` reads the input."""
+        position = 0
+        for piece in self.pieces(_PIECE, start, start + len(out)):
+            wanted = piece.source
+            stored = read(wanted.start, wanted.length) if wanted is not None else b""
+            piece.render(stored, out[position : position + piece.length])
+            position += piece.length

@@ -17,7 +17,7 @@ describe the exposure, so that the flags can be read without it.
 
 import io
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.parse import quote, unquote
@@ -31,7 +31,7 @@ from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.cards import header_bytes, image_header
 from core.fits.compressed import compressed_image
-from core.fits.hdus import Hdu
+from core.fits.hdus import Hdu, Reader
 from core.fits.pixels import PixelFormat, encode_uint32
 from core.layout import (
     Converted,
@@ -47,13 +47,12 @@ from core.layout import (
 SCHEMA = 1
 """Version of the form of a virtual product."""
 
-_BYTES = PixelFormat(8)
+_BYTES, _FLAGS = PixelFormat(8), PixelFormat(32, offset=True)
 _COLUMNS = (
     ("KIND", "9A"), ("START", "K"), ("LENGTH", "K"), ("EACH", "J"), ("COUNT", "J"),
     ("BITPIX", "I"), ("OFFSET", "L"),
 )  # fmt: skip
 _MOST_BYTES = 1 << 30  # of flags, planes or literals, as a bound on crafted files
-_PIECE = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -91,13 +90,14 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
     exposure : `~core.exposure.Exposure`
         Its headers.
     """
-    literals, planes, flags = bytearray(), _no_planes(), b""
+    literals, planes, flags = bytearray(), np.zeros((1, 1), np.uint8), b""
     rows: list[tuple[str, int, int, int, int, int, bool]] = []
     for segment in layout.segments:
         start, repeated, pixel_format = 0, None, _BYTES
         match segment:
             case FlagImage():
-                kind, flags = "FLAGS", _compressed_flags(segment)
+                kind = "FLAGS"
+                flags = compressed_image(segment.name, segment.content, _FLAGS, segment.shape)
             case Literal():
                 kind, start = "LITERAL", len(literals)
                 literals += segment.content
@@ -128,14 +128,6 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
             _layout_hdu(rows, source, exposure),
         ]
     )
-
-
-def _no_planes() -> NDArray[np.uint8]:
-    return np.zeros((1, 1), np.uint8)
-
-
-def _compressed_flags(image: FlagImage) -> bytes:
-    return compressed_image(image.name, image.content, PixelFormat(32, offset=True), image.shape)
 
 
 def _layout_hdu(
@@ -265,7 +257,7 @@ class ExpandedFile(io.RawIOBase):
         ``read(start, length)`` returns that byte range of the exposure.
     """
 
-    def __init__(self, layout: Layout, read: Callable[[int, int], bytes]) -> None:
+    def __init__(self, layout: Layout, read: Reader) -> None:
         super().__init__()
         self._layout, self._read, self._position = layout, read, 0
 
@@ -286,12 +278,7 @@ class ExpandedFile(io.RawIOBase):
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         """Fill the buffer, up to the end of the product; return the bytes read."""
         out = memoryview(buffer).cast("B")
-        stop = min(self._position + len(out), self._layout.length)
-        filled = 0
-        for piece in self._layout.pieces(_PIECE, self._position, stop):
-            wanted = piece.source
-            stored = self._read(wanted.start, wanted.length) if wanted is not None else b""
-            piece.render(stored, out[filled : filled + piece.length])
-            filled += piece.length
-        self._position += filled
-        return filled
+        length = max(min(len(out), self._layout.length - self._position), 0)
+        self._layout.render(self._read, out[:length], self._position)
+        self._position += length
+        return length

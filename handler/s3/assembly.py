@@ -21,7 +21,6 @@ SMALLEST_SOURCE = 5 * MIB + 1  # S3 copies byte ranges of larger objects only
 _UPLOADS_AT_ONCE = 2  # each holds a part in memory; two use the CPU and the network fully
 # The function only waits for copies; max_pool_connections in handler.services allows as many.
 _COPIES_AT_ONCE = 32
-_PIECE = 8 * MIB
 
 
 @dataclass(frozen=True)
@@ -243,11 +242,5 @@ class Assembly:
         """Return the bytes of a part to upload; read the input's bytes that it needs from S3."""
         content = BytesIO(bytes(part.stop - part.start))
         with content.getbuffer() as out:
-            position = 0
-            for piece in self.layout.pieces(_PIECE, part.start, part.stop):
-                wanted, read = piece.source, b""
-                if wanted is not None:
-                    read = self.source.read(wanted.start, wanted.length)
-                piece.render(read, out[position : position + piece.length])
-                position += piece.length
+            self.layout.render(self.source.read, out, part.start)
         return content.getvalue()  # no copy: the buffer has exactly this length
