@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 import click
 
-from core.errors import EXPECTED, InputRejected, ReferenceUnavailable, TransientFailure
+from core.errors import EXPECTED
 from core.product import NO_MASK, Encoding
 from handler.s3.objects import S3Location
 from infra import options
@@ -17,15 +16,14 @@ from infra.local.inputs import expand
 from infra.local.product import remove_leftovers
 from infra.local.references import ReferenceSettings, read_mask, read_user_dq, resolve_context
 from infra.local.report import report, show_line
-from infra.local.run import Options, collected_warnings, error_class, process_all
-
-EXIT_CODES = {
-    InputRejected.__name__: 2,
-    ReferenceUnavailable.__name__: 3,
-    TransientFailure.__name__: 4,
-}
-"""Exit codes by error class; 1 is another failure, such as a full disk."""
-_WORST_FIRST = (2, 3, 1, 4)
+from infra.local.run import (
+    EXIT_CODES,
+    Options,
+    collected_warnings,
+    error_class,
+    process_all,
+    worst,
+)
 
 
 def _flag(name: str, text: str) -> options.Decorator:
@@ -115,11 +113,6 @@ def command(  # noqa: PLR0913, PLR0917
     except EXPECTED as exc:
         show_line(f"run: {exc}", is_error=True)
         sys.exit(EXIT_CODES[error_class(exc).__name__])
-
-
-def worst(codes: Collection[int]) -> int:
-    """Return the exit code of the worst of several failures."""
-    return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> int:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -18,13 +17,12 @@ from core.errors import EXPECTED, InputRejected
 from core.fits.hdus import Reader
 from core.layout import ByteRange, Layout
 from core.virtual import ExpandedFile, Source, unpack
-from handler.s3.objects import ObjectStore, S3Location
+from handler.s3.objects import ObjectReader, ObjectStore, S3Location
 from infra import options
-from infra.cli import printable
-from infra.local.__main__ import EXIT_CODES, worst
 from infra.local.inputs import Input, expand, open_input, s3_client
 from infra.local.product import PIECE, is_same, remove_leftovers, write
-from infra.local.run import error_class
+from infra.local.report import show_line
+from infra.local.run import EXIT_CODES, error_class, worst
 
 _PATTERN = "*_dq_init_virtual.fits"
 _READS_AT_ONCE = 8  # S3 sends some 50 to 90 MB/s on one connection
@@ -56,11 +54,11 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
             outcome["reason"] = str(exc)
             codes.add(EXIT_CODES[error_class(exc).__name__])
         if as_json:
-            print(json.dumps(outcome), flush=True)
+            show_line(json.dumps(outcome), is_error=False)
         elif outcome["reason"]:
-            print(printable(f"failed: {outcome['reason']}"), file=sys.stderr, flush=True)
+            show_line(f"failed: {outcome['reason']}", is_error=True)
         else:
-            print(printable(f"{outcome['status']:8}  {path}"), flush=True)
+            show_line(f"{outcome['status']:8}  {path}", is_error=False)
     sys.exit(worst(codes))
 
 
@@ -124,8 +122,7 @@ def _open_source(name: str, source: Source) -> Input:
             f'{location}: {state}, expected ETag "{source.etag}", from which {name} was built; '
             f"the current version is {now}"
         )
-    read = partial(store.read, found, unavailable=InputRejected)
-    return Input(str(location), found.size, read)
+    return Input(str(location), found.size, ObjectReader(store, found, InputRejected).read)
 
 
 class _ReadAhead:
@@ -155,6 +152,13 @@ def _progress(length: int) -> Iterator[Any]:
     from infra.console import Console  # noqa: PLC0415
 
     columns = (*Progress.get_default_columns(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(), transient=True) as progress:
+    # The redirection of rich would bypass `infra.cli.safe_output`, which then escapes the colours.
+    with Progress(
+        *columns,
+        console=Console(),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
         task = progress.add_task("expand", total=length)
         yield lambda number: progress.advance(task, number)

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.errors import EXPECTED, InputRejected, TransientFailure
+from core.errors import EXPECTED, InputRejected, ReferenceUnavailable, TransientFailure
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels
 from core.layout import Layout
@@ -91,6 +91,20 @@ def process(name: str, options: Options) -> Outcome:
             )
     outcome.seconds = round(time.perf_counter() - started, 3)
     return outcome
+
+
+EXIT_CODES = {
+    InputRejected.__name__: 2,
+    ReferenceUnavailable.__name__: 3,
+    TransientFailure.__name__: 4,
+}
+"""Exit codes by error class; 1 is another failure, such as a full disk."""
+_WORST_FIRST = (2, 3, 1, 4)
+
+
+def worst(codes: Collection[int]) -> int:
+    """Return the exit code of the worst of several failures."""
+    return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def error_class(error: Exception) -> type[Exception]:
