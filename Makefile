@@ -64,29 +64,18 @@ help:
 	@$(BIN)/$(VERBOSE_PIP) install --editable '.[demo]' --group dev
 	@touch $@
 
-# aws-sam-cli and checkov pin their dependencies, so each has an environment of its own.
-.venv-tools/done: pyproject.toml
-	$(PYTHON) -m venv .venv-tools
-	$(TOOLS)/$(PIP) install $(GROUPS)
-	$(TOOLS)/$(PIP) install --group tools
-	@touch $@
-
-.venv-checkov/done: pyproject.toml
-	$(PYTHON) -m venv .venv-checkov
-	.venv-checkov/bin/$(PIP) install $(GROUPS)
-	.venv-checkov/bin/$(PIP) install --group checkov
+# aws-sam-cli and checkov pin their dependencies, and those of a release need another click.
+OF_TOOLS = tools checkov release
+$(OF_TOOLS:%=.venv-%/done): .venv-%/done: pyproject.toml
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/$(PIP) install $(GROUPS)
+	.venv-$*/bin/$(PIP) install --group $*
 	@touch $@
 
 .venv-docs/done: pyproject.toml
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/$(PIP) install $(GROUPS)
 	.venv-docs/bin/$(PIP) install --editable '.[reprocess]' --group docs
-	@touch $@
-
-.venv-release/done: pyproject.toml
-	$(PYTHON) -m venv .venv-release
-	$(RELEASE)/$(PIP) install $(GROUPS)
-	$(RELEASE)/$(PIP) install --group release
 	@touch $@
 
 # CRDS_PATH of the environment is used only with FILE; on the command line it needs FILE.
@@ -274,5 +263,5 @@ format: .venv/dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv .venv-tools .venv-docs .venv-release .venv-checkov $(ON_TARGET:%=.venv-%) .venv-jwst-* build .aws-sam *.egg-info
+	rm -rf .venv .venv-docs $(OF_TOOLS:%=.venv-%) $(ON_TARGET:%=.venv-%) .venv-jwst-* build .aws-sam *.egg-info
 	@if [ -d demo-output ]; then echo "demo-output is kept, because it may contain your files (rm -r demo-output)"; fi
