@@ -353,10 +353,11 @@ def empty_moto() -> None:
     kept = {
         id(key) for bucket in buckets for _, versions in bucket.keys.lists() for key in versions
     }
-    for tracked in (FakeMultipart, FakeKey):
-        for item in [one for one in tracked.instances_tracked if id(one) not in kept]:
-            item.dispose()
-        tracked.instances_tracked[:] = [one for one in tracked.instances_tracked if id(one) in kept]
+    for tracked in (FakeMultipart.instances_tracked, FakeKey.instances_tracked):
+        for item in tracked:
+            if id(item) not in kept:
+                item.dispose()
+        tracked[:] = [item for item in tracked if id(item) in kept]
     sqs = sqs_backends[account]["us-east-1"]
     for name in ("uploads", "announcements"):
         sqs.get_queue(name).last_purged_at = None  # SQS purges a queue once a minute
