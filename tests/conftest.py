@@ -65,11 +65,11 @@ hypothesis_settings.register_profile("default", deadline=None, max_examples=100)
 hypothesis_settings.load_profile("default")
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _isolated_shell() -> Iterator[None]:
-    """Isolate the tests from the user's environment variables and from one another's."""
-    with isolated_environment():
-        yield
+def pytest_configure(config: pytest.Config) -> None:
+    """Isolate the tests from the user's environment variables, before they are imported."""
+    shell = isolated_environment()
+    shell.__enter__()
+    config.add_cleanup(lambda: shell.__exit__(None, None, None))
 
 
 @pytest.fixture(autouse=True)
