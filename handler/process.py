@@ -47,10 +47,11 @@ from handler.publish import (
 from handler.s3.assembly import SMALLEST_SOURCE, Assembly
 from handler.s3.errors import is_denied
 from handler.s3.objects import HEADERS, ObjectReader, ObjectStore, S3Location, StoredObject
-from handler.s3.write import Target
+from handler.s3.write import MultipartUpload, Target, multipart
 from handler.services import Services
 
 _LARGEST_USER_DQ = 256 * 1024 * 1024
+_SURELY_MULTIPART = 16 * 1024 * 1024  # bytes of an exposure whose product has several parts
 
 
 @dataclass
@@ -257,6 +258,15 @@ def find_own_product(job: Job, services: Services) -> bool:
 
 def build(job: Job, services: Services) -> None:
     """Run the step on the exposure of a job and write its product to S3."""
+    is_virtual = Form.of_key(job.target.location.key) is Form.VIRTUAL
+    if is_virtual or job.source.described.size < _SURELY_MULTIPART:
+        _build(job, services, None)
+        return
+    with multipart(job.target, job.store) as upload:  # started while the planes are made
+        _build(job, services, upload)
+
+
+def _build(job: Job, services: Services, upload: MultipartUpload | None) -> None:
     mask = services.references.load(job.mask, job.exposure, job.store)
     existing = job.exposure.existing_image(job.source.read)
     user_dq = read_user_dq(job.user_dq) if job.user_dq else None
@@ -280,7 +290,7 @@ def build(job: Job, services: Services) -> None:
         return Provenance.from_metadata(existing.metadata) == job.provenance
 
     assembly = Assembly(layout, job.source, services.blocks, job.store)
-    job.output = product_summary(assembly.write(job.target, is_same))
+    job.output = product_summary(assembly.write(job.target, is_same, upload))
     job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
 
 

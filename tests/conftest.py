@@ -18,6 +18,7 @@ import boto3
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import ClientError
 from hypothesis import settings as hypothesis_settings
 from jsonschema import Draft202012Validator
 from moto.s3.models import FakeKey, FakeMultipart, s3_backends
@@ -269,6 +270,8 @@ def make_function(aws: AwsOfTests, mirrors: set[str], tmp_path: Path) -> Iterato
     ) -> Harness:
         mirror, scratch = S3Location(MIRROR, prefix), tmp_path / "scratch"
         s3, events = aws.new_client("s3"), aws.new_client("events")
+        check = partial(check_copied_object, aws)
+        s3.meta.events.register("provide-client-params.s3.UploadPartCopy", check)
         settings = Settings(
             PRODUCTS,
             "dq_init/",
@@ -307,6 +310,16 @@ def entry(aws: LocalAws, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Ite
     forget()
     yield app
     forget()
+
+
+def check_copied_object(aws: LocalAws, params: dict[str, Any], **_: Any) -> None:
+    """Enforce CopySourceIfMatch as S3 does; moto and Ceph ignore it."""
+    found = aws.client("s3").head_object(**params["CopySource"])
+    if found["ETag"] != params["CopySourceIfMatch"]:
+        answer = {
+            "Error": {"Code": "PreconditionFailed", "Message": "of x-amz-copy-source-If-Match"}
+        }
+        raise ClientError(answer, "UploadPartCopy")
 
 
 def forget() -> None:

@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from io import BytesIO
 from itertools import pairwise
@@ -163,21 +164,32 @@ class Assembly:
     blocks: Blocks
     store: ObjectStore
 
-    def write(self, target: Target, is_same: Callable[[StoredObject], bool]) -> StoredObject:
-        """Write the product; if another write was faster, return its object if `is_same`."""
+    def write(
+        self,
+        target: Target,
+        is_same: Callable[[StoredObject], bool],
+        started: MultipartUpload | None = None,
+    ) -> StoredObject:
+        """Write the product; if another write was faster, return its object if `is_same`.
+
+        An upload that was `started` for the target is used for a product of any size.
+        """
         try:
-            return self._write(target)
+            return self._write(target, started)
         except _BlockFailure:
             log.warning("%s: writing again without blocks", target.location, exc_info=True)
             self.blocks.forget()
-            return replace(self, blocks=Blocks(None)).write(target, is_same)
+            # Parts that are sent again replace those of the same number.
+            return replace(self, blocks=Blocks(None)).write(target, is_same, started)
         except WriteConflict as exc:
             existing = self.store.find(target.location)
             if existing is None or not is_same(existing):
                 raise TransientFailure(f"{exc}; the product was not written, retry") from exc
+            if started:
+                started.abort()
             return existing
 
-    def _write(self, target: Target) -> StoredObject:
+    def _write(self, target: Target, started: MultipartUpload | None) -> StoredObject:
         source = self.source.described
         can_copy = source.size >= SMALLEST_SOURCE
         extents = []
@@ -188,10 +200,10 @@ class Assembly:
                 extent = self.blocks.extent(segment, self.store)
             extents.append(extent or Extent(segment.length))
         parts = plan(extents)
-        if len(parts) == 1 and isinstance(parts[0], UploadedPart):
+        if len(parts) == 1 and isinstance(parts[0], UploadedPart) and started is None:
             written = put(self._content(parts[0]), target, self.store)
         else:
-            with multipart(target, self.store) as upload:
+            with nullcontext(started) if started else multipart(target, self.store) as upload:
                 written = upload.complete(self._send(parts, upload), self.layout.length)
         if written.version_id is not None:
             return written
@@ -218,25 +230,11 @@ class Assembly:
                 for number, part in enumerate(parts, 1)
             ]
             try:
-                sources = {}
-                for part, future in zip(parts, futures, strict=True):
-                    if isinstance(part, CopiedPart):
-                        future.result()
-                        sources[part.source.location] = part.source
-                list(copies.map(self._check, sources.values()))  # while the last parts are uploaded
                 return [future.result() for future in futures]
             except BaseException:
                 for pool in (uploads, copies):
                     pool.shutdown(wait=False, cancel_futures=True)
                 raise
-
-    def _check(self, source: StoredObject) -> None:
-        """Raise `TransientFailure` if a source object was replaced while it was copied."""
-        # Not every S3 server (Ceph, moto) honours CopySourceIfMatch.
-        now = self.store.find(source.location)
-        if now is None or now.etag != source.etag:
-            error = TransientFailure if source is self.source.described else _BlockFailure
-            raise error(f"{source.location}: was replaced while it was copied; retry")
 
     def _content(self, part: UploadedPart) -> bytes:
         """Return the bytes of a part to upload; read the input's bytes that it needs from S3."""

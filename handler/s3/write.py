@@ -3,6 +3,7 @@
 import base64
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -64,7 +65,17 @@ def put(content: bytes, target: Target, store: ObjectStore) -> StoredObject:
 
 @contextmanager
 def multipart(target: Target, store: ObjectStore) -> Iterator["MultipartUpload"]:
-    """Start and yield a multipart upload; abort it if an exception is raised in the block."""
+    """Yield a multipart upload while S3 starts it; abort it if an exception is raised."""
+    with ThreadPoolExecutor(1) as threads:
+        upload = MultipartUpload(target, threads.submit(_start, target, store), store)
+        try:
+            yield upload
+        except BaseException:
+            upload.abort()
+            raise
+
+
+def _start(target: Target, store: ObjectStore) -> str:
     with translate_errors(f"{target.location}: writing it"):
         response = store.client.create_multipart_upload(
             **target.location.as_kwargs,
@@ -73,20 +84,15 @@ def multipart(target: Target, store: ObjectStore) -> Iterator["MultipartUpload"]
             ChecksumAlgorithm="CRC32",
             ChecksumType="FULL_OBJECT",
         )
-    upload = MultipartUpload(target, response["UploadId"], store)
-    try:
-        yield upload
-    except BaseException:
-        upload.abort()
-        raise
+    return response["UploadId"]
 
 
 @dataclass(frozen=True)
 class MultipartUpload:
-    """A multipart upload that `multipart` has started."""
+    """A multipart upload that `multipart` starts; its methods wait until it is started."""
 
     target: Target
-    upload_id: str
+    upload_id: Future[str]
     store: ObjectStore
 
     def put(self, number: int, content: bytes) -> CompletedPart:
@@ -129,19 +135,21 @@ class MultipartUpload:
 
     def abort(self) -> None:
         """Abort the upload; only log a failure, because an earlier error is being raised."""
+        if self.upload_id.exception():
+            return
         try:
             self.store.client.abort_multipart_upload(**self._kwargs)
         except (ClientError, *NETWORK) as exc:
             log.warning(
                 "%s: upload %s could not be aborted; the bucket's lifecycle rule removes it: %s",
                 self.target.location,
-                self.upload_id,
+                self.upload_id.result(),
                 describe_denial(exc) if isinstance(exc, ClientError) and is_denied(exc) else exc,
             )
 
     @property
     def _kwargs(self) -> dict[str, Any]:
-        return {**self.target.location.as_kwargs, "UploadId": self.upload_id}
+        return {**self.target.location.as_kwargs, "UploadId": self.upload_id.result()}
 
 
 def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from core.step import initialize
 from handler.crds.masks import References
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
@@ -125,12 +126,28 @@ def test_large_exposure_takes_seven_round_trips_and_copies(function: Harness, la
         ["GetObject input"],  # the headers after SCI
         ["CreateMultipartUpload product"],
         [*copies, "GetObject input", "UploadPart product"],  # the pixels of the first part
-        ["UploadPart product", "UploadPart product", "HeadObject input", "HeadObject block"],
+        ["UploadPart product", "UploadPart product"],
         ["CompleteMultipartUpload product"],
         EVENT,
         ENTRY,
     ):
         assert function.run(KEY)["status"] == "Complete"
+
+
+def test_upload_is_started_while_the_planes_are_made(
+    function: Harness, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function.upload(large, KEY)
+    is_sent = threading.Event()
+
+    def make(*arguments: Any) -> Any:
+        assert is_sent.wait(LONGEST_WAIT)
+        return initialize(*arguments)
+
+    monkeypatch.setattr("handler.process.initialize", make)
+    hooks = function.function.s3.meta.events
+    hooks.register("before-send.s3.CreateMultipartUpload", lambda **_: is_sent.set())
+    assert function.run(KEY)["status"] == "Complete"
 
 
 def test_cold_exposure_makes_four_requests_to_the_mirror(

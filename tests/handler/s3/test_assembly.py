@@ -277,12 +277,11 @@ def test_input_replaced_while_it_is_copied_gives_no_product(
     original, s3 = MultipartUpload.copy, function.aws.client("s3")
 
     def overtaken(upload: Any, *arguments: Any) -> Any:
-        completed = original(upload, *arguments)
         if replacement is None:
             s3.delete_object(Bucket=RAW, Key=KEY)
         else:
             s3.put_object(Bucket=RAW, Key=KEY, Body=replacement)
-        return completed
+        return original(upload, *arguments)
 
     monkeypatch.setattr(MultipartUpload, "copy", overtaken)
     with pytest.raises(TransientFailure, match=rf"s3://{RAW}/{KEY}: "):
@@ -297,11 +296,11 @@ def test_other_product_written_meanwhile_is_not_replaced(
     function.upload(full_frame, KEY)
     original = Assembly.write
 
-    def overtaken(assembly: Any, target: Any, is_same: Any) -> Any:
+    def overtaken(assembly: Any, target: Any, *arguments: Any) -> Any:
         function.aws.client("s3").put_object(
             Bucket=PRODUCTS, Key=target.location.key, Body=b"newer", Metadata={"input-etag": "x"}
         )
-        return original(assembly, target, is_same)
+        return original(assembly, target, *arguments)
 
     monkeypatch.setattr(Assembly, "write", overtaken)
     with pytest.raises(

@@ -1,7 +1,6 @@
 """Conflicts and failures of writes: the right error is raised, and nothing is left behind."""
 
 import base64
-import time
 import zlib
 from types import ModuleType
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
-from core.errors import TransientFailure
+from core.errors import InputRejected, TransientFailure
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from handler.s3.write import crc32_of
@@ -55,6 +54,16 @@ def test_completion_with_lost_response_is_a_product(
     detail = function.run(KEY)
     assert detail["status"] == "Complete"
     assert len(function.product(detail)) == detail["output"]["bytes"]
+    assert uploads(function) == []
+
+
+def test_upload_of_a_rejected_exposure_is_aborted(function: Harness, large: bytes) -> None:
+    """The upload is started while the planes are made."""
+    function.upload(large, KEY)
+    function.upload(b"no FITS", "dq.fits")
+    with pytest.raises(InputRejected, match=r"dq\.fits"):
+        function.run(KEY, userSuppliedDq=f"s3://{RAW}/dq.fits")
+    assert uploads(function) == []
 
 
 def test_put_with_lost_response_is_a_product(function: Harness, tmp_path: Any) -> None:
@@ -87,21 +96,6 @@ def test_failed_abort_does_not_hide_the_first_error(
     with pytest.raises(TransientFailure, match="SlowDown"):
         function.run(KEY)
     assert "could not be aborted" in caplog.text
-
-
-def test_input_replaced_before_its_copy_fails_the_upload(function: Harness, large: bytes) -> None:
-    """moto and Ceph ignore the precondition of a copy."""
-    function.upload(large, KEY)
-    other = large.replace(large[20_000:20_100], bytes(100))
-
-    def replace(**_: Any) -> None:
-        time.sleep(2)  # the uploaded parts have read the input by then
-        function.upload(other, KEY)
-
-    function.function.s3.meta.events.register("before-call.s3.UploadPartCopy", replace)
-    with pytest.raises(TransientFailure, match=r"was replaced (while it was copied|meanwhile)"):
-        function.run(KEY)
-    assert (function.products(), uploads(function)) == (set(), [])
 
 
 @pytest.mark.parametrize(
