@@ -12,17 +12,20 @@ import pytest
 from botocore import endpoint
 
 from core.errors import TransientFailure
+from core.product import Form
 from handler.app import answer
 from handler.events import Attempt, Mode
 from handler.services import Services, client
-from infra.demo.local_aws import MIRROR, PRODUCTS, LocalAws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from tests.conftest import UNFINISHED, Harness, created, empty_bucket, empty_buckets
 from tests.model_of_s3.faults import Fault, Kind, Rate
 from tests.model_of_s3.proxy import Proxy, proxy_of
-from tests.products import undated
+from tests.products import expand, undated
 
-KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
+KEY = "2023/jw01_uncal.fits"
 CALLS = [
+    ("virtual", "GetObject"),
+    ("virtual", "PutObject"),
     ("one PUT", "HeadObject"),
     ("one PUT", "GetObject"),
     ("one PUT", "PutObject"),
@@ -68,11 +71,14 @@ class Trial:
         return True
 
     def product(self) -> bytes | None:
-        """The object at the product's key, without its dates."""
-        if PRODUCT not in self.harness.products():
+        """The assembled product without its dates."""
+        keys = self.harness.products()
+        if not keys:
             return None
         s3 = self.harness.aws.client("s3")
-        content = s3.get_object(Bucket=PRODUCTS, Key=PRODUCT)["Body"].read()
+        content = s3.get_object(Bucket=PRODUCTS, Key=keys.pop())["Body"].read()
+        if self.harness.settings.form is Form.VIRTUAL:
+            content = expand(content, s3.get_object(Bucket=RAW, Key=KEY)["Body"].read())
         return undated(content)
 
     def forget(self) -> None:
@@ -115,6 +121,8 @@ def expected(
 
     def upload(path: str) -> bytes:
         trial.harness.upload(exposure if path == "one PUT" else large, KEY)
+        if path == "virtual":
+            trial.harness = trial.harness.with_settings(form=Form.VIRTUAL)
         if path not in known:
             assert trial.deliver()
             known[path] = trial.product() or b""

@@ -8,12 +8,17 @@ from typing import Any
 import pytest
 
 from core.errors import TransientFailure
+from core.product import Form
 from handler.publish import Bus
 from infra.demo.local_aws import PRODUCTS, RAW
 from tests.conftest import Harness, created
+from tests.seeds import seeds
 
-KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
-ENTRY = f"dq_ledger/{PRODUCT}.json"
+KEY = "2023/jw01_uncal.fits"
+PRODUCT = {
+    Form.ASSEMBLED: "dq_init/2023/jw01_dq_init.fits",
+    Form.VIRTUAL: "dq_init/2023/jw01_dq_init_virtual.fits",
+}
 MASKS = {
     None: "crds://jwst_nircam_mask_9002.fits",
     "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits": (
@@ -44,6 +49,10 @@ class Model:
     product: Product | None = None
     requests: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> str:
+        return PRODUCT[self.function.settings.form]
 
     def upload(self) -> None:
         content = self.exposure[:-1] + bytes([len(self.versions)])
@@ -123,7 +132,9 @@ class Model:
 
     def forget_ledger(self) -> None:
         self.log.append("the ledger's entry is deleted")
-        self.function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=ENTRY)
+        self.function.aws.client("s3").delete_object(
+            Bucket=PRODUCTS, Key=f"dq_ledger/{self.key}.json"
+        )
 
     def check(self) -> None:
         assert self.found() == self.product, self.log
@@ -131,7 +142,7 @@ class Model:
     def found(self) -> Product | None:
         if not self.function.products():
             return None
-        head = self.function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=PRODUCT)
+        head = self.function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=self.key)
         found = head["Metadata"]
         return Product(found["input-version"], found["mask"], found["pinned"] == "true")
 
@@ -143,17 +154,18 @@ class DownBus(Bus):
         raise TransientFailure("the bus is down")
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("form", list(Form))
+@pytest.mark.parametrize("seed", seeds(2))
 def test_product_follows_the_table_in_any_order(
-    seed: int, function: Harness, exposure: bytes
+    seed: int, form: Form, function: Harness, exposure: bytes
 ) -> None:
     """Versions follow one another within a second: LastModified does not order them."""
-    model = Model(function, exposure, random.Random(seed))
+    model = Model(function.with_settings(form=form), exposure, random.Random(seed))
     model.upload()
     steps = [model.event, model.request, model.repeat, model.upload, model.forget_ledger]
     for step in model.choose.choices(steps, weights=[5, 5, 2, 1, 1], k=STEPS):
         step()
-    versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix=PRODUCT)
+    versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix=model.key)
     complete = [d for d in function.announcements() if d["status"] == "Complete"]
     ids = {(d["id"], d["output"]["versionId"]) for d in complete}
     found = {version["VersionId"] for version in versions.get("Versions", [])}

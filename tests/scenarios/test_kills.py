@@ -13,7 +13,7 @@ from tests.samples.modes import MODES
 from tests.scenarios.killed import AGAIN, KILLED, Kill, deliver, first_answers
 
 MODE = {mode.name: mode for mode in MODES}
-KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
+KEY = "2023/jw01_uncal.fits"
 MOST_CALLS = 60
 
 
@@ -55,31 +55,40 @@ def product_versions(function: Harness) -> list[Any]:
 def check_once(function: Harness, size: int, kill: Kill) -> None:
     """One whole product, one Complete id, and the ledger knows it."""
     (version,) = product_versions(function)
-    assert (version["Key"], version["Size"]) == (PRODUCT, size), kill
+    assert version["Size"] == size, kill
     details = function.announcements()
     assert {detail["status"] for detail in details} == {"Complete"}, kill
     assert len({detail["id"] for detail in details}) == 1, kill
     assert details[0]["output"]["versionId"] == version["VersionId"], kill
     s3 = function.aws.client("s3")
-    entry = s3.get_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")["Body"].read()
+    ledger = f"dq_ledger/{version['Key']}.json"
+    entry = s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read()
     assert json.loads(entry)["result"]["id"] == details[0]["id"], kill
 
 
 @pytest.mark.parametrize(
     ("path", "since"),
-    [("one PUT", ""), ("multipart", "CreateMultipartUpload"), ("block", "CreateMultipartUpload")],
+    [
+        ("one PUT", ""),
+        ("virtual", ""),
+        ("multipart", "CreateMultipartUpload"),
+        ("block", "CreateMultipartUpload"),
+    ],
 )
 def test_message_killed_anywhere_gives_one_product_and_id(
     path: str, since: str, function: Harness, exposure: bytes, large: bytes, environment: Any
 ) -> None:
     if path == "block":
         environment["DQ_BLOCK_URI"] = f"s3://{PRODUCTS}/dq_blocks"
+    if path == "virtual":
+        environment["PRODUCT_FORM"] = "virtual"
     function.upload(exposure if path == "one PUT" else large, KEY)
     assert first_answers(environment, created(KEY), "warm") == 0
     (version,) = product_versions(function)
+    assert version["Key"].endswith("_virtual.fits") == (path == "virtual")
     tried = 0
     # After a call is before the next one: both are tried where that is cheap.
-    moments = ("before", "after") if path == "one PUT" else ("after",)
+    moments = ("before", "after") if path in {"one PUT", "virtual"} else ("after",)
     for kill in kills(since, moments):
         start_anew(function)
         ended = deliver(environment, created(KEY), kill, "m1")
@@ -90,7 +99,7 @@ def test_message_killed_anywhere_gives_one_product_and_id(
         assert first_answers(environment, created(KEY), "m1") == 0
         check_once(function, version["Size"], kill)
         tried += 1
-    assert tried >= {"one PUT": 12, "multipart": 7, "block": 10}[path]
+    assert tried >= {"one PUT": 12, "virtual": 12, "multipart": 7, "block": 10}[path]
 
 
 def test_repeated_event_killed_anywhere_is_skipped(

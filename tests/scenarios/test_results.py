@@ -7,15 +7,27 @@ import pytest
 from botocore.exceptions import ClientError
 
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
-from core.product import Encoding
+from core.product import Encoding, Form
 from handler.ledger import Entry
 from handler.s3.objects import S3Location, StoredObject
 from infra.demo.local_aws import PRODUCTS, RAW
 from tests.conftest import UNFINISHED, Harness, created
 from tests.samples.mirror import CONTEXT
 
-KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
+KEY = "2023/jw01_uncal.fits"
 OTHER_MASK = "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits"
+
+
+@pytest.fixture(params=list(Form), ids=str)
+def make_function(make_function: Any, request: pytest.FixtureRequest) -> Any:
+    """A factory of functions with either form of product."""
+    return lambda *options: make_function(*options).with_settings(form=request.param)
+
+
+def key_of(function: Harness, name: str = "2023/jw01") -> str:
+    """Return the product's key for an exposure."""
+    end = "_virtual" if function.settings.form is Form.VIRTUAL else ""
+    return f"dq_init/{name}_dq_init{end}.fits"
 
 
 def newer(exposure: bytes) -> bytes:
@@ -31,12 +43,13 @@ def statuses(function: Harness) -> list[str]:
     return [status for status, _ in published(function)]
 
 
-def versions(function: Harness, key: str = PRODUCT) -> int:
-    found = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix=key)
+def versions(function: Harness) -> int:
+    found = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix="dq_init/")
     return len(found.get("Versions", []))
 
 
-def metadata(function: Harness, key: str = PRODUCT) -> dict[str, str]:
+def metadata(function: Harness, name: str = "2023/jw01") -> dict[str, str]:
+    key = key_of(function, name)
     return function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=key)["Metadata"]
 
 
@@ -59,10 +72,10 @@ def test_inputs_of_one_name_in_two_folders_are_two_products(
     for folder in ("a", "b", "a"):
         function.upload(exposure, f"{folder}/jw01_uncal.fits")
         assert function.run_batch(created(f"{folder}/jw01_uncal.fits")) == []
-    keys = {"dq_init/a/jw01_dq_init.fits", "dq_init/b/jw01_dq_init.fits"}
-    assert function.products() == keys
-    for key in keys:
-        assert metadata(function, key)["input-key"] in key.replace("dq_init.fits", "uncal.fits")
+    names = ("a/jw01", "b/jw01")
+    assert function.products() == {key_of(function, name) for name in names}
+    for name in names:
+        assert metadata(function, name)["input-key"] == f"{name}_uncal.fits"
 
 
 def test_product_of_another_input_needs_replace(function: Harness, exposure: bytes) -> None:
@@ -73,15 +86,17 @@ def test_product_of_another_input_needs_replace(function: Harness, exposure: byt
         r"is of s3://raw-exposures/2023/jw01_uncal.fits, .* s3://raw-exposures/other_uncal.fits"
     )
     with pytest.raises(InputRejected, match=message):
-        function.run("other_uncal.fits", outputKey=PRODUCT)
+        function.run("other_uncal.fits", outputKey=key_of(function))
     assert versions(function) == 1
-    function.run("other_uncal.fits", outputKey=PRODUCT, onExisting="replace")
+    function.run("other_uncal.fits", outputKey=key_of(function), onExisting="replace")
     assert metadata(function)["input-key"] == "other_uncal.fits"
 
 
 def test_foreign_object_needs_replace(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
-    function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=PRODUCT, Body=b"a person's notes")
+    function.aws.client("s3").put_object(
+        Bucket=PRODUCTS, Key=key_of(function), Body=b"a person's notes"
+    )
     with pytest.raises(InputRejected, match="is not a product of this software"):
         function.run(KEY)
     assert function.run_batch(created(KEY)) == [], "no retry would help"
@@ -114,7 +129,7 @@ def test_redelivered_repeated_event_is_skipped_with_one_id(
 def test_rebuilt_product_after_deletion_is_a_new_result(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run_batch(created(KEY))
-    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=PRODUCT)
+    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key_of(function))
     function.run_batch(created(KEY))
     first, second = published(function)
     assert (first[0], second[0]) == ("Complete", "Complete")
@@ -266,7 +281,7 @@ def test_older_version_never_replaces_a_newer_product(function: Harness, exposur
     assert metadata(function)["input-version"] == current["input"]["versionId"]
     beside = function.run(KEY, versionId=version, outputKey="dq_init/old/x.fits")
     assert (beside["status"], beside["input"]["versionId"]) == ("Complete", version)
-    s3.delete_object(Bucket=PRODUCTS, Key=PRODUCT)
+    s3.delete_object(Bucket=PRODUCTS, Key=key_of(function))
     assert function.run(KEY, versionId=version)["status"] == "Complete"
     function.run_batch(created(KEY))
     assert metadata(function)["input-version"] == current["input"]["versionId"]
@@ -310,7 +325,7 @@ def test_unreadable_ledger_entry_counts_as_empty(
 ) -> None:
     function.upload(exposure, KEY)
     first = function.run(KEY)
-    ledger = f"dq_ledger/{PRODUCT}.json"
+    ledger = f"dq_ledger/{key_of(function)}.json"
     function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=ledger, Body=entry)
     again = function.run(KEY)
     assert (again["status"], again["id"]) == ("Complete", first["id"])
@@ -320,7 +335,7 @@ def test_unreadable_ledger_entry_counts_as_empty(
 def test_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
-    s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
     entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read())
     entry["news"] = entry["result"]["news"] = entry["result"]["function"]["news"] = 1
     s3.put_object(Bucket=PRODUCTS, Key=ledger, Body=json.dumps(entry))
@@ -330,7 +345,7 @@ def test_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) ->
 def test_ledger_holds_parameters_window_and_digest(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     detail = function.run(KEY)
-    s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
     entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read())
     assert entry["result"] == detail
     assert entry["failure"] is None
@@ -405,7 +420,9 @@ def test_existing_product_is_published_with_its_own_mask(
 
 
 def entry_of(function: Harness) -> dict[str, Any]:
-    found = function.aws.client("s3").get_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")
+    found = function.aws.client("s3").get_object(
+        Bucket=PRODUCTS, Key=f"dq_ledger/{key_of(function)}.json"
+    )
     return json.loads(found["Body"].read())
 
 
@@ -467,8 +484,8 @@ def test_product_deleted_while_rebuilt_is_built_by_a_retry(
     s3 = function.aws.client("s3")
 
     def delete(params: dict[str, Any], **_: Any) -> None:
-        if params["Key"] == PRODUCT:
-            s3.delete_object(Bucket=PRODUCTS, Key=PRODUCT)
+        if params["Key"] == key_of(function):
+            s3.delete_object(Bucket=PRODUCTS, Key=key_of(function))
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "PutObject")
 
     hooks = function.function.s3.meta.events
@@ -490,7 +507,7 @@ def test_name_that_no_header_can_hold_is_rejected(function: Harness, exposure: b
 def test_recorded_failure_is_removed_after_success(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
-    s3, entry = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    s3, entry = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
     content = json.loads(s3.get_object(Bucket=PRODUCTS, Key=entry)["Body"].read())
     content["failure"] = {"cause": "m", "error": "TransientFailure", "reason": "r", "at": "t"}
     s3.put_object(Bucket=PRODUCTS, Key=entry, Body=json.dumps(content))
@@ -562,7 +579,9 @@ def test_ledger_rebuilt_from_the_product_keeps_its_pin(
     function.run(KEY, cause="the job", **asked)
     before = entry_of(function)
     assert before["catalogue"]["pinned"] is bool(asked)
-    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=f"dq_ledger/{PRODUCT}.json")
+    function.aws.client("s3").delete_object(
+        Bucket=PRODUCTS, Key=f"dq_ledger/{key_of(function)}.json"
+    )
     function.run_event({"bucket": RAW, "key": KEY, "cause": "the job", "reportOnly": True})
     after = entry_of(function)
     assert after["catalogue"] == before["catalogue"]
@@ -723,7 +742,7 @@ def test_ledger_entry_of_any_size_is_not_read(function: Harness, exposure: bytes
     function.upload(exposure, KEY)
     product = function.run(KEY)["output"]["bytes"]
     content = {**entry_of(function), "news": "x" * 256 * 1024}
-    s3, ledger = function.aws.client("s3"), f"dq_ledger/{PRODUCT}.json"
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
     s3.put_object(Bucket=PRODUCTS, Key=ledger, Body=json.dumps(content))
     again = function.run(KEY)
     assert again["status"] == "Complete", "it counts as none"

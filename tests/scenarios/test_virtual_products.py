@@ -8,22 +8,16 @@ import pytest
 from astropy.io import fits
 
 from core.errors import InputRejected
-from core.in_memory import render
 from core.product import Encoding, Form
-from core.virtual import unpack
 from infra.demo.local_aws import PRODUCTS
 from tests.conftest import Harness
-from tests.products import undated
+from tests.products import expand, undated
 from tests.samples.exposures import write_exposure
 from tests.samples.modes import MODES
 
 KEY = "2023/jw01_uncal.fits"
 VIRTUAL = "dq_init/2023/jw01_dq_init_virtual.fits"
 ASSEMBLED = "dq_init/2023/jw01_dq_init.fits"
-
-
-def expand(content: bytes, exposure: bytes) -> bytes:
-    return render(unpack(content, "x")[0], exposure)
 
 
 @pytest.mark.parametrize("encoding", list(Encoding))
