@@ -31,7 +31,7 @@ from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.cards import header_bytes, image_header
 from core.fits.compressed import compressed_image
-from core.fits.hdus import Hdu, Reader
+from core.fits.hdus import Hdu, Reader, padding
 from core.fits.pixels import PixelFormat, encode_uint32
 from core.layout import (
     Converted,
@@ -49,8 +49,8 @@ SCHEMA = 1
 
 _BYTES, _FLAGS = PixelFormat(8), PixelFormat(32, offset=True)
 _COLUMNS = (
-    ("KIND", "9A"), ("START", "K"), ("LENGTH", "K"), ("EACH", "J"), ("COUNT", "J"),
-    ("BITPIX", "I"), ("OFFSET", "L"),
+    ("KIND", "9A", "S9"), ("START", "K", ">i8"), ("LENGTH", "K", ">i8"), ("EACH", "J", ">i4"),
+    ("COUNT", "J", ">i4"), ("BITPIX", "I", ">i2"), ("OFFSET", "L", "S1"),
 )  # fmt: skip
 _MOST_BYTES = 1 << 30  # of flags, planes or literals, as a bound on crafted files
 
@@ -133,22 +133,31 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
 def _layout_hdu(
     rows: list[tuple[str, int, int, int, int, int, bool]], source: Source, exposure: Exposure
 ) -> bytes:
-    columns = [
-        fits.Column(name, form, array=[row[number] for row in rows])
-        for number, (name, form) in enumerate(_COLUMNS)
-    ]
-    hdu = fits.BinTableHDU.from_columns(columns, name="LAYOUT")
-    hdu.header["SCHEMA"] = (SCHEMA, "version of this form of a virtual product")
-    hdu.header["BUCKET"] = (source.bucket, "bucket of the exposure")
-    hdu.header["KEY"] = quote(source.key)
-    hdu.header["ETAG"] = source.etag
-    hdu.header["VERSION"] = source.version
-    hdu.header["SIZE"] = (source.size, "bytes of the exposure")
-    hdu.header["SCISHAPE"] = " ".join(map(str, exposure.shape))
-    hdu.header["HASASDF"] = missing_asdf_warning(exposure.hdus) is None
-    out = io.BytesIO()
-    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(out)
-    return out.getvalue()[len(header_bytes(fits.PrimaryHDU().header, "")) :]
+    # astropy's BinTableHDU takes 20 ms, more than the compression of the flags.
+    table = np.array(rows, [(name, dtype) for name, _, dtype in _COLUMNS])
+    table["OFFSET"] = np.where([row[-1] for row in rows], b"T", b"F")
+    header = fits.Header()
+    header["XTENSION"] = "BINTABLE"
+    header["BITPIX"] = 8
+    header["NAXIS"] = 2
+    header["NAXIS1"] = table.itemsize
+    header["NAXIS2"] = len(table)
+    header["PCOUNT"] = 0
+    header["GCOUNT"] = 1
+    header["TFIELDS"] = len(_COLUMNS)
+    for number, (name, form, _) in enumerate(_COLUMNS, start=1):
+        header[f"TTYPE{number}"] = name
+        header[f"TFORM{number}"] = form
+    header["EXTNAME"] = "LAYOUT"
+    header["SCHEMA"] = (SCHEMA, "version of this form of a virtual product")
+    header["BUCKET"] = (source.bucket, "bucket of the exposure")
+    header["KEY"] = quote(source.key)
+    header["ETAG"] = source.etag
+    header["VERSION"] = source.version
+    header["SIZE"] = (source.size, "bytes of the exposure")
+    header["SCISHAPE"] = " ".join(map(str, exposure.shape))
+    header["HASASDF"] = missing_asdf_warning(exposure.hdus) is None
+    return header_bytes(header, "LAYOUT") + table.tobytes() + bytes(padding(table.nbytes))
 
 
 def unpack(content: bytes, name: str) -> tuple[Layout, Source]:

@@ -2,7 +2,7 @@
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -11,14 +11,14 @@ from astropy.io import fits
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.compressed import compressed_image
-from core.fits.hdus import reader_of
+from core.fits.hdus import padding, reader_of
 from core.fits.pixels import PixelFormat
 from core.in_memory import read_exposure, render
 from core.layout import Copied, Layout, Literal
 from core.product import Encoding, HeaderValues, compose
 from core.step import DataQuality, initialize
 from core.virtual import ExpandedFile, Source, pack, read_flags, unpack
-from tests.samples.exposures import write_exposure
+from tests.samples.exposures import primary_header, write_exposure
 from tests.samples.modes import MODES
 
 VALUES = HeaderValues("x_dq_init.fits", "2026-11-28", "14.0.3", "jwst_9001.pmap", "crds://m.fits")
@@ -82,6 +82,34 @@ def test_expanded_file_reads_only_what_is_needed(tmp_path: Path) -> None:
     with fits.open(io.BytesIO(render(layout, content))) as whole:
         np.testing.assert_array_equal(group, whole["SCI"].data[0, 1])
     assert sum(reads) < len(content) / 10
+
+
+def test_group_of_a_4_gb_product_takes_one_percent_of_it() -> None:
+    mode = next(mode for mode in MODES if mode.name == "nircam-full")
+    shape = (5, 100, 2048, 2048)
+    pixels = int(np.prod(shape))
+    sci = fits.ImageHDU(np.zeros((1, 1, 1, 1), np.uint16), name="SCI").header
+    sci.update(dict(zip(("NAXIS1", "NAXIS2", "NAXIS3", "NAXIS4"), shape[::-1], strict=True)))
+    header = primary_header(mode)
+    header.update(NINTS=shape[0], NGROUPS=shape[1])
+    head = header.tostring().encode() + sci.tostring().encode()
+    size, fetched = len(head) + 2 * pixels + padding(2 * pixels), 0
+
+    def read(start: int, length: int) -> bytes:
+        nonlocal fetched
+        fetched += length
+        return head[start : start + length].ljust(length, b"\1")
+
+    exposure = Exposure.read(read, size, "x")
+    layout = compose(exposure, initialize(exposure, None, None), VALUES, Encoding.NATIVE)
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", size), exposure)
+    fetched = len(virtual)
+    file = ExpandedFile(unpack(virtual, NAME)[0], read)
+    with fits.open(cast("BinaryIO", io.BufferedReader(file))) as opened:
+        assert opened["SCI"].section[3, 7].shape == shape[2:]
+        assert opened["GROUPDQ"].section[3, 7].shape == shape[2:]
+    assert layout.length > 6e9
+    assert fetched < layout.length / 100
 
 
 def test_expanded_file_seeks_and_ends_as_a_file() -> None:
