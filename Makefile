@@ -105,7 +105,8 @@ coverage: .venv/dev
 # Damaged headers of every kind of file, compared with astropy; other random tests.
 fuzz: .venv/dev
 	FUZZ_CASES=$(or $(CASES),10000) $(BIN)/python -m pytest -n 0 -s tests/core/test_fuzz.py
-	TEST_SEEDS=$(or $(SEEDS),60) $(BIN)/python -m pytest tests/infra/test_mirror.py tests/infra/test_reprocess.py
+	TEST_SEEDS=$(or $(SEEDS),60) $(BIN)/python -m pytest tests/infra/test_mirror.py tests/infra/test_reprocess.py \
+	  tests/infra/test_local_processes.py tests/scenarios/test_intent.py
 
 # The hooks of .pre-commit-config.yaml run the same targets.
 lint: lint-code lint-templates lint-workflows lint-secrets
