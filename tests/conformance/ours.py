@@ -20,6 +20,7 @@ from handler.services import Services
 from handler.settings import Settings
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from tests.conformance.cases import Case
+from tests.conftest import empty_moto
 from tests.products import undated
 from tests.samples.mirror import CONTEXT
 
@@ -48,6 +49,7 @@ class Ours:
 
         The product is built in both forms: the virtual one must expand to the assembled one.
         """
+        empty_moto()  # it would keep every exposure and product in memory
         s3 = self.aws.client("s3")
         key = f"{case.name}_uncal.fits"
         s3.upload_file(str(folder / "exposure_uncal.fits"), RAW, key)
