@@ -16,6 +16,7 @@ import click
 from core.errors import EXPECTED, InputRejected
 from core.fits.hdus import Reader
 from core.layout import ByteRange, Layout
+from core.product import expanded_name
 from core.virtual import ExpandedFile, Source, unpack
 from handler.s3.objects import ObjectReader, ObjectStore, S3Location
 from infra import options
@@ -46,7 +47,7 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
     remove_leftovers(output_dir)
     codes = set()
     for name in expand(products, _PATTERN):
-        path = output_dir / f"{name.rpartition('/')[2].removesuffix('_virtual.fits')}.fits"
+        path = output_dir / expanded_name(name.rpartition("/")[2])
         outcome = {"input": name, "output": str(path), "status": "failed", "reason": None}
         try:
             outcome["status"] = _expand(name, path, force)

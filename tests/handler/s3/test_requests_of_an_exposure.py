@@ -75,7 +75,7 @@ def test_exposure_of_92_mb_takes_at_most_ten_puts(function: Harness, counted: Co
     function.run("1_uncal.fits")
     puts, gets = classes(counted)
     assert puts <= 10
-    assert gets <= 8
+    assert gets <= 4
 
 
 def test_plans_of_large_exposures_limit_their_puts() -> None:
