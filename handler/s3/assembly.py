@@ -36,14 +36,17 @@ class PartLimits:
     copy_rate: float = 60e6  # bytes per second of one copy request
     # Part requests that are worth one second: 1.3 in money (5 USD per million requests, 512 MB at
     # 0.0000133334 USD per GB-second), the rest for an earlier result.
-    requests_per_second: float = 3.0
-    longest_copy: int = 256 * MIB  # far from the read timeout
+    requests_per_second: float = 4.0
+    shortest_copy: int = 24 * MIB  # 0.4 s: meanwhile the planes of a full frame are uploaded
+    longest_copy: int = 224 * MIB  # 4 s, far from the read timeout
 
     def copied_part(self, copied: int) -> int:
-        """Return the best size of a copied part, in bytes, if `copied` bytes are copied in all."""
+        """Return the largest copied part, in bytes, if `copied` bytes are copied in all."""
         requests = math.sqrt(self.requests_per_second * copied / self.copy_rate)
-        wanted = math.ceil(copied / max(math.ceil(requests), 1))
-        return min(wanted, self.longest_copy, self.largest)
+        wanted = copied / max(math.ceil(requests), 1)
+        # A run that is little longer than the best size is not worth another request.
+        best = max(math.ceil(1.1 * wanted), self.shortest_copy)
+        return min(best, self.longest_copy, self.largest)
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,17 @@ def plan(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> list[P
 
 
 def _choose_runs(candidates: list[_Run], length: int, smallest: int) -> list[_Run]:
-    """Choose the runs to copy, the longest first, if copying them saves uploaded bytes."""
+    """Choose the runs to copy, the longest first.
+
+    A run adds up to two parts, so it must save more uploaded bytes than the smallest part has.
+    """
     chosen: list[_Run] = []
     runs: list[_Run] = []
     for candidate in sorted(candidates, key=lambda run: -run.length):
         trial = sorted([*chosen, candidate], key=lambda run: run.start)
         shortened = _shorten(trial, length, smallest)
-        if sum(run.length for run in shortened) > sum(run.length for run in runs):
+        saved = sum(run.length for run in shortened) - sum(run.length for run in runs)
+        if saved > smallest:
             chosen, runs = trial, shortened
     return runs
 
@@ -179,8 +186,9 @@ class Assembly:
         except _BlockFailure:
             log.warning("%s: writing again without blocks", target.location, exc_info=True)
             self.blocks.forget()
-            # Parts that are sent again replace those of the same number.
-            return replace(self, blocks=Blocks(None)).write(target, is_same, started)
+            if started:
+                started.abort()
+            return replace(self, blocks=Blocks(None)).write(target, is_same)
         except WriteConflict as exc:
             existing = self.store.find(target.location)
             if existing is None or not is_same(existing):

@@ -134,12 +134,14 @@ class MultipartUpload:
         return _written(self.target, length, response)
 
     def abort(self) -> None:
-        """Abort the upload; only log a failure, because an earlier error is being raised."""
+        """Abort the upload if it exists; only log a failure, because an earlier error is raised."""
         if self.upload_id.exception():
             return
         try:
             self.store.client.abort_multipart_upload(**self._kwargs)
         except (ClientError, *NETWORK) as exc:
+            if isinstance(exc, ClientError) and error_code(exc) == "NoSuchUpload":
+                return
             log.warning(
                 "%s: upload %s could not be aborted; the bucket's lifecycle rule removes it: %s",
                 self.target.location,

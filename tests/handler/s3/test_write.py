@@ -92,7 +92,7 @@ def test_failed_abort_does_not_hide_the_first_error(
 ) -> None:
     function.upload(large, KEY)
     fail(function, "UploadPart", error("SlowDown"))
-    fail(function, "AbortMultipartUpload", error("NoSuchUpload"))
+    fail(function, "AbortMultipartUpload", error("InternalError"))
     with pytest.raises(TransientFailure, match="SlowDown"):
         function.run(KEY)
     assert "could not be aborted" in caplog.text
