@@ -14,10 +14,13 @@ import pytest
 from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
+from core.fits.hdus import reader_of
 from core.fits.pixels import first_image
-from core.in_memory import dq_init
+from core.in_memory import dq_init, read_exposure
 from core.mask import Mask
-from core.product import Encoding, HeaderValues
+from core.product import Encoding, HeaderValues, compose
+from core.step import initialize
+from core.virtual import Source, pack
 from tests.conformance.cases import Stable
 from tests.conformance.golden import (
     golden_cases,
@@ -27,6 +30,7 @@ from tests.conformance.golden import (
     refusal_difference,
 )
 from tests.conformance.odd import ODD, write_inputs
+from tests.products import expand
 from tests.samples.mirror import CONTEXT
 
 _, LINES = read_golden()
@@ -46,7 +50,19 @@ def process(case: dict[str, Any], folder: Path, encoding: Encoding) -> bytes:
     user = first_image(contents["user_dq"], "user_dq.fits") if "user_dq" in contents else None
     label = "crds://mask.fits" if mask else None
     values = HeaderValues("x_dq_init.fits", "2026-11-28T00:00:00.000", "14", CONTEXT, label)
-    return dq_init(contents["exposure_uncal"], mask, values, encoding, user)
+    raw = contents["exposure_uncal"]
+    product = dq_init(raw, mask, values, encoding, user)
+    assert expand(virtual_product(raw, mask, values, encoding, user), raw) == product
+    return product
+
+
+def virtual_product(
+    raw: bytes, mask: Mask | None, values: HeaderValues, encoding: Encoding, user: Any
+) -> bytes:
+    exposure = read_exposure(raw, "x")
+    quality = initialize(exposure, mask, exposure.existing_image(reader_of(raw)), user)
+    layout = compose(exposure, quality, values, encoding)
+    return pack(layout, Source("raw", "x_uncal.fits", "e", "", len(raw)), exposure)
 
 
 def wrong_checksums(product: Path) -> list[str]:
