@@ -48,13 +48,14 @@ class Reason:
     in_file_only: bool = False
 
 
+_ODD = "odd input"
 _JWST = "https://github.com/spacetelescope/jwst/pull"
 _MODELS = "https://github.com/spacetelescope/stdatamodels/pull"
 REASONS = (
     Reason(
         "A",
         "2.0.0",
-        "has no parameter user_supplied_dq",
+        "has no parameter user_supplied_dq|user DQ of .*: jwst refused",
         "The step does not know user-supplied flags. The parameter came with "
         f"[#10100]({_JWST}/10100).",
     ),
@@ -76,7 +77,7 @@ REASONS = (
     Reason(
         "D",
         "2.0.0",
-        "^superstripe: ",
+        "^superstripe: |INT_TIMES_STRIPE",
         "The step does not know superstripes: it rejects them, or makes one image of flags for all stripes. They "
         f"came with [#10317]({_JWST}/10317).",
     ),
@@ -126,10 +127,11 @@ def release_result(
     release: str, versions: str, rows: list[Row], outcomes: list[Outcome]
 ) -> dict[str, Any]:
     """Return the result of one release: how many cases of each mode differ in which way."""
-    odd = Row("odd input", "", cases=len(outcomes))
+    odd = Row(_ODD, "", cases=len(outcomes))
     for outcome in outcomes:
         odd.refused += outcome.is_same and outcome.jwst == "refused"
-        if outcome.is_unexplained:
+        # The same model in a file of another form is in the last row of the page.
+        if outcome.is_unexplained and outcome.ours != "the same model":
             what = f"{outcome.odd.what}: jwst {outcome.jwst}, here {outcome.ours}"
             odd.differs(outcome.odd.what, what, "", kind_of(outcome.odd.case))
     return {
@@ -223,7 +225,17 @@ def page() -> str:
             "form of the files", *(" ".join(sorted(form)) or "equal" for form in forms)
         ),
         reasons="\n".join(
-            f"- **{reason.letter}**, until {reason.until}: {reason.text}" for reason in reasons
+            [
+                *(
+                    f"- **{reason.letter}**, until {reason.until}: {reason.text}"
+                    for reason in reasons
+                ),
+                *(
+                    f"- **?**, {result['release']}, of unknown cause: {difference}"
+                    for result in results
+                    for difference in unexplained(result)
+                ),
+            ]
         ),
         results="\n".join(_made(result) for result in results),
     )
@@ -237,7 +249,9 @@ def _column(result: dict[str, Any]) -> dict[str, dict[str, int]]:
         for what, found in mode["differences"].items():
             reason = _reason(what, result["release"])
             letter = reason.letter if reason else "?"
-            cell[letter] = max(cell.get(letter, 0), found["cases"])
+            # A case of a mode can differ in several ways, an odd input in one.
+            count = sum if mode["mode"] == _ODD else max
+            cell[letter] = count((cell.get(letter, 0), found["cases"]))
     return column
 
 
