@@ -149,8 +149,10 @@ class Stack:
         return self.parameters.get("OutputPrefix", "dq_init/")
 
     @property
-    def science_encoding(self) -> str:
-        """The encoding of the products' science pixels: native or float32."""
+    def product(self) -> str:
+        """Kind of the products in estimates: native, float32 (assembled) or virtual."""
+        if self.product_form is Form.VIRTUAL:
+            return self.product_form
         return self.parameters.get("ScienceEncoding", "native")
 
     @property

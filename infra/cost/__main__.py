@@ -16,7 +16,7 @@ from infra.cost.estimate import AWS, DROPPED, PER_DAY, exposures_seconds
 from infra.cost.prices import DEFAULT_MEMORY, measured
 
 _TIMEOUT = 900  # seconds: docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html
-_ENCODINGS = click.Choice(["native", "float32"])
+_PRODUCTS = click.Choice(["native", "float32", "virtual"])
 
 
 def _whole_number(
@@ -31,7 +31,11 @@ def _whole_number(
 @click.option("--size", type=options.Number(0.001, 100_000), default=92.0, help="MB of each.")
 @options.stack()
 @_whole_number("--memory", 512, 10_240, "MB of memory of the function.", DEFAULT_MEMORY)
-@click.option("--encoding", type=_ENCODINGS, help="Of science pixels; default: stack's, or native.")
+@click.option(
+    "--product",
+    type=_PRODUCTS,
+    help="Pixels of assembled products, or virtual; default: the stack's, or native.",
+)
 @_whole_number("--concurrency", 1, 1000, "Exposures at a time; default: the stack's, or 20.")
 @_whole_number("--account", 1, 10**6, "Concurrency quota of the AWS account.", AWS.account)
 @options.as_json
@@ -40,7 +44,7 @@ def command(  # noqa: PLR0913, PLR0917
     size: float,
     stack: str | None,
     memory: int,
-    encoding: str | None,
+    product: str | None,
     concurrency: int | None,
     account: int,
     as_json: bool,
@@ -51,24 +55,29 @@ def command(  # noqa: PLR0913, PLR0917
     that are submitted together follows from the quotas of AWS (docs/explanation/limits.md).
     """
     found = find_stack(stack) if stack else None
-    encoding = encoding or (found.science_encoding if found else "native")
+    product = product or (found.product if found else "native")
     if concurrency is None:
         concurrency = int(found.parameters.get("BackfillConcurrency", 20)) if found else 20
-    one = measured().of_size(int(size * 1e6), encoding).with_memory(memory)
+    one = measured().of_size(int(size * 1e6), product).with_memory(memory)
     if one.seconds > _TIMEOUT:
         raise UserError(
             f"exposure of {one.exposure}: takes {one.seconds:.0f} s, but Lambda stops a function "
             f"after {_TIMEOUT} s; process smaller exposures"
         )
     sizes = repeat(int(size * 1e6), exposures)
-    seconds = exposures_seconds(sizes, concurrency, encoding, replace(AWS, account=account))
+    seconds = exposures_seconds(sizes, concurrency, product, replace(AWS, account=account))
     if as_json:
-        total = {"exposures": exposures, "usd": one.usd() * exposures, "seconds": seconds}
+        total = {
+            "exposures": exposures,
+            "usd": one.usd() * exposures,
+            "usd_a_month": one.usd_a_month() * exposures,
+            "seconds": seconds,
+        }
         print(json.dumps({"invocation": asdict(one), "total": total}, indent=2))
         return
     console = Console()
     console.print(
-        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.encoding}, with {memory} MB of "
+        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.product}, with {memory} MB of "
         f"memory on arm64, at most {concurrency} at a time"
     )
     table = Table("Service", "USD", box=SIMPLE)
@@ -77,6 +86,7 @@ def command(  # noqa: PLR0913, PLR0917
         table.add_row(name, f"{usd * exposures:,.4f}")
     table.add_section()
     table.add_row("Total without storage", f"{one.usd() * exposures:,.4f}")
+    table.add_row("Storage of the products, each month", f"{one.usd_a_month() * exposures:,.4f}")
     console.print(table)
     console.print(f"Submitted together, they are done after about {format_duration(seconds)}.")
     if seconds > AWS.kept:

@@ -62,19 +62,19 @@ class Monthly:
 MONTHLY = Monthly()
 
 
-def exposure_usd(size: int, encoding: str = "native") -> float:
+def exposure_usd(size: int, product: str = "native") -> float:
     """Estimate the cost of one exposure of `size` bytes, in USD without storage."""
-    return measured().of_size(size, encoding).usd()
+    return measured().of_size(size, product).usd()
 
 
-def exposures_usd(sizes: Iterable[int], encoding: str = "native") -> float:
+def exposures_usd(sizes: Iterable[int], product: str = "native") -> float:
     """Estimate the cost of exposures of these sizes in bytes, in USD without storage."""
     # A million exposures have few different sizes.
-    return sum(count * exposure_usd(size, encoding) for size, count in Counter(sizes).items())
+    return sum(count * exposure_usd(size, product) for size, count in Counter(sizes).items())
 
 
 def exposures_seconds(
-    sizes: Iterable[int], concurrency: int, encoding: str = "native", limits: Limits = AWS
+    sizes: Iterable[int], concurrency: int, product: str = "native", limits: Limits = AWS
 ) -> float:
     """Estimate the seconds until exposures that are submitted together are all processed.
 
@@ -86,10 +86,19 @@ def exposures_seconds(
     number = counts.total()
     if not number:
         return 0.0
-    estimates = [(measured().of_size(size, encoding), count) for size, count in counts.items()]
+    estimates = [(measured().of_size(size, product), count) for size, count in counts.items()]
     seconds = sum(one.seconds * count for one, count in estimates) / number
     puts = sum(one.puts * count for one, count in estimates) / number
-    most, time, left = min(concurrency, limits.account), 0.0, float(number)
+    most = min(concurrency, limits.account)
+    return last_begins(number, seconds, puts, most, limits) + seconds + measured().cold_seconds
+
+
+def last_begins(number: int, seconds: float, puts: float, most: int, limits: Limits) -> float:
+    """Return the seconds until the last of many exposures begins, `most` at a time.
+
+    Each takes `seconds` and `puts` PUT-class requests.
+    """
+    time, left = 0.0, float(number)
     while True:
         pollers = min(most, limits.first_pollers + limits.more_pollers * time)
         doublings = time // limits.split_after
@@ -102,5 +111,5 @@ def exposures_seconds(
         else:
             step = inf  # both limits are constant from here on
         if left <= rate * step:
-            return time + left / rate + seconds + measured().cold_seconds
+            return time + left / rate
         time, left = time + step, left - rate * step

@@ -26,6 +26,8 @@ class Prices:
     metric: float = 0.30  # CloudWatch, a month
     alarm: float = 0.10  # a month
     dashboard: float = 3.00  # a month
+    stored_gigabyte: float = 0.023  # S3 Standard, a month
+    sent_gigabyte: float = 0.09  # from AWS to the internet
 
 
 PRICES = Prices()
@@ -36,7 +38,7 @@ _LAMBDA_LINES = 330
 """Bytes of the lines that Lambda logs for an invocation: START, END, REPORT."""
 _MESSAGES = 4
 """SQS requests for an exposure: send, receive, change visibility, delete."""
-_COUNTS = ("puts", "gets", "events", "logged", "event_bytes")
+_COUNTS = ("puts", "gets", "events", "logged", "event_bytes", "stored")
 _FILE = Path(__file__).parent / "measured.json"
 
 
@@ -45,7 +47,7 @@ class Invocation:
     """The measured resources of one invocation of a warm function."""
 
     exposure: str  # class of exposure, such as "92 MB"
-    encoding: str  # native or float32
+    product: str  # native or float32 (the pixels of assembled products), or virtual
     way: str  # forward (an upload), repeated (its event again) or reprocessed
     size: int  # bytes of the exposure
     memory: int  # MB of the function
@@ -56,6 +58,7 @@ class Invocation:
     events: int  # sent to EventBridge
     logged: int  # bytes of the function's own log lines
     event_bytes: int  # of the processing event, which is logged, too
+    stored: int  # bytes of the product
     peak_mib: float
 
     @property
@@ -81,6 +84,10 @@ class Invocation:
         """Return the cost of the invocation in USD, without storage."""
         return sum(self.parts().values())
 
+    def usd_a_month(self) -> float:
+        """Return the cost of keeping the product for a month, in USD."""
+        return self.stored / 1e9 * PRICES.stored_gigabyte
+
     def with_memory(self, memory: int) -> "Invocation":
         """Return the invocation with more memory, as long because it mostly waits for S3."""
         return replace(self, memory=memory)
@@ -92,17 +99,17 @@ class Measured:
 
     date: str
     cold_seconds: float  # by which the first invocation of a container takes longer
-    invocations: tuple[Invocation, ...]  # one of every class, encoding and way
+    invocations: tuple[Invocation, ...]  # one of every class, product and way
     others: tuple[Invocation, ...]  # forward, with other memory than the template's
 
-    def one(self, exposure: str, encoding: str = "native", way: str = "forward") -> Invocation:
-        """Return the invocation for a class of exposure, an encoding and a way."""
-        key = (exposure, encoding, way)
-        return next(i for i in self.invocations if (i.exposure, i.encoding, i.way) == key)
+    def one(self, exposure: str, product: str = "native", way: str = "forward") -> Invocation:
+        """Return the invocation for a class of exposure, a kind of product and a way."""
+        key = (exposure, product, way)
+        return next(i for i in self.invocations if (i.exposure, i.product, i.way) == key)
 
-    def of_size(self, size: int, encoding: str = "native") -> Invocation:
+    def of_size(self, size: int, product: str = "native") -> Invocation:
         """Return the invocation for `size` bytes, interpolated between the two nearest sizes."""
-        found = (i for i in self.invocations if (i.encoding, i.way) == (encoding, "forward"))
+        found = (i for i in self.invocations if (i.product, i.way) == (product, "forward"))
         pairs = list(pairwise(sorted(found, key=lambda one: one.size)))
         below, above = next((pair for pair in pairs if size <= pair[1].size), pairs[-1])
         share = max((size - below.size) / (above.size - below.size), 0.0)

@@ -95,9 +95,9 @@ def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> N
     """Print number, size, cost and duration of a backfill; warn if SQS would delete messages."""
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in exposures]
     guessed = " (sizes are assumed)" if any(item.size is None for item in exposures) else ""
-    usd = exposures_usd(sizes, encoding=stack.science_encoding)
+    usd = exposures_usd(sizes, product=stack.product)
     at_once = int(stack.parameters.get("BackfillConcurrency", "20"))
-    seconds = exposures_seconds(sizes, at_once, stack.science_encoding)
+    seconds = exposures_seconds(sizes, at_once, stack.product)
     size = sum(sizes) / 1e6
     amount = f"{size / 1e3:,.1f} GB" if size >= 1e3 else f"{size:,.1f} MB"
     cost = f"about {usd:.2f} USD" if usd >= 0.01 else "less than 0.01 USD"

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import boto3
 
+from core.product import Form
 from infra.bundle.build import target_python
 from infra.demo.local_aws import copy_cache
 from tests.benchmark.material import LongExposure
@@ -84,7 +85,7 @@ class Bench:
 
     @contextmanager
     def worker(
-        self, encoding: str, blocks: bool = True, counted: bool = True, group: Path | None = None
+        self, product: str, blocks: bool = True, counted: bool = True, group: Path | None = None
     ) -> Iterator[Worker]:
         """Start the built bundle with an empty /tmp behind the proxy, which takes time.
 
@@ -92,7 +93,7 @@ class Bench:
         """
         port = self.proxy.port if counted else self.port
         with tempfile.TemporaryDirectory() as scratch:
-            environment = os.environ | function_environment(port, encoding, blocks)
+            environment = os.environ | function_environment(port, product, blocks)
             environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
             process = subprocess.Popen(
                 [str(target_python()), str(HERE / "worker.py")],
@@ -135,15 +136,18 @@ def move(bench: Bench, key: str, product: Path) -> float:
     return time.perf_counter() - start
 
 
-def function_environment(
-    port: int, encoding: str = "native", blocks: bool = True
-) -> dict[str, str]:
-    """Return the function's environment with S3 on a port."""
+def function_environment(port: int, product: str = "native", blocks: bool = True) -> dict[str, str]:
+    """Return the function's environment with S3 on a port.
+
+    `product` is virtual, or the encoding of assembled products.
+    """
+    is_virtual = product == Form.VIRTUAL
     return _CREDENTIALS | {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
         "OUTPUT_BUCKET": PRODUCTS,
         "CRDS_MIRROR": f"s3://{MIRROR}",
-        "SCIENCE_ENCODING": encoding,
+        "PRODUCT_FORM": Form.VIRTUAL if is_virtual else Form.ASSEMBLED,
+        "SCIENCE_ENCODING": "native" if is_virtual else product,
         "DQ_BLOCK_URI": f"s3://{MIRROR}/blocks" if blocks else "",
         "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
         "MALLOC_ARENA_MAX": "2",

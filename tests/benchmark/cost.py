@@ -74,11 +74,11 @@ class Function:
 
 
 @contextmanager
-def function(port: int, encoding: str, memory: int) -> Iterator[Function]:
+def function(port: int, product: str, memory: int) -> Iterator[Function]:
     """Start the bundle with the environment of the template and the CPU of a memory size."""
     with tempfile.TemporaryDirectory() as scratch, as_lambda(memory) as group:
         more = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
-        environment = os.environ | function_environment(port, encoding) | more
+        environment = os.environ | function_environment(port, product) | more
         environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
         environment["UPLOADED_QUEUE_URL"] = f"http://127.0.0.1:{port}/123456789012/uploads"
         log = Path(scratch) / "log"
@@ -111,7 +111,7 @@ class Subject(NamedTuple):
 
     name: str
     path: Path
-    encoding: str
+    product: str
     memory: int = DEPLOYED
 
 
@@ -121,7 +121,7 @@ def measure(
     """Measure an exposure for an upload, a repeated event and a rebuild."""
     with (
         discarding(subject.path, cache, "--slow") as port,
-        function(port, subject.encoding, subject.memory) as running,
+        function(port, subject.product, subject.memory) as running,
     ):
         running.run(
             batch(created("bench/first_uncal.fits"))
@@ -130,11 +130,11 @@ def measure(
             runs = [running.run(_event(way, number)) for number in range(each)]
             last, counts = runs[-1], runs[-1]["counts"]
             yield Invocation(
-                subject.name, subject.encoding, way, subject.path.stat().st_size, subject.memory,
+                subject.name, subject.product, way, subject.path.stat().st_size, subject.memory,
                 round(median(run["cost"]["seconds"] for run in runs), 4),
                 round(median(run["cost"]["cpu"] for run in runs), 4),
                 counts.get("put", 0), counts.get("get", 0), counts.get("event", 0),
-                last["logged"], counts.get("event bytes", 0),
+                last["logged"], counts.get("event bytes", 0), counts.get("product bytes", 0),
                 round(last["cost"]["peak_mib"], 1),
             )  # fmt: skip
 
@@ -183,11 +183,12 @@ def measure_all(folder: Path, only: str | None) -> Measured:
             continue
         if name == "subarray":
             cold = cold_seconds(path, folder / "cache")
-        for encoding in ("native", "float32"):
-            found += _told(measure(Subject(name, path, encoding), folder / "cache"))
-            times = EACH if encoding == "native" else 1
-            for memory in OTHER_MEMORIES:
-                other = Subject(name, path, encoding, memory)
+        for product in ("native", "float32", "virtual"):
+            found += _told(measure(Subject(name, path, product), folder / "cache"))
+            is_long = product == "float32" and path.stat().st_size > 10**7
+            times = 1 if is_long else EACH
+            for memory in OTHER_MEMORIES * (product != "virtual"):
+                other = Subject(name, path, product, memory)
                 others += _told(measure(other, folder / "cache", ("forward",), times))
     return Measured(f"{datetime.now(UTC):%Y-%m-%d}", cold, tuple(found), tuple(others))
 
@@ -195,7 +196,7 @@ def measure_all(folder: Path, only: str | None) -> Measured:
 def _told(invocations: Iterator[Invocation]) -> Iterator[Invocation]:
     for one in invocations:
         print(
-            f"{one.exposure:9} {one.encoding:8} {one.way:12} {one.memory:5} MB {one.seconds:6.2f} s "
+            f"{one.exposure:9} {one.product:8} {one.way:12} {one.memory:5} MB {one.seconds:6.2f} s "
             f"{1e6 * one.usd():7.1f} USD a million",
             flush=True,
         )

@@ -22,7 +22,7 @@ _PIECE = 1 << 20
 
 METADATA = "x-amz-meta-"
 COUNTS = "/counts"
-"""Requests since the last call: GET-class, PUT-class, events and their bytes, SQS."""
+"""Since the last call: requests (GET-class, PUT-class, events, SQS), bytes of events and products."""
 _LEDGER = "/dq_ledger/"
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -103,6 +103,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.lengths[key] = length
             self.uploads[key] = self.metadata()
+            self.counts["product bytes"] += 0 if _LEDGER in key else length
         self.answer(200, headers={"ETag": '"p"'})
 
     def do_POST(self) -> None:
@@ -120,6 +121,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.discard()
             self.lengths[key] = self.lengths.pop(key + "?")
+            self.counts["product bytes"] += self.lengths[key]
             self.answer(200, b"<R><ETag>&quot;product&quot;</ETag></R>")
 
     def answer_others(self, target: str) -> None:

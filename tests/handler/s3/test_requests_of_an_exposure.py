@@ -65,7 +65,9 @@ def test_small_exposure_takes_two_puts(
     assert classes(counted) == (2, 3), "an existing entry is read and replaced"
 
 
-def test_exposure_of_92_mb_takes_at_most_nine_puts(function: Harness, counted: Counter[str]) -> None:
+def test_exposure_of_92_mb_takes_at_most_nine_puts(
+    function: Harness, counted: Counter[str]
+) -> None:
     function = function.with_services(blocks=Blocks(S3Location(PRODUCTS, "dq_blocks")))
     content = exposure_of(11)
     for number in range(2):
