@@ -210,7 +210,7 @@ def rows(folder: Path, jwst: Jwst) -> Iterator[Row]:
     remark = (
         f"{best['selected']:,} selected from {before} to {after}, {best['evaluated']} evaluations"
     )
-    yield Row(f"{what}: time", "<= 6 s", f"{best['seconds']:.1f} s", remark)
+    yield Row(f"{what}: time", "<= 2 s", f"{best['seconds']:.1f} s", remark)
     yield Row(f"{what}: peak memory", "<= 256 MiB", f"{best['peak_mib']:.0f} MiB", "of 3 runs")
     ratio = EXPOSURES / best["seconds"] / rate
     yield Row(
