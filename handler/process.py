@@ -6,6 +6,7 @@ published last: if the bus is down, a retry finds the product and only publishes
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -47,7 +48,7 @@ from handler.publish import (
 from handler.s3.assembly import SMALLEST_SOURCE, Assembly
 from handler.s3.errors import is_denied
 from handler.s3.objects import HEADERS, ObjectReader, ObjectStore, S3Location, StoredObject
-from handler.s3.write import MultipartUpload, Target, multipart
+from handler.s3.write import Target, multipart
 from handler.services import Services
 
 _LARGEST_USER_DQ = 256 * 1024 * 1024
@@ -258,39 +259,34 @@ def find_own_product(job: Job, services: Services) -> bool:
 
 def build(job: Job, services: Services) -> None:
     """Run the step on the exposure of a job and write its product to S3."""
-    is_virtual = Form.of_key(job.target.location.key) is Form.VIRTUAL
-    if is_virtual or job.source.described.size < _SURELY_MULTIPART:
-        _build(job, services, None)
-        return
-    with multipart(job.target, job.store) as upload:  # started while the planes are made
-        _build(job, services, upload)
-
-
-def _build(job: Job, services: Services, upload: MultipartUpload | None) -> None:
-    mask = services.references.load(job.mask, job.exposure, job.store)
-    existing = job.exposure.existing_image(job.source.read)
-    user_dq = read_user_dq(job.user_dq) if job.user_dq else None
-    quality = initialize(job.exposure, mask, existing, user_dq)
     key, source = job.target.location.key, job.source.described
-    values = HeaderValues(
-        filename=expanded_name(key.rpartition("/")[2]),
-        date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
-        crds_version=job.mask.crds_version,
-        crds_context=job.mask.context,
-        mask=job.mask.label,
-    )
-    layout = compose(job.exposure, quality, values, services.settings.encoding)
-    if Form.of_key(key) is Form.VIRTUAL:
-        bucket, exposure_key = source.location.bucket, source.location.key
-        version, etag = state_of(source)
-        packed = Source(bucket, exposure_key, etag, version, source.size)
-        layout = Layout((Literal(pack(layout, packed, job.exposure)),))
+    is_virtual = Form.of_key(key) is Form.VIRTUAL
 
     def is_same(existing: StoredObject) -> bool:
         return Provenance.from_metadata(existing.metadata) == job.provenance
 
-    assembly = Assembly(layout, job.source, services.blocks, job.store)
-    job.output = product_summary(assembly.write(job.target, is_same, upload))
+    is_single = is_virtual or source.size < _SURELY_MULTIPART
+    # An upload is started while the planes are made.
+    with nullcontext() if is_single else multipart(job.target, job.store) as upload:
+        mask = services.references.load(job.mask, job.exposure, job.store)
+        existing = job.exposure.existing_image(job.source.read)
+        user_dq = read_user_dq(job.user_dq) if job.user_dq else None
+        quality = initialize(job.exposure, mask, existing, user_dq)
+        values = HeaderValues(
+            filename=expanded_name(key.rpartition("/")[2]),
+            date=datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="milliseconds"),
+            crds_version=job.mask.crds_version,
+            crds_context=job.mask.context,
+            mask=job.mask.label,
+        )
+        layout = compose(job.exposure, quality, values, services.settings.encoding)
+        if is_virtual:
+            bucket, exposure_key = source.location.bucket, source.location.key
+            version, etag = state_of(source)
+            packed = Source(bucket, exposure_key, etag, version, source.size)
+            layout = Layout((Literal(pack(layout, packed, job.exposure)),))
+        assembly = Assembly(layout, job.source, services.blocks, job.store)
+        job.output = product_summary(assembly.write(job.target, is_same, upload))
     job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
 
 

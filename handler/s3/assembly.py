@@ -186,15 +186,12 @@ class Assembly:
         except _BlockFailure:
             log.warning("%s: writing again without blocks", target.location, exc_info=True)
             self.blocks.forget()
-            if started:
-                started.abort()
+            # Not with `started`: Ceph refuses an upload with more parts than are completed.
             return replace(self, blocks=Blocks(None)).write(target, is_same)
         except WriteConflict as exc:
             existing = self.store.find(target.location)
             if existing is None or not is_same(existing):
                 raise TransientFailure(f"{exc}; the product was not written, retry") from exc
-            if started:
-                started.abort()
             return existing
 
     def _write(self, target: Target, started: MultipartUpload | None) -> StoredObject:

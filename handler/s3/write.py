@@ -65,14 +65,14 @@ def put(content: bytes, target: Target, store: ObjectStore) -> StoredObject:
 
 @contextmanager
 def multipart(target: Target, store: ObjectStore) -> Iterator["MultipartUpload"]:
-    """Yield a multipart upload while S3 starts it; abort it if an exception is raised."""
+    """Yield a multipart upload while S3 starts it; abort it unless it was completed."""
     with ThreadPoolExecutor(1) as threads:
         upload = MultipartUpload(target, threads.submit(_start, target, store), store)
         try:
             yield upload
-        except BaseException:
-            upload.abort()
-            raise
+        finally:
+            if not upload.is_completed:
+                upload.abort()
 
 
 def _start(target: Target, store: ObjectStore) -> str:
@@ -87,13 +87,19 @@ def _start(target: Target, store: ObjectStore) -> str:
     return response["UploadId"]
 
 
-@dataclass(frozen=True)
+@dataclass
 class MultipartUpload:
     """A multipart upload that `multipart` starts; its methods wait until it is started."""
 
     target: Target
-    upload_id: Future[str]
+    started: Future[str]
     store: ObjectStore
+    is_completed: bool = False
+
+    @property
+    def upload_id(self) -> str:
+        """The upload's ID, once it is started; if it cannot be started, raise why."""
+        return self.started.result()
 
     def put(self, number: int, content: bytes) -> CompletedPart:
         """Upload a part of the object, and return its entry in the list for `complete`."""
@@ -131,11 +137,12 @@ class MultipartUpload:
                 MpuObjectSize=length,
                 **self.target.condition,  # type: ignore[arg-type]
             )
+        self.is_completed = True
         return _written(self.target, length, response)
 
     def abort(self) -> None:
         """Abort the upload if it exists; only log a failure, because an earlier error is raised."""
-        if self.upload_id.exception():
+        if self.started.exception():
             return
         try:
             self.store.client.abort_multipart_upload(**self._kwargs)
@@ -145,13 +152,13 @@ class MultipartUpload:
             log.warning(
                 "%s: upload %s could not be aborted; the bucket's lifecycle rule removes it: %s",
                 self.target.location,
-                self.upload_id.result(),
+                self.upload_id,
                 describe_denial(exc) if isinstance(exc, ClientError) and is_denied(exc) else exc,
             )
 
     @property
     def _kwargs(self) -> dict[str, Any]:
-        return {**self.target.location.as_kwargs, "UploadId": self.upload_id.result()}
+        return {**self.target.location.as_kwargs, "UploadId": self.upload_id}
 
 
 def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:

@@ -212,7 +212,7 @@ def _forgets_aborted_uploads(scratch: Scratch) -> bool:
     with suppress(_Aborted), multipart(_target(scratch), scratch.store) as upload:
         upload.put(1, _TAIL)
         raise _Aborted
-    address = {**upload.target.location.as_kwargs, "UploadId": upload.upload_id.result()}
+    address = {**upload.target.location.as_kwargs, "UploadId": upload.upload_id}
     return _refused(
         lambda: scratch.client.list_parts(**address), "NoSuchUpload", "NoSuchKey", "404"
     )
