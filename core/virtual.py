@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from core.compat import missing_asdf_warning
 from core.errors import InputRejected
 from core.exposure import Exposure
-from core.fits.cards import header_bytes, image_header
+from core.fits.cards import header_bytes, image_header, table_header
 from core.fits.compressed import compressed_image
 from core.fits.hdus import Hdu, Reader, padding
 from core.fits.pixels import PixelFormat, encode_uint32
@@ -136,18 +136,8 @@ def _layout_hdu(
     # astropy's BinTableHDU takes 20 ms, more than the compression of the flags.
     table = np.array(rows, [(name, dtype) for name, _, dtype in _COLUMNS])
     table["OFFSET"] = np.where([row[-1] for row in rows], b"T", b"F")
-    header = fits.Header()
-    header["XTENSION"] = "BINTABLE"
-    header["BITPIX"] = 8
-    header["NAXIS"] = 2
-    header["NAXIS1"] = table.itemsize
-    header["NAXIS2"] = len(table)
-    header["PCOUNT"] = 0
-    header["GCOUNT"] = 1
-    header["TFIELDS"] = len(_COLUMNS)
-    for number, (name, form, _) in enumerate(_COLUMNS, start=1):
-        header[f"TTYPE{number}"] = name
-        header[f"TFORM{number}"] = form
+    columns = [(name, form) for name, form, _ in _COLUMNS]
+    header = table_header(columns, table.itemsize, len(table))
     header["EXTNAME"] = "LAYOUT"
     header["SCHEMA"] = (SCHEMA, "version of this form of a virtual product")
     header["BUCKET"] = (source.bucket, "bucket of the exposure")

@@ -56,6 +56,25 @@ def header_bytes(header: fits.Header, name: str) -> bytes:
     return text.encode("ascii")
 
 
+def table_header(
+    columns: list[tuple[str, str]], row_bytes: int, rows: int, heap_bytes: int = 0
+) -> fits.Header:
+    """Return the header of a new table HDU, given the names and the formats of its columns."""
+    header = fits.Header()
+    header["XTENSION"] = ("BINTABLE", "binary table extension")
+    header["BITPIX"] = 8
+    header["NAXIS"] = 2
+    header["NAXIS1"] = row_bytes
+    header["NAXIS2"] = rows
+    header["PCOUNT"] = heap_bytes
+    header["GCOUNT"] = 1
+    header["TFIELDS"] = len(columns)
+    for number, (name, form) in enumerate(columns, start=1):
+        header[f"TTYPE{number}"] = name
+        header[f"TFORM{number}"] = form
+    return header
+
+
 def image_header(
     name: str, pixel_format: PixelFormat, shape: tuple[int, ...], existing: Hdu | None = None
 ) -> fits.Header:

@@ -3,11 +3,10 @@
 from collections.abc import Iterator
 
 import numpy as np
-from astropy.io import fits
 from numpy.typing import NDArray
 from zlib_ng import zlib_ng
 
-from core.fits.cards import header_bytes
+from core.fits.cards import header_bytes, table_header
 from core.fits.hdus import padding
 from core.fits.pixels import PixelFormat
 
@@ -28,17 +27,8 @@ def compressed_image(
     lengths = [len(tile) for tile in tiles]
     offsets = np.cumsum([0, *lengths[:-1]])
     descriptors = np.column_stack([lengths, offsets]).astype(">i4").tobytes()
-    header = fits.Header()
-    header["XTENSION"] = ("BINTABLE", "binary table extension")
-    header["BITPIX"] = 8
-    header["NAXIS"] = 2
-    header["NAXIS1"] = 8
-    header["NAXIS2"] = len(tiles)
-    header["PCOUNT"] = sum(lengths)
-    header["GCOUNT"] = 1
-    header["TFIELDS"] = 1
-    header["TTYPE1"] = "COMPRESSED_DATA"
-    header["TFORM1"] = f"1PB({max(lengths)})"
+    columns = [("COMPRESSED_DATA", f"1PB({max(lengths)})")]
+    header = table_header(columns, 8, len(tiles), sum(lengths))
     header["ZIMAGE"] = (True, "this is a compressed image")
     header["ZCMPTYPE"] = "GZIP_1"
     header["ZBITPIX"] = pixel_format.bitpix
