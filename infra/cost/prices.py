@@ -26,8 +26,8 @@ class Prices:
     metric: float = 0.30  # CloudWatch, a month
     alarm: float = 0.10  # a month
     dashboard: float = 3.00  # a month
-    stored_gigabyte: float = 0.023  # S3 Standard, a month
-    sent_gigabyte: float = 0.09  # from AWS to the internet
+    stored_gigabyte: float = 0.023  # S3 Standard, a month, the first 50 TB
+    sent_gigabyte: float = 0.09  # from AWS to the internet, the first 10 TB a month
 
 
 PRICES = Prices()

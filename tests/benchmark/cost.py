@@ -187,7 +187,7 @@ def measure_all(folder: Path, only: str | None) -> Measured:
             found += _told(measure(Subject(name, path, product), folder / "cache"))
             is_long = product == "float32" and path.stat().st_size > 10**7
             times = 1 if is_long else EACH
-            for memory in OTHER_MEMORIES * (product != "virtual"):
+            for memory in () if product == "virtual" else OTHER_MEMORIES:
                 other = Subject(name, path, product, memory)
                 others += _told(measure(other, folder / "cache", ("forward",), times))
     return Measured(f"{datetime.now(UTC):%Y-%m-%d}", cold, tuple(found), tuple(others))

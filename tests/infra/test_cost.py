@@ -107,6 +107,17 @@ def test_page_of_limits_uses_the_last_measurement() -> None:
     assert f"({rate:.0f} products per second)" in kept
 
 
+def test_page_of_virtual_products_uses_the_last_measurement() -> None:
+    text = (PROJECT / "docs" / "how-to" / "virtual.md").read_text()
+    complete, virtual = (measured().one("92 MB", kind) for kind in ("native", "virtual"))
+    made, kept = (
+        [f"{1e6 * one.usd():,.0f} USD" for one in (complete, virtual)],
+        [f"{1e6 * one.usd_a_month():,.0f} USD" for one in (complete, virtual)],
+    )
+    assert f"| a million exposures of 92 MB: to make | {' | '.join(made)} |" in text
+    assert f"| to keep for a month | {' | '.join(kept)} |" in text
+
+
 # Prices
 
 
