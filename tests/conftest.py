@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from io import BytesIO
@@ -24,6 +25,7 @@ from jsonschema import Draft202012Validator
 from moto.s3.models import FakeKey, FakeMultipart, s3_backends
 from moto.sqs.models import sqs_backends
 
+from core.product import Form
 from handler import app
 from handler.crds.masks import References
 from handler.ledger import Ledger
@@ -68,9 +70,9 @@ hypothesis_settings.load_profile("default")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Isolate the tests from the user's environment variables, before they are imported."""
-    shell = isolated_environment()
-    shell.__enter__()
-    config.add_cleanup(lambda: shell.__exit__(None, None, None))
+    shell = ExitStack()
+    shell.enter_context(isolated_environment())
+    config.add_cleanup(shell.close)
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +222,11 @@ class Harness:
         output = detail["output"]
         answer = self.aws.client("s3").get_object(Bucket=output["bucket"], Key=output["key"])
         return answer["Body"].read()
+
+    def product_key(self, name: str = "2023/jw01") -> str:
+        """Return the key of the product of an exposure, in the form of the settings."""
+        end = "_virtual" if self.settings.form is Form.VIRTUAL else ""
+        return f"dq_init/{name}_dq_init{end}.fits"
 
     def products(self, prefix: str = "dq_init/") -> set[str]:
         found = self.aws.client("s3").list_objects_v2(Bucket=PRODUCTS, Prefix=prefix)

@@ -15,10 +15,6 @@ from tests.conftest import Harness, created
 from tests.seeds import seeds
 
 KEY = "2023/jw01_uncal.fits"
-PRODUCT = {
-    Form.ASSEMBLED: "dq_init/2023/jw01_dq_init.fits",
-    Form.VIRTUAL: "dq_init/2023/jw01_dq_init_virtual.fits",
-}
 MASKS = {
     None: "crds://jwst_nircam_mask_9002.fits",
     "s3://crds-mirror/references/jwst/nircam/jwst_nircam_mask_9001.fits": (
@@ -49,10 +45,6 @@ class Model:
     product: Product | None = None
     requests: list[tuple[str, dict[str, Any], str]] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
-
-    @property
-    def key(self) -> str:
-        return PRODUCT[self.function.settings.form]
 
     def upload(self) -> None:
         content = self.exposure[:-1] + bytes([len(self.versions)])
@@ -133,7 +125,7 @@ class Model:
     def forget_ledger(self) -> None:
         self.log.append("the ledger's entry is deleted")
         self.function.aws.client("s3").delete_object(
-            Bucket=PRODUCTS, Key=f"dq_ledger/{self.key}.json"
+            Bucket=PRODUCTS, Key=f"dq_ledger/{self.function.product_key()}.json"
         )
 
     def check(self) -> None:
@@ -142,7 +134,9 @@ class Model:
     def found(self) -> Product | None:
         if not self.function.products():
             return None
-        head = self.function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=self.key)
+        head = self.function.aws.client("s3").head_object(
+            Bucket=PRODUCTS, Key=self.function.product_key()
+        )
         found = head["Metadata"]
         return Product(found["input-version"], found["mask"], found["pinned"] == "true")
 
@@ -165,7 +159,9 @@ def test_product_follows_the_table_in_any_order(
     steps = [model.event, model.request, model.repeat, model.upload, model.forget_ledger]
     for step in model.choose.choices(steps, weights=[5, 5, 2, 1, 1], k=STEPS):
         step()
-    versions = function.aws.client("s3").list_object_versions(Bucket=PRODUCTS, Prefix=model.key)
+    versions = function.aws.client("s3").list_object_versions(
+        Bucket=PRODUCTS, Prefix=model.function.product_key()
+    )
     complete = [d for d in function.announcements() if d["status"] == "Complete"]
     ids = {(d["id"], d["output"]["versionId"]) for d in complete}
     found = {version["VersionId"] for version in versions.get("Versions", [])}

@@ -24,12 +24,6 @@ def make_function(make_function: Any, request: pytest.FixtureRequest) -> Any:
     return lambda *options: make_function(*options).with_settings(form=request.param)
 
 
-def key_of(function: Harness, name: str = "2023/jw01") -> str:
-    """Return the product's key for an exposure."""
-    end = "_virtual" if function.settings.form is Form.VIRTUAL else ""
-    return f"dq_init/{name}_dq_init{end}.fits"
-
-
 def newer(exposure: bytes) -> bytes:
     return exposure[:-1] + b"\1"
 
@@ -49,7 +43,7 @@ def versions(function: Harness) -> int:
 
 
 def metadata(function: Harness, name: str = "2023/jw01") -> dict[str, str]:
-    key = key_of(function, name)
+    key = function.product_key(name)
     return function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=key)["Metadata"]
 
 
@@ -73,7 +67,7 @@ def test_inputs_of_one_name_in_two_folders_are_two_products(
         function.upload(exposure, f"{folder}/jw01_uncal.fits")
         assert function.run_batch(created(f"{folder}/jw01_uncal.fits")) == []
     names = ("a/jw01", "b/jw01")
-    assert function.products() == {key_of(function, name) for name in names}
+    assert function.products() == {function.product_key(name) for name in names}
     for name in names:
         assert metadata(function, name)["input-key"] == f"{name}_uncal.fits"
 
@@ -86,16 +80,16 @@ def test_product_of_another_input_needs_replace(function: Harness, exposure: byt
         r"is of s3://raw-exposures/2023/jw01_uncal.fits, .* s3://raw-exposures/other_uncal.fits"
     )
     with pytest.raises(InputRejected, match=message):
-        function.run("other_uncal.fits", outputKey=key_of(function))
+        function.run("other_uncal.fits", outputKey=function.product_key())
     assert versions(function) == 1
-    function.run("other_uncal.fits", outputKey=key_of(function), onExisting="replace")
+    function.run("other_uncal.fits", outputKey=function.product_key(), onExisting="replace")
     assert metadata(function)["input-key"] == "other_uncal.fits"
 
 
 def test_foreign_object_needs_replace(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.aws.client("s3").put_object(
-        Bucket=PRODUCTS, Key=key_of(function), Body=b"a person's notes"
+        Bucket=PRODUCTS, Key=function.product_key(), Body=b"a person's notes"
     )
     with pytest.raises(InputRejected, match="is not a product of this software"):
         function.run(KEY)
@@ -129,7 +123,7 @@ def test_redelivered_repeated_event_is_skipped_with_one_id(
 def test_rebuilt_product_after_deletion_is_a_new_result(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run_batch(created(KEY))
-    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key_of(function))
+    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=function.product_key())
     function.run_batch(created(KEY))
     first, second = published(function)
     assert (first[0], second[0]) == ("Complete", "Complete")
@@ -281,7 +275,7 @@ def test_older_version_never_replaces_a_newer_product(function: Harness, exposur
     assert metadata(function)["input-version"] == current["input"]["versionId"]
     beside = function.run(KEY, versionId=version, outputKey="dq_init/old/x.fits")
     assert (beside["status"], beside["input"]["versionId"]) == ("Complete", version)
-    s3.delete_object(Bucket=PRODUCTS, Key=key_of(function))
+    s3.delete_object(Bucket=PRODUCTS, Key=function.product_key())
     assert function.run(KEY, versionId=version)["status"] == "Complete"
     function.run_batch(created(KEY))
     assert metadata(function)["input-version"] == current["input"]["versionId"]
@@ -325,7 +319,7 @@ def test_unreadable_ledger_entry_counts_as_empty(
 ) -> None:
     function.upload(exposure, KEY)
     first = function.run(KEY)
-    ledger = f"dq_ledger/{key_of(function)}.json"
+    ledger = f"dq_ledger/{function.product_key()}.json"
     function.aws.client("s3").put_object(Bucket=PRODUCTS, Key=ledger, Body=entry)
     again = function.run(KEY)
     assert (again["status"], again["id"]) == ("Complete", first["id"])
@@ -335,7 +329,7 @@ def test_unreadable_ledger_entry_counts_as_empty(
 def test_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
-    s3, ledger = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{function.product_key()}.json"
     entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read())
     entry["news"] = entry["result"]["news"] = entry["result"]["function"]["news"] = 1
     s3.put_object(Bucket=PRODUCTS, Key=ledger, Body=json.dumps(entry))
@@ -345,7 +339,7 @@ def test_entry_of_a_newer_release_is_read(function: Harness, exposure: bytes) ->
 def test_ledger_holds_parameters_window_and_digest(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     detail = function.run(KEY)
-    s3, ledger = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{function.product_key()}.json"
     entry = json.loads(s3.get_object(Bucket=PRODUCTS, Key=ledger)["Body"].read())
     assert entry["result"] == detail
     assert entry["failure"] is None
@@ -421,7 +415,7 @@ def test_existing_product_is_published_with_its_own_mask(
 
 def entry_of(function: Harness) -> dict[str, Any]:
     found = function.aws.client("s3").get_object(
-        Bucket=PRODUCTS, Key=f"dq_ledger/{key_of(function)}.json"
+        Bucket=PRODUCTS, Key=f"dq_ledger/{function.product_key()}.json"
     )
     return json.loads(found["Body"].read())
 
@@ -484,8 +478,8 @@ def test_product_deleted_while_rebuilt_is_built_by_a_retry(
     s3 = function.aws.client("s3")
 
     def delete(params: dict[str, Any], **_: Any) -> None:
-        if params["Key"] == key_of(function):
-            s3.delete_object(Bucket=PRODUCTS, Key=key_of(function))
+        if params["Key"] == function.product_key():
+            s3.delete_object(Bucket=PRODUCTS, Key=function.product_key())
             raise ClientError({"Error": {"Code": "NoSuchKey"}}, "PutObject")
 
     hooks = function.function.s3.meta.events
@@ -507,7 +501,7 @@ def test_name_that_no_header_can_hold_is_rejected(function: Harness, exposure: b
 def test_recorded_failure_is_removed_after_success(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     function.run(KEY)
-    s3, entry = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
+    s3, entry = function.aws.client("s3"), f"dq_ledger/{function.product_key()}.json"
     content = json.loads(s3.get_object(Bucket=PRODUCTS, Key=entry)["Body"].read())
     content["failure"] = {"cause": "m", "error": "TransientFailure", "reason": "r", "at": "t"}
     s3.put_object(Bucket=PRODUCTS, Key=entry, Body=json.dumps(content))
@@ -580,7 +574,7 @@ def test_ledger_rebuilt_from_the_product_keeps_its_pin(
     before = entry_of(function)
     assert before["catalogue"]["pinned"] is bool(asked)
     function.aws.client("s3").delete_object(
-        Bucket=PRODUCTS, Key=f"dq_ledger/{key_of(function)}.json"
+        Bucket=PRODUCTS, Key=f"dq_ledger/{function.product_key()}.json"
     )
     function.run_event({"bucket": RAW, "key": KEY, "cause": "the job", "reportOnly": True})
     after = entry_of(function)
@@ -742,7 +736,7 @@ def test_ledger_entry_of_any_size_is_not_read(function: Harness, exposure: bytes
     function.upload(exposure, KEY)
     product = function.run(KEY)["output"]["bytes"]
     content = {**entry_of(function), "news": "x" * 256 * 1024}
-    s3, ledger = function.aws.client("s3"), f"dq_ledger/{key_of(function)}.json"
+    s3, ledger = function.aws.client("s3"), f"dq_ledger/{function.product_key()}.json"
     s3.put_object(Bucket=PRODUCTS, Key=ledger, Body=json.dumps(content))
     again = function.run(KEY)
     assert again["status"] == "Complete", "it counts as none"
