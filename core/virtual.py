@@ -123,7 +123,7 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
         [
             bytes(literals[:primary_length]),
             flags,
-            compressed_image("PLANES", planes.tobytes(), _BYTES, planes.shape),
+            compressed_image("PLANES", planes.data, _BYTES, planes.shape),
             compressed_image("LITERALS", bytes(literals), _BYTES, (len(literals),)),
             _layout_hdu(rows, source, exposure),
         ]

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from astropy.io import fits
 from astropy.io.fits.verify import VerifyError
@@ -97,7 +98,7 @@ class Hdu:
     data_start: int
     data_length: int  # without the padding of the last block
 
-    @property
+    @cached_property
     def name(self) -> str:
         """EXTNAME in upper case; if it is missing, ``PRIMARY`` for the first HDU, else empty."""
         name = self.header.get("EXTNAME")
@@ -122,7 +123,7 @@ class Hdu:
         """Offset in the file of the first byte after the HDU and its padding."""
         return self.data_start + self.data_length + padding(self.data_length)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """Shape of the data in numpy's order, NAXISn to NAXIS1: the last axis varies fastest."""
         naxis = int(self.header["NAXIS"])
