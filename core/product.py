@@ -58,7 +58,7 @@ SUFFIXES = frozenset(_SUFFIXES.split())
 
 
 class Encoding(StrEnum):
-    """The pixel type of the science arrays in the product."""
+    """Whether the product keeps the science arrays as they are, or converts their pixels."""
 
     NATIVE = "native"
     """SCI, ZEROFRAME and REFOUT keep the bytes of the input."""

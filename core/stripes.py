@@ -109,7 +109,7 @@ class StripeReadout:
             yield length - 1 - rows[::-1] if backwards else rows
 
     def _blocks(self, subarray: "Subarray", length: int) -> list[_Rows]:
-        """Return the rows that the first stripe reads, in reading order."""
+        """Return the blocks of consecutive rows that the first stripe reads, in reading order."""
         size = subarray.xsize if self.slow_is_x else subarray.ysize
         start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)
         count, head = self["MSTR_RD2"], max(self["MSTR_RD1"], 0)

@@ -46,7 +46,7 @@ class ObjectSummary:
 
 @dataclass(frozen=True)
 class ExposureSummary:
-    """The headers of an exposure: INSTRUME, DETECTOR, EXP_TYPE, SUBARRAY, and SCI's shape.
+    """INSTRUME, DETECTOR, EXP_TYPE and SUBARRAY of an exposure, its kind, and the shape of SCI.
 
     `warning` is set if the file has no ASDF extension.
     """

@@ -167,8 +167,8 @@ class ExposureRequest:
             )
         if (size := len(target.key.encode())) > _LONGEST_TEXT:
             raise InputRejected(
-                f"{self.source}: its product's key would have {size} bytes, "
-                f"expected at most {_LONGEST_TEXT}"
+                f"{self.source}: its product's key would have {size} bytes, expected at most "
+                f"{_LONGEST_TEXT}; name a shorter outputKey"
             )
         return target
 

@@ -223,8 +223,9 @@ def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[by
         if offset == start and block.startswith(_GZIP):
             raise InputRejected(f"{name}: is compressed, expected FITS; unpack it first (gunzip)")
         if offset == start and not block.startswith(expected):
+            fault = "damaged, or something was appended to the file" if start else "not FITS"
             raise InputRejected(
-                f"{name}: not FITS: the header starts with {block[:9]!r}, expected {expected!r}"
+                f"{name}: {fault}: the header starts with {block[:9]!r}, expected {expected!r}"
             )
         if len(block) < BLOCK:
             raise InputRejected(

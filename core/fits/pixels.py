@@ -80,7 +80,7 @@ def first_image(content: bytes, name: str) -> NDArray[Any]:
     for hdu in locate_in(content, name):
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)
-    raise InputRejected(f"{name}: no image among its HDUs, expected an image of flags")
+    raise InputRejected(f"{name}: no image among its HDUs, expected user-supplied DQ, an image")
 
 
 def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:

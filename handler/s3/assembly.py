@@ -191,7 +191,10 @@ class Assembly:
         except WriteConflict as exc:
             existing = self.store.find(target.location)
             if existing is None or not is_same(existing):
-                raise TransientFailure(f"{exc}; the product was not written, retry") from exc
+                raise TransientFailure(
+                    f"{exc}: another request wrote or deleted it meanwhile, so the product was not "
+                    "written; a message of a queue is retried, repeat a direct request"
+                ) from exc
             return existing
 
     def _write(self, target: Target, started: MultipartUpload | None) -> StoredObject:

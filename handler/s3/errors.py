@@ -147,7 +147,7 @@ def translate_errors(task: str, unavailable: type[Exception] | None = None) -> I
     except ClientError as exc:
         code = error_code(exc)
         if is_transient(exc):
-            raise TransientFailure(f"{task}: {exc}") from exc
+            raise TransientFailure(f"{task}: {exc}; retry") from exc
         if is_denied(exc):  # retried until an operator has allowed it: never the exposure's fault
             raise TransientFailure(f"{task}: {describe_denial(exc)}") from exc
         if code in CONFLICTS:
@@ -161,7 +161,7 @@ def translate_errors(task: str, unavailable: type[Exception] | None = None) -> I
             raise unavailable(f"{task}: {_REFUSED[code]} ({exc})") from exc
         raise
     except NETWORK as exc:
-        raise TransientFailure(f"{task}: {exc}") from exc
+        raise TransientFailure(f"{task}: {exc}; retry") from exc
     except exceptions.BotoCoreError as exc:  # boto3 rejects a name before it sends the request
         if unavailable is None:
             raise

@@ -61,8 +61,8 @@ def command(  # noqa: PLR0913, PLR0917
     one = measured().of_size(int(size * 1e6), product).with_memory(memory)
     if one.seconds > _TIMEOUT:
         raise UserError(
-            f"exposure of {one.exposure}: takes {one.seconds:.0f} s, but Lambda stops a function "
-            f"after {_TIMEOUT} s; process smaller exposures"
+            f"exposure of {one.exposure}: would take {one.seconds:.0f} s, expected less than the "
+            f"{_TIMEOUT} s that Lambda allows; process it with dq-init run"
         )
     sizes = repeat(int(size * 1e6), exposures)
     seconds = exposures_seconds(sizes, concurrency, product, replace(AWS, account=account))

@@ -107,7 +107,7 @@ class Watch:
             time.sleep(pause)
 
     def poll(self, *, is_quiet: bool = False) -> JobProgress:
-        """Read new results and return the progress; `is_quiet`: read the products, too."""
+        """Read new results and return progress; `is_quiet`: infer missing ones from products."""
         depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
         self._read_entries()
         if is_quiet:

@@ -35,7 +35,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
 
 
 def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, Any]:
-    """Copy the server's latest context into a mirror, verify it, and publish if it is new."""
+    """Make the server's latest context operational, verify the mirror, and publish an event."""
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
         plan = plan_sync(source, mirror, "latest")

@@ -135,7 +135,8 @@ def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
         if found not in values and not values & _ANY:
             raise ReferenceUnavailable(
                 f"{keywords.name}: its {keyword} is {found!r}, expected "
-                f"{' or '.join(sorted(values))}, for which the rules select it"
+                f"{' or '.join(sorted(values))}, for which the rules select it; use another "
+                "context, or report the file to CRDS"
             )
 
 
@@ -154,4 +155,7 @@ def _check_shape(mask: Mask, rules: list[Rule]) -> None:
         )
     irs2 = shape == (3200, 2048) and area.ysize == 2048
     if (area.ysize, area.xsize) != shape and not irs2:
-        raise ReferenceUnavailable(f"{found}, expected {area} as in its header")
+        raise ReferenceUnavailable(
+            f"{found}, expected {area} as in its header; use another context, or report the file "
+            "to CRDS"
+        )

@@ -141,7 +141,7 @@ class WindowTotals:
 
 @dataclass
 class Selection:
-    """The products of a catalogue that a context affects; valid while the catalogue is open."""
+    """The products of a catalogue, and what a context changes in each; valid while it is open."""
 
     connection: duckdb.DuckDBPyConnection
     path: Path  # of the catalogue

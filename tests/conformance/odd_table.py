@@ -88,7 +88,10 @@ def _judged(odd: Odd, place: Path, refused: str | None) -> Outcome:
     differing = [what for what in _COMPARED if found[what]]
     if not differing:
         return Outcome(odd, "goes on", "the same", is_same=True, golden=golden)
-    ours = "the same model" if differing == ["float32 file"] else "another model"
+    ours = "the same model"
+    if found["native data model"]:
+        parts = sorted({part.partition(": ")[0] for part in found["native data model"]})
+        ours = f"another model: {', '.join(parts)}"
     return Outcome(odd, "goes on", ours, is_same=False, golden=golden)
 
 

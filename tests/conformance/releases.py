@@ -100,8 +100,14 @@ REASONS = (
         "I",
         "2.0.0",
         r"PRIMARY R_MASK$|meta\.ref_file\.mask\.name$",
-        "If the mask is named N/A, the release writes N/A to R_MASK as a path, such as /home/me/N/A. stpipe 1.1 does "
-        "not any more.",
+        "If the mask is named N/A, the release treats it as a path, and writes /home/me/N/A or A to R_MASK. stpipe 1.1 "
+        "does not any more.",
+    ),
+    Reason(
+        "J",
+        "3.0.0",
+        "EXP_TYPE = 'fgs_acq1': jwst goes on, here refused",
+        "The release drops an EXP_TYPE that is not in capitals, and makes a RampModel of a guider exposure.",
     ),
     Reason(
         "G",

@@ -69,7 +69,7 @@ def patched(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (lambda content: content[:7000], r"HDU 1 \(SCI\): truncated"),
         (lambda content: content[: content.index(b"INT_TIMES") + 100], "HDU 2: truncated"),
         (lambda content: content[:-2880], r"HDU 2 \(INT_TIMES\): truncated"),
-        (lambda content: content + b"garbage" * 1000, "HDU 3: not FITS"),
+        (lambda content: content + b"garbage" * 1000, "HDU 3: damaged, or something was appended"),
         (patched(b"BITPIX  =                   16", b"BITPIX  =                   17"), "BITPIX is 17"),
         (patched(b"NAXIS4  =                    2", b"NAXIS4  =                   -2"), "NAXIS4 is -2"),
         (patched(b"NAXIS4  =                    2", b"NAXIS4  = 'two'"), "NAXIS4 is 'two'"),
