@@ -13,13 +13,13 @@ CHECKOV = .venv-checkov/bin/checkov --skip-download --quiet --compact --framewor
 # sam and its tools contact no AWS service and ignore the AWS profile of the shell.
 OFFLINE = env -u AWS_PROFILE -u AWS_DEFAULT_PROFILE SAM_CLI_TELEMETRY=0 AWS_EC2_METADATA_DISABLED=true AWS_DEFAULT_REGION=us-east-1
 
-.PHONY: help demo docs test fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
+.PHONY: help demo docs test test-slow fuzz mutation coverage lint lint-code lint-templates lint-workflows lint-secrets audit dist release-files build lock build-Function build-mirror build-Freshen build-Reprocessing bundle-report bundle-test release-check e2e soak bench cost s3-matrix sam-local conformance format clean
 
 help:
 	@echo "make demo    process one exposure of every kind on an embedded AWS and print the results"
 	@echo "             (make demo FILE=x_uncal.fits CRDS_PATH=crds_cache: your own exposure)"
 	@echo "make docs    build the documentation site; open build/docs/html/index.html"
-	@echo "make test    run the tests"
+	@echo "make test    run the tests that take at most a second each; make test-slow: the others"
 	@echo "make coverage"
 	@echo "             run the tests and print the lines and branches that no test runs"
 	@echo "make mutation MUTANTS=200 SEED=0 MINUTES=25"
@@ -37,7 +37,7 @@ help:
 	@echo "             lock the newest versions for the bundle"
 	@echo "make e2e     deploy the template on a local AWS and test it; make soak: 2,000 exposures"
 	@echo "make release-check"
-	@echo "             run lint, test, build, bundle-test and e2e in a clean clone"
+	@echo "             run lint, all tests, build, bundle-test and e2e in a clean clone"
 	@echo "make s3-matrix"
 	@echo "             run the handler's tests on localstack's S3 over TLS and on Ceph's"
 	@echo "make sam-local"
@@ -92,7 +92,11 @@ docs: .venv-docs/done
 	@echo "The site: build/docs/html/index.html"
 
 test: .venv/dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m 'not slow'
+
+# Faults, kills and denials at every call, whole commands, browsers: ten minutes.
+test-slow: .venv/dev
+	$(BIN)/python -m pytest -m slow
 
 # Random small changes of core/ and handler/; lists those that no test notices.
 mutation: .venv/dev
@@ -202,7 +206,7 @@ e2e: .venv-ministack/done
 release-check:
 	rm -rf build/release
 	git clone --quiet . build/release
-	$(MAKE) -C build/release lint test build bundle-report bundle-test e2e
+	$(MAKE) -C build/release lint test test-slow build bundle-report bundle-test e2e
 	@cd build/release && $(BIN)/python -c "import core; print('version', core.__version__, 'can be released')"
 
 # Environments with the Python of the Lambda runtime: AWS's runtime client, local AWSs, and jwst for

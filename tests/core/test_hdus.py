@@ -99,6 +99,7 @@ def test_header_without_end_is_read_up_to_a_limit() -> None:
     assert sum(read) < 2_000_000
 
 
+@pytest.mark.slow
 def test_many_large_headers_are_rejected_before_they_use_memory() -> None:
     # Each is within the limit of one header; together they took 286 MiB.
     header = fits.Header([(f"KEY{number}", "x" * 60) for number in range(9000)])

@@ -22,6 +22,7 @@ MODE = next(mode for mode in MODES if mode.name == "nircam-sub64p")
 MASK = "jwst_nircam_mask_9002.fits"
 
 
+@pytest.mark.slow
 def test_docs_example_equals_the_product_of_the_function(
     function: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -286,6 +286,7 @@ def test_provenance_is_in_the_object_metadata(function: Harness, exposure: bytes
     assert answer["Metadata"]["crds-context"] == CONTEXT
 
 
+@pytest.mark.slow
 def test_mask_is_fetched_once_per_container(
     function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

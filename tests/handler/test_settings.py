@@ -142,6 +142,7 @@ def test_docs_name_the_environment_variables() -> None:
     assert table == read
 
 
+@pytest.mark.slow
 def test_lean_import_leaves_the_tools_of_crds_importable() -> None:
     code = (
         "import sys, handler.crds.rules, crds; assert 'asdf' not in sys.modules; "

@@ -142,6 +142,7 @@ def test_wrong_environment_is_one_line(
     assert part in line
 
 
+@pytest.mark.slow
 def test_mfa_profile_without_a_terminal_is_explained(tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(
@@ -373,6 +374,7 @@ def test_wrong_queue_lists_the_queues_of_the_stack(aws: LocalAws) -> None:
     assert "RawBucket" not in str(ended.value)
 
 
+@pytest.mark.slow
 def test_line_ends_in_keys_break_no_output(
     aws: LocalAws, mirrors: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

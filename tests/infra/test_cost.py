@@ -89,6 +89,7 @@ def test_virtual_product_costs_little_to_make_and_keep(exposure: str) -> None:
     assert virtual.usd_a_month() < complete.usd_a_month() / 60
 
 
+@pytest.mark.slow
 def test_tables_of_costs_are_of_the_last_measurement() -> None:
     kept = table_rows((PROJECT / "docs" / "reference" / "cost.md").read_text())
     assert kept

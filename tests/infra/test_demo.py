@@ -53,6 +53,7 @@ def test_own_exposure_and_cache_give_a_product(tmp_path: Path, sample_cache: Pat
     assert fits.getdata(products / "mine_dq_init.fits", "PIXELDQ").shape == (80, 80)
 
 
+@pytest.mark.slow
 def test_bad_exposure_is_reported_and_the_exit_code_is_1(
     tmp_path: Path, sample_cache: Path
 ) -> None:
@@ -66,6 +67,7 @@ def test_bad_exposure_is_reported_and_the_exit_code_is_1(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_missing_mask_is_reported_and_earlier_products_stay(
     tmp_path: Path, sample_cache: Path
 ) -> None:
@@ -113,6 +115,7 @@ def test_file_without_cache_and_vice_versa_are_rejected(
         demo_here(*arguments)
 
 
+@pytest.mark.slow
 def test_settings_of_the_shell_are_hidden_and_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {
         "AWS_PROFILE": "absent",
@@ -130,6 +133,7 @@ def test_settings_of_the_shell_are_hidden_and_restored(monkeypatch: pytest.Monke
     assert os.environ["AWS_PROFILE"] == "absent"
 
 
+@pytest.mark.slow
 def test_demo_never_deletes_the_users_exposure(tmp_path: Path, sample_cache: Path) -> None:
     mode = next(mode for mode in MODES if mode.name == "nircam-sub64p")
     mine = tmp_path / "demo-output" / "inputs" / "mine_uncal.fits"
@@ -169,6 +173,7 @@ def small_demo(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_demo_replaces_no_file_that_it_finds(tmp_path: Path) -> None:
     assert "1 of 2 in" in small_demo(tmp_path)
     output = tmp_path / "demo-output"
@@ -185,6 +190,7 @@ def test_demo_replaces_no_file_that_it_finds(tmp_path: Path) -> None:
     assert not list(output.glob(".run-*"))
 
 
+@pytest.mark.slow
 def test_interrupted_demo_is_one_line(tmp_path: Path) -> None:
     code = (
         "import runpy, os, signal, threading\n"

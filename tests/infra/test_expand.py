@@ -54,6 +54,7 @@ def test_expanded_file_equals_the_assembled_product(virtual: Any, capsys: Any) -
     assert Path("out/x_dq_init.fits").stat().st_ino == before
 
 
+@pytest.mark.slow
 def test_folder_in_s3_is_expanded(virtual: Any, capsys: Any) -> None:
     _, _, expected = virtual
     lines = expand(capsys, f"s3://{PRODUCTS}/dq_init/", "--json").splitlines()
@@ -62,6 +63,7 @@ def test_folder_in_s3_is_expanded(virtual: Any, capsys: Any) -> None:
     assert undated(Path("x_dq_init.fits").read_bytes()) == undated(expected)
 
 
+@pytest.mark.slow
 def test_replaced_exposure_is_named_with_both_versions(virtual: Any, capsys: Any) -> None:
     function, path, _ = virtual
     s3 = function.aws.client("s3")
@@ -76,6 +78,7 @@ def test_replaced_exposure_is_named_with_both_versions(virtual: Any, capsys: Any
     assert not Path("x_dq_init.fits").exists()
 
 
+@pytest.mark.slow
 def test_other_file_is_replaced_only_by_force(virtual: Any, capsys: Any) -> None:
     _, path, expected = virtual
     Path("x_dq_init.fits").write_text("mine")
@@ -85,6 +88,7 @@ def test_other_file_is_replaced_only_by_force(virtual: Any, capsys: Any) -> None
     assert undated(Path("x_dq_init.fits").read_bytes()) == undated(expected)
 
 
+@pytest.mark.slow
 def test_failure_stops_only_its_file(virtual: Any, capsys: Any) -> None:
     Path("a_dq_init_virtual.fits").write_bytes(b"not FITS")
     said = expand(capsys, ".", code=2)
@@ -92,6 +96,7 @@ def test_failure_stops_only_its_file(virtual: Any, capsys: Any) -> None:
     assert "expanded  x_dq_init.fits" in said
 
 
+@pytest.mark.slow
 def test_file_over_a_virtual_product_reads_one_group(virtual: Any, tmp_path: Path) -> None:
     function, path, expected = virtual
     (tmp_path / "whole.fits").write_bytes(expected)
@@ -109,6 +114,7 @@ def test_file_over_a_virtual_product_reads_one_group(virtual: Any, tmp_path: Pat
     assert sum(received) < 2 * group.nbytes
 
 
+@pytest.mark.slow
 def test_documented_example_reads_a_group(virtual: Any, tmp_path: Path) -> None:
     text = (PROJECT / "docs/how-to" / "virtual.md").read_text()
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
@@ -118,6 +124,7 @@ def test_documented_example_reads_a_group(virtual: Any, tmp_path: Path) -> None:
     np.testing.assert_array_equal(names["group"], fits.getdata("whole.fits", "SCI")[0, 0])
 
 
+@pytest.mark.slow
 def test_view_shows_the_flags_of_a_virtual_product(virtual: Any, tmp_path: Path) -> None:
     _, path, expected = virtual
     (tmp_path / "x_dq_init.fits").write_bytes(expected)

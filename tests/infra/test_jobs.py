@@ -120,6 +120,7 @@ def test_backfill_prints_size_and_cost_and_asks_first(
     assert "Messages" not in sqs.receive_message(QueueUrl=queues["BackfillQueue"])
 
 
+@pytest.mark.slow
 def test_backfill_longer_than_sqs_retention_is_warned_of(
     aws: LocalAws,
     capsys: pytest.CaptureFixture[str],
@@ -140,6 +141,7 @@ def test_backfill_longer_than_sqs_retention_is_warned_of(
     assert "SQS deletes messages after 14 days: submit the exposures in several parts." in said[99]
 
 
+@pytest.mark.slow
 def test_interrupted_backfill_resumes_without_sending_twice(
     function: Harness,
     queues: dict[str, str],
@@ -173,6 +175,7 @@ def test_interrupted_backfill_resumes_without_sending_twice(
     assert "0 complete: the product was built 26 skipped" in words(said)
 
 
+@pytest.mark.slow
 def test_context_and_replace_are_in_the_request(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +242,7 @@ def test_malformed_context_sends_nothing(
     assert function.aws.receive(queues["BackfillQueue"]) == []
 
 
+@pytest.mark.slow
 def test_lost_request_is_missing(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +269,7 @@ def test_list_digest_is_of_its_content_exposure_has_none(
         list(find(["list"], aws.client("s3")))
 
 
+@pytest.mark.slow
 def test_lost_replacement_is_missing_not_skipped(
     function: Harness,
     queues: dict[str, str],
@@ -288,6 +293,7 @@ def test_lost_replacement_is_missing_not_skipped(
     assert (result["complete"], result["skipped"], len(result["missing"])) == (0, 0, 2)
 
 
+@pytest.mark.slow
 def test_failure_without_ledger_is_missing(
     function: Harness,
     queues: dict[str, str],
@@ -305,6 +311,7 @@ def test_failure_without_ledger_is_missing(
     assert json.loads(said[said.index("{\n") :])["skipped"] == 0
 
 
+@pytest.mark.slow
 def test_repeated_backfill_is_skipped_without_delay(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -316,6 +323,7 @@ def test_repeated_backfill_is_skipped_without_delay(
         )
 
 
+@pytest.mark.slow
 def test_product_of_another_context_is_not_skipped(
     function: Harness,
     queues: dict[str, str],
@@ -338,6 +346,7 @@ def test_product_of_another_context_is_not_skipped(
     assert "1 missing" in words(backfill(FOLDER, capsys=capsys, exit_code=1)), mask
 
 
+@pytest.mark.slow
 def test_denied_ledger_is_an_error_that_names_it(
     function: Harness, queues: dict[str, str], exposure: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -463,6 +472,7 @@ class Worker:
         return found
 
 
+@pytest.mark.slow
 def test_backfill_killed_at_any_call_is_resumed(
     function: Harness,
     queues: dict[str, str],
@@ -501,6 +511,7 @@ def test_backfill_killed_at_any_call_is_resumed(
     assert number >= 8, "too few calls: are they counted?"
 
 
+@pytest.mark.slow
 def test_two_backfills_at_once_share_the_job(
     function: Harness,
     queues: dict[str, str],

@@ -444,6 +444,7 @@ def test_default_context_of_a_cache_is_its_operational_one(
     assert fits.getval("x_dq_init.fits", "CRDS_CTX") == CONTEXT
 
 
+@pytest.mark.slow
 def test_server_completes_an_empty_cache(
     shell: Shell, sample_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -465,6 +466,7 @@ def test_server_completes_an_empty_cache(
     ).read_bytes()
 
 
+@pytest.mark.slow
 def test_processes_share_the_downloads_of_a_server(
     shell: Shell,
     exposure: bytes,
@@ -482,6 +484,7 @@ def test_processes_share_the_downloads_of_a_server(
     assert set(server.sent.values()) == {1}
 
 
+@pytest.mark.slow
 def test_server_that_sends_a_damaged_mask_is_an_error(
     shell: Shell, sample_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,6 +496,7 @@ def test_server_that_sends_a_damaged_mask_is_an_error(
     assert shell.files() == {"x_uncal.fits"}
 
 
+@pytest.mark.slow
 def test_server_without_a_cache_folder_is_an_error(
     shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -612,6 +616,7 @@ def test_check_as_json_has_the_same_facts(shell: Shell) -> None:
     assert line["check"]["Science window"] == "x 1851 to 1914, y 1817 to 1880"
 
 
+@pytest.mark.slow
 def test_check_of_every_mode_names_one_rule(shell: Shell) -> None:
     for mode in MODES:
         write_exposure(

@@ -47,6 +47,7 @@ def masked(text: str) -> list[str]:
     return sorted(re.sub(r"\d+", "0", line.rstrip()) for line in text.splitlines())
 
 
+@pytest.mark.slow
 def test_commands_print_what_the_page_says(folder: Path) -> None:
     """One shell runs them all, except the installation, which test_wheel covers."""
     blocks = [block for block in CONSOLE if "pip install" not in block]
@@ -64,6 +65,7 @@ def test_page_lists_every_option_of_strun() -> None:
         assert f"`--{option}" in PAGE
 
 
+@pytest.mark.slow
 def test_flags_are_read_with_astropy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     subprocess.run(["dq-init", "run", NAME], check=True, capture_output=True)
     (block,) = (block for block in PYTHON if "astropy" in block)
@@ -72,6 +74,7 @@ def test_flags_are_read_with_astropy(folder: Path, capsys: pytest.CaptureFixture
     assert capsys.readouterr().out == f"{int((dq & 1).sum())}\n"
 
 
+@pytest.mark.slow
 def test_product_is_used_with_jwst(
     folder: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

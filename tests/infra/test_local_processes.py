@@ -75,6 +75,7 @@ def wait_for_product(folder: Path) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.slow
 def test_killed_run_leaves_whole_products_and_resumes(folder: Path) -> None:
     started = time.monotonic()
     finish(start("raw", "--output-dir", "expected"))
@@ -96,6 +97,7 @@ def test_killed_run_leaves_whole_products_and_resumes(folder: Path) -> None:
         assert not list(out.glob(".*")), "leftovers of the killed run"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path) -> None:
     process = start("raw", "--output-dir", "out", "--jobs", jobs)
@@ -109,6 +111,7 @@ def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path) -> None:
     assert len(products(folder / "out")) == EXPOSURES
 
 
+@pytest.mark.slow
 def test_killed_worker_ends_the_run(folder: Path) -> None:
     process = start("raw", "--output-dir", "out", "--jobs", "2")
     wait_for_product(folder / "out")
@@ -128,6 +131,7 @@ def test_two_runs_at_once_write_the_same_products(folder: Path) -> None:
     assert not list((folder / "out").glob(".*"))
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing(folder: Path) -> None:
     def limit() -> None:
         setrlimit(RLIMIT_FSIZE, (100_000, 100_000))
@@ -154,6 +158,7 @@ def as_nobody(*words: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_read_only_cache_and_exposures_are_enough(folder: Path) -> None:
     (folder / "out").mkdir()
     os.chown(folder / "out", NOBODY, NOBODY)
@@ -162,6 +167,7 @@ def test_read_only_cache_and_exposures_are_enough(folder: Path) -> None:
     assert set(products(folder / "out")) == {"1_dq_init.fits"}
 
 
+@pytest.mark.slow
 def test_read_only_cache_cannot_keep_a_missing_mask(
     folder: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +182,7 @@ def test_read_only_cache_cannot_keep_a_missing_mask(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
     (folder / "out").mkdir()
     done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
@@ -187,6 +194,7 @@ def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
     assert "raw/1_uncal.fits: Permission denied" in done.stderr
 
 
+@pytest.mark.slow
 def test_terminal_shows_lines_progress_and_a_table(folder: Path) -> None:
     command = f"{sys.executable} -m infra run raw --output-dir out"
     words = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
@@ -199,6 +207,7 @@ def test_terminal_shows_lines_progress_and_a_table(folder: Path) -> None:
     assert done.stdout.count("written   out/") == EXPOSURES
 
 
+@pytest.mark.slow
 def test_one_file_imports_no_package_that_it_does_not_need(folder: Path) -> None:
     code = (
         "import sys; from infra.__main__ import main\n"

@@ -135,6 +135,7 @@ def run(*arguments: str, fails: bool = False) -> str:
     return done.out + done.err
 
 
+@pytest.mark.slow
 def test_sync_from_a_cache_gives_a_verified_mirror(cache: Path, place: str, bucket: Bucket) -> None:
     said = run("sync", place, "--from", str(cache), "--dry-run")
     assert "to copy: 10" in said
@@ -146,6 +147,7 @@ def test_sync_from_a_cache_gives_a_verified_mirror(cache: Path, place: str, buck
     assert run("contexts", place).split() == [CONTEXT, "operational"]
 
 
+@pytest.mark.slow
 def test_sync_downloads_from_the_server_through_crds(
     server: CrdsServer, place: str, bucket: Bucket
 ) -> None:
@@ -154,6 +156,7 @@ def test_sync_downloads_from_the_server_through_crds(
     assert bucket.get(MASK) == server.content(Path(MASK).name)
 
 
+@pytest.mark.slow
 def test_scheduled_sync_copies_and_verifies(
     server: CrdsServer, prefix: str, bucket: Bucket
 ) -> None:
@@ -166,6 +169,7 @@ def test_scheduled_sync_copies_and_verifies(
         keep_fresh(mirror, server.url)
 
 
+@pytest.mark.slow
 def test_new_context_is_published_once_with_its_changes(
     server: CrdsServer,
     prefix: str,
@@ -233,6 +237,7 @@ def changed_contexts(aws: LocalAws) -> Iterator[Callable[[], list[dict[str, Any]
     sqs.delete_queue(QueueUrl=queue)
 
 
+@pytest.mark.slow
 def test_role_of_the_scheduled_sync_allows_exactly_its_calls(
     server: CrdsServer, aws: LocalAws, calls: set[tuple[str, str]]
 ) -> None:
@@ -252,6 +257,7 @@ def test_role_of_the_scheduled_sync_allows_exactly_its_calls(
     assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
 
 
+@pytest.mark.slow
 def test_sync_copies_only_missing_and_wrong_files(
     server: CrdsServer, place: str, bucket: Bucket
 ) -> None:
@@ -268,6 +274,7 @@ def test_sync_copies_only_missing_and_wrong_files(
     run("verify", place)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["lies", "stalls", "goes_away"])
 def test_failing_server_publishes_nothing_and_sync_resumes(
     fault: str, server: CrdsServer, place: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
@@ -300,6 +307,7 @@ def test_damaged_cache_is_rejected(cache: Path, place: str, tmp_path: Path, buck
     assert CONFIG not in bucket.listed()
 
 
+@pytest.mark.slow
 def test_mirror_holds_two_contexts_until_one_is_pruned(
     cache: Path, place: str, bucket: Bucket
 ) -> None:
@@ -354,6 +362,7 @@ def test_use_changes_the_context_and_syncs_keep_it(cache: Path, place: str) -> N
     assert "1 context, " not in run("verify", place)
 
 
+@pytest.mark.slow
 def test_restricted_mirror_stays_restricted_until_all(
     cache: Path, place: str, prefix: str, aws: LocalAws, tmp_path: Path
 ) -> None:
@@ -373,6 +382,7 @@ def test_restricted_mirror_stays_restricted_until_all(
     assert "'hst' is not one of" in run("sync", place, "--instrument", "hst", fails=True)
 
 
+@pytest.mark.slow
 def test_build_context_comes_from_the_server_or_the_operator(
     server: CrdsServer, cache: Path, place: str, prefix: str, aws: LocalAws, tmp_path: Path
 ) -> None:
@@ -395,6 +405,7 @@ def test_build_context_comes_from_the_server_or_the_operator(
     assert rules.context_name("build") == CONTEXT
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("keyword", "value", "message"),
     [
@@ -422,6 +433,7 @@ def test_verify_finds_a_mask_for_another_purpose(
     assert message in run("verify", place, fails=True)
 
 
+@pytest.mark.slow
 def test_verify_counts_pixels_with_unnamed_bits(cache: Path, place: str, tmp_path: Path) -> None:
     copied = tmp_path / "cache"
     shutil.copytree(cache, copied)
@@ -501,6 +513,7 @@ def test_verify_reads_masks_as_the_step_does(cache: Path, place: str, tmp_path: 
     assert "NOISY" in said
 
 
+@pytest.mark.slow
 def test_function_follows_the_operational_context(
     cache: Path, place: str, prefix: str, bucket: Bucket, make_function: Any, tmp_path: Path
 ) -> None:
@@ -645,6 +658,7 @@ def synced_from(source: Source, mirror: Mirror, context: str) -> None:
     publish(plan, source, mirror)
 
 
+@pytest.mark.slow
 def test_use_and_build_survive_a_sync_in_progress(cache: Path, prefix: str, aws: LocalAws) -> None:
     mirror = Mirror(aws.client("s3"), S3Location(MIRROR, prefix))
     synced(cache, mirror, NEWER)
@@ -778,6 +792,7 @@ class Folder:
         return (self.root / "mappings" / "jwst" / name).read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [CONTEXT, "jwst_0541.pmap"])
 def test_verify_finds_no_fault_after_a_sync(
     context: str, prefix: str, aws: LocalAws, tmp_path: Path

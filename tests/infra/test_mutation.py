@@ -62,6 +62,7 @@ def test_mutants_are_valid_and_no_type_hint_is_changed(project: Path) -> None:
         assert "def is_small(number: int | None = None) -> bool | None:" in code
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("condition", "outcome"),
     [("is_small(2) and not is_small(3)", "killed"), ("is_small(2)", "survived")],

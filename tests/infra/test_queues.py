@@ -54,6 +54,7 @@ def test_messages_are_shown_then_redriven(aws: LocalAws) -> None:
     assert aws.receive(source) == []
 
 
+@pytest.mark.slow
 def test_redrive_ends_although_messages_fail_again(aws: LocalAws) -> None:
     # 60 messages were once redriven 408 times in 45 s.
     sqs = aws.client("sqs")
@@ -91,6 +92,7 @@ def failures(aws: LocalAws, name: str) -> str:
     return queue
 
 
+@pytest.mark.slow
 def test_messages_are_chosen_by_error_key_age_and_id(aws: LocalAws) -> None:
     queue = failures(aws, "chosen")
     target = aws.client("sqs").create_queue(QueueName="chosen-target")["QueueUrl"]
@@ -107,6 +109,7 @@ def test_messages_are_chosen_by_error_key_age_and_id(aws: LocalAws) -> None:
     assert left == ["of jw01_uncal.fits"]
 
 
+@pytest.mark.slow
 def test_failure_without_request_is_not_redriven(aws: LocalAws) -> None:
     # Its event would fail again, and come back in a Failed event of its own.
     queue = failures(aws, "nothing")
@@ -117,6 +120,7 @@ def test_failure_without_request_is_not_redriven(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 1
 
 
+@pytest.mark.slow
 def test_exposure_that_failed_thrice_is_shown_once(aws: LocalAws) -> None:
     bodies = [failed("a_uncal.fits")] * 2 + [failed("a_uncal.fits", error="TransientFailure")]
     queue = fill(aws, "thrice", [*bodies, failed("b_uncal.fits"), "{", "{"])
@@ -131,6 +135,7 @@ def test_exposure_that_failed_thrice_is_shown_once(aws: LocalAws) -> None:
     assert "; 5 left in" in said
 
 
+@pytest.mark.slow
 def test_waiting_upload_has_neither_error_nor_reason(aws: LocalAws) -> None:
     queue = aws.client("sqs").create_queue(QueueName="waiting")["QueueUrl"]
     event = {**CREATED, "detail": {**CREATED["detail"], "reason": "PutObject"}}
@@ -139,6 +144,7 @@ def test_waiting_upload_has_neither_error_nor_reason(aws: LocalAws) -> None:
     assert (shown["error"], shown["reason"]) == ("", "")
 
 
+@pytest.mark.slow
 def test_discard_without_confirmation_deletes_nothing(aws: LocalAws) -> None:
     queue = failures(aws, "asked")
     done = run_program("queues", "discard", "--queue", queue)
@@ -188,6 +194,7 @@ def test_show_of_a_processed_queue_uses_no_delivery(aws: LocalAws) -> None:
     assert aws.receive(dead) == []
 
 
+@pytest.mark.slow
 def test_key_with_brackets_chooses_exactly_that_key(aws: LocalAws) -> None:
     keys = ["a/[old]y_uncal.fits", "a/oy_uncal.fits", "a/ly_uncal.fits", "b/a/[old]y_uncal.fits"]
     queue = fill(aws, "brackets", [failed(key) for key in keys])
@@ -211,6 +218,7 @@ def test_empty_choice_is_refused(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 2
 
 
+@pytest.mark.slow
 def test_mistyped_error_names_those_that_are_there(aws: LocalAws) -> None:
     queue = fill(aws, "mistyped", [failed("a"), failed("b")])
     said = run("redrive", "--queue", queue, "--to", queue, "--error", "InputRejectd")
@@ -218,6 +226,7 @@ def test_mistyped_error_names_those_that_are_there(aws: LocalAws) -> None:
     assert "No message matches the options; the queue holds: 2 InputRejected" in said
 
 
+@pytest.mark.slow
 def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:
     queue, sqs = fill(aws, "later", [failed("a")]), aws.client("sqs")
     shown = frozenset(message.identifier for message in read_messages(sqs, queue).chosen)
@@ -226,6 +235,7 @@ def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:
     assert [message.key for message in read_messages(sqs, queue).chosen] == ["b"]
 
 
+@pytest.mark.slow
 def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
     events = [
         FAILED
@@ -244,6 +254,7 @@ def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
     assert aws.receive(queue) == []
 
 
+@pytest.mark.slow
 def test_complete_event_never_becomes_a_request(aws: LocalAws) -> None:
     event = FAILED | {"detail-type": "DQ Initialization Complete"}
     event["detail"] = {"status": "Complete", "request": {"bucket": "raw", "key": "a"}}
@@ -254,6 +265,7 @@ def test_complete_event_never_becomes_a_request(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 1
 
 
+@pytest.mark.slow
 def test_refused_message_stays_and_is_named(aws: LocalAws) -> None:
     # SQS refuses messages that are larger than the target queue allows.
     queue, uploads = fill(aws, "refused", [failed("a"), failed("b")]), fill(aws, "refused-to", [])
@@ -271,6 +283,7 @@ def test_refused_message_stays_and_is_named(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 1
 
 
+@pytest.mark.slow
 def test_messages_larger_than_one_request_are_divided(aws: LocalAws) -> None:
     queue = fill(aws, "large", [failed(str(n), reason="x" * 100_000) for n in range(6)])
     uploads = fill(aws, "large-to", [])
@@ -279,6 +292,7 @@ def test_messages_larger_than_one_request_are_divided(aws: LocalAws) -> None:
     assert len(aws.receive(uploads)) == 6
 
 
+@pytest.mark.slow
 def test_redrive_killed_before_deleting_loses_nothing(aws: LocalAws) -> None:
     queue, uploads = fill(aws, "killed", [failed("a")]), fill(aws, "killed-to", [])
     sqs = aws.client("sqs")
@@ -301,6 +315,7 @@ def test_clock_of_this_machine_does_not_matter(
     assert messages._now(sqs, queue) == pytest.approx(1795860000, abs=2)
 
 
+@pytest.mark.slow
 def test_odd_text_is_shown_escaped_in_any_encoding(aws: LocalAws) -> None:
     keys = ["\u65e5\u672c", "\ud800", "\x1b[2Jgone", "a\nAll 5000 complete", "[/b]x", "\u202efits"]
     queue = fill(aws, "odd", [failed(f"{key}/x_uncal.fits") for key in keys])

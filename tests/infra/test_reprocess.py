@@ -137,6 +137,7 @@ def filled(archive: Archive, tmp_path: Path) -> None:
     archive.run("catalogue")
 
 
+@pytest.mark.slow
 def test_products_with_other_pixels_are_rebuilt(
     archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,6 +174,7 @@ def test_option_from_compares_two_contexts(archive: Archive, tmp_path: Path) -> 
     assert by_content == {"a/inside_uncal.fits"}
 
 
+@pytest.mark.slow
 def test_selection_by_content_compares_no_pixels(
     archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,6 +188,7 @@ def test_selection_by_content_compares_no_pixels(
     assert "all 2 2 2 -" in said
 
 
+@pytest.mark.slow
 def test_product_without_a_mask_is_selected_for_a_new_mask(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
@@ -200,6 +203,7 @@ def test_product_without_a_mask_is_selected_for_a_new_mask(
     assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
 
 
+@pytest.mark.slow
 def test_mask_on_the_list_of_bad_files_selects_nothing(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +219,7 @@ def test_mask_on_the_list_of_bad_files_selects_nothing(
     assert "bad files" in said
 
 
+@pytest.mark.slow
 def test_catalogue_reads_new_entries_and_fails_on_a_conflict(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -231,6 +236,7 @@ def test_catalogue_reads_new_entries_and_fails_on_a_conflict(
             list(mine.update(LEDGER))
 
 
+@pytest.mark.slow
 def test_failed_exposure_has_a_row_but_is_not_a_product(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -244,6 +250,7 @@ def test_failed_exposure_has_a_row_but_is_not_a_product(
     assert sorted(rows, key=str) == [("InputRejected",), (None,)]
 
 
+@pytest.mark.slow
 def test_catalogue_of_other_columns_is_read_again(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -261,6 +268,7 @@ def test_catalogue_of_other_columns_is_read_again(
     assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
 
 
+@pytest.mark.slow
 def test_audit_finds_deleted_and_replaced_objects(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,6 +303,7 @@ def test_audit_finds_deleted_and_replaced_objects(
     assert "striped" not in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_queries_in_the_docs_return_rows(
     archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,6 +331,7 @@ def test_docs_describe_every_column() -> None:
         assert name.removeprefix("product_").removeprefix("input_") in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("submits", [False, True])
 def test_closed_loop_submits_only_if_configured(
     submits: bool,
@@ -367,6 +377,7 @@ def check_permissions(made: set[tuple[str, str]], submits: bool, queue: str, top
     assert [p for p in allowed if not any(p.allows(*call) for call in made)] == []
 
 
+@pytest.mark.slow
 def test_diff_writes_pages_of_masks(archive: Archive, tmp_path: Path) -> None:
     place = f"s3://{MIRROR}/{PREFIX}"
     main(["mirror", "diff", place, "jwst_9001.pmap", NEWER, "--look", str(tmp_path / "pages")])
@@ -375,6 +386,7 @@ def test_diff_writes_pages_of_masks(archive: Archive, tmp_path: Path) -> None:
     assert (tmp_path / "pages" / name).stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_hostile_key_and_folder_break_no_line_or_query(
     archive: Archive,
     tmp_path: Path,
@@ -400,6 +412,7 @@ def test_hostile_key_and_folder_break_no_line_or_query(
     assert not [line for line in said.splitlines() if line.startswith("FAKE")]
 
 
+@pytest.mark.slow
 def test_submit_sends_its_selection_not_the_stored_list(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
@@ -425,6 +438,7 @@ def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
         main(["reprocess", "select", "--to", NEWER, "--stack", NAME])
 
 
+@pytest.mark.slow
 def test_bad_ledger_entries_are_named_and_skipped(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -476,6 +490,7 @@ def test_row_with_an_unusable_column_is_refused(name: str, value: Any, expected:
         check_row(dict.fromkeys(COLUMNS) | {name: value})
 
 
+@pytest.mark.slow
 def test_rebuilt_ledger_keeps_pinned_products(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
@@ -545,6 +560,7 @@ class World:
     body = b""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", seeds(4))
 def test_closed_loop_ends_with_the_operational_context(
     seed: int,
@@ -592,6 +608,7 @@ def make_fresh(function: Harness) -> Harness:
     return function
 
 
+@pytest.mark.slow
 def test_rebuilt_ledger_keeps_a_named_version(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
@@ -638,6 +655,7 @@ def kill_at_each_call(
     pytest.fail("the command makes more than 40 calls")
 
 
+@pytest.mark.slow
 def test_submit_killed_at_any_call_is_resumed(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -656,6 +674,7 @@ def test_submit_killed_at_any_call_is_resumed(
     assert archive.selected(tmp_path) == set()
 
 
+@pytest.mark.slow
 def test_closed_loop_killed_at_any_call_is_resumed(
     archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -669,6 +688,7 @@ def test_closed_loop_killed_at_any_call_is_resumed(
     assert loop.run(is_scheduled=True)["selected"] == 0
 
 
+@pytest.mark.slow
 def test_two_submits_at_once_share_the_job(
     archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -693,6 +713,7 @@ def test_two_submits_at_once_share_the_job(
     assert len({event["id"] for event in events}) == 3
 
 
+@pytest.mark.slow
 def test_closed_loop_fails_if_five_selections_change_nothing(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:

@@ -199,6 +199,7 @@ def decided(
     return found
 
 
+@pytest.mark.slow
 def test_odd_dates_choose_what_crds_chooses(
     contexts: tuple[ContextMasks, ContextMasks], tmp_path: Path
 ) -> None:

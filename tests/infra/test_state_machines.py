@@ -105,6 +105,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
         mock.stop(remove_data=False)
 
 
+@pytest.mark.slow
 def test_every_attempt_has_the_execution_as_cause(machine: Machine) -> None:
     done = machine.run(REQUEST, "TransientFailure", "ReferenceUnavailable", {"status": "Complete"})
     assert (done["status"], json.loads(done["output"])) == ("SUCCEEDED", {"status": "Complete"})
@@ -119,6 +120,7 @@ def test_rejected_input_is_not_retried(machine: Machine) -> None:
     assert machine.published == [], "the function has published it"
 
 
+@pytest.mark.slow
 def test_function_reports_after_the_last_retry(machine: Machine) -> None:
     done = machine.run(REQUEST, *["TransientFailure"] * 6, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED", "the last attempt was killed after it wrote the product"
@@ -133,6 +135,7 @@ def test_failure_that_the_function_reported_is_not_repeated(machine: Machine) ->
     assert machine.published == []
 
 
+@pytest.mark.slow
 def test_report_is_retried_ten_times(machine: Machine) -> None:
     """The event bus is unavailable, so nothing was published."""
     done = machine.run(REQUEST, *["TransientFailure"] * 14, {"status": "Complete"})
@@ -140,6 +143,7 @@ def test_report_is_retried_ten_times(machine: Machine) -> None:
     assert machine.published == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("error", ["TransientFailure", "Runtime.ImportModuleError", "KeyError"])
 def test_report_that_fails_is_published_as_failed(error: str, machine: Machine) -> None:
     reports = 11 if error == "TransientFailure" else 1
@@ -150,6 +154,7 @@ def test_report_that_fails_is_published_as_failed(error: str, machine: Machine) 
     assert error in detail["reason"]
 
 
+@pytest.mark.slow
 def test_killed_function_is_retried_then_reported(machine: Machine) -> None:
     done = machine.run(REQUEST, *[KILLED] * 4, {"status": "Complete"})
     assert done["status"] == "SUCCEEDED"
@@ -162,6 +167,7 @@ def test_throttling_for_an_hour_does_not_fail(machine: Machine) -> None:
     assert len(machine.waited) == 20
 
 
+@pytest.mark.slow
 def test_function_that_never_runs_is_published_with_its_request(
     machine: Machine,
 ) -> None:

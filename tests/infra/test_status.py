@@ -39,6 +39,7 @@ def alarm(aws: LocalAws, name: str, state: str) -> None:
     cloudwatch.set_alarm_state(AlarmName=name, StateValue=state, StateReason="because")
 
 
+@pytest.mark.slow
 def test_status_shows_queues_failures_products_and_alarms(
     function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -76,6 +77,7 @@ def test_status_shows_queues_failures_products_and_alarms(
         assert part in output
 
 
+@pytest.mark.slow
 def test_failed_exposure_is_counted_once(
     aws: LocalAws, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +93,7 @@ def test_failed_exposure_is_counted_once(
     assert status["queues"]["FailedQueue"]["waiting"] == 3
 
 
+@pytest.mark.slow
 def test_damaged_ledger_entry_is_named_and_fails(
     aws: LocalAws, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +106,7 @@ def test_damaged_ledger_entry_is_named_and_fails(
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
 
 
+@pytest.mark.slow
 def test_denied_ledger_ends_with_the_error_of_aws(
     aws: LocalAws, queues: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

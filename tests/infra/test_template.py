@@ -154,6 +154,7 @@ def test_state_machine_has_the_version_of_the_code() -> None:
         assert substitutions["Version"] == __version__
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant",
     [{}, {"MakesRawBucket": False}, {"HasReadBuckets": True}],

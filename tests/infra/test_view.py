@@ -134,6 +134,7 @@ def expected(dq: Any) -> dict[str, list[int]]:
     return {name: counts for name, counts in found.items() if counts[0]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DRAWN)
 def test_page_shows_the_counts_and_pixels_of_the_file(
     name: str, product: Any, chrome: webdriver.Chrome
@@ -249,6 +250,7 @@ def test_comparison_counts_gained_and_lost_flags(tmp_path: Path, chrome: webdriv
     assert page.requests() == []
 
 
+@pytest.mark.slow
 def test_history_has_a_row_and_a_plane_for_each_mask(
     function: Harness, tmp_path: Path, chrome: webdriver.Chrome
 ) -> None:
@@ -270,6 +272,7 @@ def test_history_has_a_row_and_a_plane_for_each_mask(
     assert page.requests() == []
 
 
+@pytest.mark.slow
 def test_page_of_a_real_mask_is_small(
     real_cache: Path, tmp_path: Path, chrome: webdriver.Chrome
 ) -> None:
@@ -294,6 +297,7 @@ def test_page_contains_the_flags_without_loss(product: Any) -> None:
     assert "http" not in re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL)
 
 
+@pytest.mark.slow
 def test_raw_exposure_is_shown_with_its_future_flags(function: Harness, tmp_path: Path) -> None:
     write_exposure(MODE["nircam-sub64p"], tmp_path / "x_uncal.fits")
     function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")

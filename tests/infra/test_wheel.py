@@ -55,6 +55,7 @@ def run(installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_every_module_of_the_wheel_can_be_imported(installed: Path) -> None:
     paths = [path.relative_to(installed) for path in installed.rglob("*.py")]
     names = sorted(
@@ -70,6 +71,7 @@ def test_every_module_of_the_wheel_can_be_imported(installed: Path) -> None:
     assert done.stdout.startswith(str(installed))
 
 
+@pytest.mark.slow
 def test_sdist_builds_the_same_wheel_and_sdist(archives: Path, tmp_path: Path) -> None:
     (sdist,) = archives.glob("*.tar.gz")
     with tarfile.open(sdist) as packed:
@@ -96,6 +98,7 @@ def test_wheel_has_type_hints_and_no_tests_or_bundle(installed: Path) -> None:
     assert not (installed / "infra" / "bundle").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["infra", "infra.demo"])
 def test_programs_of_the_wheel_start(program: str, installed: Path) -> None:
     done = run(installed, "-m", program, "--help")
@@ -116,6 +119,7 @@ runpy.run_module(module, run_name="__main__")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_without_the_extras_says_what_to_install(command: str, installed: Path) -> None:
     done = run(installed, "-c", WITHOUT, "rich,duckdb", "infra", command, "--help")
@@ -133,6 +137,7 @@ def test_missing_package_of_an_extra_is_named(command: str, package: str, instal
     assert done.stderr.startswith(f"{command}: Python package {package}: not installed")
 
 
+@pytest.mark.slow
 def test_demo_without_its_extra_says_what_to_install(installed: Path) -> None:
     done = run(installed, "-c", WITHOUT, "moto", "infra.demo")
     assert done.returncode == 1

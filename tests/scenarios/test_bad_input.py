@@ -268,6 +268,7 @@ def outcome(content: bytes) -> str:
     return "product"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::astropy.utils.exceptions.AstropyWarning")
 @given(original=st.integers(0, 9), damages=st.lists(DAMAGES, min_size=1, max_size=6))
 def test_damaged_exposure_is_processed_or_rejected(

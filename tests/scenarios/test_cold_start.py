@@ -69,6 +69,7 @@ def test_nothing_is_read_from_the_mirror_twice(
     assert requested == [*ALWAYS, *FOR_NIRCAM, MASK]
 
 
+@pytest.mark.slow
 def test_cold_resolution_makes_four_requests_to_a_synced_mirror(
     make_function: Any, exposure: Path, sample_cache: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_context_is_read_during_init(
     assert requested == [*ALWAYS, *FOR_NIRCAM, MASK]
 
 
+@pytest.mark.slow
 def test_flat_mirror_is_read(
     make_function: Any, exposure: Path, sample_cache: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def expect_named(detail: dict[str, Any], action: str, where: str, role: str) -> 
     assert where in detail["reason"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "prefix", "action"),
     [
@@ -89,6 +90,7 @@ def test_denied_call_is_retried_and_named(
     assert [d["status"] for d in function.announcements()] == ["Complete"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "action", "where"),
     [
@@ -123,6 +125,7 @@ def test_denied_abort_is_logged_with_its_action(
     assert f"s3:PutObject is denied to {role}" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "prefix"),
     [

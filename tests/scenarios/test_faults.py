@@ -148,6 +148,7 @@ def check_ended(trial: Trial, expected: bytes, *, is_done: bool) -> None:
     assert len(versions) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "operation", "kind"), PASSING)
 def test_passing_fault_costs_at_most_one_attempt(
     path: str, operation: str, kind: Kind, trial: Trial, expected: Any
@@ -157,6 +158,7 @@ def test_passing_fault_costs_at_most_one_attempt(
     check_ended(trial, product, is_done=done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "operation", "kind"), STAYING)
 def test_lasting_fault_is_retried(
     path: str, operation: str, kind: Kind, trial: Trial, expected: Any
@@ -166,6 +168,7 @@ def test_lasting_fault_is_retried(
     check_ended(trial, product, is_done=done)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(Kind))
 def test_failed_abort_does_not_hide_the_failure(
     kind: Kind, trial: Trial, expected: Any, caplog: pytest.LogCaptureFixture

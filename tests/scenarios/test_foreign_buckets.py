@@ -48,6 +48,7 @@ def put(function: Harness, content: bytes, key: str = KEY) -> None:
     function.aws.client("s3").put_object(Bucket=ARCHIVE, Key=key, Body=content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["exposure", "large"])
 def test_exposure_of_another_account_gives_the_same_product(
     size: str,

@@ -148,6 +148,7 @@ class DownBus(Bus):
         raise TransientFailure("the bus is down")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", list(Form))
 @pytest.mark.parametrize("seed", seeds(2))
 def test_product_follows_the_table_in_any_order(

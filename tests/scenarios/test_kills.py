@@ -66,6 +66,7 @@ def check_once(function: Harness, size: int, kill: Kill) -> None:
     assert json.loads(entry)["result"]["id"] == details[0]["id"], kill
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "since"),
     [
@@ -118,6 +119,7 @@ def test_repeated_event_killed_anywhere_is_skipped(
     assert len(product_versions(function)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_made", [True, False])
 def test_report_killed_anywhere_gives_one_id(
     is_made: bool, function: Harness, exposure: bytes, environment: Any
@@ -139,6 +141,7 @@ def test_report_killed_anywhere_gives_one_id(
         assert len(product_versions(function)) == is_made
 
 
+@pytest.mark.slow
 def test_rejected_message_killed_anywhere_has_one_id(function: Harness, environment: Any) -> None:
     function.upload(b"no FITS", KEY)
     for kill in kills(moments=("after",)):

@@ -19,6 +19,8 @@ from handler import app
 from infra.demo.local_aws import LocalContext, copy_cache
 from tests.conftest import forget
 
+pytestmark = pytest.mark.slow
+
 RAW, PRODUCTS, MIRROR = "mocked-raw", "mocked-products", "mocked-mirror"
 KEY, PRODUCT = "a/x_uncal.fits", "dq_init/a/x_dq_init.fits"
 

@@ -21,6 +21,8 @@ from tests.samples.exposures import sample_name, write_exposure
 from tests.samples.mirror import CONTEXT
 from tests.samples.modes import MODES, Mode
 
+pytestmark = pytest.mark.slow
+
 MODELS = {"ramp": "RampModel", "superstripe": "SuperstripeRampModel", "guider": "GuiderRawModel"}
 GUIDER_SHAPES = {  # (nints, ngroups) are fewer than in the headers, images are whole
     "fgs_acq1": (6, 2, 128, 128),

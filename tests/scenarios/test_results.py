@@ -156,6 +156,7 @@ def test_results_without_versions_differ_by_time(function: Harness, exposure: by
         s3.put_bucket_versioning(Bucket=PRODUCTS, VersioningConfiguration={"Status": "Enabled"})
 
 
+@pytest.mark.slow
 def test_product_is_complete_after_the_bus_was_down(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     silent = without_bus(function)
@@ -182,6 +183,7 @@ def test_repeated_event_is_skipped_after_the_bus_was_down(
     assert set(statuses(function)) == {"Complete", "Skipped"}
 
 
+@pytest.mark.slow
 def test_unfinished_message_fails_with_its_last_reason(
     make_function: Any, function: Harness, exposure: bytes
 ) -> None:
@@ -210,6 +212,7 @@ def test_message_whose_attempts_were_killed_fails(function: Harness, exposure: b
     assert versions(function) == 0, "it only looks"
 
 
+@pytest.mark.slow
 def test_failure_is_published_despite_an_older_product(
     make_function: Any, function: Harness, exposure: bytes
 ) -> None:
@@ -234,6 +237,7 @@ def test_unfinished_message_of_a_replaced_input_is_skipped(
     assert statuses(function) == ["Skipped"]
 
 
+@pytest.mark.slow
 def test_retry_of_error_or_replace_keeps_its_own_product(
     function: Harness, exposure: bytes
 ) -> None:
@@ -518,6 +522,7 @@ def masks_of(function: Harness) -> tuple[str, str]:
 RULES, MINE = "jwst_nircam_mask_9002.fits", "jwst_nircam_mask_9001.fits"
 
 
+@pytest.mark.slow
 def test_upload_event_delivered_again_keeps_a_pinned_product(
     function: Harness, exposure: bytes
 ) -> None:

@@ -105,6 +105,7 @@ def test_small_exposure_takes_four_round_trips(warm: Harness) -> None:
         assert warm.run(KEY)["status"] == "Complete"
 
 
+@pytest.mark.slow
 def test_exposure_of_an_event_takes_four_round_trips(warm: Harness, exposure: bytes) -> None:
     """The event says the size, so one request reads up to 5 MiB."""
     content = exposure + bytes(2880 * 500)
@@ -113,6 +114,7 @@ def test_exposure_of_an_event_takes_four_round_trips(warm: Harness, exposure: by
         warm.run_batch(created(KEY, size=len(content)))
 
 
+@pytest.mark.slow
 def test_large_exposure_takes_seven_round_trips_and_copies(function: Harness, large: bytes) -> None:
     blocks = Blocks(S3Location(PRODUCTS, "dq_blocks"), 16 << 20, 4 << 20)
     function = function.with_services(blocks=blocks)

@@ -35,6 +35,7 @@ def test_docs_show_how_to_read_flags(
     assert fits.getval(tmp_path / "x.fits", "S_DQINIT") == "COMPLETE"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Tried to parse AWS..SQS..QueuePolicy")  # moto has none
 def test_docs_show_how_to_store_each_result_once(
     function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
@@ -80,6 +81,7 @@ def republish(function: Harness, detail: dict[str, Any]) -> None:
     function.aws.client("events").put_events(Entries=[entry])
 
 
+@pytest.mark.slow
 def test_docs_show_how_to_continue_with_jwst(
     function: Harness,
     exposure: bytes,

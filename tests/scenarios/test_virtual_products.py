@@ -20,6 +20,7 @@ VIRTUAL = "dq_init/2023/jw01_dq_init_virtual.fits"
 ASSEMBLED = "dq_init/2023/jw01_dq_init.fits"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", list(Encoding))
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: mode.name)
 def test_virtual_product_expands_to_the_assembled_one(

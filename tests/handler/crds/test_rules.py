@@ -65,11 +65,13 @@ def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
     return Rules(S3Location(MIRROR, "contexts"), tmp_path, s3)
 
 
+@pytest.mark.slow
 def test_two_real_masks_that_tie_are_rejected(real_rules: Rules) -> None:
     with pytest.raises(ReferenceUnavailable, match=r"mask_0004.*mask_0002|mask_0002.*mask_0004"):
         real_rules.best_reference(keywords(), "jwst_0152.pmap")
 
 
+@pytest.mark.slow
 def test_instrument_without_rules_in_a_real_context_fails(real_rules: Rules) -> None:
     """NIRSPEC has no rules for MASK in 0363."""
     with pytest.raises(ReferenceUnavailable, match=r"NIRSPEC|MASK"):
@@ -244,6 +246,7 @@ def test_mapping_with_wrong_sha1_is_not_used(where: str, aws: LocalAws, tmp_path
         rules.read(name)
 
 
+@pytest.mark.slow
 def test_damaged_files_raise_only_reference_unavailable(sample_cache: Path) -> None:
     chance = random.Random(7)
     texts = {path.name: path.read_text() for path in (sample_cache / "mappings/jwst").iterdir()}

@@ -88,6 +88,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", SHAPES)
 def test_assembled_and_uploaded_products_are_equal(
     mode: str, with_blocks: Harness, streamed: Callable[[], bytes]
@@ -133,6 +134,7 @@ def test_float32_is_uploaded_and_its_groupdq_copied(
     assert block_keys(function)
 
 
+@pytest.mark.slow
 def test_existing_groupdq_is_merged_and_uploaded(with_blocks: Harness) -> None:
     shape = (1, 3, 2048, 2048)
     present = np.random.default_rng(2).integers(0, 2, shape, dtype=np.uint8) * 4
@@ -145,6 +147,7 @@ def test_existing_groupdq_is_merged_and_uploaded(with_blocks: Harness) -> None:
     assert block_keys(with_blocks) == []
 
 
+@pytest.mark.slow
 def test_exposures_with_the_same_planes_share_a_block(
     with_blocks: Harness, full_frame: bytes
 ) -> None:
@@ -154,6 +157,7 @@ def test_exposures_with_the_same_planes_share_a_block(
     assert len(block_keys(with_blocks)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checksum", ["FULL_OBJECT", "COMPOSITE"])
 def test_another_container_uses_the_existing_block(
     checksum: str, with_blocks: Harness, full_frame: bytes
@@ -171,6 +175,7 @@ def test_another_container_uses_the_existing_block(
     assert first - second == 16 * MIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["missing", "short", "overwritten"])
 @pytest.mark.parametrize("remembered", [True, False])
 def test_damaged_block_is_replaced(
@@ -209,6 +214,7 @@ def failing(operation: str, number: int, code: str) -> Callable[..., None]:
     return fail
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("operation", "number"),
     [("UploadPart", 1), ("UploadPart", 2), ("UploadPartCopy", 1), ("CompleteMultipartUpload", 1), ("GetObject", 4)],
@@ -226,6 +232,7 @@ def test_failed_part_leaves_neither_product_nor_upload(
     assert function.run(KEY)["status"] == "Complete"
 
 
+@pytest.mark.slow
 def test_throttling_is_retried_with_back_off(function: Harness, full_frame: bytes) -> None:
     """botocore's own retries see the server's response, not what a hook raises."""
     function.upload(full_frame, KEY)
@@ -238,6 +245,7 @@ def test_throttling_is_retried_with_back_off(function: Harness, full_frame: byte
     assert function.run(KEY)["status"] == "Complete"
 
 
+@pytest.mark.slow
 def test_two_concurrent_invocations_write_one_product(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +274,7 @@ def test_two_concurrent_invocations_write_one_product(
     assert "Uploads" not in function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacement", [b"newer", None])
 def test_input_replaced_while_it_is_copied_gives_no_product(
     replacement: bytes | None,
@@ -290,6 +299,7 @@ def test_input_replaced_while_it_is_copied_gives_no_product(
     assert "Uploads" not in s3.list_multipart_uploads(Bucket=PRODUCTS)
 
 
+@pytest.mark.slow
 def test_other_product_written_meanwhile_is_not_replaced(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,6 +322,7 @@ def test_other_product_written_meanwhile_is_not_replaced(
     assert answer["Body"].read() == b"newer"
 
 
+@pytest.mark.slow
 def test_block_does_not_depend_on_the_number_of_groups(function: Harness) -> None:
     """One plane repeats itself: exposures of any number of groups share one block of 64 MiB."""
     store = ObjectStore(function.aws.client("s3"))
@@ -326,6 +337,7 @@ def test_block_does_not_depend_on_the_number_of_groups(function: Harness) -> Non
     assert {block.size for block in found} == {64 * MIB}
 
 
+@pytest.mark.slow
 def test_encrypted_buckets_work_with_part_copies(function: Harness, full_frame: bytes) -> None:
     s3 = function.aws.client("s3")
     rule = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms"}}
@@ -342,6 +354,7 @@ def test_encrypted_buckets_work_with_part_copies(function: Harness, full_frame: 
     assert detail["function"]["bytesSent"] < detail["output"]["bytes"]
 
 
+@pytest.mark.slow
 def test_copies_are_pinned_to_the_inputs_etag(function: Harness, full_frame: bytes) -> None:
     seen: list[dict[str, Any]] = []
     function.function.s3.meta.events.register(

@@ -106,6 +106,7 @@ def least_possible(extents: list[Extent]) -> int:
     return best[length]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(outputs(unit=1))
 def test_parts_give_the_output_and_upload_few_bytes(extents: list[Extent]) -> None:

@@ -65,6 +65,7 @@ def test_small_exposure_takes_two_puts(
     assert classes(counted) == (2, 3), "an existing entry is read and replaced"
 
 
+@pytest.mark.slow
 def test_exposure_of_92_mb_takes_at_most_nine_puts(
     function: Harness, counted: Counter[str]
 ) -> None:

@@ -40,6 +40,7 @@ def uploads(function: Harness) -> list[Any]:
     return function.aws.client("s3").list_multipart_uploads(Bucket=PRODUCTS).get("Uploads", [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "lost",
     [error("NoSuchUpload"), error("PreconditionFailed"), error("InternalError"), ConnectionClosedError(endpoint_url="x")],
@@ -98,6 +99,7 @@ def test_failed_abort_does_not_hide_the_first_error(
     assert "could not be aborted" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code", ["AccessDenied", "ConditionalRequestConflict", "SlowDown", "InternalError"]
 )
@@ -121,6 +123,7 @@ def test_block_that_cannot_be_written_is_uploaded(
         assert detail["function"]["bytesSent"] > 24 * MIB
 
 
+@pytest.mark.slow
 def test_block_written_by_two_invocations_is_used(function: Harness, large: bytes) -> None:
     """One succeeds; the others get 412 or 409 and read the block again."""
     prefix = S3Location(MIRROR, "blocks-at-once")
