@@ -14,6 +14,7 @@ from botocore.response import StreamingBody
 
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
+from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalContext
 from tests.conftest import Harness, created
 from tests.samples.mirror import CONTEXT
@@ -133,6 +134,7 @@ def test_short_answer_to_a_ranged_read_is_retried(
 ) -> None:
     """A server that answers fewer bytes must not truncate a product."""
     function.upload(exposure, KEY)
+    later = ObjectStore(function.function.s3).begin(S3Location(RAW, KEY), 2880, InputRejected)
 
     def shorten(parsed: dict[str, Any], **_: Any) -> None:
         if "Body" not in parsed:
@@ -144,6 +146,8 @@ def test_short_answer_to_a_ranged_read_is_retried(
     hooks.register("after-call.s3.GetObject", shorten)
     with pytest.raises(TransientFailure, match=r"S3 returned \d+ bytes, expected \d+"):
         function.run(KEY)
+    with pytest.raises(TransientFailure, match=r"S3 returned \d+ bytes, expected 5000"):
+        later.read(2880, 5000)
     hooks.unregister("after-call.s3.GetObject", shorten)
     assert function.products() == set()
     assert function.run(KEY)["status"] == "Complete"
