@@ -307,7 +307,7 @@ make conformance JWST=1.20.2 SEEDS=20 EVERY=5
 
 EVERY=5 compares every fifth case of a mode; without it, all are compared. Cases that the release and the function both
 reject count as equal. The command prints differences without a known reason, and fails if there are any. JWST=main
-compares with the development version of `jwst`. The results of 2026-11-28 are of the fewer cases that the table counts.
+compares with the development version of `jwst`.
 
 | release | compared on | cases | rejected by both | environment |
 |---|---|---|---|---|
