@@ -76,7 +76,7 @@ def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
 
 
 def first_image(content: bytes, name: str) -> NDArray[Any]:
-    """Return the pixels of the first image in a FITS file, or raise `InputRejected`."""
+    """Return user-supplied DQ, the first image in a FITS file, or raise `InputRejected`."""
     for hdu in locate_in(content, name):
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)

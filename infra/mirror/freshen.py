@@ -35,7 +35,7 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
 
 
 def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, Any]:
-    """Make the server's latest context operational, verify the mirror, and publish an event."""
+    """Make the server's latest context operational, verify the mirror, publish an event if new."""
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
         plan = plan_sync(source, mirror, "latest")

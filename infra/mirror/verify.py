@@ -17,6 +17,7 @@ from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule, read_context
 
 _ANY = {"GENERIC", "N/A", "FULL", "ANY", ""}
+_ADVICE = "use another context, or report the file to CRDS"
 
 
 @dataclass(frozen=True)
@@ -135,8 +136,7 @@ def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
         if found not in values and not values & _ANY:
             raise ReferenceUnavailable(
                 f"{keywords.name}: its {keyword} is {found!r}, expected "
-                f"{' or '.join(sorted(values))}, for which the rules select it; use another "
-                "context, or report the file to CRDS"
+                f"{' or '.join(sorted(values))}, for which the rules select it; {_ADVICE}"
             )
 
 
@@ -151,11 +151,8 @@ def _check_shape(mask: Mask, rules: list[Rule]) -> None:
         names = " and ".join(sorted(name or "ANY" for name in subarrays))
         raise ReferenceUnavailable(
             f"{found} ({area}), expected all {rows} x {columns} of the detector, because the rules "
-            f"select it for SUBARRAY {names}; use another context, or report the file to CRDS"
+            f"select it for SUBARRAY {names}; {_ADVICE}"
         )
     irs2 = shape == (3200, 2048) and area.ysize == 2048
     if (area.ysize, area.xsize) != shape and not irs2:
-        raise ReferenceUnavailable(
-            f"{found}, expected {area} as in its header; use another context, or report the file "
-            "to CRDS"
-        )
+        raise ReferenceUnavailable(f"{found}, expected {area} as in its header; {_ADVICE}")

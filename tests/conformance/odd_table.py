@@ -85,13 +85,10 @@ def _judged(odd: Odd, place: Path, refused: str | None) -> Outcome:
     if theirs.exists():
         return Outcome(odd, "refused", "goes on", is_same=False, golden=golden)
     found = json.loads((place / "differences.json").read_text())
-    differing = [what for what in _COMPARED if found[what]]
-    if not differing:
+    if not any(found[what] for what in _COMPARED):
         return Outcome(odd, "goes on", "the same", is_same=True, golden=golden)
-    ours = "the same model"
-    if found["native data model"]:
-        parts = sorted({part.partition(": ")[0] for part in found["native data model"]})
-        ours = f"another model: {', '.join(parts)}"
+    parts = sorted({part.partition(": ")[0] for part in found["native data model"]})
+    ours = f"another model: {', '.join(parts)}" if parts else "the same model"
     return Outcome(odd, "goes on", ours, is_same=False, golden=golden)
 
 
