@@ -35,10 +35,10 @@ class Input:
 
 
 @contextmanager
-def open_input(name: str) -> Iterator[Input]:
-    """Open a file or S3 object by its path or URI."""
+def open_input(name: str, s3: Any = None) -> Iterator[Input]:
+    """Open a file or S3 object by its path or URI, or raise `InputRejected` if it is missing."""
     if is_s3(name):
-        store = ObjectStore(s3_client())
+        store = ObjectStore(s3 or s3_client())
         reader = store.begin(S3Location.parse(name), HEADERS, InputRejected)
 
         def fetch(start: int, length: int) -> bytes:

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from core.fits.hdus import Hdu, Keywords, Reader, find, locate
-from handler.s3.objects import ObjectReader, ObjectStore, S3Location
+from handler.s3.objects import S3Location
 from infra.cli import UserError
+from infra.local.inputs import is_s3, open_input
 
 
 @dataclass(frozen=True)
@@ -46,25 +46,11 @@ class File:
 
 @contextmanager
 def open_file(name: str, s3: Any) -> Iterator[File]:
-    """Open a FITS file by its path or S3 URI, or raise `UserError` if it does not exist."""
-    if name.startswith("s3://"):
-        store = ObjectStore(s3)
+    """Open a FITS file by its path or S3 URI, or raise `InputRejected` if it does not exist."""
+    if is_s3(name):
         try:
-            location = S3Location.parse(name)
+            S3Location.parse(name)
         except ValueError as exc:
             raise UserError(f"{exc} of a FITS file; a mirror needs --detector NAME") from exc
-        found = store.describe(location, UserError)
-        reader = ObjectReader(store, found, UserError)
-        yield File(name, found.size, reader.read, locate(reader.read_ahead, found.size, name))
-        return
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(f"{name}: no such file, expected a FITS file or s3://bucket/key")
-    with path.open("rb") as file:
-
-        def read_range(start: int, length: int) -> bytes:
-            file.seek(start)
-            return file.read(length)
-
-        size = path.stat().st_size
-        yield File(name, size, read_range, locate(read_range, size, name))
+    with open_input(name, s3) as file:
+        yield File(name, file.size, file.read, locate(file.read, file.size, name))
