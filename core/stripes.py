@@ -159,7 +159,7 @@ class StripeReadout:
         return start
 
     def _offset(self, stripe: int) -> int:
-        """Return how many rows after the first stripe's moving blocks those of a stripe start."""
+        """Return by how many rows a stripe's blocks that move are shifted from the first's."""
         return stripe * self["SSTR_STP"] if self.count > 0 else 0
 
     def _check_rows(self, block: _Rows, length: int) -> None:

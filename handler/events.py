@@ -31,11 +31,11 @@ _LONGEST_TEXT = 1024  # bytes; S3's limit for keys, applied to every field
 
 
 class OnExisting(StrEnum):
-    """Option of a request: what to do if an object exists at the product's key (events: skip)."""
+    """Field onExisting of a request: what to do if an object exists at the product's key."""
 
-    SKIP = "skip"
-    REPLACE = "replace"
-    ERROR = "error"
+    SKIP = "skip"  # keep an up-to-date product, rebuild an outdated one; uploads do so, too
+    REPLACE = "replace"  # rebuild, whatever the object is
+    ERROR = "error"  # reject the request
 
 
 class Mode(IntEnum):

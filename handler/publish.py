@@ -1,6 +1,8 @@
 """Publish results on EventBridge: at least once, each with one id.
 
-the product exists, and the ledger says    published
+If the product exists, the ledger decides what is published:
+
+ledger                                     published
 nothing, or an earlier result              Complete; then the ledger is written
 published, for another cause               Skipped
 published, for the same cause              nothing: its message was delivered again
@@ -96,7 +98,7 @@ def publish_failed_event(
     ledger: Ledger,
     store: ObjectStore,
 ) -> None:
-    """Publish a final failure, once per cause; record every failure in the ledger."""
+    """Publish a final failure, unless the ledger says it was; record every failure there."""
     # A message may be delivered again after its failure was published.
     recorded = ledger.read(product, store).failure if product and is_final else None
     is_same = recorded and (recorded.cause, recorded.error) == (event.cause, event.error)

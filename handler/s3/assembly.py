@@ -192,8 +192,9 @@ class Assembly:
             existing = self.store.find(target.location)
             if existing is None or not is_same(existing):
                 raise TransientFailure(
-                    f"{exc}: another request wrote or deleted it meanwhile, so the product was not "
-                    "written; a message of a queue is retried, repeat a direct request"
+                    f"{exc}: the product was not written, because another request wrote or deleted "
+                    "it meanwhile, or S3 did not answer; a queued message is retried, repeat a "
+                    "direct request"
                 ) from exc
             return existing
 

@@ -51,7 +51,7 @@ class JobRunner:
                 parsed = ExposureRequest.from_direct(request)
                 self._product_of(parsed)
             except InputRejected as exc:
-                raise UserError(str(exc)) from exc
+                raise UserError(f"{exc}; leave this exposure out") from exc
             contexts.add(parsed.context)
         if named := sorted(filter(None, contexts)):
             check_contexts(Mirror(self.file.s3, self.stack.mirror), *named)

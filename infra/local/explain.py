@@ -11,7 +11,7 @@ from infra.mirror.contexts import read_context
 def explain(
     exposure: Exposure, choice: MaskChoice, references: References | None
 ) -> dict[str, str]:
-    """Return facts about an exposure and its mask; `references` is None if an option named it."""
+    """Return facts about an exposure and its mask; without `references`, an option named it."""
     words = (exposure.keywords.text(name) for name in ("INSTRUME", "DETECTOR", "EXP_TYPE"))
     shape = "{} integrations, {} groups, {} rows, {} columns".format(*exposure.shape)
     return {

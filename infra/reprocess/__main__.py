@@ -70,7 +70,7 @@ def audit(stack: str, as_json: bool, rebuild: bool) -> None:
             console.print(f"{finding.product}: {finding.what}", soft_wrap=True)
         console.print(plural(len(findings), "finding"))
     if rebuild:
-        rebuilding.rebuild(archive, [one for one in findings if one.is_forgotten], console)
+        rebuilding.rewrite_entries(archive, [one for one in findings if one.is_forgotten], console)
     sys.exit(1 if findings else 0)
 
 

@@ -102,7 +102,7 @@ def submit(
     sys.exit(code)
 
 
-def rebuild(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
+def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
     """Send requests to write the missing ledger entries of products again."""
     sqs, queue = boto3.client("sqs"), archive.stack.output("BackfillQueue")
     sent = 0
