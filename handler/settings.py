@@ -58,11 +58,11 @@ class Settings:
         _check_prefixes(settings)
         return settings
 
-    def queue_url(self, queue: str) -> str | None:
-        """Return the URL of BackfillQueue if `queue` is its ARN, otherwise of UploadedQueue."""
-        url = self.backfill_queue_url
-        is_backfill = url and url.rpartition("/")[2] == queue.rpartition(":")[2]
-        return url if is_backfill else self.uploaded_queue_url
+    def queue_url(self, arn: str) -> str | None:
+        """Return the URL of the queue with this ARN; None if no setting names the queue."""
+        name = arn.rpartition(":")[2]
+        urls = filter(None, (self.uploaded_queue_url, self.backfill_queue_url))
+        return next((url for url in urls if url.rpartition("/")[2] == name), None)
 
 
 def _check_prefixes(settings: Settings) -> None:

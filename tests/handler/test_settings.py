@@ -68,7 +68,8 @@ def test_queue_url_is_found_by_arn() -> None:
     settings = Settings.from_environment(LEAST | more)
     assert settings.queue_url("arn:aws:sqs:::backfill") == "https://sqs/1/backfill"
     assert settings.queue_url("arn:aws:sqs:::uploaded") == "https://sqs/1/uploaded"
-    assert settings.queue_url("") == "https://sqs/1/uploaded"
+    assert settings.queue_url("arn:aws:sqs:::third") is None
+    assert settings.queue_url("") is None
     renamed = replace(
         settings, uploaded_queue_url="https://sqs/1/a", backfill_queue_url="https://sqs/1/b"
     )

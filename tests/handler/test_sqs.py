@@ -16,7 +16,7 @@ SETTINGS = Settings(
     "products",
     "",
     S3Location("m", ""),
-    uploaded_queue_url="https://q",
+    uploaded_queue_url="https://sqs/1/uploaded",
     unfinished_queue_arn="arn:unfinished",
 )
 
@@ -34,7 +34,9 @@ class Sqs:
         self.set.append((given["ReceiptHandle"], given["VisibilityTimeout"]))
 
 
-def batch(*names: str, deliveries: int = 1, queue: str = "arn:uploaded") -> dict[str, Any]:
+def batch(
+    *names: str, deliveries: int = 1, queue: str = "arn:aws:sqs:::uploaded"
+) -> dict[str, Any]:
     attributes = {"ApproximateReceiveCount": str(deliveries)}
     return {
         "Records": [
