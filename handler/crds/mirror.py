@@ -143,11 +143,11 @@ class MirrorConfig:
     prunes: int = 0
 
     @classmethod
-    def parse(cls, text: str, name: str) -> "MirrorConfig":
-        """Parse the text of ``server_config``, or raise `ReferenceUnavailable` if it is damaged."""
-        _check_size(text, name)
+    def parse(cls, content: bytes, name: str) -> "MirrorConfig":
+        """Parse ``server_config``, or raise `ReferenceUnavailable` if it is damaged."""
+        _check_size(content, name)
         try:
-            info = ast.literal_eval(text)
+            info = ast.literal_eval(content.decode())
         except Exception as exc:  # MemoryError and RecursionError, too, mean that it is damaged
             raise _damaged(name, exc) from exc
         return cls.from_info(info, name)
@@ -171,11 +171,11 @@ class MirrorConfig:
             raise _damaged(name, exc) from exc
 
     @classmethod
-    def parse_state(cls, text: str, name: str) -> "MirrorConfig":
-        """Parse the text of ``mirror.json``, or raise `ReferenceUnavailable` if it is damaged."""
-        _check_size(text, name)
+    def parse_state(cls, content: bytes, name: str) -> "MirrorConfig":
+        """Parse ``mirror.json``, or raise `ReferenceUnavailable` if it is damaged."""
+        _check_size(content, name)
         try:
-            state = json.loads(text)
+            state = json.loads(content)
 
             def context(key: str) -> str:
                 return check_context(state[key]) if state[key] != "" else ""
@@ -199,18 +199,18 @@ class MirrorConfig:
         except Exception as exc:  # a damaged entry can raise anything
             raise _damaged(name, exc) from exc
 
-    def to_state(self) -> str:
-        """Return this configuration as the text of ``mirror.json``."""
+    def to_state(self) -> bytes:
+        """Return this configuration as the content of ``mirror.json``."""
         state = asdict(replace(self, other={}, catalogue={}))
         del state["other"]
         state["bad_files"], state["instruments"] = sorted(self.bad_files), sorted(self.instruments)
         state["catalogue"] = {
             name: (digest.size, digest.sha1) for name, digest in sorted(self.catalogue.items())
         }
-        return json.dumps(state, indent=1)
+        return json.dumps(state, indent=1).encode()
 
-    def to_text(self) -> str:
-        """Return this configuration as the text of ``server_config``, a Python literal."""
+    def to_config(self) -> bytes:
+        """Return this configuration as the content of ``server_config``, a Python literal."""
         info = {name: value for name, value in self.other.items() if name not in _NOT_KEPT}
         entries = {
             name: {"size": str(digest.size), "sha1sum": digest.sha1}
@@ -223,13 +223,13 @@ class MirrorConfig:
             "bad_files_list": sorted(self.bad_files),
         }
         # Files of equal content have equal ETags; the serial number makes each write different.
-        return pprint.pformat(info | {"mirror_serial": self.serial})
+        return pprint.pformat(info | {"mirror_serial": self.serial}).encode()
 
 
-def _check_size(text: str, name: str) -> None:
-    if len(text) > LARGEST_CONFIG:
+def _check_size(content: bytes, name: str) -> None:
+    if len(content) > LARGEST_CONFIG:
         raise ReferenceUnavailable(
-            f"{name}: has {len(text):,} characters, expected at most {LARGEST_CONFIG:,}"
+            f"{name}: has {len(content):,} bytes, expected at most {LARGEST_CONFIG:,}"
         )
 
 
@@ -241,7 +241,9 @@ def _decode(encoded: Any) -> Any:
     payload = base64.b64decode(encoded["crds_payload"].encode("ascii"))
     content = decompressor.decompress(payload, LARGEST_CONFIG)
     if not decompressor.eof:
-        raise ValueError(f"download_metadata is damaged or larger than {LARGEST_CONFIG:,} bytes")
+        raise ValueError(
+            f"download_metadata is incomplete, or larger than {LARGEST_CONFIG:,} bytes"
+        )
     return json.loads(content)
 
 

@@ -179,10 +179,11 @@ class Rules:
         if not instrument:
             raise InputRejected(f"{keywords.name}: INSTRUME is missing, expected a JWST instrument")
         if config.instruments and instrument not in config.instruments:
+            wanted = sorted({*config.instruments, instrument})
             raise ReferenceUnavailable(
                 f"{self.mirror}: holds {', '.join(sorted(config.instruments))} only, expected also "
                 f"{instrument} for {keywords.name}; run dq-init mirror sync {self.mirror} "
-                f"--instrument {instrument}"
+                f"{' '.join(f'--instrument {name}' for name in wanted)}"
             )
         chain = []
         for mapping in self.mappings.chain(name, instrument):
@@ -332,7 +333,7 @@ def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
         # An error other than "missing" is raised: server_config may be older than mirror.json.
         found = store.get(location, LARGEST_CONFIG, ReferenceUnavailable)
         if found is not None:
-            return parse(_text(found[0], location), str(location))
+            return parse(found[0], str(location))
     raise ReferenceUnavailable(
         f"{location}: no such object, expected the mirror's configuration; run dq-init mirror sync "
         f"{mirror}"
@@ -357,4 +358,6 @@ def _text(content: bytes, location: S3Location) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as exc:
-        raise ReferenceUnavailable(f"{location}: expected UTF-8 text: {exc}") from exc
+        raise ReferenceUnavailable(
+            f"{location}: is not UTF-8 text, so it is damaged ({exc}); run dq-init mirror verify"
+        ) from exc

@@ -54,7 +54,7 @@ def command() -> None:
     "instruments",
     multiple=True,
     type=click.Choice(_INSTRUMENTS, case_sensitive=False),
-    help="Restrict the mirror to this instrument; repeatable. ALL ends the restriction.",
+    help="Restrict the mirror to these instruments (repeat the option); ALL: to none.",
 )
 @click.option(
     "--build",

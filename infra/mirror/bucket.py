@@ -129,7 +129,7 @@ class Mirror:
             found, etag = self._read_config()
             before = self._existing(found or first)
             after = replace(change(before), serial=before.serial + 1)
-            if self._put_text(STATE, after.to_state(), etag):
+            if self._put(STATE, after.to_state(), etag):
                 self._write_server_config(other)
                 return before, after
         raise self._busy(STATE)
@@ -137,10 +137,10 @@ class Mirror:
     def _write_server_config(self, other: Mapping[str, Any] | None) -> None:
         for _ in range(_ATTEMPTS):
             # Read before mirror.json: if that is outdated when it is written, so is this ETag.
-            text, etag = self._text(CONFIG)
+            content, etag = self._content(CONFIG)
             config = self.operational()
-            kept = _other_entries(text, str(self.location)) if other is None else other
-            if self._put_text(CONFIG, replace(config, other=kept).to_text(), etag):
+            kept = _other_entries(content, str(self.location)) if other is None else other
+            if self._put(CONFIG, replace(config, other=kept).to_config(), etag):
                 return
         raise self._busy(CONFIG)
 
@@ -152,29 +152,23 @@ class Mirror:
 
     def _read_config(self) -> tuple[MirrorConfig | None, str | None]:
         """Return the configuration and the ETag of ``mirror.json``, if that exists."""
-        text, etag = self._text(STATE)
-        if text is not None:
-            return MirrorConfig.parse_state(text, str(self.location.below(STATE))), etag
-        text, _ = self._text(CONFIG)
-        if text is None:
+        content, etag = self._content(STATE)
+        if content is not None:
+            return MirrorConfig.parse_state(content, str(self.location.below(STATE))), etag
+        content, _ = self._content(CONFIG)
+        if content is None:
             return None, None
-        config = MirrorConfig.parse(text, str(self.location.below(CONFIG)))
+        config = MirrorConfig.parse(content, str(self.location.below(CONFIG)))
         # A plain copy of a CRDS cache: a server's catalogue lists every file that it ever had.
         names = {key.rpartition("/")[2] for key in self.list_keys()}
         files = {name: digest for name, digest in config.catalogue.items() if name in names}
         return replace(config, catalogue=files), None
 
-    def _text(self, key: str) -> tuple[str | None, str | None]:
-        location = self.location.below(key)
-        content, etag = read_object(self.client, location) or (None, None)
-        try:
-            return content.decode() if content is not None else None, etag
-        except UnicodeDecodeError as exc:
-            raise ReferenceUnavailable(f"{location}: is not UTF-8 text: {exc}") from exc
+    def _content(self, key: str) -> tuple[bytes, str] | tuple[None, None]:
+        return read_object(self.client, self.location.below(key)) or (None, None)
 
-    def _put_text(self, key: str, text: str, etag: str | None) -> bool:
-        location = self.location.below(key)
-        return put_if_unchanged(self.client, location, text.encode(), etag) is not None
+    def _put(self, key: str, content: bytes, etag: str | None) -> bool:
+        return put_if_unchanged(self.client, self.location.below(key), content, etag) is not None
 
     def _kwargs(self, key: str) -> dict[str, str]:
         return self.location.below(key).as_kwargs
@@ -193,10 +187,10 @@ def check_contexts(mirror: Mirror, *names: str) -> None:
             )
 
 
-def _other_entries(text: str | None, name: str) -> Mapping[str, Any]:
+def _other_entries(content: bytes | None, name: str) -> Mapping[str, Any]:
     """Return the entries of ``server_config`` that the mirror does not set."""
     try:
-        return MirrorConfig.parse(text or "{}", name).other
+        return MirrorConfig.parse(content or b"{}", name).other
     except ReferenceUnavailable:  # absent or damaged: replaced as a whole
         return {"observatory": "jwst"}
 

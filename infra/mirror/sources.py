@@ -71,7 +71,7 @@ class Cache(Source):
                 "folder that CRDS_PATH names)"
             )
         path = self.root / CONFIG
-        self.config = MirrorConfig.parse(path.read_text(), str(path))
+        self.config = MirrorConfig.parse(path.read_bytes(), str(path))
 
     def build(self) -> str:
         """Return the build context that the operator named with ``--build``."""

@@ -305,6 +305,18 @@ def test_damaged_cache_is_rejected(cache: Path, place: str, tmp_path: Path, buck
     (copied / MASK).write_bytes((copied / MASK).read_bytes()[:-1] + b"?")
     assert "expected " in run("sync", place, "--from", str(copied), fails=True)
     assert CONFIG not in bucket.listed()
+    (copied / CONFIG).write_bytes(b"\xff")
+    assert "server_config: damaged" in run("sync", place, "--from", str(copied), fails=True)
+
+
+def test_sync_replaces_server_config_that_is_not_text(
+    cache: Path, place: str, bucket: Bucket
+) -> None:
+    run("sync", place, "--from", str(cache))
+    bucket.put(CONFIG, b"\xff")
+    run("sync", place, "--from", str(cache))
+    assert "Complete: " in run("verify", place)
+    assert MirrorConfig.parse(bucket.get(CONFIG), CONFIG).operational_context == CONTEXT
 
 
 @pytest.mark.slow
@@ -375,8 +387,12 @@ def test_restricted_mirror_stays_restricted_until_all(
     header = {"INSTRUME": "MIRI", "DETECTOR": "MIRIMAGE", "DATE-OBS": "2023-01-01", "TIME-OBS": "00:00:00"}  # fmt: skip
     assert rules.best_reference(Keywords(fits.Header(header), "x"), "latest").mask
     other = Keywords(fits.Header(header | {"INSTRUME": "NIRCAM"}), "x")
-    with pytest.raises(ReferenceUnavailable, match="holds MIRI only, expected also NIRCAM for x"):
+    with pytest.raises(
+        ReferenceUnavailable, match="holds MIRI only, expected also NIRCAM"
+    ) as raised:
         rules.best_reference(other, "latest")
+    run(*str(raised.value).partition("dq-init mirror ")[2].split(), "--from", str(cache))
+    assert "restricted to MIRI, NIRCAM" in run("contexts", place), "the advice keeps MIRI"
     assert "restricted" not in run("sync", place, "--from", str(cache), "--instrument", "ALL")
     assert "nircam" in run("verify", place)
     assert "'hst' is not one of" in run("sync", place, "--instrument", "hst", fails=True)
@@ -631,8 +647,8 @@ def test_interleaved_writers_lose_no_update(seed: int) -> None:
         write()
     asleep[0] = True
     write()
-    state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)
-    config = MirrorConfig.parse(store.objects[CONFIG].decode(), CONFIG)
+    state = MirrorConfig.parse_state(store.objects[STATE], STATE)
+    config = MirrorConfig.parse(store.objects[CONFIG], CONFIG)
     assert intended - killed <= state.bad_files
     assert (config.bad_files, config.other["mirror_serial"]) == (state.bad_files, state.serial)
 
@@ -895,8 +911,8 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
     if STATE in store.objects:
         prune()
     sync()
-    state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)
-    config = MirrorConfig.parse(store.objects[CONFIG].decode(), CONFIG)
+    state = MirrorConfig.parse_state(store.objects[STATE], STATE)
+    config = MirrorConfig.parse(store.objects[CONFIG], CONFIG)
     assert (config.catalogue, config.other["mirror_serial"]) == (state.catalogue, state.serial)
     assert config.operational_context == state.operational_context
     assert state.builds.items() >= recorded.items()
@@ -941,7 +957,7 @@ def check_whole(store: Store) -> None:
     """Check that operational and build contexts are complete and that no file is missing."""
     if STATE not in store.objects:
         return
-    state = MirrorConfig.parse_state(store.objects[STATE].decode(), STATE)
+    state = MirrorConfig.parse_state(store.objects[STATE], STATE)
     files = {key.rpartition("/")[2]: content for key, content in store.objects.items()}
     for name, digest in state.catalogue.items():
         assert FileDigest.of(files[name]) == digest

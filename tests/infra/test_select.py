@@ -67,8 +67,8 @@ def masks_of(aws: LocalAws, root: Path, *contexts: str) -> list[ContextMasks]:
     digests = {name: FileDigest(1, f"{hash(name) & 0xFFFF:040x}") for name in names}
     for path in (root / "mappings" / "jwst").iterdir():
         digests[path.name] = FileDigest.of(path.read_bytes())
-    config = MirrorConfig(contexts[-1], frozenset(), digests, {}).to_text()
-    s3.put_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/server_config", Body=config.encode())
+    config = MirrorConfig(contexts[-1], frozenset(), digests, {}).to_config()
+    s3.put_object(Bucket=MIRROR, Key=f"{PREFIX}/config/jwst/server_config", Body=config)
     place = S3Location(MIRROR, PREFIX)
     rules = Rules(place, root / "cache", s3)
     return [ContextMasks(rules, Mirror(s3, place), context) for context in contexts]

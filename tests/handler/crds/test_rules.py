@@ -61,7 +61,7 @@ def real_rules(aws: LocalAws, tmp_path: Path) -> Iterator[Rules]:
         s3.upload_file(str(path), MIRROR, f"contexts/mappings/jwst/{path.name}")
     digests = {path.name: FileDigest.of(path.read_bytes()) for path in folder.iterdir()}
     config = MirrorConfig("jwst_0152.pmap", frozenset(), digests, {})
-    s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_text())
+    s3.put_object(Bucket=MIRROR, Key="contexts/config/jwst/server_config", Body=config.to_config())
     return Rules(S3Location(MIRROR, "contexts"), tmp_path, s3)
 
 
@@ -145,7 +145,7 @@ def test_configuration_survives_writing_and_parsing() -> None:
         {"jwst_0002.pmap": FileDigest(5, "a" * 40)},
         {"observatory": "jwst", "operational_context": "jwst_0001.pmap", "latest_context": "old"},
     )
-    again = MirrorConfig.parse(config.to_text(), "server_config")
+    again = MirrorConfig.parse(config.to_config(), "server_config")
     assert (again.operational_context, again.bad_files) == ("jwst_0002.pmap", config.bad_files)
     assert again.catalogue == config.catalogue
     assert again.other["observatory"] == "jwst"
@@ -259,9 +259,13 @@ def test_damaged_files_raise_only_reference_unavailable(sample_cache: Path) -> N
         with suppress(ReferenceUnavailable):
             Mappings(Text({name: unsigned.replace("}\n\nselector", signature)})).load(name)
         with suppress(ReferenceUnavailable):
-            MirrorConfig.parse(damaged(config.to_text(), chance), "server_config")
+            MirrorConfig.parse(
+                damaged(config.to_config().decode(), chance).encode(), "server_config"
+            )
         with suppress(ReferenceUnavailable):
-            MirrorConfig.parse_state(damaged(config.to_state(), chance), "mirror.json")
+            MirrorConfig.parse_state(
+                damaged(config.to_state().decode(), chance).encode(), "mirror.json"
+            )
 
 
 def damaged(text: str, chance: random.Random) -> str:
@@ -328,7 +332,7 @@ class Refusing:
     def get_object(self, Bucket: str, Key: str) -> dict[str, Any]:  # noqa: N803
         if Key.endswith("mirror.json"):
             raise ClientError({"Error": {"Code": self.code, "Message": ""}}, "GetObject")
-        content = MirrorConfig("jwst_0001.pmap", frozenset(), {}).to_text().encode()
+        content = MirrorConfig("jwst_0001.pmap", frozenset(), {}).to_config()
         return {"Body": BytesIO(content), "ContentLength": len(content), "ETag": '"etag"'}
 
 
