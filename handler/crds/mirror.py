@@ -138,7 +138,7 @@ class MirrorConfig:
     held_by_hand: bool = False  # `mirror use` chose the operational context; a sync keeps it
     announced_context: str = ""  # the last one that was announced
     serial: int = 0  # number of the last write
-    # Twice the number of prunes, odd during one: no sync publishes then, and a sync that finds
+    # Twice the number of prunes, odd during one: no sync writes it then, and a sync that finds
     # another number than at its beginning does not trust what it found.
     prunes: int = 0
 

@@ -85,7 +85,7 @@ class _Run:
         return self.stop - self.start
 
 
-def plan(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> list[Part]:
+def plan_parts(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> list[Part]:
     """Return the parts of a product, in order; a single part may be shorter than S3's minimum."""
     candidates, length = [], 0
     for extent in extents:
@@ -208,7 +208,7 @@ class Assembly:
             else:
                 extent = self.blocks.extent(segment, self.store)
             extents.append(extent or Extent(segment.length))
-        parts = plan(extents)
+        parts = plan_parts(extents)
         if len(parts) == 1 and isinstance(parts[0], UploadedPart) and started is None:
             written = put(self._content(parts[0]), target, self.store)
         else:

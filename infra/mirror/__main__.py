@@ -98,7 +98,7 @@ def sync(  # noqa: PLR0913, PLR0917
                 task = progress.add_task("Copying", total=size)
                 for item in infra.mirror.sync.copy(plan, source, mirror):
                     progress.update(task, advance=item.digest.size, description=item.name)
-        operational = infra.mirror.sync.publish(plan, source, mirror)
+        operational = infra.mirror.sync.write_config(plan, source, mirror)
     console.print(f"{plan.context.name} is in {location}; operational there: {operational}")
     if plan.restricted_to:
         names = ", ".join(sorted(plan.restricted_to))

@@ -19,7 +19,7 @@ from infra.cli import plural
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import CHANGED, SOURCE, Change, changes, detail_of
 from infra.mirror.sources import Server
-from infra.mirror.sync import copy, plan_sync, publish
+from infra.mirror.sync import copy, plan_sync, write_config
 from infra.mirror.verify import verify
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
         for item in copy(plan, source, mirror):
             source.drop(item.name, item.instrument)
             copied.append(item.name)
-        operational = publish(plan, source, mirror)
+        operational = write_config(plan, source, mirror)
     report = verify(mirror)
     for fault in report.faults:
         log.error("fault: %s", fault)

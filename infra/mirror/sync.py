@@ -100,7 +100,7 @@ def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
         yield item
 
 
-def publish(plan: Plan, source: Source, mirror: Mirror) -> str:
+def write_config(plan: Plan, source: Source, mirror: Mirror) -> str:
     """Write the mirror's configuration after the copies; return its operational context.
 
     That is the source's operational context if the mirror holds it, unless `use` chose another.

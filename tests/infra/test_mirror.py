@@ -40,7 +40,7 @@ from infra.mirror.changes import delete_unneeded, unneeded_keys
 from infra.mirror.contexts import read_context
 from infra.mirror.freshen import keep_fresh
 from infra.mirror.sources import Cache, Server, Source
-from infra.mirror.sync import copy, plan_sync, publish, use
+from infra.mirror.sync import copy, plan_sync, use, write_config
 from infra.mirror.verify import verify
 from tests.conftest import PROJECT, SHARED, SMALL_MASKS, Harness
 from tests.infra.crds_server import CrdsServer, crds_server
@@ -671,7 +671,7 @@ def synced(cache: Path, mirror: Mirror, context: str) -> None:
 def synced_from(source: Source, mirror: Mirror, context: str) -> None:
     plan = plan_sync(source, mirror, context)
     list(copy(plan, source, mirror))
-    publish(plan, source, mirror)
+    write_config(plan, source, mirror)
 
 
 @pytest.mark.slow
@@ -683,9 +683,9 @@ def test_use_and_build_survive_a_sync_in_progress(cache: Path, prefix: str, aws:
     list(copy(plan, source, mirror))
     operator = Cache(cache, NEWER)
     build = plan_sync(operator, mirror, "build")
-    publish(build, operator, mirror)
+    write_config(build, operator, mirror)
     use(NEWER, mirror)
-    publish(plan, source, mirror)
+    write_config(plan, source, mirror)
     config = mirror.operational()
     assert (config.operational_context, config.held_by_hand) == (NEWER, True)
     assert config.builds == {EQUALS_JWST: NEWER}
@@ -885,7 +885,7 @@ def test_commands_between_any_two_calls_leave_whole_contexts(
         wanted = "build" if build else chance.choice(["latest", CONTEXT, NEWER])
         plan = plan_sync(source, mirror, wanted)
         list(copy(plan, source, mirror))
-        publish(plan, source, mirror)
+        write_config(plan, source, mirror)
         recorded.update({EQUALS_JWST: build} if build else {})
 
     def prune() -> None:

@@ -20,7 +20,7 @@ from handler.services import read_ahead
 from infra.demo.local_aws import MIRROR, RAW, LocalAws, LocalContext, copy_cache
 from infra.mirror.bucket import Mirror
 from infra.mirror.sources import Cache
-from infra.mirror.sync import copy, plan_sync, publish
+from infra.mirror.sync import copy, plan_sync, write_config
 from tests.conftest import Harness
 from tests.samples.exposures import write_exposure
 from tests.samples.mirror import CONTEXT
@@ -78,7 +78,7 @@ def test_cold_resolution_makes_four_requests_to_a_synced_mirror(
     mirror = Mirror(s3, S3Location(MIRROR, "synced"))
     plan = plan_sync(source, mirror, "latest", frozenset({"NIRCAM"}))
     list(copy(plan, source, mirror))
-    publish(plan, source, mirror)
+    write_config(plan, source, mirror)
     function.upload(exposure, KEY)
     requested = requests_to_mirror(s3)
     function.run(KEY)

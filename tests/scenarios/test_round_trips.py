@@ -21,7 +21,7 @@ from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.demo.samples import CONTEXT
 from infra.mirror.bucket import Mirror
 from infra.mirror.sources import Cache
-from infra.mirror.sync import copy, plan_sync, publish
+from infra.mirror.sync import copy, plan_sync, write_config
 from tests.conftest import Harness, created
 
 KEY, OTHER = "2023/jw01_uncal.fits", "2023/jw02_uncal.fits"
@@ -159,7 +159,7 @@ def test_cold_exposure_makes_four_requests_to_the_mirror(
     source, mirror = Cache(sample_cache), Mirror(function.function.s3, S3Location(MIRROR, "trips"))
     plan = plan_sync(source, mirror, "latest", frozenset({"NIRCAM"}))
     list(copy(plan, source, mirror))
-    publish(plan, source, mirror)
+    write_config(plan, source, mirror)
     function.upload(exposure, KEY)
     context, rules = ["GetObject mirror.json"], [f"GetObject {CONTEXT}"]
     instrument = ["GetObject jwst_nircam_9001.imap"]

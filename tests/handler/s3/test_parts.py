@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handler.s3.assembly import CopiedPart, PartLimits, UploadedPart, plan
+from handler.s3.assembly import CopiedPart, PartLimits, UploadedPart, plan_parts
 from handler.s3.blocks import Extent
 from handler.s3.objects import S3Location, StoredObject
 
@@ -61,7 +61,7 @@ def outputs(draw: st.DrawFn, unit: int) -> list[Extent]:
 
 @given(outputs(unit=MIB))
 def test_every_plan_keeps_the_rules_of_s3(extents: list[Extent]) -> None:
-    check_rules(extents, plan(extents))
+    check_rules(extents, plan_parts(extents))
 
 
 SMALL = PartLimits(5, 17, 10_000, upload=8, copy_rate=20, shortest_copy=5, longest_copy=16)
@@ -110,7 +110,7 @@ def least_possible(extents: list[Extent]) -> int:
 @settings(max_examples=400)
 @given(outputs(unit=1))
 def test_parts_give_the_output_and_upload_few_bytes(extents: list[Extent]) -> None:
-    parts = plan(extents, SMALL)
+    parts = plan_parts(extents, SMALL)
     check_rules(extents, parts, SMALL)
     objects, output = objects_of(extents)
     assembled = b"".join(
@@ -138,7 +138,7 @@ def full_frame(groups: int) -> list[Extent]:
 
 
 def test_full_frame_of_100_groups_uploads_only_its_planes() -> None:
-    parts = plan(full_frame(100))
+    parts = plan_parts(full_frame(100))
     assert uploaded(parts) < 5 * MIB + 4 * 2048 * 2048 + 50_000
     copied = [part for part in parts if isinstance(part, CopiedPart)]
     of_block = [part for part in copied if part.source.location.key == "block"]
@@ -149,7 +149,7 @@ def test_full_frame_of_100_groups_uploads_only_its_planes() -> None:
 @pytest.mark.parametrize(("groups", "parts"), [(2, 5), (11, 6), (100, 17), (500, 55)])
 def test_requests_grow_with_the_square_root_of_the_size(groups: int, parts: int) -> None:
     """17 MB, 92 MB, 839 MB and 4 GB; create, complete and the ledger add three requests."""
-    assert len(plan(full_frame(groups))) <= parts
+    assert len(plan_parts(full_frame(groups))) <= parts
 
 
 @given(st.integers(60, 40_000))
@@ -169,27 +169,27 @@ def test_size_of_copied_parts_is_the_cheapest(megabytes: int) -> None:
 def test_run_that_saves_few_bytes_is_uploaded() -> None:
     """A copy of ZEROFRAME would need a part of 5 MiB before it: two requests for 3 MB."""
     zeroframe = Extent(2 * 2048 * 2048, stored("input"), 90_000_000)
-    parts = plan([*full_frame(11), zeroframe, Extent(1024)])
-    assert len(parts) == len(plan(full_frame(11)))
+    parts = plan_parts([*full_frame(11), zeroframe, Extent(1024)])
+    assert len(parts) == len(plan_parts(full_frame(11)))
 
 
 def test_copied_parts_have_at_most_224_mib() -> None:
-    parts = plan([Extent(30 * GIB, stored("input"))])
+    parts = plan_parts([Extent(30 * GIB, stored("input"))])
     assert max(part.stop - part.start for part in parts) <= 224 * MIB
     assert uploaded(parts) == 0
 
 
 def test_output_under_5_mib_is_one_upload() -> None:
-    parts = plan([Extent(3 * MIB), Extent(2 * MIB, stored("input")), Extent(10)])
+    parts = plan_parts([Extent(3 * MIB), Extent(2 * MIB, stored("input")), Extent(10)])
     assert parts == [UploadedPart(0, 5 * MIB + 10)]
 
 
 def test_long_upload_is_divided_into_parts_of_16_mib() -> None:
-    parts = plan([Extent(100 * MIB)])
+    parts = plan_parts([Extent(100 * MIB)])
     assert [part.stop - part.start for part in parts] == pytest.approx([100 / 6 * MIB] * 6, abs=1)
 
 
 def test_upload_of_2_tb_has_at_most_10_000_parts() -> None:
-    parts = plan([Extent(2000 * GIB)])
+    parts = plan_parts([Extent(2000 * GIB)])
     assert len(parts) <= 10_000
     assert all(a.stop == b.start for a, b in pairwise(parts))

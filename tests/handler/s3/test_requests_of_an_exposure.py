@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from handler.s3.assembly import plan
+from handler.s3.assembly import plan_parts
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import PRODUCTS
@@ -83,5 +83,5 @@ def test_exposure_of_92_mb_takes_at_most_nine_puts(
 
 def test_plans_of_large_exposures_limit_their_puts() -> None:
     """Creating and completing the upload and the ledger add three to the parts."""
-    assert len(plan(full_frame(100))) + 3 <= 20
-    assert len(plan(full_frame(500))) + 3 <= 58
+    assert len(plan_parts(full_frame(100))) + 3 <= 20
+    assert len(plan_parts(full_frame(500))) + 3 <= 58
