@@ -1,4 +1,4 @@
-"""The processing event, published for every exposure.
+"""The processing event, published for every exposure, and the bus.
 
 Its JSON Schema is in infra/contracts. The fields of the event's detail have these names, in camel
 case.
@@ -9,7 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from core.errors import TransientFailure
+from handler.s3.errors import translate_errors
+
+if TYPE_CHECKING:
+    from mypy_boto3_events.client import EventBridgeClient
 
 SOURCE = "jwst.dq_init"
 SCHEMA_VERSION = "2.1"
@@ -187,6 +193,37 @@ class ProcessingEvent:
             findings=findings,
             function=_read(Usage, detail["function"]),
         )
+
+
+@dataclass(frozen=True)
+class Bus:
+    """An EventBridge bus, by name or ARN."""
+
+    name: str
+    client: "EventBridgeClient"
+
+    def send(self, event: ProcessingEvent) -> None:
+        """Put a processing event on the bus, as `put` does."""
+        self.put(SOURCE, f"DQ Initialization {event.status}", event.to_detail())
+
+    def put(self, source: str, kind: str, detail: Mapping[str, Any]) -> None:
+        """Put an event on the bus, or raise `TransientFailure` if EventBridge rejects it."""
+        entry = {
+            "EventBusName": self.name,
+            "Source": source,
+            "DetailType": kind,
+            "Detail": json.dumps(detail),
+        }
+        with translate_errors(f"event bus {self.name}: publishing {kind!r}"):
+            answer = self.client.put_events(Entries=[entry])  # type: ignore[list-item]
+        # PutEvents answers 200 also for entries that it rejects:
+        # docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
+        if answer["FailedEntryCount"]:
+            failed = answer["Entries"][0]
+            raise TransientFailure(
+                f"event bus {self.name}: rejected the event {kind!r} ({failed['ErrorCode']}: "
+                f"{failed['ErrorMessage']}), expected it to be accepted; retry"
+            )
 
 
 def _read(part: Any, data: Any) -> Any:

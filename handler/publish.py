@@ -12,12 +12,10 @@ again, with the same id; consumers ignore an id that they know. A failure is pub
 retry can help or the caller does not retry; otherwise the ledger keeps its reason.
 """
 
-import json
 import logging
 import os
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import numpy as np
 from aws_lambda_powertools import Logger
@@ -26,13 +24,13 @@ from aws_lambda_powertools.metrics import EphemeralMetrics, MetricUnit
 from numpy.typing import NDArray
 
 from core.compat import missing_asdf_warning
-from core.errors import InputRejected, TransientFailure
+from core.errors import InputRejected
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels, planes_sha256
 from core.product import Form
 from handler.crds.parameters import Value, known_parameters
 from handler.event import (
-    SOURCE,
+    Bus,
     ExposureSummary,
     FlagSummary,
     MnemonicCount,
@@ -41,11 +39,7 @@ from handler.event import (
     Status,
 )
 from handler.ledger import CatalogueRow, Failure, Ledger, is_usable
-from handler.s3.errors import translate_errors
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
-
-if TYPE_CHECKING:
-    from mypy_boto3_events.client import EventBridgeClient
 
 NAMESPACE = "JwstDqInit"
 SERVICE = os.environ.get("POWERTOOLS_SERVICE_NAME", "dq_init")  # the stack's name, if deployed
@@ -55,31 +49,6 @@ _LARGEST_PIXEL = 2**31  # the catalogue's columns have 32 bits
 _LONGEST_KEYWORD = 128  # characters
 
 logger = Logger(service=SERVICE)
-
-
-@dataclass(frozen=True)
-class Bus:
-    """The EventBridge bus of the processing events, by name or ARN."""
-
-    name: str
-    client: "EventBridgeClient"
-
-    def send(self, event: ProcessingEvent) -> None:
-        """Put an event on the bus, or raise `TransientFailure` if EventBridge rejects it."""
-        entry = {
-            "EventBusName": self.name,
-            "Source": SOURCE,
-            "DetailType": f"DQ Initialization {event.status}",
-            "Detail": json.dumps(event.to_detail()),
-        }
-        with translate_errors(f"event bus {self.name}: publishing the result"):
-            answer = self.client.put_events(Entries=[entry])  # type: ignore[list-item]
-        if answer["FailedEntryCount"]:
-            failed = answer["Entries"][0]
-            raise TransientFailure(
-                f"event bus {self.name}: rejected the event ({failed['ErrorCode']} "
-                f"{failed['ErrorMessage']}), expected it to be accepted; retry"
-            )
 
 
 def publish_event(event: ProcessingEvent, bus: Bus) -> None:

@@ -15,8 +15,8 @@ from botocore.config import Config
 from botocore.handlers import convert_body_to_file_like_object
 
 from handler.crds.masks import References
+from handler.event import Bus
 from handler.ledger import Ledger
-from handler.publish import Bus
 from handler.s3.blocks import Blocks
 from handler.s3.objects import enable_requester_pays
 from handler.settings import Settings

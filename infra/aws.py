@@ -1,9 +1,8 @@
-"""Calls to S3, EventBridge and CloudFormation that the commands share.
+"""Calls to S3 and CloudFormation that the commands share.
 
 The Lambda functions of infra/mirror.yaml import this module: it must not need rich or duckdb.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -11,7 +10,6 @@ from typing import Any, BinaryIO
 import boto3
 from botocore.exceptions import ClientError
 
-from core.errors import TransientFailure
 from core.product import Form
 from handler.ledger import Entry, Ledger
 from handler.s3.errors import NO_BUCKET, error_code, is_conflict, is_missing, translate_errors
@@ -66,26 +64,6 @@ def _check_bucket(exc: ClientError, bucket: str) -> None:
     """Raise `UserError` with the name of a missing bucket, which the message of S3 lacks."""
     if error_code(exc) == NO_BUCKET:
         raise UserError(f"s3://{bucket}: no such bucket; check its name") from exc
-
-
-def put_event(events: Any, bus: str, source: str, kind: str, detail: dict[str, Any]) -> None:
-    """Put an event on an EventBridge bus; raise `TransientFailure` if EventBridge rejects it."""
-    entry = {
-        "EventBusName": bus,
-        "Source": source,
-        "DetailType": kind,
-        "Detail": json.dumps(detail),
-    }
-    with translate_errors(f"event bus {bus}: publishing {kind!r}"):
-        answer = events.put_events(Entries=[entry])
-    # PutEvents answers 200 also for entries that it rejects:
-    # docs.aws.amazon.com/eventbridge/latest/APIReference/API_PutEvents.html
-    if answer["FailedEntryCount"]:
-        failed = answer["Entries"][0]
-        raise TransientFailure(
-            f"event bus {bus}: rejected the event {kind!r} ({failed['ErrorCode']}: "
-            f"{failed['ErrorMessage']}), expected it to be accepted; run the command again"
-        )
 
 
 def list_entries(

@@ -30,8 +30,8 @@ from moto.sqs.models import sqs_backends
 from core.product import Form
 from handler import app
 from handler.crds.masks import References
+from handler.event import Bus
 from handler.ledger import Ledger
-from handler.publish import Bus
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from handler.services import Services, client

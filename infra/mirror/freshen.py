@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable
+from handler.event import Bus
 from handler.s3.objects import S3Location
-from infra.aws import put_event
 from infra.cli import plural
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import CHANGED, SOURCE, Change, changes, detail_of
@@ -69,5 +69,5 @@ def _publish_change(mirror: Mirror, operational: str, bus: str) -> None:
         except ReferenceUnavailable:  # pruned since
             log.warning("%s: cannot be compared; the event lists no masks", before, exc_info=True)
     detail = detail_of(mirror.location, before or None, operational, changed)
-    put_event(boto3.client("events"), bus, SOURCE, CHANGED, detail)
+    Bus(bus, boto3.client("events")).put(SOURCE, CHANGED, detail)
     mirror.update(lambda config: replace(config, announced_context=operational))

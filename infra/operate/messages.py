@@ -16,9 +16,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from core.errors import TransientFailure
-from handler.event import SOURCE
+from handler.event import SOURCE, Bus
 from handler.s3.errors import translate_errors
-from infra.aws import put_event
 from infra.cli import UserError
 
 if TYPE_CHECKING:
@@ -172,7 +171,7 @@ class Targets:
                 )
             kind, detail = str(message.event.get("detail-type")), message.event.get("detail")
             try:
-                put_event(self.events, self.bus, SOURCE, kind, detail or {})
+                Bus(self.bus, self.events).put(SOURCE, kind, detail or {})
             except TransientFailure as exc:
                 refused[message.identifier] = str(exc)
         for part in _split(message for message in batch if not self.is_published(message)):

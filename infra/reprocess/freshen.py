@@ -18,9 +18,10 @@ from typing import Any
 import boto3
 
 from core.errors import ReferenceUnavailable, TransientFailure
+from handler.event import Bus
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
-from infra.aws import catalogue_in, job_in, ledger_in, put_event, read_entry
+from infra.aws import catalogue_in, job_in, ledger_in, read_entry
 from infra.jobs.job import Job, JobFile, Request, join, request_key, submit
 from infra.mirror.bucket import Mirror
 from infra.mirror.changes import SOURCE
@@ -153,7 +154,7 @@ class Loop:
 
     def _publish(self, detail: dict[str, Any]) -> None:
         """Publish the event "Reprocessing Selected", and a summary of it to the SNS topic."""
-        put_event(boto3.client("events"), self.bus, SOURCE, SELECTED, detail)
+        Bus(self.bus, boto3.client("events")).put(SOURCE, SELECTED, detail)
         if not self.topic:
             return
         text = (

@@ -104,7 +104,7 @@ def test_a_transient_failure_is_raised(
     with runtime(environment | unreachable, tmp_path) as running:
         answer = running.invoke({"bucket": RAW, "key": KEY})
     assert answer["errorType"] == "TransientFailure"
-    assert "publishing the result" in answer["errorMessage"]
+    assert "publishing 'DQ Initialization" in answer["errorMessage"]
 
 
 def test_deployment_fault_is_raised_and_published(

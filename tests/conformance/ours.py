@@ -10,10 +10,10 @@ from core.in_memory import render
 from core.product import NO_MASK, Encoding, Form
 from core.virtual import unpack
 from handler.crds.masks import References
+from handler.event import Bus
 from handler.events import Attempt, ExposureRequest, OnExisting
 from handler.ledger import Ledger
 from handler.process import process
-from handler.publish import Bus
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from handler.services import Services

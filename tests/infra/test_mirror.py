@@ -187,7 +187,7 @@ def test_new_context_is_published_once_with_its_changes(
         shutil.copytree(cache, newer := cache.parent / f"newer-{prefix}")
         write_server_config(newer, NEWER)
         with crds_server(newer) as other:
-            monkeypatch.setattr(freshen, "put_event", failing)
+            monkeypatch.setattr(freshen.Bus, "put", failing)
             with pytest.raises(RuntimeError, match="down"):
                 keep_fresh(mirror, other.url)
             monkeypatch.undo()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from handler.publish import Bus
+from handler.event import Bus
 from handler.s3.blocks import Blocks
 from handler.s3.objects import S3Location
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
@@ -166,7 +166,7 @@ def test_denied_bus_is_retried_and_named(
     assert denying.run_batch(created(KEY), identifier="m1") == ["m1"]
     assert denying.run_unfinished(created(KEY), identifier="m1") == ["m1"]
     assert (
-        f"event bus the-bus: publishing the result: events:PutEvents is denied to {role}"
+        f"event bus the-bus: publishing 'DQ Initialization Complete': events:PutEvents is denied to {role}"
         in caplog.text
     )
     allow()

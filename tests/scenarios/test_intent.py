@@ -9,7 +9,7 @@ import pytest
 
 from core.errors import TransientFailure
 from core.product import Form
-from handler.publish import Bus
+from handler.event import Bus
 from infra.demo.local_aws import PRODUCTS, RAW
 from tests.conftest import Harness, created
 from tests.seeds import seeds
