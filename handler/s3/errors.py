@@ -22,7 +22,7 @@ NO_BUCKET = "NoSuchBucket"
 _MISSING = frozenset({"404", "NoSuchKey", NO_BUCKET, "NoSuchVersion", "NotFound"})
 # Errors of reads that no retry solves.
 _REFUSED = {
-    **dict.fromkeys(("400", "InvalidArgument"), "S3 rejects the request as malformed"),
+    **dict.fromkeys(("400", "InvalidArgument", "InvalidRequest"), "S3 rejects the request"),
     **dict.fromkeys(("405", "MethodNotAllowed"), "is a delete marker"),
     **dict.fromkeys(("301", "PermanentRedirect"), "is in another region"),
     "InvalidBucketName": "is not a valid bucket name",
@@ -39,11 +39,13 @@ _DENIED = frozenset({
 _KMS = "KMS."
 CONFLICTS = frozenset({"409", "412", "ConditionalRequestConflict", "PreconditionFailed"})
 _TRANSIENT = frozenset({
-    "429", "500", "502", "503", "504", "ConditionalRequestConflict", "ExpiredToken",
-    "InternalError", "InternalFailure", "NoSuchUpload", "OperationAborted", "RequestLimitExceeded",
-    "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable", "SlowDown",
-    "ThrottledException", "Throttling", "ThrottlingException", "TooManyRequestsException",
+    "429", "BadDigest", "ConditionalRequestConflict", "ExpiredToken", "ExpiredTokenException",
+    "InternalError", "InternalException", "InternalFailure", "NoSuchUpload", "OperationAborted",
+    "RequestLimitExceeded", "RequestTimeout", "RequestTimeTooSkewed", "ServiceUnavailable",
+    "SlowDown", "ThrottledException", "Throttling", "ThrottlingException",
+    "TooManyRequestsException",
 })  # fmt: skip
+_SERVER_ERRORS = frozenset({500, 502, 503, 504})
 # botocore raises these if no complete response arrived.
 NETWORK = (
     exceptions.HTTPClientError,
@@ -90,9 +92,10 @@ def is_missing(error: ClientError) -> bool:
 
 def is_transient(error: Exception) -> bool:
     """Say whether the AWS call that raised this error may succeed later."""
-    return isinstance(error, NETWORK) or (
-        isinstance(error, ClientError) and error_code(error) in _TRANSIENT
-    )
+    if isinstance(error, ClientError):
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        return status in _SERVER_ERRORS or error_code(error) in _TRANSIENT
+    return isinstance(error, NETWORK)
 
 
 def is_conflict(error: ClientError) -> bool:

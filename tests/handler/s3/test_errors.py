@@ -14,7 +14,7 @@ def error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "on purpose"}}, "GetObject")
 
 
-@pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "400", "MethodNotAllowed", "301"])  # fmt: skip
+@pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "400", "InvalidRequest", "MethodNotAllowed", "301"])  # fmt: skip
 def test_unreadable_object_raises_the_callers_class(code: str) -> None:
     with pytest.raises(InputRejected, match="s3://b/k: reading it: "), translate_errors("s3://b/k: reading it", InputRejected):  # fmt: skip
         raise error(code)
@@ -29,7 +29,8 @@ def test_error_of_the_deployment_is_raised_as_itself(code: str) -> None:
 @pytest.mark.parametrize(
     "raised",
     [
-        *(error(code) for code in ("SlowDown", "503", "InternalError", "RequestTimeout", "412", "ExpiredToken")),
+        *(error(code) for code in ("SlowDown", "InternalError", "RequestTimeout", "412", "ExpiredToken", "BadDigest")),
+        ClientError({"Error": {"Code": "InternalException"}, "ResponseMetadata": {"HTTPStatusCode": 500}}, "PutEvents"),  # type: ignore[typeddict-item]
         exceptions.ReadTimeoutError(endpoint_url="x"),
         exceptions.EndpointConnectionError(endpoint_url="x"),
         exceptions.ConnectionClosedError(endpoint_url="x"),
