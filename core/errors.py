@@ -26,3 +26,8 @@ class TransientFailure(Exception):
 
 EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)
 """The classes of expected failures; an exception of any other class is a bug."""
+
+
+def error_class(error: BaseException) -> type[BaseException]:
+    """Return the class in `EXPECTED` that an error belongs to; its own class if it is a bug."""
+    return next((known for known in EXPECTED if isinstance(error, known)), type(error))

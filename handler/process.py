@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core import __version__
-from core.errors import EXPECTED, InputRejected, TransientFailure
+from core.errors import EXPECTED, InputRejected, TransientFailure, error_class
 from core.exposure import Exposure
 from core.fits.pixels import first_image
 from core.layout import Layout, Literal
@@ -51,7 +51,7 @@ from handler.s3.objects import HEADERS, ObjectReader, ObjectStore, S3Location, S
 from handler.s3.write import Target, multipart
 from handler.services import Services
 
-_LARGEST_USER_DQ = 256 * 1024 * 1024
+_LARGEST_USER_DQ = 96 * 1024 * 1024  # of superstripes 64 MiB; twice this fits into 512 MB
 _SURELY_MULTIPART = 16 * 1024 * 1024  # bytes of an exposure whose product has several parts
 
 
@@ -327,7 +327,7 @@ def _record(job: Job, entry: Entry, services: Services) -> None:
 
 def publish_failure(job: Job, error: Exception, services: Services) -> ProcessingEvent:
     """Publish a job's failure, unless a retry may help; record it in the ledger in any case."""
-    name = type(error).__name__
+    name = error_class(error).__name__
     is_bug = not isinstance(error, EXPECTED)
     logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
     event = _event(job, Status.FAILED, str(error), name)

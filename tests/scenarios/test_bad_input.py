@@ -114,6 +114,7 @@ def user_dq(data: Any) -> bytes:
         (user_dq(np.full((64, 64), 0.5)), "4096 pixels are not integers"),
         (b"no FITS at all", "not FITS: the header starts with"),
         (gzip.compress(b"SIMPLE", mtime=0), "is compressed, expected FITS; unpack it first"),
+        (bytes(100 * 1024 * 1024), "expected a DQ image of at most 100663296"),
         (user_dq(None), "no image among its HDUs"),
         (None, "no such object"),
     ],
@@ -191,6 +192,11 @@ def test_context_missing_from_the_mirror(function: Harness, good: Callable[[str]
 def test_rules_without_a_match(function: Harness, good: Callable[[str], bytes]) -> None:
     function.upload(changed(good("nircam-sub64p"), DETECTOR="NRCB4"), KEY)
     check_failed(function, ReferenceUnavailable, r"jwst_nircam_mask_9001.rmap: no mask for .*NRCB4")
+
+
+def test_instrument_without_rules(function: Harness, good: Callable[[str], bytes]) -> None:
+    function.upload(changed(good("nircam-sub64p"), INSTRUME="HST"), KEY)
+    check_failed(function, ReferenceUnavailable, "has no rules for HST")
 
 
 def test_missing_detector_counts_as_undefined(
