@@ -5,7 +5,7 @@ none                                                 BUILD
 product of equal provenance, in any context          KEEP: published, if it was not yet
 pinned product of the same version of the input      PINNED: skipped
 product of the same input, built otherwise           BUILD
-product of a newer version of the input              SUPERSEDED: skipped
+product of a newer version, if ours is not current   SUPERSEDED: skipped
 product of another input, or a foreign object        InputRejected
 
 With onExisting=replace, any object is replaced; with onExisting=error, any object is InputRejected.
@@ -172,11 +172,9 @@ def action_for(
     if other.input_state == provenance.input_state:
         # A request that names a mask does not override an earlier one either: replace does.
         return Action.PINNED if other.pinned else Action.BUILD
-    # LastModified has whole seconds. Of two versions of one second the current one is the newer.
-    if other.input_modified == provenance.input_modified:
-        return Action.BUILD if is_current() else Action.SUPERSEDED
-    is_newer = other.input_modified > provenance.input_modified
-    return Action.SUPERSEDED if is_newer else Action.BUILD
+    # The current version wins over one of the same second, and over a later one that was deleted.
+    is_newer = provenance.input_modified > other.input_modified
+    return Action.BUILD if is_newer or is_current() else Action.SUPERSEDED
 
 
 def target_for(

@@ -147,7 +147,12 @@ def plan(job: Job, services: Services) -> None:
     existing = find_and_read(job, product)
     source = job.source.described
     job.input = object_summary(source)
-    if not request.is_for(source.version_id, source.etag):
+    made = Provenance.from_metadata(existing.metadata) if existing else None
+    is_built = made is not None and made.input_state == state_of(source)
+    # The event of the upload in its place may have come already: an upload that was withdrawn
+    # leaves two events, and neither is of the exposure that is current again.
+    may_skip = is_built or job.attempt.mode is Mode.REPORT
+    if may_skip and not request.is_for(source.version_id, source.etag):
         job.action = Action.SUPERSEDED
         job.skipped = f"superseded: {request.source} has been replaced since its event"
         return
@@ -170,7 +175,6 @@ def plan(job: Job, services: Services) -> None:
     job.action = action_for(
         existing, job.provenance, request.on_existing, lambda: store.is_current(source)
     )
-    made = Provenance.from_metadata(existing.metadata) if existing else None
     if existing is not None:  # otherwise there is probably no entry either
         job.entry = services.ledger.read(product, store)
     match job.action:

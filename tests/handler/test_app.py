@@ -184,8 +184,32 @@ def test_event_without_version_is_compared_by_etag(function: Harness, exposure: 
     etag = function.aws.client("s3").head_object(Bucket=RAW, Key=KEY)["ETag"].strip('"')
     event = json.loads(created(KEY))
     event["detail"]["object"]["etag"] = etag
-    function.upload(b"replaced by nonsense", KEY)
+    function.upload(exposure[:-1] + b"\1", KEY)
+    function.run(KEY)
     assert "superseded" in function.run_event(event)["reason"]
+
+
+def test_upload_withdrawn_before_its_event_loses_nothing(
+    function: Harness, exposure: bytes
+) -> None:
+    first = function.upload(exposure, KEY)
+    second = function.upload(exposure[:-1] + b"\1", KEY)
+    early = function.run_event(json.loads(created(KEY, first)))
+    assert (early["status"], early["input"]["versionId"]) == ("Complete", second)
+    function.aws.client("s3").delete_object(Bucket=RAW, Key=KEY, VersionId=second)
+    late = function.run_event(json.loads(created(KEY, second)))
+    assert (late["status"], late["input"]["versionId"]) == ("Complete", first)
+
+
+def test_upload_withdrawn_after_its_product_is_replaced_again(
+    function: Harness, exposure: bytes
+) -> None:
+    first = function.upload(exposure, KEY)
+    second = function.upload(exposure[:-1] + b"\1", KEY)
+    function.run(KEY)
+    function.aws.client("s3").delete_object(Bucket=RAW, Key=KEY, VersionId=second)
+    again = function.run(KEY)
+    assert (again["status"], again["input"]["versionId"]) == ("Complete", first)
 
 
 def test_old_version_is_processed_to_its_output_key(function: Harness, exposure: bytes) -> None:

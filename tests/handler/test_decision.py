@@ -32,7 +32,7 @@ def stored(provenance: Provenance | None) -> StoredObject:
 
 
 def decide(there: Any, wanted: Provenance, on_existing: OnExisting) -> Action:
-    return action_for(stored(there), wanted, on_existing, lambda: pytest.fail("times differ"))
+    return action_for(stored(there), wanted, on_existing, lambda: False)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,23 @@ def test_request_that_pins_rebuilds_an_unpinned_product() -> None:
     assert decide(replace(OTHER_CAUSE, pinned=True), wanted, OnExisting.SKIP) is Action.KEEP
 
 
+@pytest.mark.parametrize("modified", [WANTED.input_modified, NEWER.input_modified])
 @pytest.mark.parametrize(
     ("is_current", "action"), [(True, Action.BUILD), (False, Action.SUPERSEDED)]
 )
-def test_current_version_is_newer_within_one_second(is_current: bool, action: Action) -> None:
-    there = replace(NEWER, input_modified=WANTED.input_modified)
+def test_current_version_wins_over_a_later_one(
+    is_current: bool, action: Action, modified: str
+) -> None:
+    """Of two versions of one second, and if the later one was deleted."""
+    there = replace(NEWER, input_modified=modified)
     assert action_for(stored(there), WANTED, OnExisting.SKIP, lambda: is_current) is action
+
+
+def test_newer_version_is_built_without_asking_s3() -> None:
+    def ask() -> bool:
+        pytest.fail("a request to S3 was not needed")
+
+    assert action_for(stored(OLDER), WANTED, OnExisting.SKIP, ask) is Action.BUILD
 
 
 def test_target_is_conditional_on_the_object_found() -> None:

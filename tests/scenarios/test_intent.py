@@ -65,6 +65,13 @@ class Model:
             return there if is_newer else wanted
         return there if there.pinned else wanted
 
+    def decide_event(self, version: str) -> Product | None:
+        """An event is one of the current version, unless that has its product (superseded)."""
+        current = self.versions[-1]
+        if version != current and self.product and self.product.version == current:
+            return self.product
+        return self.decide(current, None, "skip")
+
     def event(self) -> None:
         """An upload event arrives: of any version, once more, or after its attempts are over."""
         version = self.choose.choice(self.versions)
@@ -92,8 +99,8 @@ class Model:
         is_event: bool = False,
     ) -> None:
         expected = self.decide(version, mask, on_existing)
-        if is_event and version != self.versions[-1]:
-            expected = self.product  # superseded
+        if is_event:
+            expected = self.decide_event(version)
         function = self.function
         is_silent = self.choose.random() < 0.2
         self.log.append(f"{identifier} {body}{' (the bus is down)' * is_silent}")
@@ -112,13 +119,14 @@ class Model:
         self.check()
 
     def repeat(self) -> None:
-        """The last message is delivered again: nothing changes."""
+        """The last message is delivered again: nothing changes, unless an upload came between."""
         if self.requests:
-            body, identifier, _ = self.requests[-1]
+            body, identifier, version = self.requests[-1]
             if (
                 json.loads(body).get("onExisting") is None
             ):  # of an own cause those change nothing, too
                 self.log.append(f"again {identifier}")
+                self.product = self.decide_event(version)  # type: ignore[arg-type]
                 self.function.run_batch(body, identifier=identifier, deliveries=2)  # type: ignore[arg-type]
                 self.check()
 
@@ -129,7 +137,7 @@ class Model:
         )
 
     def check(self) -> None:
-        assert self.found() == self.product, self.log
+        assert self.found() == self.product, "\n".join([*self.log, *self.versions])
 
     def found(self) -> Product | None:
         if not self.function.products():
