@@ -1,9 +1,10 @@
 """The Lambda function that rebuilds products which the operational context affects.
 
-infra/mirror.yaml runs it after every "CRDS Context Changed" event and every hour, if its parameter
-Reprocess is ``select`` or ``submit``. It updates the catalogue, selects, publishes the selection
-and, with ``submit``, sends it to BackfillQueue. The hourly runs select again the products that a
-container built with the previous context meanwhile, and those whose requests were lost.
+infra/mirror.yaml runs it after every "CRDS Context Changed" event, if its parameter Reprocess is
+``select`` or ``submit``. It updates the catalogue, selects, publishes the selection and, with
+``submit``, sends it to BackfillQueue. With ``submit`` it also runs every hour, to select again the
+products that a container built with the previous context meanwhile, and those whose requests were
+lost. Products whose exposures were rejected are left to an operator.
 """
 
 import json
@@ -83,10 +84,16 @@ class Loop:
             selection = select(catalogue, self.mirror, context, by_pixels=True)
             for _ in selection.decide():
                 pass
-            requests: list[Request] = list(selection.requests(relabel=False))
+            requests: list[Request] = list(selection.requests(relabel=False, even_rejected=False))
+            rejected = sum(1 for _ in selection.requests(relabel=False)) - len(requests)
         if self.queue is not None:
             self._submit(context, requests, self.queue)
         detail = _detail_of(selection, len(requests), submitted=self.queue is not None)
+        detail["undecided"] += rejected
+        if rejected:
+            log.error(
+                "%d products not rebuilt: their exposures were rejected; see FailedQueue", rejected
+            )
         if requests or not is_scheduled:
             self._publish(detail)
         return detail
@@ -105,8 +112,9 @@ class Loop:
         if job.repeats >= _REPEATS:
             raise ReferenceUnavailable(
                 f"s3://{self.products}: {len(wanted)} products were processed and selected for "
-                f"{context} again {_REPEATS} times, expected products of that context; set "
-                f"CrdsContext of their stack to latest, then delete {file.location}"
+                f"{context} again {_REPEATS} times, expected products of that context; read "
+                "FailedQueue, or set CrdsContext of their stack to latest, then delete "
+                f"{file.location}"
             )
         for _ in submit(file, job, boto3.client("sqs"), queue):
             pass

@@ -735,6 +735,27 @@ def test_closed_loop_fails_if_five_selections_change_nothing(
     assert aws.receive(queue) == []
 
 
+@pytest.mark.slow
+def test_closed_loop_does_not_repeat_rejected_exposures(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    archive.add("a/gone_uncal.fits", INSIDE, tmp_path)
+    aws.client("s3").delete_object(Bucket=RAW, Key="a/gone_uncal.fits")
+    use(NEWER, mirror)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue)
+    assert loop.run()["selected"] == 1
+    archive.function.announcements()
+    (message,) = aws.receive(queue)
+    archive.function.run_batch(message["Body"], identifier="m1")
+    assert [event["error"] for event in archive.function.announcements()] == ["InputRejected"]
+    detail = loop.run(is_scheduled=True)
+    assert (detail["selected"], detail["undecided"], aws.receive(queue)) == (0, 1, [])
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == {"a/gone_uncal.fits"}, "an operator may try again"
+
+
 def test_closed_loop_reads_the_prefix_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     template = load("infra/mirror.yaml")["Resources"]["Reprocessing"]["Properties"]
