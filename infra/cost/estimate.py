@@ -45,7 +45,7 @@ class Monthly:
     """Numbers of resources in a stack with a monthly fee (tests compare them with the template)."""
 
     metrics: int = 10
-    alarms: int = 11
+    alarms: int = 12
     dashboards: int = 1
     polled_queues: int = 3  # queues that invoke the function
 

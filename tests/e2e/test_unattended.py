@@ -185,12 +185,14 @@ def test_alarms_are_silent_on_success_and_each_can_fire(stack: Stack) -> None:
     assert "RejectedAlarm" in firing(stack, measured(stack.logged()))
     uploaded = frozenset({("QueueName", stack["UploadedQueue"].rpartition("/")[2])})
     undelivered = frozenset({("QueueName", stack["UndeliveredQueue"].rpartition("/")[2])})
+    unfinished = frozenset({("QueueName", stack["UnfinishedQueue"].rpartition("/")[2])})
     backfill = frozenset({("StateMachineArn", stack["Backfill"])})
     one = frozenset({("StateMachineArn", stack["OneExposure"])})
     invoked = frozenset({("FunctionName", stack["FunctionName"])})
     trouble = [
         Point("AWS/SQS", "ApproximateAgeOfOldestMessage", uploaded, 8000),
         Point("AWS/SQS", "ApproximateNumberOfMessagesVisible", undelivered, 1),
+        Point("AWS/SQS", "ApproximateNumberOfMessagesNotVisible", unfinished, 1),
         Point("AWS/States", "ExecutionsFailed", backfill, 1),
         Point("AWS/States", "ExecutionsFailed", one, 1),
         Point("AWS/Lambda", "Errors", invoked, 1),

@@ -314,7 +314,7 @@ def test_other_product_written_meanwhile_is_not_replaced(
 
     monkeypatch.setattr(Assembly, "write", overtaken)
     with pytest.raises(
-        TransientFailure, match=r"PreconditionFailed.*, so the product was not written"
+        TransientFailure, match=r"PreconditionFailed.*: the product was not written"
     ):
         function.run(KEY)
     (key,) = function.products()
