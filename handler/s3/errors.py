@@ -99,7 +99,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_conflict(error: ClientError) -> bool:
-    """Say whether a conditional PUT failed because its object was replaced or deleted."""
+    """Say whether a conditional write failed because its object was replaced or deleted."""
     # S3 answers NoSuchKey to If-Match on a deleted key:
     # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     code = error_code(error)

@@ -13,10 +13,10 @@ from zlib_ng import zlib_ng
 
 from core.errors import TransientFailure
 from handler.s3.errors import (
-    CONFLICTS,
     NETWORK,
     describe_denial,
     error_code,
+    is_conflict,
     is_denied,
     is_transient,
     translate_errors,
@@ -177,10 +177,8 @@ def _conflicts(location: S3Location) -> Iterator[None]:
         try:
             yield
         except (ClientError, *NETWORK) as exc:
-            # botocore repeats a completion whose response was lost: NoSuchUpload. S3 answers
-            # NoSuchKey to If-Match on a deleted key.
-            conflicts = {*CONFLICTS, "NoSuchUpload", "NoSuchKey"}
-            if is_transient(exc) or (isinstance(exc, ClientError) and error_code(exc) in conflicts):
+            # NoSuchUpload is transient: botocore repeats a completion whose response was lost.
+            if is_transient(exc) or (isinstance(exc, ClientError) and is_conflict(exc)):
                 raise WriteConflict(f"{location}: {exc}") from exc
             raise
 
