@@ -144,15 +144,14 @@ def plan(job: Job, services: Services) -> None:
     product = job.product = request.target(
         settings.output_bucket, settings.output_prefix, settings.form
     )
-    existing = find_and_read(job, product)
+    existing, made = find_and_read(job, product)
     source = job.source.described
     job.input = object_summary(source)
-    made = Provenance.from_metadata(existing.metadata) if existing else None
+    # Of an upload that was withdrawn two events are left, and neither is for the exposure that is
+    # current again: an event is skipped only if the current one has its product.
     is_built = made is not None and made.input_state == state_of(source)
-    # The event of the upload in its place may have come already: an upload that was withdrawn
-    # leaves two events, and neither is of the exposure that is current again.
-    may_skip = is_built or job.attempt.mode is Mode.REPORT
-    if may_skip and not request.is_for(source.version_id, source.etag):
+    is_outdated = not request.is_for(source.version_id, source.etag)
+    if is_outdated and (is_built or job.attempt.mode is Mode.REPORT):
         job.action = Action.SUPERSEDED
         job.skipped = f"superseded: {request.source} has been replaced since its event"
         return
@@ -192,8 +191,8 @@ def plan(job: Job, services: Services) -> None:
             keep(job, existing, made, services)
 
 
-def find_and_read(job: Job, product: S3Location) -> StoredObject | None:
-    """Return the object at the product's key, None if missing; open the exposure as job.source."""
+def find_and_read(job: Job, product: S3Location) -> tuple[StoredObject | None, Provenance | None]:
+    """Return the object at the product's key and its provenance; open job.source."""
     location, store = job.request.location, job.store
     length = _first_bytes(job.request.size)
     with ThreadPoolExecutor(1) as threads:
@@ -206,7 +205,7 @@ def find_and_read(job: Job, product: S3Location) -> StoredObject | None:
         # What is read after that product was found is as new; if it is replaced later, so is the
         # product, and writing fails.
         job.source = store.begin(location, length, InputRejected)
-    return existing
+    return existing, made
 
 
 def _first_bytes(size: int | None) -> int:
