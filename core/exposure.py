@@ -155,7 +155,7 @@ class Exposure:
         if hdu is None:
             if found:
                 raise InputRejected(
-                    f"{self.name}: {name} has EXTVER {_version(found[0])}, expected 1"
+                    f"{self.name}: {name} has EXTVER {found[0].version_text}, expected 1"
                 )
             return None
         if hdu.is_image and not hdu.shape:
@@ -185,7 +185,7 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
         raise InputRejected(f"{name}: no SCI image among its HDUs ({names}), expected one")
     (sci,) = found
     if sci.version != 1:
-        raise InputRejected(f"{name}: SCI has EXTVER {_version(sci)}, expected 1")
+        raise InputRejected(f"{name}: SCI has EXTVER {sci.version_text}, expected 1")
     shape = sci.shape
     if len(shape) != 4 or 0 in shape:
         raise InputRejected(
@@ -193,7 +193,3 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
         )
     format_of(sci.header, f"{name}, SCI")  # rejects scaled pixels
     return shape[0], shape[1], shape[2], shape[3]
-
-
-def _version(hdu: Hdu) -> str:
-    return "undefined" if hdu.version is None else str(hdu.version)

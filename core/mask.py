@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Subarray
 from core.fits.cards import header_bytes
-from core.fits.hdus import Hdu, Keywords, find, locate_in, shape_text
+from core.fits.hdus import Hdu, Keywords, find_all, locate_in, shape_text
 from core.fits.pixels import data_of, decode, integer_flags
 from core.flags import FlagDefinition, translate
 
@@ -83,7 +83,7 @@ def full_frame(instrument: str) -> tuple[int, int]:
 
 def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
     """Return a mask's DQ array (rows, columns), its bits not translated to standard flags yet."""
-    hdu = find(hdus, "DQ")
+    hdu = _find(hdus, "DQ", name)
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
         raise ReferenceUnavailable(
@@ -100,9 +100,20 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
     return flags.astype(np.uint32, copy=False)
 
 
+def _find(hdus: tuple[Hdu, ...], extname: str, name: str) -> Hdu | None:
+    """Return the first HDU with that EXTNAME, which `jwst` reads whatever its EXTVER is."""
+    hdu = next(iter(find_all(hdus, extname)), None)
+    if hdu is not None and hdu.version != 1:
+        raise ReferenceUnavailable(
+            f"{name}: {extname} has EXTVER {hdu.version_text}, expected 1; name another mask or "
+            "context, or report the file to CRDS"
+        )
+    return hdu
+
+
 def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDefinition]:
     """Return the rows of a mask's DQ_DEF table; an empty list if the table is missing or empty."""
-    hdu = find(hdus, "DQ_DEF")
+    hdu = _find(hdus, "DQ_DEF", name)
     if hdu is None:
         return []
     name = f"{name}, DQ_DEF"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from core import __version__
 from core.errors import EXPECTED, InputRejected, TransientFailure, error_class
 from core.exposure import Exposure
-from core.fits.pixels import first_image
+from core.fits.pixels import user_dq_image
 from core.layout import Layout, Literal
 from core.product import NO_MASK, Form, HeaderValues, compose, expanded_name
 from core.step import initialize
@@ -300,7 +300,7 @@ def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
         raise InputRejected(
             f"{location}: has {size} bytes, expected a DQ image of at most {_LARGEST_USER_DQ}"
         )
-    return first_image(reader.read(0, size), str(location))
+    return user_dq_image(reader.read(0, size), str(location))
 
 
 def publish(job: Job, services: Services) -> ProcessingEvent:

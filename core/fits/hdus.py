@@ -119,6 +119,11 @@ class Hdu:
         return 1 if version == 0 else version
 
     @property
+    def version_text(self) -> str:
+        """EXTVER for messages."""
+        return "undefined" if self.version is None else str(self.version)
+
+    @property
     def end(self) -> int:
         """Offset in the file of the first byte after the HDU and its padding."""
         return self.data_start + self.data_length + padding(self.data_length)

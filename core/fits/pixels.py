@@ -75,12 +75,14 @@ def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
     return format_of(hdu.header, label).decode(stored).reshape(hdu.shape)
 
 
-def first_image(content: bytes, name: str) -> NDArray[Any]:
-    """Return user-supplied DQ, the first image in a FITS file, or raise `InputRejected`."""
-    for hdu in locate_in(content, name):
+def user_dq_image(content: bytes, name: str) -> NDArray[Any]:
+    """Return user-supplied DQ, an image in a FITS file, or raise `InputRejected`."""
+    for hdu in locate_in(content, name)[:2]:  # jwst reads it with `astropy.io.fits.getdata`
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)
-    raise InputRejected(f"{name}: no image among its HDUs, expected user-supplied DQ, an image")
+    raise InputRejected(
+        f"{name}: no image among its first two HDUs, expected user-supplied DQ in one of them"
+    )
 
 
 def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:

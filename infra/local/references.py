@@ -12,7 +12,7 @@ from typing import Any, cast
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
 from core.exposure import Exposure
-from core.fits.pixels import first_image
+from core.fits.pixels import user_dq_image
 from core.mask import Mask
 from core.product import NO_MASK
 from core.readout import detector_mismatch
@@ -169,4 +169,4 @@ def read_mask(name: str) -> tuple[Mask, str]:
 def read_user_dq(name: str) -> Any:
     """Read the user-supplied DQ image, once per process."""
     with open_input(name) as file:
-        return first_image(file.read(0, file.size), name)
+        return user_dq_image(file.read(0, file.size), name)

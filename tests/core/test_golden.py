@@ -15,7 +15,7 @@ from astropy.io import fits
 
 from core.errors import InputRejected, ReferenceUnavailable
 from core.fits.hdus import reader_of
-from core.fits.pixels import first_image
+from core.fits.pixels import user_dq_image
 from core.in_memory import dq_init, read_exposure
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose
@@ -47,7 +47,7 @@ def identifier(line: dict[str, Any]) -> str:
 def process(case: dict[str, Any], folder: Path, encoding: Encoding) -> bytes:
     contents = {path.stem: path.read_bytes() for path in folder.glob("*.fits")}
     mask = Mask.from_bytes(contents["mask"], "mask.fits") if case["by"] == "mask" else None
-    user = first_image(contents["user_dq"], "user_dq.fits") if "user_dq" in contents else None
+    user = user_dq_image(contents["user_dq"], "user_dq.fits") if "user_dq" in contents else None
     label = "crds://mask.fits" if mask else None
     values = HeaderValues("x_dq_init.fits", "2026-11-28T00:00:00.000", "14", CONTEXT, label)
     raw = contents["exposure_uncal"]

@@ -83,6 +83,8 @@ def test_mask_stored_as_floats_is_accepted() -> None:
         (mask_file(fits.ImageHDU(DQ[None], name="DQ")), r"of shape 1 x 2 x 2"),
         (mask_file(), "no DQ array among its HDUs"),
         (b"no FITS at all", "not FITS"),
+        (mask_file(fits.ImageHDU(DQ, name="DQ", ver=2), dq_hdu()), "DQ has EXTVER 2, expected 1; name another"),
+        (mask_file(dq_hdu(), fits.BinTableHDU(DEFINITIONS, name="DQ_DEF", ver=2)), "DQ_DEF has EXTVER 2, expected 1"),
         (mask_file(dq_hdu(), fits.ImageHDU(DQ, name="DQ_DEF")), "DQ_DEF: XTENSION is 'IMAGE', expected TABLE or BINTABLE"),
         (mask_file(dq_hdu(), INSTRUME=5), "INSTRUME is 5, expected a string"),
     ],

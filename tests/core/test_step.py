@@ -11,6 +11,7 @@ from core.compat import Kind
 from core.errors import InputRejected
 from core.exposure import Exposure, Subarray
 from core.fits.hdus import locate_in
+from core.fits.pixels import user_dq_image
 from core.in_memory import render
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, compose, product_name
@@ -161,6 +162,18 @@ def test_user_flags_that_are_not_integers_are_rejected(value: float) -> None:
 def test_user_flags_of_another_shape_are_rejected() -> None:
     with pytest.raises(InputRejected, match=r"DQ is int32 of shape 8 x 65"):
         step(raw(), FLAGS, user=np.zeros((8, 65), np.int32))
+
+
+def test_user_flags_are_in_the_first_two_hdus() -> None:
+    def file(*hdus: Any) -> bytes:
+        buffer = BytesIO()
+        fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(buffer)
+        return buffer.getvalue()
+
+    image = fits.ImageHDU(FLAGS, name="OTHER")
+    assert np.array_equal(user_dq_image(file(image), "u.fits"), FLAGS)
+    with pytest.raises(InputRejected, match=r"u\.fits: no image among its first two HDUs"):
+        user_dq_image(file(fits.BinTableHDU(int_times(1)), image), "u.fits")
 
 
 def test_user_flags_stored_as_floats_are_accepted() -> None:

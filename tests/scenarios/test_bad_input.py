@@ -115,7 +115,7 @@ def user_dq(data: Any) -> bytes:
         (b"no FITS at all", "not FITS: the header starts with"),
         (gzip.compress(b"SIMPLE", mtime=0), "is compressed, expected FITS; unpack it first"),
         (bytes(100 * 1024 * 1024), "expected a DQ image of at most 100663296"),
-        (user_dq(None), "no image among its HDUs"),
+        (user_dq(None), "no image among its first two HDUs"),
         (None, "no such object"),
     ],
 )  # fmt: skip
