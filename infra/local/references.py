@@ -103,16 +103,16 @@ class _SharedServer(Server):
 
 def _complete(path: Path, url: str) -> Source:
     """Return a CRDS server that fills the cache; the cache alone if the server does not answer."""
+    from crds.core import config, heavy_client  # noqa: PLC0415
+
     try:
-        server = _SharedServer(url, path)
+        server = _SharedServer(url, path, config.get_cache_readonly())
     except ReferenceUnavailable as exc:
         if not (path / CONFIG).exists():
             raise
         log.warning("%s; continuing with the CRDS cache %s", exc, path)
         return Cache(path)
     path.mkdir(parents=True, exist_ok=True)
-    from crds.core import heavy_client  # noqa: PLC0415
-
     heavy_client.update_config_info("jwst")  # into the cache, unless it is read-only
     return server
 

@@ -26,6 +26,8 @@ from infra.cli import UserError
 
 # Seconds without a byte from a server; crds itself has no timeout.
 _TIMEOUT = 60.0
+# How a CRDS cache lays out references: flat, or in a folder for each instrument.
+_LAYOUT = "config/jwst/ref_cache_subdir_mode"
 _URIS = ("CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI", "CRDS_PICKLE_URI")
 
 
@@ -99,14 +101,12 @@ class Cache(Source):
         return path
 
     def _path(self, name: str, instrument: str) -> Path:
-        is_mapping = name.endswith("map")
-        # References are in sub-folders by instrument, or flat (CRDS_PATH's ref_cache_subdir_mode).
-        keys = (mapping_key(name),) if is_mapping else reference_keys(name, instrument)
-        for path in (self.root / key for key in keys):
+        paths = _paths(self.root, name, instrument)
+        for path in paths:
             if path.is_file():
                 return path
         raise ReferenceUnavailable(
-            f"{self.root / keys[0]}: does not exist, expected a file of the CRDS cache; run crds "
+            f"{paths[0]}: does not exist, expected a file of the CRDS cache; run crds "
             "sync for the context, or leave out --from to copy from the CRDS server"
         )
 
@@ -117,6 +117,7 @@ class Server(Source):
 
     url: str
     folder: Path
+    read_only: bool = False  # whether nothing may be downloaded
     config: MirrorConfig = field(init=False)
 
     def __post_init__(self) -> None:
@@ -154,23 +155,28 @@ class Server(Source):
         return found
 
     def file(self, name: str, instrument: str) -> Path:
-        """Download a file unless it was downloaded, check its digest, and return its local path."""
-        expected, path = self.digest(name, instrument), self.folder / key_of(name, instrument)
-        if path.is_file() and _digest_of(path) == expected:
-            return path
-        path.unlink(missing_ok=True)
+        """Return the path of a file with the catalogue's digest; download it if there is none."""
+        expected, paths = self.digest(name, instrument), _paths(self.folder, name, instrument)
+        for path in paths:
+            if path.is_file() and _digest_of(path) == expected:
+                return path
+        path = paths[0]
+        if self.read_only:
+            raise ReferenceUnavailable(
+                f"{path}: missing or damaged, expected {expected}; CRDS_READONLY_CACHE forbids a "
+                "download: unset it, or add the file"
+            )
+        path.unlink(missing_ok=True)  # crds downloads only what does not exist
         self._configure_crds()
         try:
-            _Downloads(self.config.operational_context, path).get_local_files([name])
+            _Downloads(self.config.operational_context, path).get_local_files(
+                [name]
+            )  # compares digests
         except (CrdsError, OSError) as exc:
+            path.unlink(missing_ok=True)  # other programs do not check what is in the cache
             raise ReferenceUnavailable(
-                f"{name}: download from {self.url} failed ({exc}); repeat the sync"
+                f"{name}: download from {self.url} failed ({exc}); run the command again"
             ) from exc
-        actual = _digest_of(path)
-        if actual != expected:
-            raise ReferenceUnavailable(
-                f"{name}: {self.url} sent {actual}, expected {expected}; repeat the sync"
-            )
         return path
 
     def drop(self, name: str, instrument: str) -> None:
@@ -187,6 +193,7 @@ class Server(Source):
             CRDS_OBSERVATORY="jwst",
             CRDS_CLIENT_RETRY_COUNT="3",
             CRDS_CLIENT_RETRY_DELAY_SECONDS="1",
+            CRDS_READONLY_CACHE=str(self.read_only),
             **dict.fromkeys(_URIS, "none"),  # the URIs that the server names
         )
 
@@ -201,6 +208,14 @@ class _Downloads(api.FileCacher):  # type: ignore[misc]
     def locate(self, name: str) -> str:  # noqa: ARG002
         """Return the local path for a file (called by `crds`)."""
         return str(self._path)
+
+
+def _paths(root: Path, name: str, instrument: str) -> list[Path]:
+    """Return the paths in a CRDS cache that may have a file; new files go to the first one."""
+    keys = (mapping_key(name),) if name.endswith("map") else reference_keys(name, instrument)
+    mode = root / _LAYOUT
+    is_flat = mode.is_file() and mode.read_text(encoding="utf-8").strip() == "flat"
+    return [root / key for key in (keys[::-1] if is_flat else keys)]
 
 
 def _digest_of(path: Path) -> FileDigest:

@@ -494,6 +494,43 @@ def test_server_that_sends_a_damaged_mask_is_an_error(
         monkeypatch.setenv("CRDS_SERVER_URL", server.url)
         assert MASK in shell.run("x_uncal.fits", code=3)
     assert shell.files() == {"x_uncal.fits"}
+    assert not list(own_cache.rglob(MASK)), "jwst would use the file of the cache"
+
+
+def flatten(cache: Path) -> Path:
+    """Lay a CRDS cache out flat, and return the path of MASK in it."""
+    references = cache / "references" / "jwst"
+    for path in references.glob("*/*.fits"):
+        path.rename(references / path.name)
+    (cache / "config" / "jwst" / "ref_cache_subdir_mode").write_text("flat")
+    return references / MASK
+
+
+@pytest.mark.slow
+def test_flat_cache_is_completed_flat_by_a_server(
+    shell: Shell, sample_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mask = flatten(own_cache)
+    with crds_server(sample_cache) as server:
+        monkeypatch.setenv("CRDS_SERVER_URL", server.url)
+        shell.run("x_uncal.fits")
+        assert not server.sent
+        mask.unlink()
+        shell.run("x_uncal.fits")
+    assert list(own_cache.rglob(MASK)) == [mask]
+
+
+@pytest.mark.slow
+def test_read_only_cache_gets_no_download(
+    shell: Shell, sample_cache: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CRDS_READONLY_CACHE", "1")
+    with crds_server(sample_cache) as server:
+        monkeypatch.setenv("CRDS_SERVER_URL", server.url)
+        shell.run("x_uncal.fits")
+        flatten(own_cache).unlink()
+        assert "CRDS_READONLY_CACHE forbids a download" in shell.run("x_uncal.fits", code=3)
+    assert not server.sent
 
 
 @pytest.mark.slow
