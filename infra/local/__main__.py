@@ -12,7 +12,7 @@ from core.product import NO_MASK, Encoding
 from handler.s3.objects import S3Location
 from infra import options
 from infra.cli import UserError
-from infra.local.inputs import expand
+from infra.local.inputs import check_outputs, expand
 from infra.local.product import remove_leftovers
 from infra.local.references import ReferenceSettings, read_mask, read_user_dq, resolve_context
 from infra.local.report import report, show_line
@@ -126,7 +126,7 @@ def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> 
     for text in warnings:
         show_line(f"warning: {text}", is_error=True)
     names = expand(exposures)
-    _check_products_differ(names, run)
+    check_outputs({name: run.product_path(name) for name in names})
     if not run.check:
         run.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(run.folder)
@@ -149,15 +149,3 @@ def _reference_settings(
     if server and "serverless" in server:  # crds, too, takes it for no server
         server = None
     return ReferenceSettings(None, crds_path, server or None, context)
-
-
-def _check_products_differ(names: list[str], run: Options) -> None:
-    inputs: dict[Path, str] = {}
-    for name in names:
-        path = run.product_path(name)
-        if path in inputs:
-            raise UserError(
-                f"{path}: would be the product of both {inputs[path]} and {name}, expected names "
-                "that differ; run them with different --output-dir"
-            )
-        inputs[path] = name

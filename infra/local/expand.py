@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -13,17 +14,18 @@ from typing import Any, BinaryIO, cast
 
 import click
 
-from core.errors import EXPECTED, InputRejected
+from core.errors import InputRejected
 from core.fits.hdus import Reader
 from core.layout import ByteRange, Layout
 from core.product import expanded_name
 from core.virtual import ExpandedFile, Source, unpack
+from handler.s3.errors import translate_errors
 from handler.s3.objects import ObjectReader, ObjectStore, S3Location
 from infra import options
-from infra.local.inputs import Input, expand, open_input, s3_client
+from infra.local.inputs import Input, check_outputs, expand, open_input, s3_client
 from infra.local.product import PIECE, is_same, remove_leftovers, write
 from infra.local.report import show_line
-from infra.local.run import EXIT_CODES, error_class, worst
+from infra.local.run import EXIT_CODES, FAILURES, describe_failure, worst
 
 _PATTERN = "*_dq_init_virtual.fits"
 _READS_AT_ONCE = 8  # S3 sends some 50 to 90 MB/s on one connection
@@ -43,17 +45,19 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
 
     Exit codes are those of dq-init run.
     """
+    names = expand(products, _PATTERN)
+    paths = {name: output_dir / expanded_name(name.rpartition("/")[2]) for name in names}
+    check_outputs(paths)
     output_dir.mkdir(parents=True, exist_ok=True)
     remove_leftovers(output_dir)
     codes = set()
-    for name in expand(products, _PATTERN):
-        path = output_dir / expanded_name(name.rpartition("/")[2])
+    for name, path in paths.items():
         outcome = {"input": name, "output": str(path), "status": "failed", "reason": None}
         try:
             outcome["status"] = _expand(name, path, force)
-        except EXPECTED as exc:
-            outcome["reason"] = str(exc)
-            codes.add(EXIT_CODES[error_class(exc).__name__])
+        except FAILURES as exc:
+            error, outcome["reason"] = describe_failure(exc, path)
+            codes.add(EXIT_CODES.get(error, 1))
         if as_json:
             show_line(json.dumps(outcome), is_error=False)
         elif outcome["reason"]:
@@ -88,10 +92,11 @@ def open_virtual(name: str) -> BinaryIO:
 
 def _expand(name: str, path: Path, force: bool) -> str:
     layout, source = _unpack(name)
-    exists = path.exists()
+    exists = os.path.lexists(path)
     if exists and not force:
-        # Files appear whole, so equal headers and flags are enough: no pixel is fetched.
-        if not is_same(path, layout, None):
+        # Files appear whole, so equal headers and flags are enough: no pixel is fetched. DATE in
+        # the headers differs if the product was built again, of another exposure.
+        if not (path.is_file() and is_same(path, layout, None)):
             raise InputRejected(
                 f"{path}: differs from the product of {name}, expected no other file; --force "
                 "replaces it"
@@ -99,7 +104,7 @@ def _expand(name: str, path: Path, force: bool) -> str:
         return "kept"
     with _progress(layout.length) as advance, ThreadPoolExecutor(_READS_AT_ONCE) as pool:
         opened = _open_source(name, source)
-        ranges = (p.source for segment in layout.segments for p in Layout((segment,)).pieces(PIECE))
+        ranges = (piece.source for piece in layout.pieces(PIECE))
         ahead = _ReadAhead(filter(None, ranges), opened.read, pool)
         write(path, layout, replace(opened, read=ahead.read), advance)
     return "replaced" if exists else "expanded"
@@ -114,7 +119,9 @@ def _open_source(name: str, source: Source) -> Input:
     """Open the exposure of a virtual product, in the version that the product was built from."""
     location = S3Location(source.bucket, source.key, source.version or None)
     store = ObjectStore(s3_client())
-    found = store.find(location)
+    # S3 does not accept every name that a virtual product may hold.
+    with translate_errors(f"{location}: looking it up", InputRejected):
+        found = store.find(location)
     if found is None or found.etag.strip('"') != source.etag:
         state = f"has ETag {found.etag}" if found else "does not exist"
         current = store.find(S3Location(source.bucket, source.key))

@@ -90,6 +90,33 @@ def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:
     return list(found)
 
 
+def check_outputs(outputs: dict[str, Path]) -> None:
+    """Raise `UserError` if the output of an input is an input, or the output of another input."""
+    inputs = {_inode(name): name for name in outputs if not is_s3(name)}
+    seen: dict[Path, str] = {}
+    for name, path in outputs.items():
+        if (inode := _inode(path)) is not None and inode in inputs:
+            raise UserError(
+                f"{inputs[inode]}: would be replaced by the product of {name}, expected another "
+                "file; choose another --output-dir"
+            )
+        if path in seen:
+            raise UserError(
+                f"{path}: would be the product of both {seen[path]} and {name}, expected names "
+                "that differ; run them with different --output-dir"
+            )
+        seen[path] = name
+
+
+def _inode(path: str | Path) -> tuple[int, int] | None:
+    """Return what all names of a file share, its device and inode; None if it does not exist."""
+    try:
+        state = Path(path).stat()
+    except OSError:
+        return None
+    return state.st_dev, state.st_ino
+
+
 def _expand_local(word: str, pattern: str) -> list[str]:
     path = Path(word)
     if path.is_dir():

@@ -77,22 +77,15 @@ def process(name: str, options: Options) -> Outcome:
     with collected_warnings() as outcome.warnings:
         try:
             with open_input(name) as source:
-                if source.fd is not None and path.exists() and path.samefile(name):
-                    raise InputRejected(
-                        f"{name}: its product would replace it, expected another --output-dir"
-                    )
                 outcome.status = _process(source, path, options, outcome)
-        except EXPECTED as exc:
-            outcome.error, outcome.reason = error_class(exc).__name__, str(exc)
-        except OSError as exc:
-            outcome.error = type(exc).__name__
-            outcome.reason = (
-                f"{exc.filename or path}: {exc.strerror}; run it again when it is solved"
-            )
+        except FAILURES as exc:
+            outcome.error, outcome.reason = describe_failure(exc, path)
     outcome.seconds = round(time.perf_counter() - started, 3)
     return outcome
 
 
+FAILURES = (*EXPECTED, OSError)
+"""Errors that fail one file; the others are processed."""
 EXIT_CODES = {
     InputRejected.__name__: 2,
     ReferenceUnavailable.__name__: 3,
@@ -110,6 +103,14 @@ def worst(codes: Collection[int]) -> int:
 def error_class(error: Exception) -> type[Exception]:
     """Return the class of core/errors.py that an error belongs to."""
     return next(known for known in EXPECTED if isinstance(error, known))
+
+
+def describe_failure(error: Exception, path: Path) -> tuple[str, str]:
+    """Return the name of the class of one of `FAILURES`, and the reason to print."""
+    if isinstance(error, OSError):
+        subject = error.filename2 or error.filename or path  # of a rename: its target
+        return type(error).__name__, f"{subject}: {error.strerror}; run it again when it is solved"
+    return error_class(error).__name__, str(error)
 
 
 def _process(source: Input, path: Path, options: Options, outcome: Outcome) -> str:

@@ -1,6 +1,7 @@
 """The command dq-init expand, and a file over a virtual product."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,49 @@ def test_failure_stops_only_its_file(virtual: Any, capsys: Any) -> None:
     said = expand(capsys, ".", code=2)
     assert "failed: a_dq_init_virtual.fits" in said
     assert "expanded  x_dq_init.fits" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fifo", "link", "folder"])
+def test_other_thing_at_the_output_fails_its_file(kind: str, virtual: Any, capsys: Any) -> None:
+    _, path, expected = virtual
+    path.with_name("a_dq_init_virtual.fits").write_bytes(path.read_bytes())
+    output = Path("a_dq_init.fits")
+    {"fifo": os.mkfifo, "link": lambda p: p.symlink_to("nowhere"), "folder": Path.mkdir}[kind](
+        output
+    )
+    lines = [json.loads(line) for line in expand(capsys, ".", "--json", code=2).splitlines()]
+    assert [line["status"] for line in lines] == ["failed", "expanded"]
+    assert "a_dq_init.fits: differs from the product" in lines[0]["reason"]
+    assert not output.is_file()
+    assert undated(Path("x_dq_init.fits").read_bytes()) == undated(expected)
+
+
+@pytest.mark.slow
+def test_bad_bucket_and_full_name_fail_their_files(virtual: Any, capsys: Any) -> None:
+    content = virtual[1].read_bytes()
+    bad = content.replace(RAW.encode(), b"B A D".ljust(len(RAW)))
+    assert bad != content
+    Path("a_dq_init_virtual.fits").write_bytes(bad)
+    Path("b_dq_init_virtual.fits").write_bytes(content)
+    Path("b_dq_init.fits").mkdir()
+    said = expand(capsys, ".", "--force", code=2)
+    assert re.search(r"failed: s3://B A D/\S+: looking it up: .* Invalid bucket name", said)
+    assert "failed: b_dq_init.fits: Is a directory; run it again when it is solved" in said
+    assert "expanded  x_dq_init.fits" in said
+
+
+@pytest.mark.slow
+def test_output_of_two_products_or_an_input_is_refused(virtual: Any, capsys: Any) -> None:
+    _, path, _ = virtual
+    Path("other").mkdir()
+    Path("other", NAME).write_bytes(path.read_bytes())
+    said = expand(capsys, ".", "--force", code=2)
+    assert f"x_dq_init.fits: would be the product of both other/{NAME} and {NAME}" in said
+    renamed = path.rename("renamed.fits")
+    before = renamed.read_bytes()
+    assert "would be replaced by the product of" in expand(capsys, renamed, "--force", code=2)
+    assert renamed.read_bytes() == before
 
 
 @pytest.mark.slow

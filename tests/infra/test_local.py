@@ -229,9 +229,12 @@ def test_exposure_is_not_replaced_by_its_product(shell: Shell) -> None:
     shell.run("x_uncal.fits")
     before = Path("x_dq_init.fits").read_bytes()
     for words in (("x_dq_init.fits",), ("x_dq_init.fits", "--force")):
-        assert "its product would replace it" in shell.run(*words, code=2)
+        said = shell.run(*words, code=2)
+        assert "x_dq_init.fits: would be replaced by the product of x_dq_init.fits" in said
     Path("y_dq_init.fits").symlink_to("x_uncal.fits")
     shell.run("x_uncal.fits", "--suffix", "uncal", "--force", code=2)
+    said = shell.run("x_uncal.fits", Path("x_dq_init.fits").absolute(), "--force", code=2)
+    assert "x_dq_init.fits: would be replaced by the product of x_uncal.fits" in said
     assert Path("x_dq_init.fits").read_bytes() == before
 
 
