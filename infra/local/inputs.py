@@ -1,5 +1,6 @@
 """Raw exposures on this machine or in S3, read by byte ranges."""
 
+import fnmatch
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,13 +82,15 @@ def s3_client() -> Any:
 
 def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:
     """Return the files that arguments name: files, folders, patterns and S3 URIs."""
-    found: dict[str, None] = {}  # a set in the order of the arguments
+    found: dict[str | Path, str] = {}  # the first name of each file
     for word in words:
         names = _expand_s3(word, pattern) if is_s3(word) else _expand_local(word, pattern)
         if not names:
             raise UserError(f"{word}: contains no {pattern}, expected one or more")
-        found |= dict.fromkeys(names)
-    return list(found)
+        for name in names:
+            path = Path(name)
+            found.setdefault(name if is_s3(name) else path.parent.resolve() / path.name, name)
+    return list(found.values())
 
 
 def check_outputs(outputs: dict[str, Path]) -> None:
@@ -118,13 +121,26 @@ def _inode(path: str | Path) -> tuple[int, int] | None:
 
 
 def _expand_local(word: str, pattern: str) -> list[str]:
-    path = Path(word)
-    if path.is_dir():
-        return [str(file) for file in sorted(path.rglob(pattern)) if file.is_file()]
+    if Path(word).is_dir():
+        return [str(file) for file in sorted(_files_below(word, pattern))]
     # A name such as x[1]_uncal.fits is a pattern only if no file has this name.
     if has_magic(word) and not os.path.lexists(word):
-        return sorted(glob(word, recursive=True))  # noqa: PTH207  # Path.glob takes no absolute one
+        matches = sorted(glob(word, recursive=True))  # noqa: PTH207  # Path.glob: relative ones only
+        return [name for match in matches for name in _expand_local(match, pattern)]
     return [word]
+
+
+def _files_below(folder: str, pattern: str) -> Iterator[Path]:
+    """Yield the files of a pattern below a folder, also through symbolic links to folders."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := Path(parent).resolve()) in seen:  # a link may lead to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from filter(
+            Path.is_file, (Path(parent, name) for name in fnmatch.filter(names, pattern))
+        )
 
 
 def _expand_s3(word: str, pattern: str) -> list[str]:

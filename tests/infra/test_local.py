@@ -278,6 +278,18 @@ def test_folders_and_patterns_name_many_exposures(
     assert re.search(r"written +│ 4 +│", said)
 
 
+def test_links_and_patterns_of_folders_name_each_file_once(shell: Shell) -> None:
+    Path("night1/a").mkdir(parents=True)
+    Path("x_uncal.fits").rename("night1/a/1_uncal.fits")
+    Path("elsewhere").mkdir()
+    Path("elsewhere/2_uncal.fits").write_bytes(Path("night1/a/1_uncal.fits").read_bytes())
+    Path("night1/link").symlink_to("../elsewhere")
+    Path("night1/a/loop").symlink_to("..")
+    said = shell.run("night?", "./night1/a/1_uncal.fits", "elsewhere", "--output-dir", "out")
+    assert shell.files("out") == {"1_dq_init.fits", "2_dq_init.fits"}
+    assert re.search(r"written +│ 2 +│", said)
+
+
 @pytest.mark.parametrize("words", [["nothing*_uncal.fits"], ["empty"], ["x_uncal.fits", "empty"]])
 def test_pattern_or_folder_without_exposures_is_an_error(words: list[str], shell: Shell) -> None:
     Path("empty").mkdir()
