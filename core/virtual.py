@@ -31,7 +31,7 @@ from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.cards import header_bytes, image_header, table_header
 from core.fits.compressed import compressed_image
-from core.fits.hdus import Hdu, Reader, padding
+from core.fits.hdus import Hdu, Reader, padding, shape_text
 from core.fits.pixels import PixelFormat, encode_uint32
 from core.layout import (
     Converted,
@@ -160,21 +160,42 @@ def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
     """
     with _open(content, name) as hdus:
         table, header = hdus["LAYOUT"].data, hdus["LAYOUT"].header
-        key, version, size = unquote(header["KEY"]), header["VERSION"], header["SIZE"]
-        source = Source(header["BUCKET"], key, header["ETAG"], version, size)
+        bucket, key, etag, version = (
+            str(header[card]) for card in ("BUCKET", "KEY", "ETAG", "VERSION")
+        )
+        source = Source(bucket, unquote(key), etag, version, int(header["SIZE"]))
         literals = hdus["LITERALS"].data.tobytes()
-        planes = np.ascontiguousarray(hdus["PLANES"].data)
-        segments = [_segment(row, hdus[1], literals, planes) for row in table]
-        for row, segment in zip(table, segments, strict=True):
-            wanted = segment.source(0, segment.length)
-            if segment.length != row["LENGTH"] or (
-                wanted is not None and not 0 <= wanted.start <= size - wanted.length
-            ):
-                raise InputRejected(
-                    f"{name}: a {row['KIND']} segment of {row['LENGTH']} bytes from "
-                    f"{row['START']}, expected one within the exposure's {size} bytes"
-                )
-    return Layout(tuple(segments)), source
+        planes = np.ascontiguousarray(hdus["PLANES"].data, np.uint8)
+        image = np.ascontiguousarray(hdus[1].data, np.uint32)
+        flags = FlagImage(encode_uint32(image), hdus[1].name, image.shape)
+        layout = Layout(tuple(_segment(row, flags, literals, planes) for row in table))
+        # An exposure has at least a byte per pixel: its HDUs become four times as large at most, as
+        # float32, and so does ERR, the largest array of repeated planes.
+        most = 8 * source.size + len(literals) + flags.length
+        number = sum(segment is flags for segment in layout.segments)
+        if planes.ndim != 2 or number > 1 or layout.length > most:
+            raise InputRejected(
+                f"{name}: PLANES has {planes.ndim} axes, {number} rows are FLAGS, and the product "
+                f"has {layout.length:,} bytes, expected 2, at most 1 and at most {most:,}"
+            )
+        for row, segment in zip(table, layout.segments, strict=True):
+            _check_row(row, segment, source.size, name)
+    return layout, source
+
+
+def _check_row(row: fits.FITS_record, segment: Segment, size: int, name: str) -> None:
+    """Raise `InputRejected` unless a segment can be rendered from an exposure of `size` bytes."""
+    wanted = segment.source(0, segment.length)
+    if (
+        segment.length != row["LENGTH"]
+        or segment.length < 1  # and so EACH and COUNT of repeated planes
+        or min(row["START"], row["EACH"], row["COUNT"]) < 0
+        or (wanted is not None and wanted.start + wanted.length > size)
+    ):
+        raise InputRejected(
+            f"{name}: a {row['KIND']} segment of {row['LENGTH']} bytes from {row['START']}, "
+            f"expected one within the exposure's {size} bytes"
+        )
 
 
 def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]:
@@ -196,7 +217,13 @@ def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]
             asdf = fits.BinTableHDU(name="ASDF").header
             described.append(Hdu(asdf, 2, 0, 0))
         image = np.ascontiguousarray(hdus[1].data, np.uint32)
-        return Exposure.from_hdus(tuple(described), name), image
+        exposure = Exposure.from_hdus(tuple(described), name)
+        if image.shape != exposure.plane_shape:
+            raise InputRejected(
+                f"{name}: flags of shape {shape_text(image.shape)}, expected "
+                f"{shape_text(exposure.plane_shape)}; build the product again"
+            )
+        return exposure, image
 
 
 @contextmanager
@@ -204,35 +231,41 @@ def _open(content: bytes, name: str) -> Iterator[fits.HDUList]:
     """Open a virtual product, and check its version and the size of its arrays."""
     try:
         with fits.open(io.BytesIO(content)) as hdus:
-            if (schema := hdus["LAYOUT"].header["SCHEMA"]) != SCHEMA:
-                raise InputRejected(
-                    f"{name}: a virtual product of schema {schema}, expected {SCHEMA}; use the "
-                    "release of this software that wrote it"
-                )
-            for hdu in hdus[1:-1]:
-                size = math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8
-                if size > _MOST_BYTES:
-                    raise InputRejected(
-                        f"{name}, {hdu.name}: its array has {size:,} bytes, expected at most "
-                        f"{_MOST_BYTES:,}; the virtual product is damaged: build it again"
-                    )
+            _check_form(hdus, name)
             yield hdus
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as exc:
+    except InputRejected:
+        raise
+    except Exception as exc:  # astropy passes on any error of a damaged header or tile
         raise InputRejected(f"{name}: {exc}, expected a virtual product") from exc
 
 
+def _check_form(hdus: fits.HDUList, name: str) -> None:
+    if (schema := hdus["LAYOUT"].header["SCHEMA"]) != SCHEMA:
+        raise InputRejected(
+            f"{name}: a virtual product of schema {schema}, expected {SCHEMA}; use the release of "
+            "this software that wrote it"
+        )
+    for hdu in (hdus[1], hdus["PLANES"], hdus["LITERALS"]):
+        size = math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8
+        if size > _MOST_BYTES:
+            raise InputRejected(
+                f"{name}, {hdu.name}: its array has {size:,} bytes, expected at most "
+                f"{_MOST_BYTES:,}; the virtual product is damaged: build it again"
+            )
+
+
 def _segment(
-    row: fits.FITS_record, flags: fits.ImageHDU, literals: bytes, planes: NDArray[np.uint8]
+    row: fits.FITS_record, flags: FlagImage, literals: bytes, planes: NDArray[np.uint8]
 ) -> Segment:
     start, length = int(row["START"]), int(row["LENGTH"])
     repeated = Repeated(planes, int(row["EACH"]), int(row["COUNT"]))
     pixel_format = PixelFormat(int(row["BITPIX"]), bool(row["OFFSET"]))
+    pixel_format.decode(b"")  # fails unless FITS has the format
     match row["KIND"]:
         case "LITERAL":
             return Literal(literals[start : start + length])
         case "FLAGS":
-            image = np.ascontiguousarray(flags.data, np.uint32)
-            return FlagImage(encode_uint32(image), flags.name, image.shape)
+            return flags
         case "COPIED":
             return Copied(start, length)
         case "REPEATED":
@@ -262,20 +295,30 @@ class ExpandedFile(io.RawIOBase):
 
     def readable(self) -> bool:
         """Return True."""
-        return True
+        return self._is_open()
 
     def seekable(self) -> bool:
         """Return True."""
+        return self._is_open()
+
+    def _is_open(self) -> bool:
+        if self.closed:
+            raise ValueError("the file is closed, expected an open one")
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move the position; return it."""
+        self._is_open()
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._layout.length}
-        self._position = max(origin[whence] + offset, 0)
-        return self._position
+        position = origin.get(whence, 0) + offset
+        if whence not in origin or position < 0:
+            raise ValueError(f"seek({offset}, {whence}): expected a position in the file")
+        self._position = position
+        return position
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
         """Fill the buffer, up to the end of the product; return the bytes read."""
+        self._is_open()
         out = memoryview(buffer).cast("B")
         length = max(min(len(out), self._layout.length - self._position), 0)
         self._layout.render(self._read, out[:length], self._position)

@@ -122,13 +122,13 @@ def _open_source(name: str, source: Source) -> Input:
     # S3 does not accept every name that a virtual product may hold.
     with translate_errors(f"{location}: looking it up", InputRejected):
         found = store.find(location)
-    if found is None or found.etag.strip('"') != source.etag:
-        state = f"has ETag {found.etag}" if found else "does not exist"
+    if found is None or (found.etag.strip('"'), found.size) != (source.etag, source.size):
+        state = f"has ETag {found.etag} and {found.size} bytes" if found else "does not exist"
         current = store.find(S3Location(source.bucket, source.key))
         now = f"version {current.version_id}, of {current.last_modified}" if current else "none"
         raise InputRejected(
-            f'{location}: {state}, expected ETag "{source.etag}", from which {name} was built; '
-            f"the current version is {now}"
+            f'{location}: {state}, expected ETag "{source.etag}" and {source.size} bytes, from '
+            f"which {name} was built; the current version is {now}"
         )
     return Input(str(location), found.size, ObjectReader(store, found, InputRejected).read)
 

@@ -119,31 +119,68 @@ def test_expanded_file_seeks_and_ends_as_a_file() -> None:
     assert (file.read(), file.tell(), file.read()) == (b"abcwxy", 6, b"")
     assert (file.seek(-2, io.SEEK_END), file.read(9)) == (4, b"xy")
     assert (file.seek(1), file.seek(2, io.SEEK_CUR), file.read(1)) == (1, 3, b"w")
+    for wrong in ((-1,), (-9, io.SEEK_END), (0, 7)):
+        with pytest.raises(ValueError, match="expected a position in the file"):
+            file.seek(*wrong)
+    assert file.tell() == 4
+    file.close()
+    for use in (file.tell, file.read, file.readable, file.seekable, lambda: file.seek(0)):
+        with pytest.raises(ValueError, match="closed"):
+            use()
 
 
-@pytest.mark.parametrize("damage", ["schema", "range", "kind", "length", "no layout", "no fits"])
+ROWS = {  # column, kind of the segment, value
+    "range": ("START", "COPIED", 1 << 20),
+    "kind": ("KIND", "COPIED", "OTHER"),
+    "length": ("LENGTH", "COPIED", 1 << 40),
+    "negative": ("LENGTH", "COPIED", -5000),
+    "pixels": ("BITPIX", "CONVERTED", 13),
+    "signs": ("BITPIX", "CONVERTED", -32),
+}
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [*ROWS, "schema", "no layout", "no fits", "size", "tile", "flags twice", "planes", "large"],
+)
 def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path) -> None:
-    content, layout, exposure = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
+    content, layout, exposure = product(SMALL[0], tmp_path, Encoding.FLOAT32, own=False)
     virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
     with fits.open(io.BytesIO(virtual), disable_image_compression=True) as hdus:
         table = hdus["LAYOUT"]
-        copied = list(table.data["KIND"]).index("COPIED")
+        kinds = list(table.data["KIND"])
+        repeated = table.data[kinds.index("REPEATED")]
         match damage:
             case "schema":
                 table.header["SCHEMA"] = 2
-            case "range":
-                table.data["START"][copied] = len(content)
-            case "kind":
-                table.data["KIND"][copied] = "OTHER"
-            case "length":
-                table.data["LENGTH"][copied] += 1 << 40
             case "no layout":
                 del hdus["LAYOUT"]
+            case "size":
+                table.header["SIZE"] = "many"
+            case "tile":
+                hdus["PIXELDQ"].data["COMPRESSED_DATA"][0][20:] = 255
+            case "flags twice":
+                table.data[kinds.index("COPIED")] = table.data[kinds.index("FLAGS")]
+            case "planes":
+                hdus["PLANES"] = fits.ImageHDU(np.zeros(4096, np.uint8), name="PLANES")
+            case "large":
+                repeated["COUNT"], repeated["LENGTH"] = 1000, repeated["LENGTH"] // 3 * 1000
+            case _ if damage in ROWS:
+                column, kind, value = ROWS[damage]
+                table.data[column][kinds.index(kind)] = value
         out = io.BytesIO()
         hdus.writeto(out)
     damaged = b"SIMPLE" if damage == "no fits" else out.getvalue()
     with pytest.raises(InputRejected, match=NAME):
         unpack(damaged, NAME)
+
+
+def test_flags_of_another_shape_than_sci_are_rejected(tmp_path: Path) -> None:
+    content, layout, exposure = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
+    damaged = virtual.replace(b"SCISHAPE= '3 5 64 64", b"SCISHAPE= '3 5 64 65")
+    with pytest.raises(InputRejected, match="flags of shape 64 x 64, expected 64 x 65"):
+        read_flags(damaged, NAME)
 
 
 @pytest.mark.parametrize("shape", [(7,), (5, 3), (300, 2048), (2, 300, 2048), (1, 1)])
