@@ -111,12 +111,10 @@ def product_name(name: str, suffix: str = "dq_init") -> str:
     are appended.
     """
     stem = name.removesuffix(".fits")
-    separator, root = "_", stem
+    ends = (s + e for s in "_-" for e in SUFFIXES if stem.endswith(s + e) and stem != s + e)
     # jwst takes the shortest name that one suffix completes, so the longest suffix wins.
-    for end in sorted((s + e for s in "_-" for e in SUFFIXES if stem.endswith(s + e)), key=len):
-        if end != stem:
-            separator, root = end[0], stem.removesuffix(end)
-    return f"{root}{separator}{suffix}.fits"
+    end = max(ends, key=len, default="")
+    return f"{stem.removesuffix(end)}{end[:1] or '_'}{suffix}.fits"
 
 
 def expanded_name(name: str) -> str:
