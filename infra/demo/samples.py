@@ -198,8 +198,10 @@ def _write_mask(path: Path, detector: str, shape: tuple[int, int]) -> None:
     # A mask of IRS2 has 3200 rows, and SUBSIZE2 counts those of the detector.
     window = (1, 1, shape[1], min(shape[0], 2048))
     primary.header.update(dict(zip(_WINDOW, window, strict=False)))
-    rows = [(bit, 1 << bit, name) for bit, name in enumerate(("DO_NOT_USE", "DEAD", "HOT"))]
-    bits = np.array(rows, dtype=[("BIT", ">i4"), ("VALUE", ">i4"), ("NAME", "S40")])
+    rows = [(bit, 1 << bit, name, "") for bit, name in enumerate(("DO_NOT_USE", "DEAD", "HOT"))]
+    # The columns that jwst needs to open a mask.
+    columns = [("BIT", ">i4"), ("VALUE", ">i4"), ("NAME", "S40"), ("DESCRIPTION", "S80")]
+    bits = np.array(rows, dtype=columns)
     hdus = [primary, fits.ImageHDU(dq, name="DQ"), fits.BinTableHDU(bits, name="DQ_DEF")]
     path.parent.mkdir(parents=True, exist_ok=True)
     fits.HDUList(hdus).writeto(path)

@@ -13,6 +13,7 @@ from astropy.io import fits
 
 from infra.demo.demo import main
 from infra.demo.local_aws import local_aws
+from infra.demo.samples import write_cache
 from tests.conftest import PROJECT
 from tests.samples.exposures import write_exposure
 from tests.samples.modes import MODES
@@ -51,6 +52,15 @@ def test_own_exposure_and_cache_give_a_product(tmp_path: Path, sample_cache: Pat
     products = tmp_path / "demo-output" / "products"
     assert str(products) in done.stdout.replace("\n", "")
     assert fits.getdata(products / "mine_dq_init.fits", "PIXELDQ").shape == (80, 80)
+
+
+def test_masks_of_the_demo_have_the_columns_that_jwst_needs(tmp_path: Path) -> None:
+    write_cache(tmp_path)
+    masks = list((tmp_path / "references").rglob("*.fits"))
+    assert masks
+    for mask in masks:
+        columns = fits.getdata(mask, "DQ_DEF").columns.names
+        assert columns == ["BIT", "VALUE", "NAME", "DESCRIPTION"]
 
 
 @pytest.mark.slow
