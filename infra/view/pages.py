@@ -38,11 +38,13 @@ class Link:
 def write_pages(pages: list[Page], folder: Path) -> Path:
     """Write pages, and an index if there are several; return the path of the file to open."""
     links: list[Link] = []
+    used = {"index.html"}
     for page in pages:
-        name = page_name(page.title)
+        stem, number = page_name(page.title).removesuffix(".html"), 1
         # File systems of macOS and Windows do not distinguish case.
-        alike = sum(link.title.casefold() == page.title.casefold() for link in links)
-        name = f"{name.removesuffix('.html')}--{alike + 1}.html" if alike else name
+        while (name := f"{stem}--{number}.html" if number > 1 else f"{stem}.html").lower() in used:
+            number += 1
+        used.add(name.lower())
         path = _write(folder, name, render_page(page))
         links.append(Link(path.name, page.title, "; ".join(text for _, text in page.facts[:4])))
     return path if len(links) == 1 else _write_index(folder, "Flags", links)

@@ -26,7 +26,7 @@ from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.mirror.bucket import Mirror
 from infra.view.flags import Page
-from infra.view.pages import page_name, render_page
+from infra.view.pages import page_name, render_page, write_pages
 from infra.view.pictures import Picture, plane
 from tests.conftest import PROJECT, SHARED, Harness
 from tests.samples.exposures import write_exposure
@@ -337,6 +337,17 @@ def test_page_names_are_plain_and_differ() -> None:
     assert len(set(names)) == len(titles)
     assert all(re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*\.html", name) for name in names)
     assert max(map(len, names)) < 150
+
+
+def test_pages_never_share_a_file(tmp_path: Path) -> None:
+    picture = Picture((plane(np.zeros((2, 2), np.uint32)),), (2, 2))
+    titles = ["a", "A", "a--2", "a", "index"]
+    index = write_pages([Page(title, (), picture) for title in titles], tmp_path)
+    assert index.name == "index.html"
+    links = re.findall(r'href="\./([^"]+)"', index.read_text())
+    assert len({link.lower() for link in links}) == len(titles) == len(list(tmp_path.iterdir())) - 1
+    for link, title in zip(links, titles, strict=True):
+        assert f"<h1>{title}</h1>" in (tmp_path / link).read_text()
 
 
 def test_hostile_names_and_headers_stay_text(product: Any, tmp_path: Path) -> None:
