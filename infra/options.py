@@ -4,6 +4,7 @@ click shows the name of a function that is a type in capitals, as in ``--mirror 
 """
 
 import math
+import os
 from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
@@ -16,7 +17,19 @@ from handler.s3.objects import S3Location
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
-FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class _Folder(click.Path):
+    """A click type: the path of a folder; ``~`` and variables are expanded as by a shell."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Return the argument as a path, or fail with a usage error."""
+        # Path.expanduser raises an error for an unknown user.
+        expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
+        return super().convert(expanded, param, ctx)
+
+
+FOLDER = _Folder(file_okay=False, path_type=Path)
 
 
 class Number(click.FloatRange):

@@ -14,7 +14,13 @@ from infra import options
 from infra.cli import UserError
 from infra.local.inputs import check_outputs, expand
 from infra.local.product import remove_leftovers
-from infra.local.references import ReferenceSettings, read_mask, read_user_dq, resolve_context
+from infra.local.references import (
+    ReferenceSettings,
+    is_context,
+    read_mask,
+    read_user_dq,
+    resolve_context,
+)
 from infra.local.report import report, show_line
 from infra.local.run import (
     EXIT_CODES,
@@ -25,17 +31,43 @@ from infra.local.run import (
     worst,
 )
 
+_FLAGS = ("--skip", "--save-results")
+
+
+class _Command(click.Command):
+    """The command; a flag takes the next word as its value only if that is a Boolean."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        stop = args.index("--") if "--" in args else len(args)
+        for place, word in enumerate(args[:stop]):
+            following = args[place + 1 : place + 2]
+            if _with_hyphens(word) in _FLAGS and not any(map(_is_boolean, following)):
+                args[place] = f"{word}=true"
+        return super().parse_args(ctx, args)
+
+
+def _is_boolean(word: str) -> bool:
+    try:
+        click.BOOL.convert(word, None, None)
+    except click.BadParameter:
+        return False
+    return True
+
+
+def _with_hyphens(name: str) -> str:
+    return name.replace("_", "-")
+
 
 def _flag(name: str, text: str) -> options.Decorator:
     """Return an option that is a flag, or has a value as in strun: ``--skip=true``."""
     return click.option(
-        name, type=bool, is_flag=False, flag_value=True, default=False, show_default=False,
+        name, type=bool, is_flag=False, default=False, show_default=False,
         metavar="[true|false]", help=text,
     )  # fmt: skip
 
 
 # strun spells its options with underscores: --override_mask.
-@click.command(context_settings={"token_normalize_func": lambda name: name.replace("_", "-")})
+@click.command(cls=_Command, context_settings={"token_normalize_func": _with_hyphens})
 @click.argument("exposures", metavar="EXPOSURE...", nargs=-1, required=True)
 @click.option(
     "--output-dir", type=options.FOLDER, default=Path(), help="Folder of the products; created."
@@ -103,7 +135,7 @@ def command(  # noqa: PLR0913, PLR0917
         mask,
         user_supplied_dq,
         Encoding(encoding),
-        Path(os.path.expandvars(output_dir)).expanduser(),
+        output_dir,
         suffix,
         force,
         check,
@@ -142,6 +174,11 @@ def _reference_settings(
         raise click.UsageError("--mirror and --crds-path exclude each other.")
     path, server, variable = map(os.environ.get, ("CRDS_PATH", "CRDS_SERVER_URL", "CRDS_CONTEXT"))
     context = context or variable or None
+    if context and not is_context(context):
+        raise click.BadParameter(
+            f"{context!r}, expected latest, build or jwst_N.pmap",
+            param_hint="--context or CRDS_CONTEXT",
+        )
     if mirror:
         return ReferenceSettings(mirror, context=context)
     if not crds_path and path:

@@ -78,16 +78,25 @@ def write(
         source.check_unchanged()
         os.fsync(fd)
         temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    """Make a rename in a folder durable."""
     try:
-        os.fsync(folder)
+        fd = os.open(folder, os.O_RDONLY)
+    except PermissionError:  # it may be written, but not read
+        return
+    try:
+        os.fsync(fd)
     finally:
-        os.close(folder)
+        os.close(fd)
 
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the temporary files of runs that were killed."""
-    for path in folder.glob(f"{_PREFIX}*{_SUFFIX}"):
+    # To open a named pipe would wait for its writer.
+    for path in filter(Path.is_file, folder.glob(f"{_PREFIX}*{_SUFFIX}")):
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its writer lives
             path.unlink()

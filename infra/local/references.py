@@ -3,6 +3,7 @@
 import fcntl
 import logging
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,12 +18,14 @@ from core.mask import Mask
 from core.product import NO_MASK
 from core.readout import detector_mismatch
 from handler.crds.masks import MaskCache, References
-from handler.crds.mirror import CONFIG, FileDigest, MirrorConfig
+from handler.crds.mirror import CONFIG, FileDigest, MirrorConfig, check_context
 from handler.crds.rules import BUILD, LATEST, MaskChoice, Rules
 from handler.s3.objects import ObjectStore, S3Location
 from infra.local.inputs import is_s3, open_input, s3_client
 from infra.mirror.sources import Cache, Server, Source
 
+_BUILD = frozenset({BUILD, "jwst-build"})
+_ALIASES = _BUILD | {LATEST, "jwst-latest", "jwst-operational"}
 log = logging.getLogger(__name__)
 
 
@@ -48,8 +51,7 @@ class _SourceRules(Rules):
         return self._source.read(name)
 
     def context_name(self, context: str) -> str:
-        is_build = context in {BUILD, "jwst-build"}
-        return self._source.build() if is_build else super().context_name(context)
+        return self._source.build() if context in _BUILD else super().context_name(context)
 
     def _mirror_config(self) -> MirrorConfig:
         return self._source.config
@@ -74,12 +76,19 @@ def open_references(settings: ReferenceSettings) -> References | None:
     """Open the rules and masks, once per process; None if the settings name no source of them."""
     path = settings.crds_path
     if settings.mirror is not None:
-        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        return References.of(settings.mirror, home / "dq-init", s3_client())
+        return References.of(settings.mirror, _cache_folder() / "dq-init", s3_client())
     if path is None:
         return None
     source = _complete(path, settings.server) if settings.server else Cache(path)
     return References(_SourceRules(source, path), _SourceMasks(source, path))
+
+
+def _cache_folder() -> Path:
+    """Return the user's folder for caches; that for temporary files if the user has no home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return Path(tempfile.gettempdir())
 
 
 class _SharedServer(Server):
@@ -117,6 +126,15 @@ def _complete(path: Path, url: str) -> Source:
     return server
 
 
+def is_context(name: str) -> bool:
+    """Return whether a name can be that of a context, as `resolve_context` accepts it."""
+    try:
+        check_context(name)
+    except ReferenceUnavailable:
+        return name in _ALIASES
+    return True
+
+
 def resolve_context(settings: ReferenceSettings) -> ReferenceSettings:
     """Return the settings with the name of the context, found as `crds` does for `jwst`."""
     references, name = open_references(settings), settings.context or NO_MASK
@@ -148,7 +166,7 @@ def choose_mask(
         mask, sha1 = read_mask(named)
         if warning := detector_mismatch(mask, exposure):
             log.warning("%s", warning)
-        label = named if is_s3(named) else str(Path(named).absolute())  # as jwst writes it
+        label = named if is_s3(named) else os.path.abspath(named)  # noqa: PTH100  # as jwst
         return MaskChoice(context, label=label, sha1=sha1), mask
     references = open_references(settings)
     assert references is not None

@@ -168,13 +168,15 @@ class _Collector(logging.Handler):
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
     """Yield a list that receives the warnings logged during the `with` block."""
-    collector, root = _Collector(), logging.getLogger()
-    logging.getLogger("core").setLevel(logging.NOTSET)  # infra.__main__ silences it
+    collector, root, step = _Collector(), logging.getLogger(), logging.getLogger("core")
+    level = step.level
+    step.setLevel(logging.NOTSET)  # infra.__main__ silences it
     root.addHandler(collector)
     try:
         yield collector.texts
     finally:
         root.removeHandler(collector)
+        step.setLevel(level)
 
 
 def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outcome]:

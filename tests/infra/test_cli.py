@@ -436,3 +436,14 @@ def test_line_ends_in_keys_break_no_output(
         for bucket, some in keys.items():
             for key in some:
                 s3.delete_object(Bucket=bucket, Key=key)
+
+
+def test_folder_is_expanded_as_by_a_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NIGHT", "1")
+    for folder in ("~/out/$NIGHT", "~of-no-user/out"):
+        with pytest.raises(SystemExit):
+            main(["expand", "missing.fits", "--output-dir", folder])
+    assert (tmp_path / "out" / "1").is_dir()
+    assert (tmp_path / "~of-no-user" / "out").is_dir()

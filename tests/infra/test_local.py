@@ -1,9 +1,11 @@
 """The command dq-init run: the step on files of this machine."""
 
 import json
+import logging
 import os
 import re
 import shutil
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -272,7 +274,8 @@ def test_folders_and_patterns_name_many_exposures(
     for name in ("a/1_uncal.fits", "a/b/2_uncal.fits", "a/other.fits", "c3_uncal.fits"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_bytes(exposure)
-    said = shell.run("a", "c?_uncal.fits", "x_uncal.fits", "--output-dir", "$PRODUCTS")
+    monkeypatch.setenv("HOME", str(shell.folder))
+    said = shell.run("a", "c?_uncal.fits", "x_uncal.fits", "--output-dir", "~/$PRODUCTS")
     names = {f"{name}_dq_init.fits" for name in ("1", "2", "c3", "x")}
     assert shell.files("out") == names
     assert re.search(r"written +│ 4 +│", said)
@@ -331,6 +334,7 @@ def test_json_has_one_line_per_exposure(jobs: int, shell: Shell) -> None:
     [
         (("--skip",), ("SKIPPED", "N/A")),
         (("--skip=true",), ("SKIPPED", "N/A")),
+        (("--save_results", "no", "--skip", "on"), ("SKIPPED", "N/A")),
         (("--skip=false", "--save_results=true"), ("COMPLETE", f"crds://{MASK}")),
         (("--override_mask=N/A",), ("SKIPPED", "N/A")),
     ],
@@ -342,6 +346,33 @@ def test_options_are_spelled_as_in_strun(
     header = fits.getheader("out/x_mine.fits")
     assert (header["S_DQINIT"], header["R_MASK"]) == cards
     assert header["FILENAME"] == "x_mine.fits"
+
+
+def test_exposure_after_a_flag_is_not_its_value(shell: Shell) -> None:
+    assert "N/A" in shell.run("--skip", "x_uncal.fits")
+    assert "kept" in shell.run("--save-results", "--skip", "--", "x_uncal.fits")
+    assert "kept" in shell.run("x_uncal.fits", "--skip")
+
+
+@pytest.mark.parametrize("name", ["latest", "build", "jwst-latest", "jwst-operational", CONTEXT])
+def test_every_name_of_a_context_is_accepted(name: str, shell: Shell) -> None:
+    said = shell.run("x_uncal.fits", "--context", name, code=3 if name == "build" else 0)
+    assert "written" in said or "does not record the build context" in said
+
+
+def test_mask_is_named_as_jwst_names_it(shell: Shell, sample_cache: Path) -> None:
+    Path("inner").mkdir()
+    shutil.copy(sample_cache / "references/jwst/nircam" / MASK, "m.fits")
+    shell.run("x_uncal.fits", "--override-mask", "inner/../m.fits")
+    assert fits.getval("x_dq_init.fits", "R_MASK") == str(shell.folder / "m.fits")
+
+
+def test_warnings_are_silent_again_after_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging.getLogger("core"), "level", logging.ERROR)
+    with run.collected_warnings() as texts:
+        logging.getLogger("core.mask").warning("of a mask")
+    assert texts == ["of a mask"]
+    assert logging.getLogger("core").level == logging.ERROR
 
 
 def test_user_supplied_dq_is_merged(shell: Shell) -> None:
@@ -369,7 +400,9 @@ def test_wrong_file_of_an_option_ends_the_run(option: str, shell: Shell) -> None
         (("--mirror", "s3://m", "--crds-path", "."), "exclude each other"),
         (("--suffix", "a/b"), "expected the end of a file name"),
         (("--jobs", "0"), "0 is not in the range"),
-        (("--skip", "maybe"), "'maybe' is not a valid boolean"),
+        (("--skip=maybe",), "'maybe' is not a valid boolean"),
+        (("--context", "nonsense"), "'nonsense', expected latest, build or jwst_N.pmap"),
+        (("--skip", "--context", "jwst-edit"), "expected latest, build or jwst_N.pmap"),
         (("s3://b",), "expected s3://bucket/key"),
     ],
 )
@@ -616,6 +649,19 @@ def test_named_mask_in_s3_is_used(shell: Shell, bucket: Any) -> None:
     assert fits.getval("x_dq_init.fits", "R_MASK") == uri
 
 
+def test_mirror_needs_no_home_folder(
+    shell: Shell, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", without_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    assert "written" in shell.run("x_uncal.fits", "--mirror", f"s3://{MIRROR}")
+    assert list((tmp_path / "temporary" / "dq-init").iterdir())
+
+
 def test_missing_object_is_an_input_error(shell: Shell, bucket: Any) -> None:
     assert f"s3://{RAW}/no_uncal.fits: " in shell.run(f"s3://{RAW}/no_uncal.fits", code=2)
     assert f"s3://{RAW}/no/: contains no *_uncal.fits" in shell.run(f"s3://{RAW}/no/", code=2)
@@ -727,6 +773,12 @@ def test_leftover_of_a_killed_run_is_removed(shell: Shell) -> None:
     Path(".dq_init-1.partial").write_bytes(b"half")
     shell.run("x_uncal.fits")
     assert shell.files() == {"x_uncal.fits", "x_dq_init.fits"}
+
+
+def test_named_pipe_like_a_leftover_is_left_alone(shell: Shell) -> None:
+    os.mkfifo(".dq_init-x.partial")
+    shell.run("x_uncal.fits")
+    assert ".dq_init-x.partial" in shell.files()
 
 
 def test_partial_file_of_a_running_process_is_left_alone(shell: Shell) -> None:

@@ -195,6 +195,15 @@ def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_folder_that_cannot_be_read_gets_the_product(folder: Path) -> None:
+    (folder / "out").mkdir(0o300)
+    os.chown(folder / "out", NOBODY, NOBODY)
+    done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
+    assert done.returncode == 0, done.stderr
+    assert set(products(folder / "out")) == {"1_dq_init.fits"}
+
+
+@pytest.mark.slow
 def test_terminal_shows_lines_progress_and_a_table(folder: Path) -> None:
     command = f"{sys.executable} -m infra run raw --output-dir out"
     words = ["script", "--quiet", "--return", "--command", command, "/dev/null"]
