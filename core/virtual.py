@@ -32,7 +32,7 @@ from core.exposure import Exposure
 from core.fits.cards import header_bytes, image_header, table_header
 from core.fits.compressed import compressed_image
 from core.fits.hdus import Hdu, Reader, padding, shape_text
-from core.fits.pixels import PixelFormat, encode_uint32
+from core.fits.pixels import STORED, PixelFormat, encode_uint32
 from core.layout import (
     Converted,
     Copied,
@@ -260,7 +260,9 @@ def _segment(
     start, length = int(row["START"]), int(row["LENGTH"])
     repeated = Repeated(planes, int(row["EACH"]), int(row["COUNT"]))
     pixel_format = PixelFormat(int(row["BITPIX"]), bool(row["OFFSET"]))
-    pixel_format.decode(b"")  # fails unless FITS has the format
+    bitpix = pixel_format.bitpix
+    if bitpix not in STORED or (pixel_format.offset and bitpix < 0):
+        raise ValueError(f"a segment of pixels of BITPIX {bitpix}, OFFSET {row['OFFSET']}")
     match row["KIND"]:
         case "LITERAL":
             return Literal(literals[start : start + length])

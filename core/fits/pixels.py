@@ -11,7 +11,8 @@ from core.errors import InputRejected
 from core.fits.hdus import Hdu, locate_in
 
 _MOST_AXES = 4  # no array of JWST has more; numpy allows 64
-_STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+STORED = {8: "u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
+"""The type of numpy that holds pixels as FITS stores them, by BITPIX."""
 _PIXELS_AT_ONCE = 1 << 18
 
 
@@ -31,7 +32,7 @@ class PixelFormat:
 
     def decode(self, stored: bytes | memoryview) -> NDArray[Any]:
         """Return the pixels that the stored bytes hold, as a big-endian array of one axis."""
-        raw: NDArray[Any] = np.frombuffer(stored, dtype=_STORED[self.bitpix])
+        raw: NDArray[Any] = np.frombuffer(stored, dtype=STORED[self.bitpix])
         if not self.offset:
             return raw
         # Adding 2**(n-1) and reading the word with the other sign is flipping its top bit.
