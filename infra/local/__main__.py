@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from core.errors import EXPECTED
+from core.errors import EXPECTED, error_class
 from core.product import NO_MASK, Encoding
 from handler.s3.objects import S3Location
 from infra import options
@@ -26,7 +26,6 @@ from infra.local.run import (
     EXIT_CODES,
     Options,
     collected_warnings,
-    error_class,
     process_all,
     worst,
 )

@@ -14,7 +14,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from core.errors import EXPECTED, InputRejected, ReferenceUnavailable, TransientFailure
+from core.errors import (
+    EXPECTED,
+    InputRejected,
+    ReferenceUnavailable,
+    TransientFailure,
+    error_class,
+)
 from core.exposure import Exposure
 from core.flags import count_by_mnemonic, flagged_pixels
 from core.layout import Layout
@@ -98,11 +104,6 @@ _WORST_FIRST = (2, 3, 1, 4)
 def worst(codes: Collection[int]) -> int:
     """Return the exit code of the worst of several failures."""
     return next((code for code in _WORST_FIRST if code in codes), 0)
-
-
-def error_class(error: Exception) -> type[Exception]:
-    """Return the class of core/errors.py that an error belongs to."""
-    return next(known for known in EXPECTED if isinstance(error, known))
 
 
 def describe_failure(error: Exception, path: Path) -> tuple[str, str]:
