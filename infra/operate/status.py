@@ -68,7 +68,8 @@ def command(stack: str, entries: int, as_json: bool, enable_events: bool, yes: b
         more = f" (and those of {plural(len(others), 'other product')})" if others else ""
         sys.exit(
             f"{printable(first)}: its ledger entry{more} is damaged, expected the JSON that the "
-            f"function writes; run dq-init reprocess audit --rebuild --stack {stack}"
+            f"function writes; run dq-init reprocess audit --rebuild --stack {stack}, or delete "
+            "the entry if its product does not exist"
         )
 
 

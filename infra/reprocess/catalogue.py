@@ -212,9 +212,8 @@ class Catalogue:
             keys = [key for (key,) in new[start : start + _STRETCH]]
             with ThreadPoolExecutor(_READERS) as pool, rows.open("w") as file:
                 read = pool.map(lambda key: self._read(ledger, key), keys)
-                for number, row in enumerate(read, start + 1):
-                    if row is not None:
-                        file.write(f"{json.dumps(row)}\n")
+                for number, (key, row) in enumerate(zip(keys, read, strict=True), start + 1):
+                    file.write(f"{json.dumps(row or {'product_key': key})}\n")
                     yield number, len(new)
             self._merge(rows, entries)
         deleted = self.connection.execute(
@@ -261,7 +260,10 @@ class Catalogue:
         return row
 
     def _merge(self, rows: Path, entries: str) -> None:
-        """Replace rows by new ones, drop rows without a ledger entry, and upload the result."""
+        """Replace rows by new ones, drop rows without a ledger entry, and upload the result.
+
+        A new row with nothing but its key stands for an entry that was rejected or deleted.
+        """
         merged = self.path.with_name("merged.parquet")
         kinds = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())
         new = f"read_json({quoted(rows)}, columns = {{{kinds}}})"
@@ -270,7 +272,8 @@ class Catalogue:
             f"COPY (SELECT {names} FROM {self.table} AS c WHERE NOT EXISTS "
             f"(SELECT 1 FROM {new} AS n WHERE n.product_key = c.product_key) AND EXISTS "
             f"(SELECT 1 FROM {entries} AS e WHERE e.key = c.product_key) "
-            f"UNION ALL SELECT {names} FROM {new} ORDER BY instrument, detector, parameters) "
+            f"UNION ALL SELECT {names} FROM {new} WHERE entry_etag IS NOT NULL "
+            "ORDER BY instrument, detector, parameters) "
             f"TO {quoted(merged)} (FORMAT parquet, COMPRESSION zstd)"
         )
         merged.replace(self.path)

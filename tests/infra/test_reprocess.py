@@ -34,7 +34,7 @@ from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 from tests.infra.template import load, permissions
-from tests.infra.test_jobs import Worker, read_together, working
+from tests.infra.test_jobs import Worker, read_together, words, working
 from tests.samples.exposures import write_exposure
 from tests.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from tests.samples.modes import MODES
@@ -466,6 +466,23 @@ def test_bad_ledger_entries_are_named_and_skipped(
     for name in ("evil", "text"):
         assert f"{prefix}{name}_dq_init.fits.json: " in said
     assert "a/inside_uncal.fits" in archive.selected(tmp_path)
+
+
+@pytest.mark.slow
+def test_entry_damaged_after_the_catalogue_is_rebuilt(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    archive.run("catalogue")
+    key = "dq_ledger/dq_init/a/inside_dq_init.fits.json"
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{")
+    archive.run("audit", "--rebuild", exit_code=1)
+    assert "delete the entry if its product does not exist" in words(capsys.readouterr().out)
+    (message,) = aws.receive(archive.queues["BackfillQueue"])
+    assert archive.function.run_batch(message["Body"]) == []
+    archive.run("audit", exit_code=0)
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 2**63, "\ud800", [1]])
