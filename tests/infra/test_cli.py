@@ -228,6 +228,10 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
         (["cost", "--exposures", "0"], "'--exposures': 0 is not in the range 1<=x<=100000000"),
         (["cost", "--size", "nan"], "'nan' is not a number"),
         (["cost", "--exposures", "many"], "'many'"),
+        (
+            ["backfill", "x", "--stack", NAMED, "--pause", "inf"],
+            "'--pause': inf is not in the range",
+        ),
         (["view", "missing.fits", "--out", "build/nowhere"], "missing.fits: does not exist"),
         (["view", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
         (["view", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),

@@ -24,7 +24,7 @@ from infra.jobs import follow
 from infra.jobs import job as sending
 from infra.jobs.job import Job, JobFile, join
 from infra.jobs.targets import archive_location, digest_of_list, find
-from infra.operate.messages import depth
+from infra.operate.messages import EMPTY, depth
 from tests.conftest import Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
@@ -244,13 +244,56 @@ def test_malformed_context_sends_nothing(
 
 @pytest.mark.slow
 def test_lost_request_is_missing(
-    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
     function.aws.receive(queues["BackfillQueue"])  # and not processed
     said = backfill(FOLDER, capsys=capsys, exit_code=1)
     assert "1 missing" in words(said)
+
+
+@pytest.mark.slow
+def test_backfill_ends_while_others_use_the_queues(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_LOOK", 1)
+    function.aws.client("sqs").send_message(QueueUrl=queues["UnfinishedQueue"], MessageBody="{}")
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    function.run("2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        assert "1 skipped" in words(backfill(FOLDER, capsys=capsys))
+
+
+@pytest.mark.slow
+def test_fast_polls_wait_for_a_late_result(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "depth", lambda *_: EMPTY)  # the counts of SQS lag
+    function.upload(exposure, "2023/jw0_uncal.fits")
+
+    def deliver() -> None:
+        for message in function.aws.receive(queues["BackfillQueue"]):
+            function.run_batch(message["Body"], identifier=message["MessageId"])
+
+    late = threading.Timer(2, deliver)
+    late.start()
+    with pytest.raises(SystemExit) as ended:
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0"])
+    late.join()
+    assert ended.value.code == 0
 
 
 def test_list_digest_is_of_its_content_exposure_has_none(
