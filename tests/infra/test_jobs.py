@@ -433,6 +433,34 @@ def test_dry_run_warns_of_what_will_fail(
     assert f"s3://stpubdata: not a bucket that stack {NAME} may read" in said
 
 
+def test_exposures_outside_the_input_prefix_are_warned_of(
+    function: Harness, aws: LocalAws, exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for year in ("2022", "2023"):
+        function.upload(exposure, f"{year}/jw0_uncal.fits")
+    with stack_of_outputs(aws, NAME, QUEUES, InputPrefix="2023/"):
+        main(["backfill", f"s3://{RAW}/", "--stack", NAME, "--dry-run"])
+    said = words(capsys.readouterr().out)
+    assert "1 exposure, such as 2022/jw0_uncal.fits, not below" in said
+    assert "InputPrefix (2023/)" in said
+
+
+def test_two_exposures_of_one_product_are_refused(
+    function: Harness, aws: LocalAws, exposure: bytes
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    copy = f"s3://{PRODUCTS}/2023/jw0_uncal.fits"
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key="2023/jw0_uncal.fits", Body=exposure)
+    with (
+        stack_of_outputs(aws, NAME, QUEUES, ReadBuckets=PRODUCTS),
+        pytest.raises(
+            SystemExit, match=f"{FOLDER}jw0_uncal.fits and {copy}: have the same"
+        ) as ended,
+    ):
+        main(["backfill", FOLDER, copy, "--stack", NAME, "--yes", "--leave"])
+    assert ended.value.code == 2
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -483,9 +511,18 @@ def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
     stored, _ = file.read()
     assert stored is not None
     assert len(stored.requests) == 4, "the job of the other command"
-    file.s3.put_object(**file.location.as_kwargs, Body=gzip.compress(b"[]"))
-    with pytest.raises(UserError, match="not a job"):
-        file.read()
+
+
+def test_damaged_job_is_named(aws: LocalAws) -> None:
+    file = JobFile(aws.client("s3"), S3Location(PRODUCTS, "dq_backfills/bad/job.jsonl.gz"))
+    file.start(REQUESTS)
+    content = file.s3.get_object(**file.location.as_kwargs)["Body"].read()
+    endless = gzip.decompress(content).replace(b'"sent": 0', b'"sent": Infinity')
+    flipped = content[:15] + bytes(255 - byte for byte in content[15:18]) + content[18:]
+    for damaged in (gzip.compress(b"[]"), gzip.compress(endless), flipped, content[:40], b""):
+        file.s3.put_object(**file.location.as_kwargs, Body=damaged)
+        with pytest.raises(UserError, match="not a job"):
+            file.read()
 
 
 class Worker:
