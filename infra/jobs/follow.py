@@ -72,12 +72,12 @@ class RequestResult:
 class JobResult:
     """The numbers of a job's requests by result, and the URIs of products without a result."""
 
-    complete: int
-    skipped: int
-    failed: int
-    missing: tuple[str, ...]  # URIs of products
-    errors: Mapping[str, int]  # number of failures by error class
-    reasons: Mapping[str, str]  # of failures, by URI of the product
+    complete: int = 0
+    skipped: int = 0
+    failed: int = 0
+    missing: tuple[str, ...] = ()  # URIs of products
+    errors: Mapping[str, int] = field(default_factory=dict)  # number of failures by error class
+    reasons: Mapping[str, str] = field(default_factory=dict)  # of failures, by URI of the product
 
 
 @dataclass

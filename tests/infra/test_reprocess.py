@@ -161,8 +161,10 @@ def test_products_with_other_pixels_are_rebuilt(
     assert np.count_nonzero(archive.pixels("a/inside_uncal.fits") != before) == 10
     archive.run("catalogue")
     assert archive.selected(tmp_path) == set(), "a second selection selects nothing"
-    archive.run("submit", "--to", NEWER, "--yes")
+    archive.run("submit", "--to", NEWER, "--yes", exit_code=0)
     assert "No product needs to be rebuilt" in capsys.readouterr().out
+    archive.run("submit", "--to", NEWER, "--yes", "--json", exit_code=0)
+    assert json.loads(capsys.readouterr().out)["complete"] == 0
 
 
 def test_option_from_compares_two_contexts(archive: Archive, tmp_path: Path) -> None:
@@ -431,6 +433,25 @@ def test_submit_sends_its_selection_not_the_stored_list(
     sent = [json.loads(body) for body in given]
     assert {r["key"] for r in sent} == {"a/inside_uncal.fits", "b/new_uncal.fits"}
     assert all(set(r) == {"bucket", "key", "context", "form", "cause"} for r in sent)
+
+
+@pytest.mark.slow
+def test_submit_skips_a_key_outside_the_output_prefix(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/other_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/mine_dq_init.fits")
+    archive.run("catalogue")
+    words = ["reprocess", "submit", "--to", NEWER, "--yes", "--pause", "0.2", "--stack", "moved"]
+    parameters = {"MirrorPrefix": PREFIX, "OutputPrefix": "dq_new/"}
+    with stack_of_outputs(aws, "moved", QUEUES, **parameters) as queues:
+        function = archive.function.with_settings(output_prefix="dq_new/")
+        worker = working(function, queues["BackfillQueue"])
+        with worker as given, pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 1
+    assert "expected a key below 'dq_new/'; skipped" in " ".join(capsys.readouterr().out.split())
+    assert [json.loads(body)["key"] for body in given] == ["a/inside_uncal.fits"]
 
 
 def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
