@@ -239,6 +239,12 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
             ["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"],
             "nowhere: has no config/jwst/server_config and",
         ),
+        (["mirror", "sync", "s3://x", "--build", "3.0=jwst_1.pmap"], "--context build and --from"),
+        (["mirror", "sync", "s3://x", "--from", "x", "--server", "x"], "exclude one another"),
+        (
+            ["mirror", "sync", "s3://x", "--instrument", "ALL", "--instrument", "FGS"],
+            "ALL excludes",
+        ),
         (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
         (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
         (["mirror", "diff", "s3://crds-mirror", "jwst_1.pmap", "jwst_9999.pmap"], "jwst_1.pmap"),
