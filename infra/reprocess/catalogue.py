@@ -5,6 +5,7 @@ the ETag of its ledger entry, so an update reads only the entries that changed s
 """
 
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from boto3.exceptions import Boto3Error
 
 from core.errors import TransientFailure
 from core.product import NO_MASK
@@ -24,6 +26,8 @@ from handler.event import ProcessingEvent
 from handler.ledger import CatalogueRow, Entry
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, put_if_unchanged, read_entry
+
+log = logging.getLogger(__name__)
 
 COLUMNS: Mapping[str, str] = {
     "product_bucket": "VARCHAR", "product_key": "VARCHAR", "product_version": "VARCHAR",
@@ -177,6 +181,7 @@ class Catalogue:
     connection: duckdb.DuckDBPyConnection
     etag: str | None = None  # of the object that was copied, None if there is none
     rejected: dict[str, str] = field(default_factory=dict)  # reason by URI of the ledger entry
+    is_new: bool = False  # S3 has no catalogue of this release
 
     @classmethod
     @contextmanager
@@ -229,10 +234,17 @@ class Catalogue:
         source = self.location.below(_FILE)
         if stored := ObjectStore(self.s3).find(source):
             self.etag = stored.etag
-            self.s3.download_file(source.bucket, source.key, str(self.path))
-            found = self.connection.execute(f"FROM {self.table} LIMIT 0").description
+            try:
+                self.s3.download_file(source.bucket, source.key, str(self.path))
+                found = self.connection.execute(f"FROM {self.table} LIMIT 0").description
+            except Boto3Error as exc:
+                raise TransientFailure(f"{source}: reading it: {exc}; retry") from exc
+            except duckdb.Error:
+                log.warning("%s: damaged, expected a Parquet file; it is written again", source)
+                found = []
             if [name for name, *_ in found] == [*COLUMNS]:
                 return
+        self.is_new = True
         # The next update reads the whole ledger.
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         self.connection.execute(f"COPY (SELECT {columns} WHERE false) TO {quoted(self.path)}")

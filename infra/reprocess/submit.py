@@ -70,9 +70,8 @@ def open_selection(
     with Catalogue.open(archive.s3, archive.catalogue) as catalogue:
         selection = select(catalogue, mirror, context, before, by_pixels=by_pixels)
         if not selection.groups:
-            raise UserError(
-                f"{archive.catalogue}: contains no products; run reprocess catalogue first"
-            )
+            advice = "; run reprocess catalogue first" if catalogue.is_new else ""
+            raise UserError(f"{archive.catalogue}: contains no products{advice}")
         with Progress(console=Console(stderr=True)) as bar:
             decisions = selection.decide()
             for _ in bar.track(decisions, len(selection.groups), description="Comparing"):

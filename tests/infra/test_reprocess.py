@@ -19,6 +19,8 @@ import duckdb
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import IncompleteReadError
+from botocore.response import StreamingBody
 
 from core.errors import ReferenceUnavailable, TransientFailure
 from handler.s3.objects import S3Location
@@ -455,8 +457,49 @@ def test_submit_skips_a_key_outside_the_output_prefix(
 
 
 def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
+    select = ["reprocess", "select", "--to", NEWER, "--stack", NAME]
     with pytest.raises(SystemExit, match="run reprocess catalogue first"):
+        main(select)
+    archive.function.upload(b"nothing", "bad_uncal.fits")
+    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
+    archive.run("catalogue")
+    with pytest.raises(SystemExit, match=r"contains no products$"):
+        main(select)
+
+
+@pytest.mark.slow
+def test_damaged_catalogue_is_written_again(
+    archive: Archive, tmp_path: Path, aws: LocalAws, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    s3, key = aws.client("s3"), "dq_catalogue/exposures.parquet"
+    content = s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read()
+    for damaged in (b"", b"garbage" * 100, content[: len(content) // 2]):
+        s3.put_object(Bucket=PRODUCTS, Key=key, Body=damaged)
+        caplog.clear()
+        archive.run("catalogue")
+        assert f"{key}: damaged" in caplog.text
+        assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+
+
+@pytest.mark.slow
+def test_broken_download_of_the_catalogue_is_one_line(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    read = StreamingBody.read
+
+    def broken(body: StreamingBody, amt: int | None = None) -> bytes:
+        if (content := read(body, amt)).startswith(b"PAR1"):
+            raise IncompleteReadError(actual_bytes=1, expected_bytes=2)
+        return content
+
+    monkeypatch.setattr(StreamingBody, "read", broken)
+    with pytest.raises(SystemExit, match=r"exposures\.parquet: reading it: .*; retry") as ended:
         main(["reprocess", "select", "--to", NEWER, "--stack", NAME])
+    assert ended.value.code == 1
 
 
 @pytest.mark.slow
