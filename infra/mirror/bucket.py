@@ -18,9 +18,9 @@ from handler.crds.mirror import (
     MirrorConfig,
     mapping_key,
 )
-from handler.crds.rules import LARGEST_MAPPING, RuleFiles, Rules, read_text
+from handler.crds.rules import BUILD, LARGEST_MAPPING, RuleFiles, Rules, read_text
 from handler.s3.errors import is_missing
-from handler.s3.objects import S3Location
+from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import listed, put_if_unchanged, read_object
 from infra.cli import UserError
 from infra.mirror.contexts import Context, read_context
@@ -115,9 +115,10 @@ class Mirror:
         return config
 
     def written(self) -> str:
-        """Return the time of the last write of ``server_config`` (ISO 8601, UTC)."""
-        answer = self.client.head_object(**self._kwargs(CONFIG))
-        return str(answer["LastModified"].strftime("%Y-%m-%dT%H:%M:%SZ"))
+        """Return the time of the last write of the configuration (ISO 8601, UTC)."""
+        store = ObjectStore(self.client)
+        found = (store.find(self.location.below(key)) for key in (STATE, CONFIG))
+        return next((item.last_modified or "" for item in found if item), "")
 
     def update(
         self,
@@ -198,15 +199,18 @@ def check_contexts(mirror: Mirror, *names: str) -> list[str]:
     held, rules, found = mirror.contexts(), Rules(mirror.location, Path(), mirror.client), []
     for name in names:
         try:
-            found.append(rules.context_name(name))
+            context = rules.context_name(name)
         except ReferenceUnavailable as exc:
-            raise UserError(str(exc)) from exc
-        if found[-1] not in held:
+            if name.endswith(BUILD):  # not recorded
+                raise UserError(str(exc)) from exc
+            context = name
+        if context not in held:
             such = f"such as {', '.join(held[-3:])}" if held else "but it has none"
             raise UserError(
-                f"{found[-1]}: not in {mirror.location}, expected one of its contexts, {such}; to "
+                f"{context}: not in {mirror.location}, expected one of its contexts, {such}; to "
                 f"copy another one, run dq-init mirror sync {mirror.location} --context NAME"
             )
+        found.append(context)
     return found
 
 
