@@ -93,7 +93,7 @@ def _is_list(target: str) -> bool:
 
 def _from_list(path: str, s3: Any) -> Iterator[Found]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # editors of Windows write a BOM
     except UnicodeDecodeError as exc:
         raise UserError(f"{path}: not UTF-8 text, expected one exposure per line") from exc
     # Not splitlines(), which splits at characters that a key may contain.

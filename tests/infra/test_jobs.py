@@ -114,6 +114,13 @@ def test_backfill_prints_size_and_cost_and_asks_first(
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--dry-run"])
     assert " MB; less than 0.01 USD" in capsys.readouterr().out
+    main(["backfill", FOLDER, "--stack", NAME, "--dry-run", "--json"])
+    estimate = json.loads(capsys.readouterr().out)
+    assert (estimate["exposures"], estimate["bytes"], estimate["warnings"]) == (
+        1,
+        len(exposure),
+        [],
+    )
     with pytest.raises(SystemExit, match="a terminal or --yes is needed"):
         main(["backfill", FOLDER, "--stack", NAME])
     sqs = function.aws.client("sqs")
@@ -222,11 +229,13 @@ def test_invalid_target_is_one_line(
 
 
 def test_job_left_when_sent_is_followed_by_a_new_one(
-    function: Harness, queues: dict[str, str], exposure: bytes
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for night in range(2):
         function.upload(exposure, f"2023/jw{night}_uncal.fits")
-        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+        capsys.readouterr()
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave", "--json"])
+        assert json.loads(capsys.readouterr().out)["sent"] == night + 1
         bodies = [m["Body"] for m in function.aws.receive(queues["BackfillQueue"])]
         assert {json.loads(body)["key"] for body in bodies} == {
             f"2023/jw{number}_uncal.fits" for number in range(night + 1)
@@ -481,7 +490,7 @@ def test_bad_line_names_file_and_number(
 
 def test_hash_in_a_key_is_part_of_it(tmp_path: Path, aws: LocalAws) -> None:
     uri = f"s3://{RAW}/2023/run#3/jw1_uncal.fits"
-    (tmp_path / "list").write_text(f"{uri}\n")
+    (tmp_path / "list").write_text(f"{uri}\n", encoding="utf-8-sig")  # with a BOM
     assert [str(f.location) for f in find([str(tmp_path / "list")], aws.client("s3"))] == [uri]
 
 
