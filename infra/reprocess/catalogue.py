@@ -225,7 +225,7 @@ class Catalogue:
             f"SELECT 1 FROM {self.table} AS c WHERE NOT EXISTS "
             f"(SELECT 1 FROM {entries} AS e WHERE e.key = c.product_key) LIMIT 1"
         ).fetchall()
-        if deleted:
+        if deleted or (self.is_new and not new):
             rows.write_text("")
             self._merge(rows, entries)
 
@@ -240,7 +240,7 @@ class Catalogue:
             except Boto3Error as exc:
                 raise TransientFailure(f"{source}: reading it: {exc}; retry") from exc
             except duckdb.Error:
-                log.warning("%s: damaged, expected a Parquet file; it is written again", source)
+                log.warning("%s: damaged, expected Parquet; the next update rewrites it", source)
                 found = []
             if [name for name, *_ in found] == [*COLUMNS]:
                 return

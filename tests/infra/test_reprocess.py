@@ -460,8 +460,6 @@ def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
     select = ["reprocess", "select", "--to", NEWER, "--stack", NAME]
     with pytest.raises(SystemExit, match="run reprocess catalogue first"):
         main(select)
-    archive.function.upload(b"nothing", "bad_uncal.fits")
-    archive.function.run_batch(json.dumps({"bucket": RAW, "key": "bad_uncal.fits"}))
     archive.run("catalogue")
     with pytest.raises(SystemExit, match=r"contains no products$"):
         main(select)
