@@ -148,7 +148,7 @@ def incomplete_contexts(mirror: Mirror) -> Iterator[str]:
     config = mirror.operational()
     for name in contexts_of(config):
         try:
-            needed = read_context(name, mirror, config.instruments).keys.keys()
+            needed = mirror.context(name).keys.keys()
         except ReferenceUnavailable:  # a mapping is missing
             yield name
             continue
@@ -166,7 +166,7 @@ def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
         name = context
         if context == LATEST:
             name = config.source_context or config.operational_context
-        keys = read_context(name, mirror, config.instruments).keys.keys()
+        keys = mirror.context(name).keys.keys()
         missing = sorted(keys - config.catalogue.keys() - config.bad_files)
         if missing:
             raise ReferenceUnavailable(

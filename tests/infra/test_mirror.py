@@ -409,6 +409,7 @@ def test_extended_mirror_names_contexts_that_lack_files(cache: Path, place: str)
     )
     assert command in run("verify", place, fails=True)
     assert command in run("prune", place, "--keep", CONTEXT, "--dry-run", fails=True)
+    assert command in run("use", place, CONTEXT, fails=True)
     assert "lacks" not in run(*sync[:-1], CONTEXT, "--instrument", "ALL")
     assert "Complete: 2 contexts" in run("verify", place)
 
