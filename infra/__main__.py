@@ -10,7 +10,13 @@ from getpass import GetPassWarning
 from importlib import import_module, metadata
 from typing import Any
 
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    NoCredentialsError,
+    NoRegionError,
+    ParamValidationError,
+)
 from botocore.parsers import ResponseParserError
 
 from core import EQUALS_JWST, SOFTWARE, __version__
@@ -143,6 +149,8 @@ def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
     elif isinstance(exc, ValueError) and _is_raised_by_botocore(exc):
         settings = "AWS_ENDPOINT_URL, AWS_DEFAULT_REGION and the AWS profile"
         text = f"AWS configuration: {text}; check {settings}"
+    elif isinstance(exc, ParamValidationError):  # an invalid name of a bucket, or a long key
+        code = 2
     elif type(exc) in _MESSAGES:
         text = _MESSAGES[type(exc)]
     elif not isinstance(exc, _FIXABLE):

@@ -147,14 +147,17 @@ class Stack:
 def find_stack(name: str) -> Stack:
     """Return the CloudFormation stack with this name; raise `UserError` if it does not exist."""
     client = boto3.client("cloudformation")
-    try:
-        (found,) = client.describe_stacks(StackName=name)["Stacks"]
-    except ClientError as exc:
-        error = exc.response["Error"]
-        if error["Code"] == "ValidationError" and "does not exist" in error["Message"]:
-            where = f"{client.meta.region_name}; check --stack and AWS_PROFILE"
-            raise UserError(f"stack {name}: not found in {where}") from exc
-        raise UserError(f"stack {name}: {error['Message']}") from exc
+    with translate_errors(f"stack {name}: looking it up"):
+        try:
+            (found,) = client.describe_stacks(StackName=name)["Stacks"]
+        except ClientError as exc:
+            if error_code(exc) != "ValidationError":
+                raise
+            message = exc.response["Error"]["Message"]
+            if "does not exist" in message:
+                where = f"{client.meta.region_name}; check --stack and AWS_PROFILE"
+                message = f"not found in {where}"
+            raise UserError(f"stack {name}: {message}") from exc
     outputs = {item["OutputKey"]: item["OutputValue"] for item in found.get("Outputs", [])}
     parameters = {
         item["ParameterKey"]: item["ParameterValue"] for item in found.get("Parameters", [])

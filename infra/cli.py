@@ -4,6 +4,7 @@ The Lambda functions of infra/mirror.yaml import this module: it must not need c
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -40,12 +41,14 @@ def how_to_install(error: ModuleNotFoundError) -> str:
 
 def confirm(question: str) -> bool:
     """Ask a question at the terminal; return whether the answer is yes (Ctrl-D: no)."""
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise UserError(f"{question} Nothing was done, because a terminal or --yes is needed")
+    # Standard output may be JSON for a program.
+    print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
     try:
-        answer = input(f"{printable(question)} [y/N] ")
+        answer = input()
     except EOFError:
-        print()
+        print(file=sys.stderr)
         return False
     return answer.strip().lower() in {"y", "yes"}
 
@@ -70,25 +73,44 @@ def printable(text: str, keep: str = "") -> str:
 
 
 class _SafeStream(io.TextIOBase):
-    """A text stream that escapes what `printable` does, except line ends and tabs."""
+    """A text stream that escapes what `printable` does, except line ends and tabs.
+
+    If its reader, such as ``head``, has closed the pipe, the program ends without a message.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         # rich, which escapes text and then adds colours, writes to the stream of this attribute.
         self.rich_proxied_file = stream
 
     def write(self, text: str) -> int:
-        self.rich_proxied_file.write(printable(text, keep="\n\t"))
+        with _end_if_closed(self.rich_proxied_file):
+            self.rich_proxied_file.write(printable(text, keep="\n\t"))
         return len(text)
 
     def flush(self) -> None:
-        self.rich_proxied_file.flush()
+        with _end_if_closed(self.rich_proxied_file):
+            self.rich_proxied_file.flush()
 
     def isatty(self) -> bool:
         return self.rich_proxied_file.isatty()
 
+    def fileno(self) -> int:  # rich needs it when its reader has closed the pipe
+        return self.rich_proxied_file.fileno()
+
     @property
     def encoding(self) -> str:  # type: ignore[override]
         return self.rich_proxied_file.encoding
+
+
+@contextmanager
+def _end_if_closed(stream: TextIO) -> Iterator[None]:
+    """Exit with 1 if the pipe of a stream was closed."""
+    try:
+        yield
+    except BrokenPipeError:
+        # The interpreter flushes the stream at its end, and would report the error again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        raise SystemExit(1) from None
 
 
 @contextmanager
@@ -97,5 +119,10 @@ def safe_output() -> Iterator[None]:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    with redirect_stdout(_SafeStream(sys.stdout)), redirect_stderr(_SafeStream(sys.stderr)):
-        yield
+    # A stream is None if the shell closed it (>&-).
+    out, err = (_SafeStream(stream or io.StringIO()) for stream in (sys.stdout, sys.stderr))
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.flush()

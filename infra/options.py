@@ -60,4 +60,6 @@ mirror = click.option("--mirror", type=s3_uri, help="CRDS mirror: s3://bucket[/p
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only show what would be done.")
-pause = click.option("--pause", type=Number(0), default=5.0, help="Seconds between two polls.")
+pause = click.option(
+    "--pause", type=Number(0, 3600), default=5.0, help="Seconds between two polls."
+)

@@ -6,6 +6,7 @@ import re
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import boto3
 import click
@@ -77,22 +78,27 @@ def command(  # noqa: PLR0913, PLR0917
     with tempfile.TemporaryDirectory() as folder:
         runner = JobRunner(found_stack, JobFile(s3, location), console, Path(folder), pause)
         runner.check(requests)
-        _print_estimate(exposures, found_stack, console)
-        for warning in warnings(exposures, found_stack, s3):
-            console.print(f"warning: {warning}", style="bold red", soft_wrap=True)
+        estimate = _print_estimate(exposures, found_stack, console)
+        problems = list(warnings(exposures, found_stack, s3))
+        for problem in problems:
+            console.print(f"warning: {problem}", style="bold red", soft_wrap=True)
         if dry_run:
+            if as_json:
+                print(json.dumps(estimate | {"warnings": problems}))
             return
         if not yes and not confirm(f"Process {plural(len(exposures), 'exposure')}?"):
             sys.exit("nothing was started")
         job = runner.send(requests, is_new=leave)
         if leave:
             console.print("All requests were sent. The same command without --leave follows them.")
+            if as_json:
+                print(json.dumps({"job": str(location), "sent": job.sent}))
             return
         sys.exit(runner.finish(job, as_json=as_json))
 
 
-def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> None:
-    """Print number, size, cost and duration of a backfill; warn if SQS would delete messages."""
+def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> dict[str, Any]:
+    """Print and return size, cost and duration of a backfill; warn if SQS would drop messages."""
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in exposures]
     guessed = " (sizes are assumed)" if any(item.size is None for item in exposures) else ""
     usd = exposures_usd(sizes, product=stack.product)
@@ -107,3 +113,4 @@ def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> N
     )
     if seconds > AWS.kept:
         console.print(DROPPED, style="bold red")
+    return {"exposures": len(exposures), "bytes": sum(sizes), "usd": usd, "seconds": seconds}

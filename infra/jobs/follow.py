@@ -35,7 +35,10 @@ _THREADS = 16
 # SQS counts approximately, and its counts may lag by a minute:
 # docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
 _CHECK = 2  # polls in a row of empty queues after which products are read
-_QUIET = 12  # and after which a request without a result is missing
+_QUIET = 60  # seconds of empty queues after which a request without a result is missing
+# Seconds after which products are read although the queues, which other jobs share, are not empty.
+# The time doubles after each such read: it makes a request for every product that is left.
+_LOOK = 60.0
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,12 @@ class RequestResult:
 class JobResult:
     """The numbers of a job's requests by result, and the URIs of products without a result."""
 
-    complete: int
-    skipped: int
-    failed: int
-    missing: tuple[str, ...]  # URIs of products
-    errors: Mapping[str, int]  # number of failures by error class
-    reasons: Mapping[str, str]  # of failures, by URI of the product
+    complete: int = 0
+    skipped: int = 0
+    failed: int = 0
+    missing: tuple[str, ...] = ()  # URIs of products
+    errors: Mapping[str, int] = field(default_factory=dict)  # number of failures by error class
+    reasons: Mapping[str, str] = field(default_factory=dict)  # of failures, by URI of the product
 
 
 @dataclass
@@ -94,23 +97,27 @@ class Watch:
 
     def follow(self, pause: float) -> Iterator[JobProgress]:
         """Yield progress every `pause` seconds until all requests ended or queues stay empty."""
-        quiet = 0
+        quiet, wait = 0, _LOOK
+        busy = looked = time.monotonic()
         while True:
-            progress = self.poll(is_quiet=quiet >= _CHECK)
+            is_due = time.monotonic() - looked >= wait
+            progress = self.poll(is_quiet=quiet >= _CHECK, reads_products=is_due)
             yield progress
-            if progress.left == 0:
+            now = time.monotonic()
+            quiet += 1
+            if progress.waiting + progress.in_work:
+                quiet, busy = 0, now
+            if progress.left == 0 or (progress.is_quiet and now - busy >= _QUIET):
                 return
-            quiet = 0 if progress.waiting + progress.in_work else quiet + 1
-            if quiet == _QUIET:
-                self.poll(is_quiet=True)
-                return
+            if is_due:
+                looked, wait = now, 2 * wait
             time.sleep(pause)
 
-    def poll(self, *, is_quiet: bool = False) -> JobProgress:
-        """Read new results and return progress; `is_quiet`: infer missing ones from products."""
+    def poll(self, *, is_quiet: bool = False, reads_products: bool = False) -> JobProgress:
+        """Read new results and return progress; infer others from products if either is true."""
         depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
         self._read_entries()
-        if is_quiet:
+        if is_quiet or reads_products:
             self._read_products()
         numbers = self._count()
         return JobProgress(

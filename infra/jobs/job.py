@@ -10,6 +10,7 @@ import gzip
 import json
 import time
 import uuid
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,10 @@ _SAVE_EVERY = 5000  # requests; saving writes the whole job
 _THREADS = 8
 _SEND_ATTEMPTS = 6
 _WRITE_ATTEMPTS = 5
+# Errors of gzip, of JSON and of conversions, which a damaged job raises.
+_DAMAGE = (
+    ValueError, KeyError, TypeError, EOFError, OSError, OverflowError, RecursionError, zlib.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class JobFile:
                 repeats=int(head["repeats"]),
                 etag=answer["ETag"],
             )
-        except (ValueError, KeyError, TypeError, EOFError, OSError, RecursionError) as exc:
+        except _DAMAGE as exc:
             raise UserError(
                 f"{self.location}: not a job, expected gzipped JSON lines; delete the object, "
                 "then run the same command again"

@@ -1,7 +1,7 @@
 """A job as a command runs it: check, send and follow its requests, and print its result."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -26,7 +26,7 @@ from infra.aws import Stack, ledger_in
 from infra.cli import UserError
 from infra.console import Console, lines
 from infra.jobs.follow import JobResult, Watch
-from infra.jobs.job import Job, JobFile, submit
+from infra.jobs.job import Job, JobFile, Request, submit
 from infra.mirror.bucket import Mirror, check_contexts
 
 _SHOWN = 20
@@ -44,17 +44,33 @@ class JobRunner:
     pause: float = 5.0  # seconds between two polls
 
     def check(self, requests: Iterable[Mapping[str, str]]) -> None:
-        """Raise UserError for requests that the function would reject."""
-        contexts = set()
+        """Raise UserError for requests that the function would reject, or that share a product."""
+        contexts, sources = set(), dict[S3Location, S3Location]()
         for request in requests:
             try:
                 parsed = ExposureRequest.from_direct(request)
-                self._product_of(parsed)
+                product = self._product_of(parsed)
             except InputRejected as exc:
                 raise UserError(f"{exc}; leave this exposure out") from exc
             contexts.add(parsed.context)
+            other = sources.setdefault(product, parsed.source)
+            if other != parsed.source:
+                raise UserError(
+                    f"{other} and {parsed.source}: have the same product {product}, expected one "
+                    "for each; leave one out, and request it alone, with an outputKey"
+                )
         if named := sorted(filter(None, contexts)):
             check_contexts(Mirror(self.file.s3, self.stack.mirror), *named)
+
+    def without_rejected(self, requests: Iterable[Request]) -> Iterator[Request]:
+        """Yield requests, except those that the function would reject, which are printed."""
+        for request in requests:
+            try:
+                self._product_of(ExposureRequest.from_direct(request))
+            except InputRejected as exc:
+                self.console.print(f"{exc}; skipped", style="bold red", soft_wrap=True)
+            else:
+                yield request
 
     def send(self, requests: list[dict[str, str]], *, is_new: bool = False) -> Job:
         """Store the job, send those of its requests that were not sent yet, and return the job."""

@@ -12,7 +12,7 @@ from botocore.exceptions import ClientError
 from core.errors import TransientFailure
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import Stack, listed
-from infra.cli import UserError
+from infra.cli import UserError, plural
 
 ARCHIVE = "stpubdata"
 """The public bucket of JWST data, without charge in us-east-1 (registry.opendata.aws/jwst)."""
@@ -56,12 +56,18 @@ def find(targets: Iterable[str], s3: Any) -> Iterator[Found]:
 
 def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
     """Yield the reasons why requests will fail: unreadable buckets, missing exposures."""
-    names = stack.parameters.get("ReadBuckets", "").split(",")
-    readable = {name.strip() for name in names} | {stack.output("RawBucket")}
-    for bucket in sorted({item.location.bucket for item in found} - readable):
+    others = {name.strip() for name in stack.parameters.get("ReadBuckets", "").split(",")}
+    raw, prefix = stack.output("RawBucket"), stack.parameters.get("InputPrefix", "")
+    for bucket in sorted({item.location.bucket for item in found} - others - {raw}):
         yield (
             f"s3://{bucket}: not a bucket that stack {stack.name} may read; add it to the stack's "
             "parameter ReadBuckets"
+        )
+    in_raw = [item.location for item in found if item.location.bucket in {raw} - others]
+    if outside := [location for location in in_raw if not location.key.startswith(prefix)]:
+        yield (
+            f"s3://{raw}: {plural(len(outside), 'exposure')}, such as {outside[0].key}, not below "
+            f"the stack's parameter InputPrefix ({prefix}), so that the function may not read them"
         )
     store, problems = ObjectStore(s3), []
     for item in [item for item in found if item.size is None][:_CHECKED]:
@@ -87,7 +93,7 @@ def _is_list(target: str) -> bool:
 
 def _from_list(path: str, s3: Any) -> Iterator[Found]:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # editors of Windows write a BOM
     except UnicodeDecodeError as exc:
         raise UserError(f"{path}: not UTF-8 text, expected one exposure per line") from exc
     # Not splitlines(), which splits at characters that a key may contain.

@@ -13,14 +13,14 @@ from rich.table import Table
 import infra.mirror.sync
 import infra.mirror.verify
 from core import EQUALS_JWST
+from handler.crds.rules import BUILD, LATEST
 from handler.s3.objects import S3Location
 from infra import options
 from infra.cli import confirm, plural
 from infra.console import Console
-from infra.mirror.bucket import Mirror, check_contexts
+from infra.mirror.bucket import Mirror, check_contexts, contexts_of
 from infra.mirror.changes import changes, delete_unneeded, unneeded_keys
 from infra.mirror.sources import Cache, Server
-from infra.view.pages import write_changes
 
 _SERVER = "https://jwst-crds.stsci.edu"
 _INSTRUMENTS = ("FGS", "MIRI", "NIRCAM", "NIRISS", "NIRSPEC", "ALL")
@@ -63,7 +63,7 @@ def command() -> None:
     help="Build context for --context build with --from: a cache does not record it.",
 )
 @click.option("--from", "cache", type=options.FOLDER, help="Copy from a local CRDS cache.")
-@click.option("--server", default=_SERVER, metavar="URL", help="CRDS server to copy from.")
+@click.option("--server", show_default=_SERVER, metavar="URL", help="CRDS server to copy from.")
 @options.dry_run
 def sync(  # noqa: PLR0913, PLR0917
     location: S3Location,
@@ -71,14 +71,20 @@ def sync(  # noqa: PLR0913, PLR0917
     instruments: tuple[str, ...],
     build: str | None,
     cache: Path | None,
-    server: str,
+    server: str | None,
     dry_run: bool,
 ) -> None:
     """Copy a context and its masks into the mirror."""
+    if build and not (cache and context == BUILD):
+        raise click.UsageError("--build needs --context build and --from")
+    if cache and server:
+        raise click.UsageError("--from and --server exclude one another")
+    if "ALL" in instruments and len(set(instruments)) > 1:
+        raise click.UsageError("--instrument ALL excludes other instruments")
     mirror, console = _mirror(location), Console()
     restriction = frozenset(instruments) - {"ALL"} if instruments else None
     with tempfile.TemporaryDirectory() as folder:
-        source = Cache(cache, build or "") if cache else Server(server, Path(folder))
+        source = Cache(cache, build or "") if cache else Server(server or _SERVER, Path(folder))
         plan = infra.mirror.sync.plan_sync(source, mirror, context, restriction)
         to_copy = plan.to_copy
         size = sum(item.digest.size for item in to_copy)
@@ -103,6 +109,12 @@ def sync(  # noqa: PLR0913, PLR0917
     if plan.restricted_to:
         names = ", ".join(sorted(plan.restricted_to))
         console.print(f"The mirror is restricted to {names}; exposures of others fail.")
+    for name in infra.mirror.sync.incomplete_contexts(mirror) if instruments else ():
+        console.print(
+            f"{name} lacks files of the added instruments; run dq-init mirror sync {location} "
+            f"--context {name}",
+            soft_wrap=True,
+        )
 
 
 @command.command()
@@ -132,6 +144,12 @@ def verify(location: S3Location) -> None:
                 "DQ_DEF does not name; the step drops them, as jwst does",
                 soft_wrap=True,
             )
+    for name in report.unused:
+        console.print(
+            f"{name}: incomplete and unused, because a sync was interrupted or still runs; run "
+            f"dq-init mirror sync {location} --context {name}, or dq-init mirror prune {location}",
+            soft_wrap=True,
+        )
     for fault in report.faults:
         console.print(f"FAULT {fault}", soft_wrap=True)
     if report.faults:
@@ -145,7 +163,8 @@ def verify(location: S3Location) -> None:
 def contexts(location: S3Location) -> None:
     """List the contexts in the mirror."""
     mirror, console = _mirror(location), Console()
-    config, names = mirror.config(), mirror.contexts()
+    config = mirror.config()
+    names = contexts_of(config) if config else []
     if not names:
         text = f"{location}: has no contexts; run dq-init mirror sync {location}"
         console.print(text, soft_wrap=True)
@@ -170,7 +189,8 @@ def use(location: S3Location, context: str) -> None:
     syncs may replace.
     """
     mirror, console = _mirror(location), Console()
-    check_contexts(mirror, context)
+    if context != LATEST:
+        (context,) = check_contexts(mirror, context)
     before, after = infra.mirror.sync.use(context, mirror)
     name = after.operational_context
     if name == before.operational_context:
@@ -192,7 +212,7 @@ def use(location: S3Location, context: str) -> None:
 def diff(location: S3Location, before: str, after: str, folder: Path | None) -> None:
     """Show which masks change from context BEFORE to context AFTER."""
     mirror, console = _mirror(location), Console()
-    check_contexts(mirror, before, after)
+    before, after = check_contexts(mirror, before, after)
     found = list(changes(mirror.context(before), mirror.context(after)))
     table = Table(title=f"{before} -> {after}", box=SIMPLE, collapse_padding=True)
     for heading in ("For", "Observed from", "until", "Before", "After"):
@@ -203,6 +223,8 @@ def diff(location: S3Location, before: str, after: str, folder: Path | None) -> 
         table.add_row(matched, *dates, _short(change.before), _short(change.after))
     console.print(table if found else "No mask changes.")
     if folder and found:
+        from infra.view.pages import write_changes  # noqa: PLC0415  # imports matplotlib
+
         page = write_changes(mirror, found, f"{before} to {after}", folder)
         console.print(f"Pages: {page}", soft_wrap=True)
 
@@ -226,11 +248,10 @@ def prune(
     The operational context, the one before it and build contexts are kept.
     """
     mirror, console = _mirror(location), Console()
-    check_contexts(mirror, *keep)
     config = mirror.operational()
-    names = {config.operational_context, *config.builds.values(), *keep}
+    names = {config.operational_context, *config.builds.values(), *check_contexts(mirror, *keep)}
     if not forget_previous:
-        names |= {config.previous_context, config.announced_context} & set(mirror.contexts())
+        names |= {config.previous_context, config.announced_context} & set(contexts_of(config))
     kept = [mirror.context(name) for name in sorted(names)]
     keys = unneeded_keys(mirror, kept)
     for key in keys:

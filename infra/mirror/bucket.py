@@ -18,9 +18,9 @@ from handler.crds.mirror import (
     MirrorConfig,
     mapping_key,
 )
-from handler.crds.rules import BUILD, LARGEST_MAPPING, LATEST, read_text
+from handler.crds.rules import BUILD, LARGEST_MAPPING, RuleFiles, Rules, read_text
 from handler.s3.errors import is_missing
-from handler.s3.objects import S3Location
+from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import listed, put_if_unchanged, read_object
 from infra.cli import UserError
 from infra.mirror.contexts import Context, read_context
@@ -82,15 +82,21 @@ class Mirror:
             for item in listed(self.client, self.location.bucket, f"{start}{folder}"):
                 yield item["Key"].removeprefix(start)
 
-    def context(self, name: str) -> Context:
+    def context(self, name: str, files: RuleFiles | None = None) -> Context:
         """Read a context, reduced to the instruments that the mirror is restricted to."""
         config = self.config()
-        return read_context(name, self, config.instruments if config else frozenset())
+        try:
+            return read_context(name, files or self, config.instruments if config else frozenset())
+        except ReferenceUnavailable as exc:
+            # The function's own messages name neither the mirror nor the context.
+            found, advice, _ = str(exc).partition("; run dq-init mirror sync")
+            arguments = f" {self.location} --context {name}" if advice else ""
+            raise ReferenceUnavailable(f"context {name}: {found}{advice}{arguments}") from exc
 
     def contexts(self) -> list[str]:
-        """Return the names of the contexts in the mirror, oldest first."""
-        keys = (key for key in self.list_keys() if key.endswith(".pmap"))
-        return sorted(key.removeprefix(MAPPINGS) for key in keys)
+        """Return the names of the contexts whose sync was completed, oldest first."""
+        config = self.config()
+        return contexts_of(config) if config else []
 
     def config(self) -> MirrorConfig | None:
         """Read the mirror's configuration; None before the first sync."""
@@ -109,9 +115,10 @@ class Mirror:
         return config
 
     def written(self) -> str:
-        """Return the time of the last write of ``server_config`` (ISO 8601, UTC)."""
-        answer = self.client.head_object(**self._kwargs(CONFIG))
-        return str(answer["LastModified"].strftime("%Y-%m-%dT%H:%M:%SZ"))
+        """Return the time of the last write of the configuration (ISO 8601, UTC)."""
+        store = ObjectStore(self.client)
+        found = (store.find(self.location.below(key)) for key in (STATE, CONFIG))
+        return next((item.last_modified or "" for item in found if item), "")
 
     def update(
         self,
@@ -174,17 +181,37 @@ class Mirror:
         return self.location.below(key).as_kwargs
 
 
-def check_contexts(mirror: Mirror, *names: str) -> None:
-    """Raise `UserError` for a name that is not ``latest``, ``build`` or a context of the mirror."""
-    contexts = mirror.contexts()
+def contexts_of(config: MirrorConfig) -> list[str]:
+    """Return the names of the contexts in a mirror's catalogue, oldest first."""
+    return sorted((name for name in config.catalogue if name.endswith(".pmap")), key=age)
+
+
+def age(context: str) -> tuple[int, str]:
+    """Return a sort key of context names: jwst_9999.pmap comes before jwst_10000.pmap."""
+    return len(context), context
+
+
+def check_contexts(mirror: Mirror, *names: str) -> list[str]:
+    """Return the file names of contexts; raise `UserError` for one that is not in the mirror.
+
+    A context is named by its file name, by ``latest``, ``build``, or a synonym of CRDS for these.
+    """
+    held, rules, found = mirror.contexts(), Rules(mirror.location, Path(), mirror.client), []
     for name in names:
-        # CRDS also knows jwst-latest, jwst-operational and jwst-build.
-        if name not in {LATEST, BUILD, *contexts} and not name.startswith("jwst-"):
-            held = f"such as {', '.join(contexts[-3:])}" if contexts else "but it has none"
+        try:
+            context = rules.context_name(name)
+        except ReferenceUnavailable as exc:
+            if name.endswith(BUILD):  # not recorded
+                raise UserError(str(exc)) from exc
+            context = name
+        if context not in held:
+            such = f"such as {', '.join(held[-3:])}" if held else "but it has none"
             raise UserError(
-                f"{name}: not in {mirror.location}, expected one of its contexts, {held}; to copy "
-                f"another one, run dq-init mirror sync {mirror.location} --context NAME"
+                f"{context}: not in {mirror.location}, expected one of its contexts, {such}; to "
+                f"copy another one, run dq-init mirror sync {mirror.location} --context NAME"
             )
+        found.append(context)
+    return found
 
 
 def _other_entries(content: bytes | None, name: str) -> Mapping[str, Any]:

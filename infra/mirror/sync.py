@@ -8,7 +8,7 @@ from core.errors import ReferenceUnavailable
 from handler.crds.mirror import FileDigest, MirrorConfig
 from handler.crds.rules import BUILD, LATEST
 from infra.cli import plural
-from infra.mirror.bucket import Mirror
+from infra.mirror.bucket import Mirror, age, contexts_of
 from infra.mirror.contexts import Context, read_context
 from infra.mirror.sources import Source
 
@@ -115,7 +115,7 @@ def write_config(plan: Plan, source: Source, mirror: Mirror) -> str:
             candidates.insert(0, config.operational_context)
         operational = next(name for name in candidates if name in files)
         # Only a source newer than all before it can remove a file from the list.
-        newer = _age(of_source) > _age(config.bad_files_of)
+        newer = age(of_source) > age(config.bad_files_of)
         return replace(
             config,
             operational_context=operational,
@@ -143,6 +143,19 @@ def _check_still_valid(plan: Plan, config: MirrorConfig, mirror: Mirror) -> None
         )
 
 
+def incomplete_contexts(mirror: Mirror) -> Iterator[str]:
+    """Yield the contexts that lack files, because the mirror was extended to more instruments."""
+    config = mirror.operational()
+    for name in contexts_of(config):
+        try:
+            needed = mirror.context(name).keys.keys()
+        except ReferenceUnavailable:  # a mapping is missing
+            yield name
+            continue
+        if needed - config.catalogue.keys() - config.bad_files:
+            yield name
+
+
 def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
     """Make a context of the mirror operational; return the configuration before and after.
 
@@ -153,7 +166,7 @@ def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
         name = context
         if context == LATEST:
             name = config.source_context or config.operational_context
-        keys = read_context(name, mirror, config.instruments).keys.keys()
+        keys = mirror.context(name).keys.keys()
         missing = sorted(keys - config.catalogue.keys() - config.bad_files)
         if missing:
             raise ReferenceUnavailable(
@@ -174,8 +187,3 @@ def _previous(before: MirrorConfig, operational: str) -> str:
     if before.operational_context != operational:
         return before.operational_context
     return before.previous_context
-
-
-def _age(context: str) -> tuple[int, str]:
-    """Return a sort key of context names: jwst_9999.pmap comes before jwst_10000.pmap."""
-    return len(context), context

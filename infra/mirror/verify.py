@@ -13,8 +13,8 @@ from core.fits.hdus import Keywords, locate_in
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask, definitions, full_frame, own_flags
 from handler.crds.mirror import FileDigest, key_of, mapping_key
-from infra.mirror.bucket import Mirror
-from infra.mirror.contexts import Context, Rule, read_context
+from infra.mirror.bucket import Mirror, age, contexts_of
+from infra.mirror.contexts import Context, Rule
 
 _ANY = {"GENERIC", "N/A", "FULL", "ANY", ""}
 _ADVICE = "use another context, or report the file to CRDS"
@@ -38,6 +38,7 @@ class Report:
     operational: str = ""
     masks: dict[str, MaskSummary] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
+    unused: list[str] = field(default_factory=list)  # contexts whose sync was not completed
 
     def rows(self) -> Iterator[tuple[str, str, list[Rule]]]:
         """Yield each instrument and detector with its rules in all contexts."""
@@ -58,19 +59,21 @@ def verify(mirror: Mirror, progress: Callable[[str], object] = lambda _: None) -
         report.faults.append(str(exc))
         return report
     report.operational, catalogue = config.operational_context, config.catalogue
-    names = {name for name in catalogue if name.endswith(".pmap")} | set(mirror.contexts())
+    names = contexts_of(config)
+    stored = {key.rpartition("/")[2] for key in mirror.list_keys() if key.endswith(".pmap")}
+    report.unused = sorted(stored.difference(names), key=age)
     if report.operational not in names:
         report.faults.append(
             f"{mirror.location}: has no file of its operational context {report.operational}; "
             f"run dq-init mirror sync {mirror.location} --context {report.operational}"
         )
     files = _CheckedMappings(mirror, catalogue)
-    for name in sorted(names):
+    for name in names:
         progress(name)
         try:
-            report.contexts.append(read_context(name, files, config.instruments))
+            report.contexts.append(mirror.context(name, files))
         except ReferenceUnavailable as exc:
-            report.faults.append(f"context {name}: {exc}")
+            report.faults.append(str(exc))
     masks = {mask for context in report.contexts for mask in context.masks}
     # The function rejects bad files by their names, and a sync does not copy them.
     for mask in sorted(masks - config.bad_files):

@@ -119,7 +119,7 @@ def redrive(to: str, dry_run: bool, **source: Any) -> None:
     target = _url(to, queue.stack)
     targets = messages.Targets(target, bus, boto3.client("events"), are_undelivered=is_event)
     moved = messages.redrive(queue.sqs, queue.url, targets, queue.chosen)
-    _report(moved, "sent again", queue.name, "" if is_event else f" to {to}")
+    _report(moved, "sent again", queue, "" if is_event else f" to {to}")
 
 
 @command.command()
@@ -137,13 +137,13 @@ def discard(dry_run: bool, yes: bool, **source: Any) -> None:
         found = messages.read_messages(queue.sqs, queue.url, chosen)
         _print_sample(found.chosen)
         if not found.chosen:
-            _report(Moved(labels=found.labels), "discarded", queue.name)
+            _report(Moved(labels=found.labels), "discarded", queue)
             return
         if not confirm(f"Delete {plural(len(found.chosen), 'message')} permanently?"):
             sys.exit("nothing was discarded")
         # Only the printed messages: others may have arrived while the operator read.
         chosen = Chosen(identifiers=frozenset(message.identifier for message in found.chosen))
-    _report(messages.discard(queue.sqs, queue.url, chosen), "discarded", queue.name)
+    _report(messages.discard(queue.sqs, queue.url, chosen), "discarded", queue)
 
 
 def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
@@ -156,19 +156,23 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
             del one["event"]
         print(json.dumps(fields, indent=2))
         return
-    total = counts.waiting + counts.in_flight
     groups = _by_exposure(found.chosen)
     for group in groups:
         _print_exposure(group)
     if not found.labels:
-        held = f"none is visible, {counts}; wait for a minute" if total else "empty"
-        print(f"{queue.name}: {held}")
+        print(f"{queue.name}: {_hidden(counts) or 'empty'}")
         return
     print(
         f"{plural(len(found.chosen), 'message')} of {plural(len(groups), 'exposure')}; "
-        f"{queue.name} holds {total:,} (approximate count of SQS)"
+        f"{queue.name} holds {counts.waiting + counts.in_flight:,} (approximate count of SQS)"
     )
     _print_hint(len(found.chosen), found.labels)
+
+
+def _hidden(counts: messages.Depth) -> str:
+    """Describe a queue that holds messages although none was received; empty if it has none."""
+    is_empty = not counts.waiting + counts.in_flight
+    return "" if is_empty else f"none is visible, {counts}; wait for a minute"
 
 
 def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
@@ -203,8 +207,11 @@ def _print_sample(chosen: list[QueuedMessage]) -> None:
             print(f"  {number:,} {printable(label)}")
 
 
-def _report(moved: Moved, done: str, name: str, to: str = "") -> None:
-    """Print the result of `redrive` or `discard`; exit with 1 if AWS refused a message."""
+def _report(moved: Moved, done: str, queue: _Source, to: str = "") -> None:
+    """Print the result of `redrive` or `discard`; exit with 1 if AWS refused or hid messages."""
+    name = queue.name
+    if not moved.labels and (hidden := _hidden(messages.depth(queue.sqs, queue.url))):
+        sys.exit(f"{name}: {hidden}, then run the same command again")
     left = moved.labels.total() - moved.done
     rest = f"; {left:,} left in {name}" if left else ""
     print(f"{plural(moved.done, 'message')} {done} from {name}{to}{rest}")

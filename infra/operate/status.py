@@ -37,7 +37,7 @@ class Status:
     products: list[tuple[str, str, int]]  # mask, context, number of products
     entries_read: int  # number of ledger entries
     unreadable: list[str]  # URIs of products whose ledger entries are damaged
-    mirror: dict[str, str]
+    mirror: dict[str, str] | None  # None before the first sync
     alarms: list[str]  # names of those in state ALARM
     alarms_defined: int  # number of all alarms
     is_listening: bool  # whether RawBucket sends its events to EventBridge
@@ -68,7 +68,8 @@ def command(stack: str, entries: int, as_json: bool, enable_events: bool, yes: b
         more = f" (and those of {plural(len(others), 'other product')})" if others else ""
         sys.exit(
             f"{printable(first)}: its ledger entry{more} is damaged, expected the JSON that the "
-            f"function writes; run dq-init reprocess audit --rebuild --stack {stack}"
+            f"function writes; run dq-init reprocess audit --rebuild --stack {stack}, or delete "
+            "the entry if its product does not exist"
         )
 
 
@@ -116,7 +117,7 @@ def _read(stack: Stack, most: int) -> Status:
         if entry.result and (reference := entry.result.findings.reference)
     )
     mirror = Mirror(s3, stack.mirror)
-    config = mirror.operational()
+    config = mirror.config()
     alarms = _alarms(stack)
     return Status(
         queues=queues,
@@ -129,8 +130,10 @@ def _read(stack: Stack, most: int) -> Status:
             "operational": config.operational_context,
             "held": "by hand" if config.held_by_hand else "",
             "used": stack.parameters.get("CrdsContext", "latest"),
-            "synced": mirror.written(),
-        },
+            "written": mirror.written(),
+        }
+        if config
+        else None,
         alarms=sorted(name for name, state in alarms.items() if state == "ALARM"),
         alarms_defined=len(alarms),
         is_listening=sends_events(s3, stack.output("RawBucket")),
@@ -185,13 +188,20 @@ def _show(stack: Stack, status: Status) -> None:
     for mask, context, number in status.products:
         products.add_row(mask.removeprefix("crds://"), context, str(number))
     console.print(products)
-    mirror = status.mirror
-    console.print(
-        f"Mirror {mirror['place']}: operational context {mirror['operational']}"
-        f"{' (set by hand)' if mirror['held'] else ''}, synced {mirror['synced']}; "
-        f"the function uses {mirror['used']}",
-        soft_wrap=True,
-    )
+    if mirror := status.mirror:
+        console.print(
+            f"Mirror {mirror['place']}: operational context {mirror['operational']}"
+            f"{' (held by hand)' if mirror['held'] else ''}, last written {mirror['written']}; "
+            f"the function uses {mirror['used']}",
+            soft_wrap=True,
+        )
+    else:
+        console.print(
+            f"Mirror {stack.mirror}: has no configuration, so that exposures fail; run dq-init "
+            f"mirror sync {stack.mirror}",
+            style="bold red",
+            soft_wrap=True,
+        )
     if not status.is_listening:
         console.print(
             f"s3://{stack.output('RawBucket')}: sends no events to EventBridge, so uploads are not "

@@ -116,5 +116,8 @@ def submit(
 def _print_rejected(catalogue: Catalogue, console: Console) -> None:
     """Print the ledger entries that are not in the catalogue, with the reasons."""
     for entry, reason in catalogue.rejected.items():
-        text = f"{entry}: {reason}; left out of the catalogue"
+        text = (
+            f"{entry}: {reason}; left out of the catalogue; run reprocess audit --rebuild, or "
+            "delete the entry if its product does not exist"
+        )
         console.print(text, soft_wrap=True, style="bold red")

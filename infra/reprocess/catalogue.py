@@ -5,6 +5,7 @@ the ETag of its ledger entry, so an update reads only the entries that changed s
 """
 
 import json
+import logging
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+from boto3.exceptions import Boto3Error
 
 from core.errors import TransientFailure
 from core.product import NO_MASK
@@ -24,6 +26,8 @@ from handler.event import ProcessingEvent
 from handler.ledger import CatalogueRow, Entry
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, put_if_unchanged, read_entry
+
+log = logging.getLogger(__name__)
 
 COLUMNS: Mapping[str, str] = {
     "product_bucket": "VARCHAR", "product_key": "VARCHAR", "product_version": "VARCHAR",
@@ -177,6 +181,7 @@ class Catalogue:
     connection: duckdb.DuckDBPyConnection
     etag: str | None = None  # of the object that was copied, None if there is none
     rejected: dict[str, str] = field(default_factory=dict)  # reason by URI of the ledger entry
+    is_new: bool = False  # S3 has no catalogue of this release
 
     @classmethod
     @contextmanager
@@ -212,16 +217,15 @@ class Catalogue:
             keys = [key for (key,) in new[start : start + _STRETCH]]
             with ThreadPoolExecutor(_READERS) as pool, rows.open("w") as file:
                 read = pool.map(lambda key: self._read(ledger, key), keys)
-                for number, row in enumerate(read, start + 1):
-                    if row is not None:
-                        file.write(f"{json.dumps(row)}\n")
+                for number, (key, row) in enumerate(zip(keys, read, strict=True), start + 1):
+                    file.write(f"{json.dumps(row or {'product_key': key})}\n")
                     yield number, len(new)
             self._merge(rows, entries)
         deleted = self.connection.execute(
             f"SELECT 1 FROM {self.table} AS c WHERE NOT EXISTS "
             f"(SELECT 1 FROM {entries} AS e WHERE e.key = c.product_key) LIMIT 1"
         ).fetchall()
-        if deleted:
+        if deleted or (self.is_new and not new):
             rows.write_text("")
             self._merge(rows, entries)
 
@@ -230,10 +234,17 @@ class Catalogue:
         source = self.location.below(_FILE)
         if stored := ObjectStore(self.s3).find(source):
             self.etag = stored.etag
-            self.s3.download_file(source.bucket, source.key, str(self.path))
-            found = self.connection.execute(f"FROM {self.table} LIMIT 0").description
+            try:
+                self.s3.download_file(source.bucket, source.key, str(self.path))
+                found = self.connection.execute(f"FROM {self.table} LIMIT 0").description
+            except Boto3Error as exc:
+                raise TransientFailure(f"{source}: reading it: {exc}; retry") from exc
+            except duckdb.Error:
+                log.warning("%s: damaged, expected Parquet; the next update rewrites it", source)
+                found = []
             if [name for name, *_ in found] == [*COLUMNS]:
                 return
+        self.is_new = True
         # The next update reads the whole ledger.
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         self.connection.execute(f"COPY (SELECT {columns} WHERE false) TO {quoted(self.path)}")
@@ -261,7 +272,10 @@ class Catalogue:
         return row
 
     def _merge(self, rows: Path, entries: str) -> None:
-        """Replace rows by new ones, drop rows without a ledger entry, and upload the result."""
+        """Replace rows by new ones, drop rows without a ledger entry, and upload the result.
+
+        A new row with nothing but its key stands for an entry that was rejected or deleted.
+        """
         merged = self.path.with_name("merged.parquet")
         kinds = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())
         new = f"read_json({quoted(rows)}, columns = {{{kinds}}})"
@@ -270,7 +284,8 @@ class Catalogue:
             f"COPY (SELECT {names} FROM {self.table} AS c WHERE NOT EXISTS "
             f"(SELECT 1 FROM {new} AS n WHERE n.product_key = c.product_key) AND EXISTS "
             f"(SELECT 1 FROM {entries} AS e WHERE e.key = c.product_key) "
-            f"UNION ALL SELECT {names} FROM {new} ORDER BY instrument, detector, parameters) "
+            f"UNION ALL SELECT {names} FROM {new} WHERE entry_etag IS NOT NULL "
+            "ORDER BY instrument, detector, parameters) "
             f"TO {quoted(merged)} (FORMAT parquet, COMPRESSION zstd)"
         )
         merged.replace(self.path)

@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from handler.s3.objects import ObjectStore, S3Location, enable_requester_pays
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
 from infra.console import Console
+from infra.jobs.follow import JobResult
 from infra.jobs.job import JobFile
 from infra.jobs.runner import JobRunner
 from infra.mirror.bucket import Mirror, check_contexts
@@ -69,9 +70,8 @@ def open_selection(
     with Catalogue.open(archive.s3, archive.catalogue) as catalogue:
         selection = select(catalogue, mirror, context, before, by_pixels=by_pixels)
         if not selection.groups:
-            raise UserError(
-                f"{archive.catalogue}: contains no products; run reprocess catalogue first"
-            )
+            advice = "; run reprocess catalogue first" if catalogue.is_new else ""
+            raise UserError(f"{archive.catalogue}: contains no products{advice}")
         with Progress(console=Console(stderr=True)) as bar:
             decisions = selection.decide()
             for _ in bar.track(decisions, len(selection.groups), description="Comparing"):
@@ -86,20 +86,24 @@ def submit(
     console = Console(stderr=as_json)
     with open_selection(archive, to) as selection:
         show(selection, console, as_json=False)
-        requests = list(selection.requests(to, relabel=relabel))
-    if not requests:
+        selected = list(selection.requests(to, relabel=relabel))
+    if not selected:
         console.print("No product needs to be rebuilt.")
-        return
     name = f"reprocess{'-relabel' * relabel}-{to or 'own'}"
     file = JobFile(archive.s3, job_in(archive.bucket, name.removesuffix(".pmap")))
     with tempfile.TemporaryDirectory() as folder:
         runner = JobRunner(archive.stack, file, console, Path(folder), pause)
+        requests = list(runner.without_rejected(selected))
+        if not requests:
+            if as_json:
+                print(json.dumps(asdict(JobResult())))
+            sys.exit(1 if selected else 0)
         runner.check(requests)
         if not yes and not confirm(f"Rebuild {plural(len(requests), 'product')}?"):
             sys.exit("nothing was started")
         code = runner.finish(runner.send(requests), as_json=as_json)
     console.print("Next: reprocess catalogue, then submit again, until it selects nothing.")
-    sys.exit(code)
+    sys.exit(code or requests != selected)
 
 
 def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
 from rich.table import Table
 from rich.text import Text
 
@@ -225,15 +226,26 @@ def test_unreachable_aws_is_one_line_and_exit_code_1(
     [
         (["backfill", "missing.txt", "--stack", NAMED], "missing.txt: no such file"),
         (["backfill", "s3://raw-exposures/none/", "--stack", NAMED], "none/: no exposure found"),
+        (["backfill", "s3://My_Bucket!/x_uncal.fits", "--stack", NAMED], "My_Bucket!"),
         (["cost", "--exposures", "0"], "'--exposures': 0 is not in the range 1<=x<=100000000"),
         (["cost", "--size", "nan"], "'nan' is not a number"),
         (["cost", "--exposures", "many"], "'many'"),
+        (
+            ["backfill", "x", "--stack", NAMED, "--pause", "inf"],
+            "'--pause': inf is not in the range",
+        ),
         (["view", "missing.fits", "--out", "build/nowhere"], "missing.fits: does not exist"),
         (["view", "s3://raw-exposures/x.fits", "--out", "build/nowhere"], "raw-exposures/x.fits"),
         (["view", "crds-mirror", "--detector", "NRCA1", "--out", "build/nowhere"], "s3://bucket"),
         (
             ["mirror", "sync", "s3://crds-mirror", "--from", "nowhere"],
             "nowhere: has no config/jwst/server_config and",
+        ),
+        (["mirror", "sync", "s3://x", "--build", "3.0=jwst_1.pmap"], "--context build and --from"),
+        (["mirror", "sync", "s3://x", "--from", "x", "--server", "x"], "exclude one another"),
+        (
+            ["mirror", "sync", "s3://x", "--instrument", "ALL", "--instrument", "FGS"],
+            "ALL excludes",
         ),
         (["mirror", "use", "s3://crds-mirror", "jwst_9999.pmap"], "jwst_9999.pmap"),
         (["mirror", "prune", "s3://crds-mirror", "--keep", "1321"], "1321"),
@@ -335,6 +347,53 @@ def test_end_of_input_at_a_prompt_means_no(
         sys, "stdin", type("Terminal", (io.StringIO,), {"isatty": lambda _: True})()
     )
     assert not confirm("Delete?")
+
+
+def test_question_is_asked_on_standard_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    terminal = type("Terminal", (io.StringIO,), {"isatty": lambda _: True})
+    monkeypatch.setattr(sys, "stdin", terminal("y\n"))
+    assert confirm("Delete?")
+    assert tuple(capsys.readouterr()) == ("", "Delete? [y/N] ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["cost", "cost --json", "--version"])
+def test_reader_that_closes_its_pipe_ends_the_program(words: str) -> None:
+    command = f"{sys.executable} -m infra {words} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=PROJECT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
+@pytest.mark.slow
+def test_closed_streams_give_no_traceback() -> None:
+    for words, code in (("cost --json >&-", 0), ("cost >&-", 0), ("nonsense >&- 2>&-", 2)):
+        command = ["bash", "-c", f"{sys.executable} -m infra {words}"]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout, done.stderr) == (code, "", "")
+
+
+def test_question_without_standard_input_asks_for_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(UserError, match="a terminal or --yes is needed"):
+        confirm("Delete?")
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [("Throttling", 1), ("ValidationError", 2)])
+def test_stack_that_cannot_be_read_is_one_line(
+    code: str, exit_code: int, aws: LocalAws, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "refused"}}, "DescribeStacks")
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", refuse)
+    found, line = failure(["status", "--stack", "x"], capsys)
+    assert found == exit_code
+    assert "stack x: " in line
+    assert "refused" in line
 
 
 def test_question_without_a_terminal_asks_for_yes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from infra.jobs import follow
 from infra.jobs import job as sending
 from infra.jobs.job import Job, JobFile, join
 from infra.jobs.targets import archive_location, digest_of_list, find
-from infra.operate.messages import depth
+from infra.operate.messages import EMPTY, depth
 from tests.conftest import Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
@@ -114,6 +114,13 @@ def test_backfill_prints_size_and_cost_and_asks_first(
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--dry-run"])
     assert " MB; less than 0.01 USD" in capsys.readouterr().out
+    main(["backfill", FOLDER, "--stack", NAME, "--dry-run", "--json"])
+    estimate = json.loads(capsys.readouterr().out)
+    assert (estimate["exposures"], estimate["bytes"], estimate["warnings"]) == (
+        1,
+        len(exposure),
+        [],
+    )
     with pytest.raises(SystemExit, match="a terminal or --yes is needed"):
         main(["backfill", FOLDER, "--stack", NAME])
     sqs = function.aws.client("sqs")
@@ -222,11 +229,13 @@ def test_invalid_target_is_one_line(
 
 
 def test_job_left_when_sent_is_followed_by_a_new_one(
-    function: Harness, queues: dict[str, str], exposure: bytes
+    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for night in range(2):
         function.upload(exposure, f"2023/jw{night}_uncal.fits")
-        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
+        capsys.readouterr()
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave", "--json"])
+        assert json.loads(capsys.readouterr().out)["sent"] == night + 1
         bodies = [m["Body"] for m in function.aws.receive(queues["BackfillQueue"])]
         assert {json.loads(body)["key"] for body in bodies} == {
             f"2023/jw{number}_uncal.fits" for number in range(night + 1)
@@ -244,13 +253,56 @@ def test_malformed_context_sends_nothing(
 
 @pytest.mark.slow
 def test_lost_request_is_missing(
-    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(follow, "_QUIET", 3)
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--yes", "--leave"])
     function.aws.receive(queues["BackfillQueue"])  # and not processed
     said = backfill(FOLDER, capsys=capsys, exit_code=1)
     assert "1 missing" in words(said)
+
+
+@pytest.mark.slow
+def test_backfill_ends_while_others_use_the_queues(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_LOOK", 1)
+    function.aws.client("sqs").send_message(QueueUrl=queues["UnfinishedQueue"], MessageBody="{}")
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    function.run("2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        assert "1 skipped" in words(backfill(FOLDER, capsys=capsys))
+
+
+@pytest.mark.slow
+def test_fast_polls_wait_for_a_late_result(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "depth", lambda *_: EMPTY)  # the counts of SQS lag
+    function.upload(exposure, "2023/jw0_uncal.fits")
+
+    def deliver() -> None:
+        for message in function.aws.receive(queues["BackfillQueue"]):
+            function.run_batch(message["Body"], identifier=message["MessageId"])
+
+    late = threading.Timer(2, deliver)
+    late.start()
+    with pytest.raises(SystemExit) as ended:
+        main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0"])
+    late.join()
+    assert ended.value.code == 0
 
 
 def test_list_digest_is_of_its_content_exposure_has_none(
@@ -390,6 +442,34 @@ def test_dry_run_warns_of_what_will_fail(
     assert f"s3://stpubdata: not a bucket that stack {NAME} may read" in said
 
 
+def test_exposures_outside_the_input_prefix_are_warned_of(
+    function: Harness, aws: LocalAws, exposure: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for year in ("2022", "2023"):
+        function.upload(exposure, f"{year}/jw0_uncal.fits")
+    with stack_of_outputs(aws, NAME, QUEUES, InputPrefix="2023/"):
+        main(["backfill", f"s3://{RAW}/", "--stack", NAME, "--dry-run"])
+    said = words(capsys.readouterr().out)
+    assert "1 exposure, such as 2022/jw0_uncal.fits, not below" in said
+    assert "InputPrefix (2023/)" in said
+
+
+def test_two_exposures_of_one_product_are_refused(
+    function: Harness, aws: LocalAws, exposure: bytes
+) -> None:
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    copy = f"s3://{PRODUCTS}/2023/jw0_uncal.fits"
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key="2023/jw0_uncal.fits", Body=exposure)
+    with (
+        stack_of_outputs(aws, NAME, QUEUES, ReadBuckets=PRODUCTS),
+        pytest.raises(
+            SystemExit, match=f"{FOLDER}jw0_uncal.fits and {copy}: have the same"
+        ) as ended,
+    ):
+        main(["backfill", FOLDER, copy, "--stack", NAME, "--yes", "--leave"])
+    assert ended.value.code == 2
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -410,7 +490,7 @@ def test_bad_line_names_file_and_number(
 
 def test_hash_in_a_key_is_part_of_it(tmp_path: Path, aws: LocalAws) -> None:
     uri = f"s3://{RAW}/2023/run#3/jw1_uncal.fits"
-    (tmp_path / "list").write_text(f"{uri}\n")
+    (tmp_path / "list").write_text(f"{uri}\n", encoding="utf-8-sig")  # with a BOM
     assert [str(f.location) for f in find([str(tmp_path / "list")], aws.client("s3"))] == [uri]
 
 
@@ -440,9 +520,18 @@ def test_job_is_replaced_only_if_it_is_the_one_read(aws: LocalAws) -> None:
     stored, _ = file.read()
     assert stored is not None
     assert len(stored.requests) == 4, "the job of the other command"
-    file.s3.put_object(**file.location.as_kwargs, Body=gzip.compress(b"[]"))
-    with pytest.raises(UserError, match="not a job"):
-        file.read()
+
+
+def test_damaged_job_is_named(aws: LocalAws) -> None:
+    file = JobFile(aws.client("s3"), S3Location(PRODUCTS, "dq_backfills/bad/job.jsonl.gz"))
+    file.start(REQUESTS)
+    content = file.s3.get_object(**file.location.as_kwargs)["Body"].read()
+    endless = gzip.decompress(content).replace(b'"sent": 0', b'"sent": Infinity')
+    flipped = content[:15] + bytes(255 - byte for byte in content[15:18]) + content[18:]
+    for damaged in (gzip.compress(b"[]"), gzip.compress(endless), flipped, content[:40], b""):
+        file.s3.put_object(**file.location.as_kwargs, Body=damaged)
+        with pytest.raises(UserError, match="not a job"):
+            file.read()
 
 
 class Worker:

@@ -35,7 +35,7 @@ from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, LocalAws
 from infra.mirror import contexts, freshen, sources
-from infra.mirror.bucket import Mirror
+from infra.mirror.bucket import Mirror, contexts_of
 from infra.mirror.changes import delete_unneeded, unneeded_keys
 from infra.mirror.contexts import read_context
 from infra.mirror.freshen import keep_fresh
@@ -158,14 +158,17 @@ def test_sync_downloads_from_the_server_through_crds(
 
 @pytest.mark.slow
 def test_scheduled_sync_copies_and_verifies(
-    server: CrdsServer, prefix: str, bucket: Bucket
+    server: CrdsServer, cache: Path, prefix: str, bucket: Bucket
 ) -> None:
     mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
     said = keep_fresh(mirror, server.url)
     assert (said["operational"], said["masks"], len(said["copied"])) == (CONTEXT, 4, 10)
     assert keep_fresh(mirror, server.url)["copied"] == []
-    bucket.put("mappings/jwst/jwst_0001.pmap", b"nonsense")
-    with pytest.raises(ReferenceUnavailable, match=r"1 fault, .* the first is: context jwst_0001"):
+    bucket.put("mappings/jwst/jwst_0001.pmap", b"of a sync that was interrupted")
+    assert keep_fresh(mirror, server.url)["copied"] == []
+    synced(cache, mirror, NEWER)
+    bucket.put(f"mappings/jwst/{NEWER}", b"nonsense")
+    with pytest.raises(ReferenceUnavailable, match=r"1 fault, .* the first is: context jwst_9002"):
         keep_fresh(mirror, server.url)
 
 
@@ -372,6 +375,58 @@ def test_use_changes_the_context_and_syncs_keep_it(cache: Path, place: str) -> N
     assert run("contexts", place).split() == [CONTEXT, "operational", NEWER]
     assert "jwst_0001.pmap" in run("use", place, "jwst_0001.pmap", fails=True)
     assert "1 context, " not in run("verify", place)
+
+
+@pytest.mark.slow
+def test_interrupted_sync_adds_no_context(
+    cache: Path, place: str, prefix: str, aws: LocalAws
+) -> None:
+    run("sync", place, "--from", str(cache))
+    mirror, source = Mirror(aws.client("s3"), S3Location(MIRROR, prefix)), Cache(cache)
+    next(copy(plan_sync(source, mirror, NEWER), source, mirror))
+    assert run("contexts", place).split() == [CONTEXT, "operational"]
+    said = run("verify", place)
+    assert f"{NEWER}: incomplete and unused" in said
+    assert "Complete: 1 context" in said
+    assert f"{NEWER}: not in {place}" in run("use", place, NEWER, fails=True)
+
+
+def test_contexts_are_sorted_by_age() -> None:
+    digest = FileDigest(1, "0" * 40)
+    files = dict.fromkeys(("jwst_10000.pmap", "jwst_9999.pmap", "jwst_nircam_0001.imap"), digest)
+    config = MirrorConfig(CONTEXT, frozenset(), files)
+    assert contexts_of(config) == ["jwst_9999.pmap", "jwst_10000.pmap"]
+
+
+@pytest.mark.slow
+def test_extended_mirror_names_contexts_that_lack_files(cache: Path, place: str) -> None:
+    for context in (CONTEXT, NEWER):
+        sync = ("sync", place, "--from", str(cache), "--context", context)
+        run(*sync, "--instrument", "MIRI")
+    command = f"run dq-init mirror sync {place} --context {CONTEXT}"
+    assert f"{CONTEXT} lacks files of the added instruments; {command}" in run(
+        *sync, "--instrument", "ALL"
+    )
+    assert command in run("verify", place, fails=True)
+    assert command in run("prune", place, "--keep", CONTEXT, "--dry-run", fails=True)
+    assert command in run("use", place, CONTEXT, fails=True)
+    assert "lacks" not in run(*sync[:-1], CONTEXT, "--instrument", "ALL")
+    assert "Complete: 2 contexts" in run("verify", place)
+
+
+@pytest.mark.slow
+def test_commands_accept_the_same_names_of_contexts(cache: Path, place: str) -> None:
+    for context in (NEWER, CONTEXT):
+        run("sync", place, "--from", str(cache), "--context", context)
+    assert f"kept: {CONTEXT}, {NEWER}" in run("prune", place, "--keep", "latest", "--dry-run")
+    assert "mask_9002" in run("diff", place, "latest", NEWER)
+    for words in (("prune", place, "--keep"), ("diff", place, CONTEXT), ("use", place)):
+        done = run_program("mirror", *words, "build")
+        assert done.exit_code == 2
+        assert f"run dq-init mirror sync {place} --context build" in done.err
+    build = ("--context", "build", "--build", f"{EQUALS_JWST}={NEWER}")
+    run("sync", place, "--from", str(cache), *build)
+    assert f"operational is {NEWER}" in run("use", place, "build")
 
 
 @pytest.mark.slow

@@ -227,6 +227,16 @@ def test_mistyped_error_names_those_that_are_there(aws: LocalAws) -> None:
 
 
 @pytest.mark.slow
+def test_messages_that_another_reader_hides_are_an_error(aws: LocalAws) -> None:
+    queue = fill(aws, "hidden", [failed("a")])
+    aws.client("sqs").receive_message(QueueUrl=queue, VisibilityTimeout=60)
+    for words in (["redrive", "--to", queue], ["discard", "--yes"], ["discard"]):
+        done = run_program("queues", *words, "--queue", queue)
+        assert done.exit_code == 1
+        assert "none is visible, 0 waiting, 1 in flight" in done.err
+
+
+@pytest.mark.slow
 def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:
     queue, sqs = fill(aws, "later", [failed("a")]), aws.client("sqs")
     shown = frozenset(message.identifier for message in read_messages(sqs, queue).chosen)

@@ -19,6 +19,8 @@ import duckdb
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import IncompleteReadError
+from botocore.response import StreamingBody
 
 from core.errors import ReferenceUnavailable, TransientFailure
 from handler.s3.objects import S3Location
@@ -34,7 +36,7 @@ from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 from tests.infra.template import load, permissions
-from tests.infra.test_jobs import Worker, read_together, working
+from tests.infra.test_jobs import Worker, read_together, words, working
 from tests.samples.exposures import write_exposure
 from tests.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from tests.samples.modes import MODES
@@ -161,8 +163,10 @@ def test_products_with_other_pixels_are_rebuilt(
     assert np.count_nonzero(archive.pixels("a/inside_uncal.fits") != before) == 10
     archive.run("catalogue")
     assert archive.selected(tmp_path) == set(), "a second selection selects nothing"
-    archive.run("submit", "--to", NEWER, "--yes")
+    archive.run("submit", "--to", NEWER, "--yes", exit_code=0)
     assert "No product needs to be rebuilt" in capsys.readouterr().out
+    archive.run("submit", "--to", NEWER, "--yes", "--json", exit_code=0)
+    assert json.loads(capsys.readouterr().out)["complete"] == 0
 
 
 def test_option_from_compares_two_contexts(archive: Archive, tmp_path: Path) -> None:
@@ -433,9 +437,67 @@ def test_submit_sends_its_selection_not_the_stored_list(
     assert all(set(r) == {"bucket", "key", "context", "form", "cause"} for r in sent)
 
 
+@pytest.mark.slow
+def test_submit_skips_a_key_outside_the_output_prefix(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/other_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/mine_dq_init.fits")
+    archive.run("catalogue")
+    words = ["reprocess", "submit", "--to", NEWER, "--yes", "--pause", "0.2", "--stack", "moved"]
+    parameters = {"MirrorPrefix": PREFIX, "OutputPrefix": "dq_new/"}
+    with stack_of_outputs(aws, "moved", QUEUES, **parameters) as queues:
+        function = archive.function.with_settings(output_prefix="dq_new/")
+        worker = working(function, queues["BackfillQueue"])
+        with worker as given, pytest.raises(SystemExit) as ended:
+            main(words)
+    assert ended.value.code == 1
+    assert "expected a key below 'dq_new/'; skipped" in " ".join(capsys.readouterr().out.split())
+    assert [json.loads(body)["key"] for body in given] == ["a/inside_uncal.fits"]
+
+
 def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
+    select = ["reprocess", "select", "--to", NEWER, "--stack", NAME]
     with pytest.raises(SystemExit, match="run reprocess catalogue first"):
+        main(select)
+    archive.run("catalogue")
+    with pytest.raises(SystemExit, match=r"contains no products$"):
+        main(select)
+
+
+@pytest.mark.slow
+def test_damaged_catalogue_is_written_again(
+    archive: Archive, tmp_path: Path, aws: LocalAws, caplog: pytest.LogCaptureFixture
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    s3, key = aws.client("s3"), "dq_catalogue/exposures.parquet"
+    content = s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read()
+    for damaged in (b"", b"garbage" * 100, content[: len(content) // 2]):
+        s3.put_object(Bucket=PRODUCTS, Key=key, Body=damaged)
+        caplog.clear()
+        archive.run("catalogue")
+        assert f"{key}: damaged" in caplog.text
+        assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
+
+
+@pytest.mark.slow
+def test_broken_download_of_the_catalogue_is_one_line(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    read = StreamingBody.read
+
+    def broken(body: StreamingBody, amt: int | None = None) -> bytes:
+        if (content := read(body, amt)).startswith(b"PAR1"):
+            raise IncompleteReadError(actual_bytes=1, expected_bytes=2)
+        return content
+
+    monkeypatch.setattr(StreamingBody, "read", broken)
+    with pytest.raises(SystemExit, match=r"exposures\.parquet: reading it: .*; retry") as ended:
         main(["reprocess", "select", "--to", NEWER, "--stack", NAME])
+    assert ended.value.code == 1
 
 
 @pytest.mark.slow
@@ -466,6 +528,23 @@ def test_bad_ledger_entries_are_named_and_skipped(
     for name in ("evil", "text"):
         assert f"{prefix}{name}_dq_init.fits.json: " in said
     assert "a/inside_uncal.fits" in archive.selected(tmp_path)
+
+
+@pytest.mark.slow
+def test_entry_damaged_after_the_catalogue_is_rebuilt(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    archive.run("catalogue")
+    key = "dq_ledger/dq_init/a/inside_dq_init.fits.json"
+    aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{")
+    archive.run("audit", "--rebuild", exit_code=1)
+    assert "delete the entry if its product does not exist" in words(capsys.readouterr().out)
+    (message,) = aws.receive(archive.queues["BackfillQueue"])
+    assert archive.function.run_batch(message["Body"]) == []
+    archive.run("audit", exit_code=0)
+    assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), 2**63, "\ud800", [1]])

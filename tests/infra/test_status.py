@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import boto3
 import pytest
 
+from handler.crds.mirror import STATE, MirrorConfig
 from infra.__main__ import main
-from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
+from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.operate.status import QUEUES, sends_events
 from tests.conftest import Harness
 from tests.infra.stacks import stack_of_outputs
@@ -104,6 +105,30 @@ def test_damaged_ledger_entry_is_named_and_fails(
             main(["status", "--stack", NAME])
     finally:
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
+
+
+@pytest.mark.slow
+def test_stack_with_an_empty_mirror_is_shown(
+    aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with stack_of_outputs(aws, NAME, QUEUES, MirrorPrefix="empty"):
+        main(["status", "--stack", NAME])
+        said = " ".join(capsys.readouterr().out.split())
+        assert "UploadedQueue" in said
+        assert f"run dq-init mirror sync s3://{MIRROR}/empty" in said
+        main(["status", "--stack", NAME, "--json"])
+        assert json.loads(capsys.readouterr().out)["mirror"] is None
+
+
+@pytest.mark.slow
+def test_mirror_without_server_config_is_shown(
+    aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = MirrorConfig("jwst_9001.pmap", frozenset(), {})
+    aws.client("s3").put_object(Bucket=MIRROR, Key=f"state/{STATE}", Body=config.to_state())
+    with stack_of_outputs(aws, NAME, QUEUES, MirrorPrefix="state"):
+        main(["status", "--stack", NAME])
+    assert "operational context jwst_9001.pmap, last written 20" in capsys.readouterr().out
 
 
 @pytest.mark.slow
