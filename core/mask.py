@@ -16,6 +16,8 @@ from core.flags import FlagDefinition, translate
 
 log = logging.getLogger(__name__)
 
+_ADVICE = "name another mask or context, or report the file to CRDS"
+
 _FULL_FRAME = (2048, 2048)
 _FULL_FRAMES = {"MIRI": (1024, 1032)}  # (rows, columns)
 _MOST_COLUMNS = 999  # FITS Standard 4.0, section 7.3.1
@@ -70,7 +72,8 @@ class Mask:
         if self.dq.shape != full:
             raise ReferenceUnavailable(
                 f"{self.name}: lacks subarray keywords and its array has shape "
-                f"{shape_text(self.dq.shape)}, expected the full frame {shape_text(full)}"
+                f"{shape_text(self.dq.shape)}, expected the full frame {shape_text(full)}; "
+                f"{_ADVICE}"
             )
         log.warning("%s: lacks subarray keywords; treated as full frame", self.name)
         return Subarray(1, 1, full[1], full[0])
@@ -87,14 +90,13 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
         raise ReferenceUnavailable(
-            f"{name}: no DQ array among its HDUs ({names}), expected a MASK file; name "
-            "another mask or context, or report the file to CRDS"
+            f"{name}: no DQ array among its HDUs ({names}), expected a MASK file; {_ADVICE}"
         )
     if not hdu.is_image or len(hdu.shape) != 2:
         kind = "an image" if hdu.is_image else "a table"
         raise ReferenceUnavailable(
-            f"{name}: DQ is {kind} of shape {shape_text(hdu.shape)}, "
-            "expected a 2-D image; name another mask or context, or report the file to CRDS"
+            f"{name}: DQ is {kind} of shape {shape_text(hdu.shape)}, expected a 2-D image; "
+            f"{_ADVICE}"
         )
     flags = integer_flags(decode(hdu, data_of(hdu, content), name), f"{name}, DQ")
     return flags.astype(np.uint32, copy=False)
@@ -105,8 +107,7 @@ def _find(hdus: tuple[Hdu, ...], extname: str, name: str) -> Hdu | None:
     hdu = next(iter(find_all(hdus, extname)), None)
     if hdu is not None and hdu.version != 1:
         raise ReferenceUnavailable(
-            f"{name}: {extname} has EXTVER {hdu.version_text}, expected 1; name another mask or "
-            "context, or report the file to CRDS"
+            f"{name}: {extname} has EXTVER {hdu.version_text}, expected 1; {_ADVICE}"
         )
     return hdu
 
@@ -120,15 +121,14 @@ def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDe
     kind = hdu.header.get("XTENSION", "IMAGE")
     if kind not in ("TABLE", "BINTABLE"):
         raise ReferenceUnavailable(
-            f"{name}: XTENSION is {kind!r}, expected TABLE or BINTABLE; name another mask or "
-            "context, or report the file to CRDS"
+            f"{name}: XTENSION is {kind!r}, expected TABLE or BINTABLE; {_ADVICE}"
         )
     # Bounded before astropy sees it, which allocates memory for as many columns as TFIELDS says.
     fields = Keywords(hdu.header, name, ReferenceUnavailable).required_integer("TFIELDS")
     if not 0 <= fields <= _MOST_COLUMNS or hdu.shape[0] > _MOST_DEFINITIONS:
         raise ReferenceUnavailable(
             f"{name}: {fields} columns and {hdu.shape[0]} rows, expected at most {_MOST_COLUMNS} "
-            f"and {_MOST_DEFINITIONS}"
+            f"and {_MOST_DEFINITIONS}; {_ADVICE}"
         )
     reader = fits.TableHDU if kind == "TABLE" else fits.BinTableHDU
     try:
@@ -146,8 +146,5 @@ def definitions(hdus: tuple[Hdu, ...], content: bytes, name: str) -> list[FlagDe
             rows.append(FlagDefinition(int(value), str(mnemonic).strip()))
     # astropy passes on any error of numpy for a damaged column: AttributeError, MemoryError, ...
     except Exception as exc:
-        raise ReferenceUnavailable(
-            f"{name}: the table cannot be read: {exc}; name another mask or context, or report the "
-            "file to CRDS"
-        ) from exc
+        raise ReferenceUnavailable(f"{name}: the table cannot be read: {exc}; {_ADVICE}") from exc
     return rows

@@ -103,8 +103,9 @@ def _gather(
         length = mask.dq.shape[1 - slow]
         if first < 0 or stop > length:
             raise InputRejected(
-                f"{exposure.name}: stripes read out where the mask has no pixels: science "
-                f"{science}; {mask.name} starts at {start}; fast axis {first} to {stop} of {length}"
+                f"{exposure.name}: the stripes ({science}) read pixels {first + start} to "
+                f"{stop + start - 1} along the fast axis, expected pixels of {mask.name}, {start} "
+                f"to {start + length - 1}"
             )
         window = mask.dq[:, first:stop] if slow == 0 else mask.dq[first:stop, :]
     rows = stripes.rows(science, mask.dq.shape[slow])

@@ -153,7 +153,7 @@ def exposure_summary(exposure: Exposure) -> ExposureSummary:
 def planes_summary(
     exposure: Exposure, dq: NDArray[np.uint32], pinned: bool
 ) -> tuple[FlagSummary, CatalogueRow]:
-    """Return the numbers of flags in a product's data-quality image, and its catalogue row."""
+    """Return the numbers of flags in a product's PIXELDQ or DQ, and its catalogue row."""
     indices, flags = flagged_pixels(dq)
     counts = {name: MnemonicCount(*count) for name, count in count_by_mnemonic(flags).items()}
     unusable = counts["DO_NOT_USE"].pixels if "DO_NOT_USE" in counts else 0

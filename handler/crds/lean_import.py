@@ -26,7 +26,7 @@ _TOOLS = (
 
 @contextmanager
 def _without_tools() -> Iterator[None]:
-    """Import `crds` with empty modules as its tools; do nothing if it was imported before."""
+    """Import `crds` with empty modules in place of its command-line tools, then remove these."""
     if "crds" in sys.modules:
         yield
         return

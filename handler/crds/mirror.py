@@ -63,7 +63,9 @@ def check_instrument(name: object) -> str:
 
 def _checked(name: object, pattern: re.Pattern[str], expected: str) -> str:
     if not isinstance(name, str) or not pattern.fullmatch(name):
-        raise ReferenceUnavailable(f"found the name {str(name)[:100]!r}, expected {expected}")
+        raise ReferenceUnavailable(
+            f"found the name {str(name)[:100]!r}, expected {expected}; use another context"
+        )
     return name
 
 
@@ -229,7 +231,8 @@ class MirrorConfig:
 def _check_size(content: bytes, name: str) -> None:
     if len(content) > LARGEST_CONFIG:
         raise ReferenceUnavailable(
-            f"{name}: has {len(content):,} bytes, expected at most {LARGEST_CONFIG:,}"
+            f"{name}: has {len(content):,} bytes, expected at most {LARGEST_CONFIG:,}; in S3, "
+            "restore an earlier version of the object"
         )
 
 

@@ -86,13 +86,15 @@ class Mappings:
             ):
                 if number > limit:
                     raise ReferenceUnavailable(
-                        f"{name}: has {number:,} {unit}, expected at most {limit:,}"
+                        f"{name}: has {number:,} {unit}, expected at most {limit:,}; use another "
+                        "context"
                     )
             try:
                 self._loaded[name] = _parse(text, name)
             except Exception as exc:  # crds can raise anything for a damaged file
                 raise ReferenceUnavailable(
-                    f"{name}: expected a CRDS mapping: {str(exc)[:200] or type(exc).__name__}"
+                    f"{name}: {str(exc)[:200] or type(exc).__name__}, expected a CRDS mapping; use "
+                    "another context"
                 ) from exc
         return self._loaded[name]
 
@@ -118,7 +120,8 @@ class Mappings:
                 return
             if not following.endswith(suffix):
                 raise ReferenceUnavailable(
-                    f"{name}: names {following} for {key}, expected a name that ends in {suffix}"
+                    f"{name}: names {following} for {key}, expected a name that ends in {suffix}; "
+                    "use another context"
                 )
             name = following
         yield name

@@ -105,7 +105,9 @@ def _find_or_write(location: S3Location, content: Repeated, store: ObjectStore) 
         log.info("%s: written by another invocation, too", location)
     written = store.describe(location, TransientFailure)
     if not is_valid(written):
-        raise TransientFailure(f"{location}: found another block, expected the one just written")
+        raise TransientFailure(
+            f"{location}: found another block, expected the one just written; retry"
+        )
     return written
 
 

@@ -154,7 +154,8 @@ def translate_errors(task: str, unavailable: type[Exception] | None = None) -> I
         if is_denied(exc):  # retried until an operator has allowed it: never the exposure's fault
             raise TransientFailure(f"{task}: {describe_denial(exc)}") from exc
         if code in CONFLICTS:
-            raise TransientFailure(f"{task}: the object was replaced meanwhile ({code})") from exc
+            text = f"{task}: the object was replaced meanwhile ({code}); retry"
+            raise TransientFailure(text) from exc
         if unavailable is None:
             raise
         if code in _MISSING:

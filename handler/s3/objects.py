@@ -153,7 +153,8 @@ class ObjectStore:
         self.count(received=len(content))
         if len(content) != stop - start:
             raise TransientFailure(
-                f"{source.location}: S3 returned {len(content)} bytes, expected {stop - start}"
+                f"{source.location}: S3 returned {len(content)} bytes, expected {stop - start}; "
+                "retry"
             )
         return content
 
@@ -175,7 +176,7 @@ class ObjectStore:
         self.count(received=len(content))
         if len(content) != (expected := response["ContentLength"]):
             raise TransientFailure(
-                f"{location}: S3 returned {len(content)} bytes, expected {expected}"
+                f"{location}: S3 returned {len(content)} bytes, expected {expected}; retry"
             )
         return ObjectReader(self, _description(location, response), unavailable, [(0, content)])
 

@@ -114,7 +114,10 @@ def _compile(bundle: Path) -> bool:
 
 
 def target_python() -> Path | None:
-    """Return the path of Lambda's Python version: from TARGET_PYTHON, PATH or pyenv; else None."""
+    """Return the path of a Python of Lambda's version, in PATH or pyenv; None if there is none.
+
+    TARGET_PYTHON names one instead; `FileNotFoundError` if that is of another version.
+    """
     if named := os.environ.get("TARGET_PYTHON"):
         found = _version(Path(named))
         if found != PYTHON:

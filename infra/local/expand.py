@@ -98,8 +98,7 @@ def _expand(name: str, path: Path, force: bool) -> str:
         # the headers differs if the product was built again, of another exposure.
         if not (path.is_file() and is_same(path, layout, None)):
             raise InputRejected(
-                f"{path}: differs from the product of {name}, expected no other file; --force "
-                "replaces it"
+                f"{path}: exists and is not the complete product of {name}; --force replaces it"
             )
         return "kept"
     with _progress(layout.length) as advance, ThreadPoolExecutor(_READS_AT_ONCE) as pool:

@@ -137,7 +137,7 @@ class Contents:
 
 @dataclass
 class Moved:
-    """The numbers of messages that were redriven, discarded or left in a queue."""
+    """The result of redriving or discarding: numbers of messages, and AWS's refusals."""
 
     done: int = 0  # redriven or discarded
     untried: int = 0  # chosen messages without a request, which stay in the queue

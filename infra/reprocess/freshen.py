@@ -111,10 +111,10 @@ class Loop:
             )
         if job.repeats >= _REPEATS:
             raise ReferenceUnavailable(
-                f"s3://{self.products}: {len(wanted)} products were processed and selected for "
-                f"{context} again {_REPEATS} times, expected products of that context; read "
-                "FailedQueue, or set CrdsContext of their stack to latest, then delete "
-                f"{file.location}"
+                f"s3://{self.products}: {len(wanted)} products were rebuilt {_REPEATS} times and "
+                f"are not of {context} yet, so no more requests are sent; find the cause in "
+                "FailedQueue, or set CrdsContext of their stack to latest, then delete the list of "
+                f"requests, {file.location}"
             )
         for _ in submit(file, job, boto3.client("sqs"), queue):
             pass
