@@ -231,10 +231,7 @@ def test_missing_mstr_ilv_means_no_interleaving() -> None:
 
 
 def test_stripes_outside_the_mask_on_the_fast_axis_are_rejected() -> None:
-    with pytest.raises(
-        InputRejected,
-        match="read pixels 1 to 2048 along the fast axis, expected pixels of mask.fits, 2 to 2049",
-    ):
+    with pytest.raises(InputRejected, match=r"pixels 1 to 2048 along the fast axis, .* 2 to 2049"):
         cut(mask(FULL, (2, 1, 2048, 2048)), exposure(DHS, **STRIPES))
 
 
