@@ -268,7 +268,7 @@ def _paths_with_values(document: bytes, name: str) -> set[str]:
 
 
 def _walk(events: Iterable[Any], name: str) -> Iterator[str]:
-    """Yield the path of every YAML value that is not null, of at most `_LONGEST_PATH` keys."""
+    """Yield the path of every value that is not null, not in a sequence, and not too deep."""
     keys: list[str | None] = []  # the current key of each open collection; None before a key
     mappings: list[bool] = []  # whether each open collection is a mapping
     for number, event in enumerate(events):

@@ -163,8 +163,8 @@ class Exposure:
         if not hdu.is_image or len(hdu.shape) != len(shape):
             what = "an image" if hdu.is_image else "a table"
             raise InputRejected(
-                f"{self.name}: {name} is {what} of {len(hdu.shape)} axes, expected an image of "
-                f"{len(shape)} axes"
+                f"{self.name}: its existing {name} is {what} of {len(hdu.shape)} axes, expected an "
+                f"image of {len(shape)} axes, whose flags the product keeps"
             )
         if hdu.shape != shape:
             log.warning(

@@ -236,7 +236,9 @@ def _open(content: bytes, name: str) -> Iterator[fits.HDUList]:
     except InputRejected:
         raise
     except Exception as exc:  # astropy passes on any error of a damaged header or tile
-        raise InputRejected(f"{name}: {exc}, expected a virtual product") from exc
+        raise InputRejected(
+            f"{name}: damaged or no virtual product ({exc}); if it is one, build it again"
+        ) from exc
 
 
 def _check_form(hdus: fits.HDUList, name: str) -> None:

@@ -163,7 +163,8 @@ class ExposureRequest:
         is_source = target == S3Location(self.source.bucket, self.source.key)
         if target.key.endswith(_INPUT_SUFFIX) or is_source:
             raise InputRejected(
-                f"{self.source}: product would be {target}, expected a key that no input has"
+                f"{self.source}: product would be {target}, expected a key that does not end in "
+                f"{_INPUT_SUFFIX}, and is not the exposure's; name another outputKey"
             )
         if (size := len(target.key.encode())) > _LONGEST_TEXT:
             raise InputRejected(

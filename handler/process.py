@@ -139,7 +139,7 @@ def bind_log_context(job: Job) -> None:
 
 
 def plan(job: Job, services: Services) -> None:
-    """Decide what to do for a job, and keep the decision in it; read S3, write nothing."""
+    """Decide what to do for an exposure, and keep that in `job`; read S3, write nothing."""
     settings, store, request = services.settings, job.store, job.request
     product = job.product = request.target(
         settings.output_bucket, settings.output_prefix, settings.form
@@ -261,7 +261,7 @@ def find_own_product(job: Job, services: Services) -> bool:
 
 
 def build(job: Job, services: Services) -> None:
-    """Run the step on the exposure of a job and write its product to S3."""
+    """Run the step on the exposure and write its product to S3."""
     key, source = job.target.location.key, job.source.described
     is_virtual = Form.of_key(key) is Form.VIRTUAL
 
@@ -304,7 +304,7 @@ def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
 
 
 def publish(job: Job, services: Services) -> ProcessingEvent:
-    """Publish a job's result, unless it was published before, and return its event."""
+    """Publish the result of an exposure, unless it was published before; return its event."""
     previous = job.previous
     if (previous or job.skipped) and job.entry.failure is not None:
         _record(job, replace(job.entry, failure=None), services)
@@ -329,7 +329,7 @@ def _record(job: Job, entry: Entry, services: Services) -> None:
 
 
 def publish_failure(job: Job, error: Exception, services: Services) -> ProcessingEvent:
-    """Publish a job's failure, unless a retry may help; record it in the ledger in any case."""
+    """Record a failure in the ledger; publish it, too, unless a retry may help."""
     name = error_class(error).__name__
     is_bug = not isinstance(error, EXPECTED)
     logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
@@ -340,7 +340,7 @@ def publish_failure(job: Job, error: Exception, services: Services) -> Processin
 
 
 def publish_last_failure(job: Job, error: Exception | None, services: Services) -> ProcessingEvent:
-    """Publish the failure that the ledger records for a job, or else `error`; return its event."""
+    """After the last attempt, publish the failure that the ledger has of it, else `error`."""
     failure = job.entry.failure
     if failure is not None:
         is_own = failure.cause == job.attempt.cause

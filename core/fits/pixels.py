@@ -87,7 +87,7 @@ def user_dq_image(content: bytes, name: str) -> NDArray[Any]:
 
 
 def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return flags as integers; raise `InputRejected` for floats that are not 32-bit integers."""
+    """Return flags as integers; raise `InputRejected` for floats that are no whole uint32."""
     if pixels.dtype.kind != "f":
         return pixels
     # NaN fails every comparison, so it is rejected as well.

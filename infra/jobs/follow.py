@@ -179,7 +179,7 @@ class Watch:
                     self._results[product] = RequestResult(status)
 
     def _status_of(self, product: S3Location) -> Status | None:
-        """Infer Complete or Skipped (the function keeps it) from the product; None if unclear."""
+        """Infer the status: Complete if the product is of this job, Skipped if it is kept."""
         store, request = ObjectStore(self.s3), self.requests[product]
         source, found = request.source, store.find(product)
         provenance = Provenance.from_metadata(found.metadata) if found else None

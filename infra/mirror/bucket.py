@@ -47,7 +47,7 @@ class Mirror:
         return "there" if same and answer.get("ChecksumSHA1") == _base64(expected) else "wrong"
 
     def put(self, path: Path, key: str, digest: FileDigest) -> None:
-        """Upload a local file to a key below the mirror's prefix."""
+        """Upload a local file to a key, relative to the mirror's prefix."""
         with path.open("rb") as file:
             # S3 rejects the upload if what it receives has another SHA-1.
             self.client.put_object(
@@ -58,7 +58,7 @@ class Mirror:
             )
 
     def get(self, key: str) -> bytes:
-        """Return the content of the file at a key below the mirror's prefix."""
+        """Return the content of the file at a key, relative to the mirror's prefix."""
         location = self.location.below(key)
         found = read_object(self.client, location)
         if found is None:
@@ -72,11 +72,11 @@ class Mirror:
         return read_text(self.location.below(mapping_key(name)), self.client, LARGEST_MAPPING)
 
     def delete(self, key: str) -> None:
-        """Delete the file at a key below the mirror's prefix, if it exists."""
+        """Delete the file at a key, relative to the mirror's prefix, if it exists."""
         self.client.delete_object(**self._kwargs(key))
 
     def list_keys(self) -> Iterator[str]:
-        """Yield the keys, below the mirror's prefix, of all its mappings and reference files."""
+        """Yield the keys of all mappings and reference files, relative to the mirror's prefix."""
         start = f"{self.location.key}/" if self.location.key else ""
         for folder in (MAPPINGS, REFERENCES):
             for item in listed(self.client, self.location.bucket, f"{start}{folder}"):

@@ -171,7 +171,7 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
 
 def _hidden(counts: messages.Depth) -> str:
     """Describe a queue that holds messages although none was received; empty if it has none."""
-    is_empty = not counts.waiting + counts.in_flight
+    is_empty = not counts.waiting + counts.in_flight + counts.delayed
     return "" if is_empty else f"none is visible, {counts}; wait for a minute"
 
 

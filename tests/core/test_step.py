@@ -265,7 +265,7 @@ def test_pixeldq_with_another_number_of_axes_is_rejected() -> None:
         "nircam-sub64p", SHAPE, fits.ImageHDU(np.ones((2, 8, 64), np.uint32), name="PIXELDQ")
     )
     with pytest.raises(
-        InputRejected, match="PIXELDQ is an image of 3 axes, expected an image of 2 axes"
+        InputRejected, match="existing PIXELDQ is an image of 3 axes, expected an image of 2 axes"
     ):
         read(content).existing_array("PIXELDQ", (8, 64))
 
