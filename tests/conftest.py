@@ -57,7 +57,7 @@ os.environ["MOTO_S3_DEFAULT_KEY_BUFFER_SIZE"] = str(10**9)
 moto.backends.list_of_moto_modules = partial(iter, [*moto.backends.list_of_moto_modules()])
 jsonpath_ng.ext.parse = cache(jsonpath_ng.ext.parse)
 
-UNFINISHED = "arn:aws:sqs:us-east-1:123456789012:unfinished"
+QUEUE, UNFINISHED = (f"arn:aws:sqs:us-east-1:123456789012:{n}" for n in ("uploads", "unfinished"))
 PROJECT = Path(__file__).parents[1]
 SHARED = PROJECT.parent / "shared" / "data"
 SCHEMA = json.loads(
@@ -208,7 +208,7 @@ class Harness:
         return result.to_detail() if result else {}
 
     def run_batch(
-        self, *bodies: str, identifier: str = "", deliveries: int = 1, queue: str = ""
+        self, *bodies: str, identifier: str = "", deliveries: int = 1, queue: str = QUEUE
     ) -> list[str]:
         """Send an SQS batch; return the ids of the messages to retry."""
         identifiers = [identifier or f"message-{next(self.requests)}" for _ in bodies]

@@ -16,6 +16,7 @@ from handler.services import Services
 
 MIB = 1024 * 1024
 KILLED, AGAIN = 9, 1
+QUEUE = "arn:aws:sqs:us-east-1:123456789012:uploads"
 # Reads the models of the services once, before the processes are forked: 0.1 s of CPU for each.
 for _service in ("s3", "sqs", "events"):
     boto3.client(_service, region_name="us-east-1")  # type: ignore[call-overload]
@@ -43,7 +44,7 @@ class Kill:
 
 
 def deliver(
-    environment: Mapping[str, str], body: str, kill: Kill, identifier: str, queue: str = ""
+    environment: Mapping[str, str], body: str, kill: Kill, identifier: str, queue: str = QUEUE
 ) -> int:
     """Deliver a message; return how the process ended: 0 if it is done with the message."""
     arguments = (dict(environment), body, kill, identifier, queue)

@@ -16,7 +16,6 @@ from tests.conftest import Harness, created
 
 KEY, PRODUCT = "2023/jw01_uncal.fits", "dq_init/2023/jw01_dq_init.fits"
 WRITES = ("PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload")
-QUEUE = "arn:aws:sqs:us-east-1:123456789012:uploads"
 BLOCKS = S3Location(PRODUCTS, "dq_blocks")
 
 
@@ -182,6 +181,6 @@ def test_denied_visibility_is_named_and_fails_nothing(
     denies(sqs, "sqs", "ChangeMessageVisibility", "")
     function = function.with_services(sqs=lambda: sqs)
     function = function.with_settings(uploaded_queue_url=function.aws.uploads)
-    assert function.run_batch(created(KEY), queue=QUEUE) == []
+    assert function.run_batch(created(KEY)) == []
     assert f"sqs:ChangeMessageVisibility is denied to {role}" in caplog.text
     assert [d["status"] for d in function.announcements()] == ["Complete"]
