@@ -58,7 +58,7 @@ def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
     return (
         f"{mask.name}: the mask is of {mask.instrument} {mask.detector}".rstrip()
         + f", but {exposure.name} is of {own[0]} {own[1]}".rstrip()
-        + "; it is used all the same"
+        + "; the mask is used"
     )
 
 

@@ -87,7 +87,7 @@ def user_dq_image(content: bytes, name: str) -> NDArray[Any]:
 
 
 def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return flags as integers; raise `InputRejected` for floats that are no whole uint32."""
+    """Return flags as integers; reject floats that are not whole numbers from 0 to 2**32 - 1."""
     if pixels.dtype.kind != "f":
         return pixels
     # NaN fails every comparison, so it is rejected as well.

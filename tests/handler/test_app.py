@@ -284,7 +284,7 @@ def test_requested_mask_of_another_detector_gives_a_warning(
     detail = function.run(KEY, mask=f"{folder}/jwst_nircam_mask_9001.fits")
     warning = detail["reference"]["warning"]
     assert "is of NIRCAM NRCA1" in warning
-    assert warning.endswith("is of NIRCAM NRCB1; it is used all the same")
+    assert warning.endswith("is of NIRCAM NRCB1; the mask is used")
     assert warning in caplog.text
     detail = function.run(KEY, mask=f"{folder}/jwst_nircam_mask_9002.fits", onExisting="replace")
     assert detail["reference"]["warning"] is None
