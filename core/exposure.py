@@ -149,7 +149,8 @@ class Exposure:
     def existing_array(self, name: str, shape: tuple[int, ...]) -> Hdu | None:
         """Return the HDU of a data-quality array of the exposure, to merge flags into it.
 
-        None if it is missing, empty or, with a warning, of another shape; a table is rejected.
+        None if it is missing, empty or, with a warning, of another size. A table, or an image of
+        another number of axes, is rejected.
         """
         found, hdu = find_all(self.hdus, name), find(self.hdus, name)
         if hdu is None:
