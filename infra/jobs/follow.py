@@ -19,8 +19,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from core import __version__
 from core.errors import InputRejected
-from handler.decision import Provenance, shortened
+from handler.decision import Provenance, shortened, state_of
 from handler.event import Status
 from handler.events import ExposureRequest, OnExisting
 from handler.ledger import Entry
@@ -92,6 +93,7 @@ class Watch:
     queue_urls: tuple[str, ...]
     # Returns R_MASK and SHA-1 of the mask that a context selects for the exposure of an entry.
     select_mask: Callable[[Entry, str | None], tuple[str, str] | None]
+    encoding: str  # of the science pixels in the function's products
     _etags: dict[S3Location, str] = field(default_factory=dict, repr=False)
     _results: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
 
@@ -118,7 +120,7 @@ class Watch:
         depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
         self._read_entries()
         if is_quiet or reads_products:
-            self._read_products()
+            self._read_products(is_quiet=is_quiet)
         numbers = self._count()
         return JobProgress(
             waiting=sum(found.waiting + found.delayed for found in depths),
@@ -170,32 +172,37 @@ class Watch:
                 elif entry.result is not None and entry.result.cause == cause:
                     self._results[product] = RequestResult(entry.result.status)
 
-    def _read_products(self) -> None:
+    def _read_products(self, *, is_quiet: bool) -> None:
         """Add results, inferred from the products, for requests without a result in the ledger."""
         left = [product for product in self.requests if product not in self._results]
         with ThreadPoolExecutor(_THREADS) as threads:
-            for product, status in zip(left, threads.map(self._status_of, left), strict=True):
+            found = threads.map(lambda product: self._status_of(product, is_quiet=is_quiet), left)
+            for product, status in zip(left, found, strict=True):
                 if status is not None:
                     self._results[product] = RequestResult(status)
 
-    def _status_of(self, product: S3Location) -> Status | None:
-        """Infer the status: Complete if the product is of this job, Skipped if it is kept."""
+    def _status_of(self, product: S3Location, *, is_quiet: bool) -> Status | None:
+        """Infer the status: Complete if the product is of this job, Skipped if it is kept.
+
+        While messages wait, the function may still rebuild the product: what is unsure is None.
+        """
         store, request = ObjectStore(self.s3), self.requests[product]
         source, found = request.source, store.find(product)
         provenance = Provenance.from_metadata(found.metadata) if found else None
         if not found or not provenance or not provenance.is_of_input(source.bucket, source.key):
             return None
         is_own = bool(provenance.cause) and provenance.cause == shortened(request.cause or "")
-        if is_own or (found.last_modified or "") > f"{self.began:%Y-%m-%dT%H:%M:%SZ}":
+        is_later = (found.last_modified or "") > f"{self.began:%Y-%m-%dT%H:%M:%SZ}"
+        if is_own or (is_quiet and is_later):
             return Status.COMPLETE
         # An older product is skipped if the function would keep it: same input, same mask.
         current = store.find(source) if request.on_existing is OnExisting.SKIP else None
-        if current is None:
-            return None
-        version = (current.etag.strip('"'), current.version_id or "")
-        if version != (provenance.input_etag, provenance.input_version):
+        if current is None or state_of(current) != provenance.input_state:
             return None
         if not provenance.pinned:
+            is_ours = is_quiet or provenance.software_version == __version__
+            if not is_ours or provenance.science_encoding != self.encoding:
+                return None
             entry = read_entry(self.s3, self.ledger, product)
             selected = self.select_mask(entry, request.context)
             if selected != (provenance.mask, provenance.mask_sha1):

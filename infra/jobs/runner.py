@@ -51,7 +51,7 @@ class JobRunner:
                 parsed = ExposureRequest.from_direct(request)
                 product = self._product_of(parsed)
             except InputRejected as exc:
-                raise UserError(f"{exc}; leave this exposure out") from exc
+                raise UserError(str(exc)) from exc
             contexts.add(parsed.context)
             other = sources.setdefault(product, parsed.source)
             if other != parsed.source:
@@ -112,6 +112,7 @@ class JobRunner:
             boto3.client("sqs"),
             queue_urls,
             self._select_mask,
+            self.stack.parameters.get("ScienceEncoding", "native"),
         )
         with self._bar() as bar:
             task = bar.add_task("Processing", total=len(watch.requests), text="")

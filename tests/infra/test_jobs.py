@@ -15,6 +15,7 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
+from core.product import Encoding
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.cli import UserError
@@ -281,6 +282,26 @@ def test_backfill_ends_while_others_use_the_queues(
     function.run("2023/jw0_uncal.fits")
     with working(function, queues["BackfillQueue"]):
         assert "1 skipped" in words(backfill(FOLDER, capsys=capsys))
+
+
+@pytest.mark.slow
+def test_waiting_request_that_rebuilds_is_not_skipped(
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(follow, "_LOOK", 0.5)
+    function.upload(exposure, "2023/jw0_uncal.fits")
+    function.with_settings(encoding=Encoding.FLOAT32).run("2023/jw0_uncal.fits")
+
+    def deliver() -> None:
+        for message in function.aws.receive(queues["BackfillQueue"]):
+            function.run_batch(message["Body"], identifier=message["MessageId"])
+
+    threading.Timer(4, deliver).start()
+    assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
 
 
 @pytest.mark.slow
