@@ -18,7 +18,7 @@ from typing import Any
 
 import boto3
 
-from core.errors import ReferenceUnavailable, TransientFailure
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from handler.event import Bus
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
@@ -37,6 +37,7 @@ _REPEATS = 5
 """Number of times that the same products are selected again, though processed, before it fails."""
 _CONTEXT_DELAY = timedelta(minutes=20)
 """Time for which containers may still build products with the previous context (3 + 15 min)."""
+_REJECTED = InputRejected.__name__
 _LOST = timedelta(hours=12)
 """Age of a job after which requests without a result are sent again."""
 
@@ -84,27 +85,27 @@ class Loop:
             selection = select(catalogue, self.mirror, context, by_pixels=True)
             for _ in selection.decide():
                 pass
-            requests: list[Request] = list(selection.requests(relabel=False, even_rejected=False))
-            rejected = sum(1 for _ in selection.requests(relabel=False)) - len(requests)
-        if self.queue is not None:
-            self._submit(context, requests, self.queue)
-        detail = _detail_of(selection, len(requests), submitted=self.queue is not None)
+            requests: list[Request] = list(selection.requests(relabel=False))
+        rejected = self._submit(context, requests, self.queue) if self.queue is not None else 0
+        selected = len(requests) - rejected
+        detail = _detail_of(selection, selected, submitted=self.queue is not None)
         detail["undecided"] += rejected
         if rejected:
-            log.error(
-                "%d products not rebuilt: their exposures were rejected; see FailedQueue", rejected
-            )
-        if requests or not is_scheduled:
+            log.error("%d products not rebuilt: their requests were rejected", rejected)
+        if selected or not is_scheduled:
             self._publish(detail)
         return detail
 
-    def _submit(self, context: str, wanted: list[Request], queue: str) -> None:
-        """Send the wanted requests, except those of the last job that still wait in the queue."""
+    def _submit(self, context: str, wanted: list[Request], queue: str) -> int:
+        """Send the wanted requests that the last job has not, or that ended; count its rejected."""
         file = JobFile(self.mirror.client, job_in(self.products, "closed-loop"))
         last, now = file.read()
-        if last is None and not wanted:
-            return
-        job = file.write(self._next_job(last, context, wanted, now, queue))
+        if last is None:
+            if not wanted:
+                return 0
+            last = Job(now, ())
+        ends = self._ends(last, wanted)
+        job = file.write(self._next_job(last, context, wanted, ends, now, queue))
         if job is None:
             raise TransientFailure(
                 f"{file.location}: another run replaced this job; the next run selects again"
@@ -118,43 +119,51 @@ class Loop:
             )
         for _ in submit(file, job, boto3.client("sqs"), queue):
             pass
+        return sum(end == _REJECTED for end in ends.values())
 
     def _next_job(
-        self, last: Job | None, context: str, wanted: list[Request], now: datetime, queue: str
+        self,
+        last: Job,
+        context: str,
+        wanted: list[Request],
+        ends: Mapping[str, str | None],
+        now: datetime,
+        queue: str,
     ) -> Job:
-        """Return a job of the wanted requests; those of `last` without result keep their cause."""
-        if last is None:
-            return replace(join(None, wanted, now), context=context)
-        keys = {request_key(request) for request in wanted}
-        again = [(n, r) for n, r in enumerate(last.requests) if request_key(r) in keys]
+        """Return a job of the wanted requests; those of `last` that wait or were rejected stay."""
         is_late = now - last.began > _CONTEXT_DELAY
-        if again and depth(boto3.client("sqs"), queue) == EMPTY and is_late:
+        waiting = {key for key, end in ends.items() if end is None}
+        if waiting and depth(boto3.client("sqs"), queue) == EMPTY and is_late:
             # The ledger does not record a Skipped by a container that uses an earlier context.
-            ended = [True] * len(again)
-        else:
-            with ThreadPoolExecutor(_READERS) as pool:
-                ended = list(pool.map(self._has_ended, (request for _, request in again)))
-        waiting = [item for item, has_ended in zip(again, ended, strict=True) if not has_ended]
-        if now - last.began > _LOST:
-            waiting = []
-        kept = replace(
-            last,
-            requests=tuple(request for _, request in waiting),
-            sent=sum(number < last.sent for number, _ in waiting),
-            result=None,
-        )
+            waiting = set()
+        stays = {key for key, end in ends.items() if end == _REJECTED}
+        is_same = len(ends) == len({request_key(request) for request in wanted})
         repeats = 0
-        if wanted and len(again) == len(keys) and all(ended) and last.context == context:
+        if len(ends) > len(stays) and is_same and not waiting and last.context == context:
             repeats = min(last.repeats + is_late, _REPEATS)
-        job = join(kept, wanted, now)
-        return replace(job, context=context, repeats=repeats, etag=last.etag)
+        if now - last.began > _LOST:
+            waiting = set()
+        kept = [(n, r) for n, r in enumerate(last.requests) if request_key(r) in waiting | stays]
+        sent = sum(number < last.sent for number, _ in kept)
+        left = replace(last, requests=tuple(r for _, r in kept), sent=sent, result=None)
+        began = last.began if waiting else now
+        job = join(left, wanted, now)
+        return replace(job, began=began, context=context, repeats=repeats, etag=last.etag)
 
-    def _has_ended(self, request: Request) -> bool:
-        """Return whether the ledger shows a result of the request."""
-        product = self.product_of(request)
-        entry = read_entry(self.mirror.client, ledger_in(self.products), product)
-        causes = [part.cause for part in (entry.result, entry.failure) if part is not None]
-        return request.get("cause") in causes
+    def _ends(self, last: Job, wanted: list[Request]) -> dict[str, str | None]:
+        """Return how wanted requests of a job ended: error, empty for success, None for not yet."""
+        keys = {request_key(request) for request in wanted}
+        again = {request_key(r): r for r in last.requests if request_key(r) in keys}
+
+        def end_of(request: Request) -> str | None:
+            ledger, cause = ledger_in(self.products), request.get("cause")
+            entry = read_entry(self.mirror.client, ledger, self.product_of(request))
+            if entry.failure is not None and entry.failure.cause == cause:
+                return entry.failure.error
+            return "" if entry.result is not None and entry.result.cause == cause else None
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            return dict(zip(again, pool.map(end_of, again.values()), strict=True))
 
     def product_of(self, request: Request) -> S3Location:
         """Return the location of the product that a request builds."""

@@ -187,12 +187,10 @@ class Selection:
             self.decisions.append(self._decide(group, *masks[group.number]))
             yield self.decisions[-1]
 
-    def inputs(
-        self, effects: set[Effect]
-    ) -> Iterator[tuple[str, str, str, str | None, str | None]]:
-        """Yield bucket, key, product key, output key and last error for each affected product."""
+    def inputs(self, effects: set[Effect]) -> Iterator[tuple[str, str, str, str | None]]:
+        """Yield bucket, key, product key and requested output key for each affected product."""
         numbers = [d.group.number for d in self.decisions if d.effect in effects]
-        names = ("input_bucket", "input_key", "product_key", "output_key", "failure_error")
+        names = ("input_bucket", "input_key", "product_key", "output_key")
         found = self.connection.execute(
             f"SELECT {', '.join(names)} FROM {self._rows(*names)} AS r JOIN "
             f"(SELECT {_KEYS} FROM product_groups WHERE number IN (SELECT unnest(?::INTEGER[]))) "
@@ -202,20 +200,15 @@ class Selection:
         while rows := found.fetchmany(10_000):
             yield from rows
 
-    def requests(
-        self, context: str | None = None, *, relabel: bool, even_rejected: bool = True
-    ) -> Iterator[dict[str, str]]:
+    def requests(self, context: str | None = None, *, relabel: bool) -> Iterator[dict[str, str]]:
         """Yield the requests that rebuild the affected products.
 
         Without a context, the function uses the one that is operational when it processes them.
-        Those whose last request was rejected can be left out: repeated, they fail again.
         """
         effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
         if relabel:
             effects |= {Effect.NAME, Effect.CONTENT}
-        for bucket, key, product_key, output_key, error in self.inputs(effects):
-            if error == InputRejected.__name__ and not even_rejected:
-                continue
+        for bucket, key, product_key, output_key in self.inputs(effects):
             fields = {
                 "bucket": bucket, "key": key, "context": context, "outputKey": output_key,
                 "form": Form.of_key(product_key).value,
