@@ -148,10 +148,12 @@ def plan(job: Job, services: Services) -> None:
     source = job.source.described
     job.input = object_summary(source)
     # Of an upload that was withdrawn two events are left, and neither is for the exposure that is
-    # current again: an event is skipped only if the current one has its product.
+    # current again: an event is skipped only if the current one has its product, or if none of its
+    # attempts failed.
     is_built = made is not None and made.input_state == state_of(source)
-    is_outdated = not request.is_for(source.version_id, source.etag)
-    if is_outdated and (is_built or job.attempt.mode is Mode.REPORT):
+    failed = job.entry.failure is not None and job.entry.failure.cause == job.attempt.cause
+    is_over = is_built or (job.attempt.mode is Mode.REPORT and not failed)
+    if is_over and not request.is_for(source.version_id, source.etag):
         job.action = Action.SUPERSEDED
         job.skipped = f"superseded: {request.source} has been replaced since its event"
         return

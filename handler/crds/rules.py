@@ -189,9 +189,12 @@ class Rules:
                 f"{' '.join(f'--instrument {name}' for name in wanted)}"
             )
         chain = []
-        for mapping in self.mappings.chain(name, instrument):
-            _refuse_bad(mapping, config)
-            chain.append(mapping)
+        try:
+            for mapping in self.mappings.chain(name, instrument):
+                _refuse_bad(mapping, config)
+                chain.append(mapping)
+        except NoRules as exc:  # state machines retry by the name of the class
+            raise ReferenceUnavailable(str(exc)) from exc
         if len(chain) > 1:
             # crds refuses a context for an instrument if any mapping of its imap is bad.
             for mapping in filter(is_applicable, self.mappings.load(chain[1]).selector.values()):

@@ -201,6 +201,16 @@ def test_upload_withdrawn_before_its_event_loses_nothing(
     assert (late["status"], late["input"]["versionId"]) == ("Complete", first)
 
 
+def test_failure_of_a_withdrawn_upload_is_published(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    second = function.upload(exposure[:-1] + b"\1", KEY)
+    function.aws.client("s3").delete_object(Bucket=RAW, Key=KEY, VersionId=second)
+    broken = function.with_settings(context="jwst_0001.pmap")
+    assert broken.run_batch(created(KEY, second), identifier="m1") == ["m1"]
+    assert broken.run_unfinished(created(KEY, second), identifier="m1") == []
+    assert [d["error"] for d in function.announcements()] == ["ReferenceUnavailable"]
+
+
 def test_upload_withdrawn_after_its_product_is_replaced_again(
     function: Harness, exposure: bytes
 ) -> None:

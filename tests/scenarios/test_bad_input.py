@@ -53,8 +53,9 @@ def changed(content: bytes, **header: Any) -> bytes:
 
 
 def check_failed(function: Harness, error: type[Exception], message: str, **fields: Any) -> None:
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as raised:
         function.run(KEY, **fields)
+    assert type(raised.value) is error, "state machines retry by the name of the class"
     (detail,) = function.announcements()
     assert detail["status"] == "Failed"
     assert detail["error"] == error.__name__
