@@ -82,14 +82,15 @@ def s3_client() -> Any:
 
 def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:
     """Return the files that arguments name: files, folders, patterns and S3 URIs."""
-    found: dict[str | Path, str] = {}  # the first name of each file
+    found: dict[str, str] = {}  # the first name of each file
     for word in words:
         names = _expand_s3(word, pattern) if is_s3(word) else _expand_local(word, pattern)
         if not names:
             raise UserError(f"{word}: contains no {pattern}, expected one or more")
         for name in names:
-            path = Path(name)
-            found.setdefault(name if is_s3(name) else path.parent.resolve() / path.name, name)
+            folder, _, file = name.rpartition("/")
+            # Not Path.resolve, which raises an error for links that lead to themselves.
+            found.setdefault(name if is_s3(name) else f"{os.path.realpath(folder)}/{file}", name)
     return list(found.values())
 
 
@@ -134,7 +135,7 @@ def _files_below(folder: str, pattern: str) -> Iterator[Path]:
     """Yield the files of a pattern below a folder, also through symbolic links to folders."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        if (real := Path(parent).resolve()) in seen:  # a link may lead to a folder above it
+        if (real := os.path.realpath(parent)) in seen:  # a link may lead to a folder above it
             folders.clear()
             continue
         seen.add(real)

@@ -281,6 +281,12 @@ def test_folders_and_patterns_name_many_exposures(
     assert re.search(r"written +│ 4 +│", said)
 
 
+def test_link_that_leads_to_itself_is_a_missing_file(shell: Shell) -> None:
+    Path("a").symlink_to("b")
+    Path("b").symlink_to("a")
+    assert "does not exist" in shell.run("a/x_uncal.fits", code=2)
+
+
 def test_links_and_patterns_of_folders_name_each_file_once(shell: Shell) -> None:
     Path("night1/a").mkdir(parents=True)
     Path("x_uncal.fits").rename("night1/a/1_uncal.fits")
