@@ -242,7 +242,7 @@ def _check_references(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None
 
 
 def _has_value(values: set[str], path: str) -> bool:
-    """Say whether `values` has a path below ``meta``: itself, or by an alias or a merge of YAML."""
+    """Say whether a path below ``meta`` is in `values`, or may be by an alias or merge of YAML."""
     parts = f"meta.{path}".split(".")
     above = [".".join(parts[:depth]) for depth in range(len(parts))]
     merges = {f"{way}.<<".lstrip(".") for way in above}
@@ -251,7 +251,7 @@ def _has_value(values: set[str], path: str) -> bool:
 
 
 def _paths_with_values(document: bytes, name: str) -> set[str]:
-    """Return the paths of values in an ASDF document (``meta.exposure.type``; ``*``: an alias)."""
+    """Return the paths of a document's values: ``meta.exposure.type``; of an alias with ``*``."""
     start, end = _START_OF_YAML.search(document), _END_OF_YAML.search(document)
     if start is None or end is None:
         raise InputRejected(f"{name}: the ASDF extension has no YAML document, expected one")

@@ -103,7 +103,7 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
 
 
 def _find(hdus: tuple[Hdu, ...], extname: str, name: str) -> Hdu | None:
-    """Return the first HDU with that EXTNAME, which `jwst` reads whatever its EXTVER is."""
+    """Return the first HDU with that EXTNAME, which `jwst` reads; raise if its EXTVER is not 1."""
     hdu = next(iter(find_all(hdus, extname)), None)
     if hdu is not None and hdu.version != 1:
         raise ReferenceUnavailable(

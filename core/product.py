@@ -191,7 +191,7 @@ def _new_hdu(header: fits.Header, data: Segment, name: str) -> list[Segment]:
 def _quality_hdus(
     exposure: Exposure, quality: DataQuality, encoding: Encoding, skipped: bool
 ) -> list[Segment]:
-    """Return the segments of PIXELDQ and GROUPDQ, or of ERR and DQ of a guider exposure."""
+    """Return the segments of the HDUs after SCI: PIXELDQ and GROUPDQ, of a guider ERR and DQ."""
     name = exposure.spec.image
     present = find(exposure.hdus, name)
     if skipped and present is not None and present.shape != exposure.plane_shape:

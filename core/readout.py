@@ -63,7 +63,7 @@ def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
 
 
 def _true_area(declared: Subarray, shape: tuple[int, ...], name: str) -> Subarray:
-    """Return the declared area; if its size is not that of the array, log it and correct it."""
+    """Return the declared area with the size of the array; log a warning if the sizes differ."""
     rows, columns = shape
     if declared.ysize == _IRS2_DECLARED and rows == _IRS2_ROWS:
         rows = _IRS2_DECLARED

@@ -159,7 +159,7 @@ class StripeReadout:
         return start
 
     def _offset(self, stripe: int) -> int:
-        """Return by how many rows a stripe's blocks that move are shifted from the first's."""
+        """Return by how many rows a stripe is shifted from the first (rows with `moves` only)."""
         return stripe * self["SSTR_STP"] if self.count > 0 else 0
 
     def _check_rows(self, block: _Rows, length: int) -> None:

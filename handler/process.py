@@ -211,7 +211,7 @@ def find_and_read(job: Job, product: S3Location) -> tuple[StoredObject | None, P
 
 
 def _first_bytes(size: int | None) -> int:
-    """Return how many bytes of an exposure to read first; `size` is the one that S3 announced."""
+    """Return how many bytes of an exposure the first request reads; `size` is that in the event."""
     if size is None:  # of a direct request: most subarrays are smaller, and 1 MiB takes 15 ms
         return 1024 * 1024
     return size if 0 < size < SMALLEST_SOURCE else HEADERS  # a small product is uploaded whole

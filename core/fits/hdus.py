@@ -190,7 +190,7 @@ def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
 
 
 def _only_padding(read: Reader, position: int, size: int) -> bool:
-    """Say whether the bytes of the file from `position` are filler: less than a block, or blank."""
+    """Say whether no HDU is at `position`: less than a block is left, or the block is blank."""
     if position == 0:
         return False
     rest = read(position, min(BLOCK, size - position))

@@ -303,7 +303,7 @@ class Rules:
         return check_reference(best) if is_applicable(best) else None
 
     def _warning(self, name: str, keywords: Keywords, mask: str | None) -> str | None:
-        """Return a warning if `jwst`, which drops unknown words, would choose another mask."""
+        """Return a warning if `jwst`, which drops unknown values, would choose another mask."""
         words = unknown_words(keywords, self.mappings.load(name).get_required_parkeys())
         if not words:
             return None

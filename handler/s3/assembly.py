@@ -116,7 +116,7 @@ def plan_parts(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> 
 
 
 def _choose_runs(candidates: list[_Run], length: int, smallest: int) -> list[_Run]:
-    """Choose the runs to copy, the longest first.
+    """Choose the runs to copy in S3; the longest are tried first.
 
     A run adds up to two parts, so it must save more uploaded bytes than the smallest part has.
     """
@@ -132,7 +132,7 @@ def _choose_runs(candidates: list[_Run], length: int, smallest: int) -> list[_Ru
 
 
 def _shorten(runs: list[_Run], length: int, smallest: int) -> list[_Run]:
-    """Shorten runs until every gap is long enough for an uploaded part; empty if one is too short.
+    """Shorten runs until each gap is long enough for an uploaded part; empty if a run gets short.
 
     A gap takes bytes from the run before it first: no later gap needs them.
     """

@@ -216,7 +216,7 @@ class ObjectReader:
         return content[:length]
 
     def _kept_from(self, start: int, length: int) -> bytes:
-        """Return the longest beginning of a byte range that is kept; empty if none is."""
+        """Return the beginning of a byte range that is in memory; empty if none of it is."""
         overlaps = (
             content[start - first : start - first + length]
             for first, content in self._kept

@@ -179,7 +179,7 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
 
 
 def _masks_read(details: list[dict[str, Any]], cache: Path) -> list[int]:
-    """Return the mask file's size for each exposure; 0 without a mask or if one before had it."""
+    """Return the size of the mask that each exposure read: 0 for none, or if it was read before."""
     known, sizes = {"N/A"}, []
     for detail in details:
         mask = (detail["reference"] or {}).get("mask") or "N/A"

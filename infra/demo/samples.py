@@ -188,7 +188,7 @@ def write_cache(root: Path) -> None:
 
 
 def _write_mask(path: Path, detector: str, shape: tuple[int, int]) -> None:
-    """Write a MASK file with random defects in 2 % of the pixels, in bits of its own."""
+    """Write a MASK file with random flags in 2 % of the pixels; DQ_DEF defines its bits."""
     rng, dq = np.random.default_rng([*path.name.encode()]), np.zeros(shape, np.uint32)
     pixels = rng.integers(dq.size, size=dq.size // 50)
     dq.flat[pixels] = np.uint32(1) << rng.integers(3, size=len(pixels), dtype="u4")

@@ -182,7 +182,7 @@ class Watch:
                     self._results[product] = RequestResult(status)
 
     def _status_of(self, product: S3Location, *, is_quiet: bool) -> Status | None:
-        """Infer the status: Complete if the product is of this job, Skipped if it is kept.
+        """Infer the status: Complete if this job wrote the product, Skipped if it is kept.
 
         While messages wait, the function may still rebuild the product: what is unsure is None.
         """

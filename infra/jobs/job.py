@@ -170,7 +170,7 @@ def submit(file: JobFile, job: Job, sqs: "SQSClient", queue_url: str) -> Iterato
 
 
 def _send(bodies: Sequence[str], sqs: "SQSClient", queue_url: str) -> None:
-    """Send at most ten messages, repeatedly those that SQS refuses; raise if it keeps refusing."""
+    """Send at most ten messages, those that SQS refuses again; raise after some attempts."""
     left = {str(number): body for number, body in enumerate(bodies)}
     for attempt in range(_SEND_ATTEMPTS):
         with translate_errors(f"{queue_url}: sending messages"):

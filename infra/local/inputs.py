@@ -113,7 +113,7 @@ def check_outputs(outputs: dict[str, Path]) -> None:
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:
-    """Return what all names of a file share, its device and inode; None if it does not exist."""
+    """Return a file's device and inode, equal for all of its names; None if it does not exist."""
     try:
         state = Path(path).stat()
     except OSError:
@@ -132,7 +132,7 @@ def _expand_local(word: str, pattern: str) -> list[str]:
 
 
 def _files_below(folder: str, pattern: str) -> Iterator[Path]:
-    """Yield the files of a pattern below a folder, also through symbolic links to folders."""
+    """Yield the files below a folder that match a pattern; links to folders are followed."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link may lead to a folder above it

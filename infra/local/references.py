@@ -111,7 +111,7 @@ class _SharedServer(Server):
 
 
 def _complete(path: Path, url: str) -> Source:
-    """Return a CRDS server that fills the cache; the cache alone if the server does not answer."""
+    """Return the CRDS server, which adds files to the cache, or the cache if it does not answer."""
     from crds.core import config, heavy_client  # noqa: PLC0415
 
     try:

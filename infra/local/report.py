@@ -60,7 +60,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
 def _progress(
     number: int, hidden: bool
 ) -> Iterator[tuple[Callable[[str, bool], object], Callable[[], object]]]:
-    """Show a progress bar at a terminal; yield how to print a line and how to advance the bar."""
+    """Show a progress bar at a terminal; yield two functions: print a line, advance the bar."""
     if hidden or number == 1 or not sys.stdout.isatty():
         yield show_line, lambda: None
         return

@@ -34,7 +34,7 @@ def _mirror(location: S3Location) -> Mirror:
 
 
 def _build(text: str) -> str:
-    """Return the context of ``VERSION=CONTEXT`` if the products equal those of that `jwst`."""
+    """Parse ``VERSION=CONTEXT``: return the context, reject another version than `EQUALS_JWST`."""
     version, equals, context = text.partition("=")
     if not equals or not (version == EQUALS_JWST or EQUALS_JWST.startswith(f"{version}.")):
         raise click.BadParameter(f"{text!r}, expected {EQUALS_JWST}=jwst_N.pmap")

@@ -47,7 +47,7 @@ def changes(a: Context, b: Context) -> Iterator[Change]:
 
 
 def _by_match(context: Context) -> Mapping[tuple[str, Any], dict[str, str]]:
-    """Return, for every instrument and set of parameters, the masks by USEAFTER date."""
+    """Return the masks by USEAFTER date, for every instrument and set of parameters."""
     found: dict[tuple[str, Any], dict[str, str]] = defaultdict(dict)
     for rule in context.rules:
         found[rule.instrument, rule.parameters][rule.after] = rule.mask

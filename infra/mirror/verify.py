@@ -144,7 +144,7 @@ def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
 
 
 def _check_shape(mask: Mask, rules: list[Rule]) -> None:
-    """Raise if a mask has not the size in its header, or the detector's if for every subarray."""
+    """Raise unless a mask has the size in its header, and of the detector if for any subarray."""
     area, shape = mask.area, mask.dq.shape
     found = f"{mask.name}: its array has {shape[0]} x {shape[1]} pixels"
     subarrays = {part for rule in rules for part in rule.value("SUBARRAY.NAME").upper().split("|")}

@@ -246,7 +246,7 @@ def _read(
     chosen: Chosen,
     use: Callable[[list[QueuedMessage]], list[QueuedMessage]],
 ) -> Counter[str]:
-    """Pass chosen messages to `use`, which returns those it deleted; return all messages' labels.
+    """Pass chosen messages to `use`, which returns the deleted ones; count all messages by label.
 
     Several threads call `use`, with at most ten messages. Each message is passed once, and none
     that came after the start: one that fails again comes back to its queue meanwhile.

@@ -141,7 +141,7 @@ def _read(stack: Stack, most: int) -> Status:
 
 
 def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
-    """Return at most `most` entries of the ledger, and the URIs of products with damaged ones."""
+    """Return at most `most` ledger entries, and the URIs of products whose entry is damaged."""
     bucket = stack.output("ProductBucket")
     ledger = ledger_in(bucket)
     listed = islice(list_entries(s3, ledger), most)

@@ -230,7 +230,7 @@ class Catalogue:
             self._merge(rows, entries)
 
     def _download(self) -> None:
-        """Copy the catalogue to the path; write an empty one if there is none of this release."""
+        """Copy the catalogue from S3; write an empty one if it is missing or of another release."""
         source = self.location.below(_FILE)
         if stored := ObjectStore(self.s3).find(source):
             self.etag = stored.etag

@@ -97,7 +97,7 @@ class Loop:
         return detail
 
     def _submit(self, context: str, wanted: list[Request], queue: str) -> int:
-        """Send the wanted requests that the last job has not, or that ended; count its rejected."""
+        """Send wanted requests, except those that wait or were rejected; count the rejected."""
         file = JobFile(self.mirror.client, job_in(self.products, "closed-loop"))
         last, now = file.read()
         if last is None:
@@ -151,7 +151,7 @@ class Loop:
         return replace(job, began=began, context=context, repeats=repeats, etag=last.etag)
 
     def _ends(self, last: Job, wanted: list[Request]) -> dict[str, str | None]:
-        """Return how wanted requests of a job ended: error, empty for success, None for not yet."""
+        """Return the error of each wanted request of a job; empty: succeeded, None: not ended."""
         keys = {request_key(request) for request in wanted}
         again = {request_key(r): r for r in last.requests if request_key(r) in keys}
 

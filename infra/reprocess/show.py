@@ -55,7 +55,7 @@ def show(selection: Selection, console: Console, *, as_json: bool) -> None:
 
 
 def _counts(total: WindowTotals) -> list[int]:
-    """Return numbers of exposures: all, and those that change by name, by content, by pixels."""
+    """Return four numbers of exposures: all, and those that change by name, content and pixels."""
     pixels = total.by_change[Effect.PIXELS.value]
     content = total.by_change[Effect.CONTENT.value] + pixels
     return [total.exposures, total.by_change[Effect.NAME.value] + content, content, pixels]

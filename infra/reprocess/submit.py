@@ -129,7 +129,7 @@ def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Con
 
 
 def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dict[str, Any] | None:
-    """Return the request that reports a product again; None if its metadata lack the exposure."""
+    """Return a request to publish a result again; None if the product names no exposure."""
     stored = store.find(product)
     found = Provenance.from_metadata(stored.metadata) if stored else None
     # Long values are stored as a digest: handler.decision.shortened

@@ -91,7 +91,7 @@ def _mask_of(
 def _with_surroundings(
     image: NDArray[np.uint32], mask: Mask | None, exposure: Exposure
 ) -> Picture | None:
-    """Return a picture of a subarray's flags and the mask around them; None if it is not larger."""
+    """Return a picture of a subarray's flags within the mask; None if the mask is not larger."""
     science = exposure.subarray
     if mask is None or science is None or exposure.stripes is not None:
         return None
