@@ -90,7 +90,7 @@ def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, tuple[int, int]]
 def planes_sha256(
     shape: tuple[int, ...], indices: NDArray[np.intp], flags: NDArray[np.uint32]
 ) -> str:
-    """Return the SHA-256 of a data-quality image, given its shape and its `flagged_pixels`."""
+    """Return the SHA-256 of an image's shape and `flagged_pixels`, not of its bytes."""
     digest = hashlib.sha256(repr(shape).encode())
     digest.update(indices.astype(">u4").data)
     digest.update(flags.astype(">u4").data)

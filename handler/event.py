@@ -203,7 +203,7 @@ class Bus:
     client: "EventBridgeClient"
 
     def send(self, event: ProcessingEvent) -> None:
-        """Put a processing event on the bus, as `put` does."""
+        """Put a processing event on the bus, or raise `TransientFailure` if it is rejected."""
         self.put(SOURCE, f"DQ Initialization {event.status}", event.to_detail())
 
     def put(self, source: str, kind: str, detail: Mapping[str, Any]) -> None:

@@ -41,7 +41,7 @@ class Extent:
         return offset % self.period if self.period else self.start + offset
 
     def largest_copy(self, wanted: int) -> int:
-        """Return how many bytes one copy from any offset of the source can have, up to `wanted`."""
+        """Return how many bytes, up to `wanted`, a copy from any `offset_in_source` can have."""
         if self.source is None or not self.period:
             return wanted
         return min(self.source.size - self.period, wanted)

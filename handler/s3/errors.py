@@ -107,7 +107,7 @@ def is_conflict(error: ClientError) -> bool:
 
 
 def is_denied(error: BaseException | None) -> bool:
-    """Say whether an error, or the error that caused it, is a denied permission."""
+    """Say whether an AWS error, or a `TransientFailure` by its cause, is a denied permission."""
     if isinstance(error, ClientError):
         return error_code(error) in _DENIED or error_code(error).startswith(_KMS)
     return isinstance(error, TransientFailure) and is_denied(error.__cause__)

@@ -82,7 +82,7 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
 
 
 def digest_of_list(target: str) -> str | None:
-    """Return the SHA-256 of a text file that lists exposures; None if the target is not a file."""
+    """Return a local list's SHA-256; None if the target is an exposure, a prefix or a name."""
     return hashlib.sha256(Path(target).read_bytes()).hexdigest() if _is_list(target) else None
 
 

@@ -158,7 +158,7 @@ class Mirror:
         )
 
     def _read_config(self) -> tuple[MirrorConfig | None, str | None]:
-        """Return the configuration and the ETag of ``mirror.json``, if that exists."""
+        """Read mirror.json and its ETag; if missing, server_config and None; else None twice."""
         content, etag = self._content(STATE)
         if content is not None:
             return MirrorConfig.parse_state(content, str(self.location.below(STATE))), etag

@@ -162,7 +162,7 @@ def listing(path: Path, items: Iterable[tuple[str, dict[str, Any]]]) -> str:
 
 @contextmanager
 def database(folder: Path, memory: str = "128MB") -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB database in memory, which spills into a folder beyond the limit."""
+    """Open a DuckDB database in memory, which spills into a folder beyond `memory`."""
     with duckdb.connect() as connection:
         connection.execute(f"SET memory_limit = '{memory}'")
         connection.execute(f"SET temp_directory = {quoted(folder / 'spilled')}")

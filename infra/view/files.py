@@ -13,7 +13,7 @@ from infra.local.inputs import is_s3, open_input
 
 @dataclass(frozen=True)
 class File:
-    """An open FITS file: its HDUs, and a function that reads bytes from a start."""
+    """An open FITS file: its HDUs, and a function that reads a byte range."""
 
     name: str  # path or S3 URI
     size: int

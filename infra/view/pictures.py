@@ -60,7 +60,7 @@ def plane(dq: NDArray[np.uint32], label: str = "", *, is_fast: bool = False) -> 
 
 
 def comparison(before: NDArray[np.uint32], after: NDArray[np.uint32]) -> dict[str, Any]:
-    """Return a plane whose values are pairs, from two 2-D images of flags of one shape."""
+    """Return a plane of a picture whose values are pairs: flags before and flags after."""
     both = (before.astype(np.uint64) << np.uint64(32)) | after
     flagged = np.flatnonzero(both)
     values, inverse = np.unique(both.reshape(-1)[flagged], return_inverse=True)
