@@ -42,7 +42,7 @@ LATEST = "latest"  # the mirror's operational context
 # not set (crds 14.0.3, crds.client.api.get_default_context).
 BUILD = "build"
 # Other spellings that `crds` accepts (crds 14.0.3, crds.core.heavy_client).
-_SYNONYMS = {"jwst-latest": LATEST, "jwst-operational": LATEST, "jwst-build": BUILD}
+SYNONYMS = {"jwst-latest": LATEST, "jwst-operational": LATEST, "jwst-build": BUILD}
 
 LARGEST_MAPPING = 250_000  # bytes; the largest of CRDS have 25,000, and `crds` parses this in 3 s
 # Values separated by |; the time that `crds` takes grows with the square of their number.
@@ -222,11 +222,12 @@ class Rules:
 
     def context_name(self, context: str) -> str:
         """Return a context's file name, given that name, ``latest``, ``build`` or a synonym."""
-        context = _SYNONYMS.get(context, context)
+        context = SYNONYMS.get(context, context)
         if context == LATEST:
             return self._mirror_config().operational_context
-        if context != BUILD:
-            return check_context(context)
+        return self._build_context() if context == BUILD else check_context(context)
+
+    def _build_context(self) -> str:
         build = self._mirror_config().builds.get(EQUALS_JWST)
         if build is None:
             raise ReferenceUnavailable(

@@ -19,13 +19,11 @@ from core.product import NO_MASK
 from core.readout import detector_mismatch
 from handler.crds.masks import MaskCache, References
 from handler.crds.mirror import CONFIG, FileDigest, MirrorConfig, check_context
-from handler.crds.rules import BUILD, LATEST, MaskChoice, Rules
+from handler.crds.rules import BUILD, LATEST, SYNONYMS, MaskChoice, Rules
 from handler.s3.objects import ObjectStore, S3Location
 from infra.local.inputs import is_s3, open_input, s3_client
 from infra.mirror.sources import Cache, Server, Source
 
-_BUILD = frozenset({BUILD, "jwst-build"})
-_ALIASES = _BUILD | {LATEST, "jwst-latest", "jwst-operational"}
 log = logging.getLogger(__name__)
 
 
@@ -50,8 +48,8 @@ class _SourceRules(Rules):
     def read(self, name: str) -> str:
         return self._source.read(name)
 
-    def context_name(self, context: str) -> str:
-        return self._source.build() if context in _BUILD else super().context_name(context)
+    def _build_context(self) -> str:
+        return self._source.build()
 
     def _mirror_config(self) -> MirrorConfig:
         return self._source.config
@@ -131,7 +129,7 @@ def is_context(name: str) -> bool:
     try:
         check_context(name)
     except ReferenceUnavailable:
-        return name in _ALIASES
+        return name in {LATEST, BUILD, *SYNONYMS}
     return True
 
 
