@@ -62,6 +62,12 @@ def working(function: Harness, queue: str) -> Iterator[list[str]]:
     thread.join()
 
 
+def deliver_all(function: Harness, queue: str) -> None:
+    """Run the function once on each message of a queue; none is delivered again."""
+    for message in function.aws.receive(queue):
+        function.run_batch(message["Body"], identifier=message["MessageId"])
+
+
 def read_together(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Let two commands read the stored job before either of them writes it."""
     both, original, first_two = threading.Barrier(2), JobFile.read, iter([True, True])
@@ -296,11 +302,7 @@ def test_waiting_request_that_rebuilds_is_not_skipped(
     function.upload(exposure, "2023/jw0_uncal.fits")
     function.with_settings(encoding=Encoding.FLOAT32).run("2023/jw0_uncal.fits")
 
-    def deliver() -> None:
-        for message in function.aws.receive(queues["BackfillQueue"]):
-            function.run_batch(message["Body"], identifier=message["MessageId"])
-
-    threading.Timer(4, deliver).start()
+    threading.Timer(4, deliver_all, (function, queues["BackfillQueue"])).start()
     assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
 
 
@@ -313,12 +315,7 @@ def test_fast_polls_wait_for_a_late_result(
 ) -> None:
     monkeypatch.setattr(follow, "depth", lambda *_: EMPTY)  # the counts of SQS lag
     function.upload(exposure, "2023/jw0_uncal.fits")
-
-    def deliver() -> None:
-        for message in function.aws.receive(queues["BackfillQueue"]):
-            function.run_batch(message["Body"], identifier=message["MessageId"])
-
-    late = threading.Timer(2, deliver)
+    late = threading.Timer(2, deliver_all, (function, queues["BackfillQueue"]))
     late.start()
     with pytest.raises(SystemExit) as ended:
         main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0"])

@@ -36,7 +36,7 @@ from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
 from tests.infra.template import load, permissions
-from tests.infra.test_jobs import Worker, read_together, words, working
+from tests.infra.test_jobs import Worker, deliver_all, read_together, words, working
 from tests.samples.exposures import write_exposure
 from tests.samples.mirror import RULES, write_rules, write_sample_mirror, write_server_config
 from tests.samples.modes import MODES
@@ -804,8 +804,7 @@ def test_closed_loop_fails_if_five_selections_change_nothing(
     file = JobFile(mirror.client, S3Location(PRODUCTS, "dq_backfills/closed-loop/job.jsonl.gz"))
     for _ in range(5):
         loop.run(is_scheduled=True)
-        for message in aws.receive(queue):  # by a stack whose CrdsContext is not latest
-            archive.function.run_batch(message["Body"], identifier=message["MessageId"])
+        deliver_all(archive.function, queue)  # by a stack whose CrdsContext is not latest
         job, _ = file.read()
         assert job is not None
         file.write(replace(job, began=job.began - timedelta(hours=1)))
