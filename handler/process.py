@@ -291,8 +291,12 @@ def build(job: Job, services: Services) -> None:
             packed = Source(bucket, exposure_key, etag, version, source.size)
             layout = Layout((Literal(pack(layout, packed, job.exposure)),))
         assembly = Assembly(layout, job.source, services.blocks, job.store)
-        job.output = product_summary(assembly.write(job.target, is_same, upload))
-    job.flags, job.row = planes_summary(job.exposure, quality.image, job.provenance.pinned)
+        with ThreadPoolExecutor(1) as thread:  # the flags are counted while S3 writes
+            counting = thread.submit(
+                planes_summary, job.exposure, quality.image, job.provenance.pinned
+            )
+            job.output = product_summary(assembly.write(job.target, is_same, upload))
+    job.flags, job.row = counting.result()
 
 
 def read_user_dq(reader: ObjectReader) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC
@@ -207,12 +208,18 @@ class ObjectReader:
         return kept + self.store.read(self.described, first, length - len(kept), self.unavailable)
 
     def read_ahead(self, start: int, length: int) -> bytes:
-        """Read a byte range as `read` does, and keep at least 128 KiB from its start in memory."""
+        """Read a byte range as `read` does; keep 128 KiB from its start, and the last 128 KiB."""
+        size = self.described.size
         kept = self._kept_from(start, length)
-        if len(kept) == min(length, max(self.described.size - start, 0)):
+        if len(kept) == min(length, max(size - start, 0)):
             return kept
-        content = self.read(start, max(length, HEADERS))
-        self._kept.append((start, content))
+        # The last HDU, of ASDF, is small. It is read at the same time, in case that large ones lie
+        # between.
+        last = max(size - HEADERS, start + max(length, HEADERS))
+        with ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(self.read, last, HEADERS)
+            content = self.read(start, max(length, HEADERS))
+        self._kept += [(start, content), (last, reading.result())]
         return content[:length]
 
     def _kept_from(self, start: int, length: int) -> bytes:

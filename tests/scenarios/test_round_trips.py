@@ -8,11 +8,15 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
+from core.product import Form
 from core.step import initialize
 from handler.crds.masks import References
 from handler.s3.blocks import Blocks
@@ -81,6 +85,7 @@ def waves(function: Harness, *expected: list[str]) -> Iterator[None]:
     """Expect these requests, wave by wave."""
     found = Waves(list(expected))
     clients = [(function.function.s3, "s3"), (function.function.bus.client, "events")]
+    clients += [(function.function.sqs(), "sqs")]
     for client, service in clients:
         client.meta.events.register(f"before-send.{service}", found.hold)
     try:
@@ -134,6 +139,29 @@ def test_large_exposure_takes_seven_round_trips_and_copies(function: Harness, la
         ENTRY,
     ):
         assert function.run(KEY)["status"] == "Complete"
+
+
+@pytest.mark.slow
+def test_headers_after_large_arrays_take_one_round_trip(function: Harness, large: bytes) -> None:
+    zeroframe = fits.ImageHDU(np.zeros((1, 1024, 1024), np.uint16), name="ZEROFRAME")
+    with fits.open(BytesIO(large)) as hdus:
+        hdus.insert(2, zeroframe)
+        with_zeroframe = BytesIO()
+        hdus.writeto(with_zeroframe)
+    function = function.with_settings(form=Form.VIRTUAL)
+    for key in (KEY, OTHER):
+        function.upload(with_zeroframe.getvalue(), key)
+    function.run(OTHER)
+    with waves(function, FIRST, ["GetObject input"] * 2, *SMALL[1:]):
+        assert function.run(KEY)["status"] == "Complete"
+
+
+def test_visibility_is_set_while_the_exposure_is_read(warm: Harness) -> None:
+    sqs = warm.aws.client("sqs")
+    function = warm.with_services(sqs=lambda: sqs)
+    function = function.with_settings(uploaded_queue_url=function.aws.uploads)
+    with waves(function, ["ChangeMessageVisibility", *FIRST], *SMALL[1:]):
+        assert function.run_batch(created(KEY)) == []
 
 
 def test_upload_is_started_while_the_planes_are_made(
