@@ -30,7 +30,7 @@ from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import discarding
 from tests.bundle.lambda_runtime import BUNDLE
 from tests.conftest import PROJECT, record_of
-from tests.model_of_s3.server import COUNTS
+from tests.model_of_s3.server import COUNTS, ETAG, VERSION
 from tests.samples.exposures import write_exposure
 from tests.samples.mirror import write_sample_mirror
 from tests.samples.modes import MODES
@@ -95,9 +95,10 @@ def function(port: int, product: str, memory: int) -> Iterator[Function]:
             process.wait(60)
 
 
-def created(key: str) -> dict[str, Any]:
-    """Return the EventBridge event of an upload."""
-    detail = {"bucket": {"name": RAW}, "object": {"key": key}}
+def created(key: str, size: int) -> dict[str, Any]:
+    """Return the EventBridge event of an upload of `size` bytes to a bucket with versions."""
+    entity = {"key": key, "size": size, "etag": ETAG.strip('"'), "version-id": VERSION}
+    detail = {"bucket": {"name": RAW}, "object": entity | {"sequencer": "00617F08299329D189"}}
     return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
 
@@ -119,18 +120,19 @@ def measure(
     subject: Subject, cache: Path, ways: tuple[str, ...] = WAYS, each: int = EACH
 ) -> Iterator[Invocation]:
     """Measure an exposure for an upload, a repeated event and a rebuild."""
+    size = subject.path.stat().st_size
     with (
         discarding(subject.path, cache, "--slow") as port,
         function(port, subject.product, subject.memory) as running,
     ):
         running.run(
-            batch(created("bench/first_uncal.fits"))
+            batch(created("bench/first_uncal.fits", size))
         )  # includes the work that a container does once
         for way in ways:
-            runs = [running.run(_event(way, number)) for number in range(each)]
+            runs = [running.run(_event(way, number, size)) for number in range(each)]
             last, counts = runs[-1], runs[-1]["counts"]
             yield Invocation(
-                subject.name, subject.product, way, subject.path.stat().st_size, subject.memory,
+                subject.name, subject.product, way, size, subject.memory,
                 round(median(run["cost"]["seconds"] for run in runs), 4),
                 round(median(run["cost"]["cpu"] for run in runs), 4),
                 counts.get("put", 0), counts.get("get", 0), counts.get("event", 0),
@@ -142,22 +144,23 @@ def measure(
 def cold_seconds(path: Path, cache: Path) -> float:
     """Return the additional seconds of a container's first invocation."""
     taken = []
+    size = path.stat().st_size
     for _ in range(EACH):
         with discarding(path, cache, "--slow") as port:
             started = time.monotonic()
             with function(port, "native", DEPLOYED) as running:
-                running.run(batch(created("bench/first_uncal.fits")))
+                running.run(batch(created("bench/first_uncal.fits", size)))
                 first = time.monotonic() - started
-                warm = running.run(batch(created("bench/second_uncal.fits")))["cost"]["seconds"]
-                taken.append(first - warm)
+                warm = running.run(batch(created("bench/second_uncal.fits", size)))
+                taken.append(first - warm["cost"]["seconds"])
     return round(median(taken), 2)
 
 
-def _event(way: str, number: int) -> dict[str, Any]:
+def _event(way: str, number: int, size: int) -> dict[str, Any]:
     key = f"bench/{number}_uncal.fits"
     if way == "reprocessed":
         return batch({"bucket": RAW, "key": key, "onExisting": "replace"})
-    return batch(created(key))
+    return batch(created(key, size))
 
 
 def exposures(folder: Path) -> Iterator[tuple[str, Path]]:

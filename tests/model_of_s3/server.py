@@ -1,5 +1,7 @@
 """An S3 server that keeps only the lengths of uploads and can be as slow as S3.
 
+Its buckets have versions, as those of the template do.
+
 Emulators keep objects in memory and put their parts together in Python (half an hour for the 10 GB
 of a float32 product of 4 GB), and none shows how slow S3's own copying is. What is measured here is
 the function's memory, CPU time or time, so anything will do that answers as S3 does.
@@ -23,6 +25,8 @@ _PIECE = 1 << 20
 METADATA = "x-amz-meta-"
 COUNTS = "/counts"
 """Since the last call: requests (GET-class, PUT-class, events, SQS), bytes of events and products."""
+ETAG, VERSION = '"there"', "3HL4kqtJlcpXroDTDmJ+rmSpXd3dIbrHY"
+"""Of every object that exists at the start."""
 _LEDGER = "/dq_ledger/"
 _MODIFIED = "Thu, 01 Jan 2026 00:00:00 GMT"
 
@@ -54,7 +58,7 @@ class Handler(BaseHTTPRequestHandler):
         if path is None:
             self.answer(404)
             return
-        headers = {"ETag": '"there"', "Content-Length": str(path.stat().st_size)}
+        headers = {"ETag": ETAG, "Content-Length": str(path.stat().st_size)}
         self.answer(200, headers=headers)
 
     def do_GET(self) -> None:
@@ -81,7 +85,7 @@ class Handler(BaseHTTPRequestHandler):
             file.seek(first)
             content = file.read(last - first + 1)
         self.speed.move(len(content))
-        headers = {"ETag": '"there"'}
+        headers = {"ETag": ETAG}
         if wanted:
             headers["Content-Range"] = f"bytes {first}-{last}/{size}"
         self.answer(206 if wanted else 200, content, headers)
@@ -104,7 +108,7 @@ class Handler(BaseHTTPRequestHandler):
             self.lengths[key] = length
             self.uploads[key] = self.metadata()
             self.counts["product bytes"] += 0 if _LEDGER in key else length
-        self.answer(200, headers={"ETag": '"p"'})
+        self.answer(200, headers={"ETag": '"product"'})
 
     def do_POST(self) -> None:
         self.speed.begin()
@@ -176,6 +180,7 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
         self.send_response(status)
         always = {"Content-Length": str(len(body)), "Last-Modified": _MODIFIED}
+        always["x-amz-version-id"] = VERSION
         for name, value in {**always, **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
