@@ -24,11 +24,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class KindSpec:
-    """The data model of the products of one kind of exposure, and the EXTNAMEs of their arrays."""
+    """The data model of products of one kind, and EXTNAMEs of arrays that they have."""
 
     data_model: str  # DATAMODL of the product
-    image: str  # the data-quality image
-    adds: frozenset[str]  # arrays that the product has after SCI, whatever the input has
+    image: str  # EXTNAME of the array that gets all flags of the mask: PIXELDQ or DQ
+    adds: frozenset[str]  # EXTNAMEs of the HDUs that every product has directly after SCI
     converts: frozenset[str]  # arrays that jwst writes as float32
 
 
@@ -51,7 +51,7 @@ _GUIDER_TYPES = frozenset(
 
 
 def kind_of(keywords: Keywords, superstripes: int) -> Kind:
-    """Return the kind of an exposure: guider by EXP_TYPE, superstripe if SSTR_NST > 0, or ramp."""
+    """Return guider by EXP_TYPE, else superstripe if `superstripes` (SSTR_NST) > 0, else ramp."""
     if keywords.word("EXP_TYPE") in _GUIDER_TYPES:
         return Kind.GUIDER
     return Kind.SUPERSTRIPE if superstripes > 0 else Kind.RAMP
@@ -126,7 +126,11 @@ SCI and the data-quality arrays are checked in `core.exposure`.
 
 
 def check_jwst_can_open(hdus: tuple[Hdu, ...], kind: Kind, name: str) -> None:
-    """Raise `InputRejected` for an array or table that the `jwst` data models cannot open."""
+    """Raise `InputRejected` if an HDU differs from what `MODEL_EXTENSIONS` lists for `kind`.
+
+    Images need that number of axes, tables exactly those columns. HDUs without axes and unlisted
+    HDUs (SCI, data-quality arrays) pass. `name` is the file's, for messages.
+    """
     for hdu in hdus:
         expected = MODEL_EXTENSIONS[kind].get(hdu.name)
         if expected is None or (hdu.is_image and not hdu.shape):
@@ -183,7 +187,11 @@ def missing_asdf_warning(hdus: tuple[Hdu, ...]) -> str | None:
 
 
 def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
-    """Raise `InputRejected` if an ASDF extension is damaged or has keywords the header lacks."""
+    """Raise `InputRejected` if ASDF is damaged or has a keyword that the header lacks.
+
+    Checked are keywords of `_DECIDING`, if not null in ASDF, and references to HDUs; values are not
+    compared. A file without an ASDF extension gets a logged warning.
+    """
     warning = missing_asdf_warning(hdus)
     if warning:
         log.warning("%s: %s", name, warning)
@@ -219,7 +227,7 @@ def check_asdf_agrees(hdus: tuple[Hdu, ...], read: Reader, name: str) -> None:
 
 
 def _check_references(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None:
-    """Raise `InputRejected` for an ASDF reference to a missing HDU, or to a number that changes."""
+    """Raise `InputRejected` if a reference of ASDF to an HDU would not work in the product."""
     # The product has its new HDUs after SCI, so the number of every later HDU changes.
     names = [hdu.name for hdu in hdus]
     kept = names.index("SCI") + 1 if "SCI" in names else 1
@@ -242,7 +250,7 @@ def _check_references(hdus: tuple[Hdu, ...], document: bytes, name: str) -> None
 
 
 def _has_value(values: set[str], path: str) -> bool:
-    """Say whether a path below ``meta`` is in `values`, or may be by an alias or merge of YAML."""
+    """Say whether ASDF may have a value at ``meta.`` + `path`."""
     parts = f"meta.{path}".split(".")
     above = [".".join(parts[:depth]) for depth in range(len(parts))]
     merges = {f"{way}.<<".lstrip(".") for way in above}
@@ -251,7 +259,10 @@ def _has_value(values: set[str], path: str) -> bool:
 
 
 def _paths_with_values(document: bytes, name: str) -> set[str]:
-    """Return the paths of a document's values: ``meta.exposure.type``; of an alias with ``*``."""
+    """Return the dotted paths, of at most 3 keys, that have a value in an ASDF document.
+
+    The path of a YAML alias ends with ``*``.
+    """
     start, end = _START_OF_YAML.search(document), _END_OF_YAML.search(document)
     if start is None or end is None:
         raise InputRejected(f"{name}: the ASDF extension has no YAML document, expected one")
@@ -268,7 +279,7 @@ def _paths_with_values(document: bytes, name: str) -> set[str]:
 
 
 def _walk(events: Iterable[Any], name: str) -> Iterator[str]:
-    """Yield the path of every value that is not null, not in a sequence, and not too deep."""
+    """Yield dotted paths of at most 3 keys to values that are not null and not in a sequence."""
     keys: list[str | None] = []  # the current key of each open collection; None before a key
     mappings: list[bool] = []  # whether each open collection is a mapping
     for number, event in enumerate(events):

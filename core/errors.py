@@ -4,23 +4,24 @@
 class InputRejected(Exception):
     """A failure that the exposure or the request causes: never retry.
 
-    Raised when the input is not FITS, is truncated, lacks a keyword or contradicts itself, was
-    read out where the mask has no pixels, or comes with a user-supplied DQ image that does not fit.
+    Examples: the exposure does not exist, is damaged, lacks a needed keyword, contradicts itself or
+    read out pixels that the mask lacks; the request is malformed, or its user DQ does not fit.
     """
 
 
 class ReferenceUnavailable(Exception):
     """A failure that the mirror, a rule or a mask causes: retry, then alert an operator.
 
-    Raised when the mirror lacks a file, the rules choose no mask, a checksum is wrong, or a mask
-    cannot be used. The exposure itself may be perfectly good.
+    Examples: the mirror lacks a file, no rule matches the exposure or two masks tie, a checksum is
+    wrong, a mask cannot be used. A rule that says N/A is not a failure.
     """
 
 
 class TransientFailure(Exception):
     """A failure that the network or an AWS service causes: retry.
 
-    Raised for throttling, timeouts and conflicts that resolve themselves.
+    Examples: throttling, timeouts, conflicting writes; also a denied permission or KMS key, for
+    which retries succeed only after an operator has allowed the access.
     """
 
 
@@ -29,5 +30,5 @@ EXPECTED = (InputRejected, ReferenceUnavailable, TransientFailure)
 
 
 def error_class(error: BaseException) -> type[BaseException]:
-    """Return the class in `EXPECTED` that an error belongs to; its own class if it is a bug."""
+    """Return the class in `EXPECTED` that an error is an instance of, else its type."""
     return next((known for known in EXPECTED if isinstance(error, known)), type(error))

@@ -35,7 +35,7 @@ _MOST_PIXELS = 16 * 1024 * 1024  # of a data-quality plane, all stripes together
 
 @dataclass(frozen=True)
 class Subarray:
-    """A rectangle of pixels in the science frame; its first column and row are numbered 1."""
+    """A rectangle of pixels of the detector, in the science frame; pixels count from 1."""
 
     xstart: int
     ystart: int
@@ -44,7 +44,11 @@ class Subarray:
 
     @classmethod
     def from_keywords(cls, keywords: Keywords) -> "Subarray | None":
-        """Read the four subarray keywords of a primary header; return None if one is missing."""
+        """Read SUBSTRT1/2 and SUBSIZE1/2 of a primary header; return None if one is missing.
+
+        Raises `keywords.error` if one is not an integer or, if all are present, a start is below 1.
+        Sizes are not checked.
+        """
         names = ("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2")
         values = [value for name in names if (value := keywords.integer(name)) is not None]
         if len(values) < len(names):
@@ -70,7 +74,7 @@ class Exposure:
     name: str  # URI or file name, for messages
     hdus: tuple[Hdu, ...]
     kind: Kind  # ramp, superstripe or guider
-    shape: tuple[int, int, int, int]
+    shape: tuple[int, int, int, int]  # of SCI: (integrations, groups, ny, nx)
     superstripes: int  # SSTR_NST; 0 if it is missing
 
     @classmethod
@@ -113,7 +117,11 @@ class Exposure:
 
     @property
     def subarray(self) -> Subarray | None:
-        """The rectangle read out, in the science frame; None if one of its keywords is missing."""
+        """The rectangle that SUBSTRT1/2 and SUBSIZE1/2 declare; None if one is missing.
+
+        Stripes read other rows, and the size may differ from SCI's. Raises `InputRejected` if one
+        is not an integer or, if all are present, a start is below 1.
+        """
         return Subarray.from_keywords(self.keywords)
 
     @property
@@ -133,13 +141,16 @@ class Exposure:
 
     @property
     def plane_shape(self) -> tuple[int, ...]:
-        """Shape of the data-quality plane: (ny, nx), or (SSTR_NST, ny, nx) for superstripes."""
+        """Shape of PIXELDQ or DQ: (ny, nx), or (SSTR_NST, ny, nx) for superstripes."""
         if self.kind is Kind.SUPERSTRIPE:
             return (self.superstripes, *self.image_shape)
         return self.image_shape
 
     def existing_image(self, read: Reader) -> NDArray[np.uint32] | None:
-        """Return PIXELDQ (or DQ) of the exposure; None if it is missing or of another shape."""
+        """Return the pixels of PIXELDQ (of a guider: DQ) that the exposure's file has.
+
+        None or `InputRejected` as in `existing_array`; `InputRejected` also as in `decode`.
+        """
         hdu = self.existing_array(self.spec.image, self.plane_shape)
         if hdu is None:
             return None
@@ -147,10 +158,10 @@ class Exposure:
         return decode(hdu, stored, self.name).astype(np.uint32)
 
     def existing_array(self, name: str, shape: tuple[int, ...]) -> Hdu | None:
-        """Return the HDU of a data-quality array of the exposure, to merge flags into it.
+        """Return the HDU with EXTNAME `name` if it has `shape`, that of the flags to merge.
 
-        None if it is missing, empty or, with a warning, of another size. A table, or an image of
-        another number of axes, is rejected.
+        None if it is missing, without axes or, with a logged warning, of other lengths of the axes.
+        Raises `InputRejected` for a table, another number of axes, or EXTVER not 1.
         """
         found, hdu = find_all(self.hdus, name), find(self.hdus, name)
         if hdu is None:
@@ -177,7 +188,7 @@ class Exposure:
 
 
 def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int]:
-    """Return the shape of SCI, or raise `InputRejected` unless there is one valid SCI array."""
+    """Return the shape of SCI: (integrations, groups, ny, nx)."""
     found = find_all(hdus, "SCI")
     if len(found) > 1:
         raise InputRejected(f"{name}: {len(found)} HDUs are named SCI, expected one")

@@ -36,8 +36,10 @@ DO_NOT_USE = PIXEL_FLAGS["DO_NOT_USE"]
 class FlagDefinition:
     """One row of a mask's DQ_DEF table."""
 
-    value: int  # bits of the mask's DQ array; a negative value is read as unsigned 32-bit integer
-    name: str  # mnemonic of the standard flag that they stand for
+    # VALUE: bits of the mask's DQ array; a negative value is read as unsigned 32-bit integer.
+    value: int
+    # NAME: the standard mnemonic that the bits stand for, GOOD, or another name, which is ignored.
+    name: str
 
 
 def translate(
@@ -46,8 +48,8 @@ def translate(
     """Translate the bits of a mask's DQ array to the standard flags, by the rows of DQ_DEF.
 
     Each row of DQ_DEF sets the standard flag of its name in every pixel that has any of its bits.
-    Rows with the same name merge, one bit may serve several rows, and a name that is not a
-    standard mnemonic is ignored with a warning.
+    Rows with the same name merge, and one bit may serve several rows. A name that is not a standard
+    mnemonic is ignored, with a warning unless it is GOOD. Without rows, `dq` is returned.
     """
     rows = list(definitions)
     if not rows:
@@ -77,7 +79,11 @@ def flagged_pixels(dq: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np
 
 
 def count_by_mnemonic(flagged: NDArray[np.uint32]) -> dict[str, tuple[int, int]]:
-    """Return, by mnemonic of each flag, its number of pixels, and those with DO_NOT_USE as well."""
+    """Return for each mnemonic: pixels with the flag, and pixels with it and DO_NOT_USE.
+
+    `flagged` has the flags of every pixel with any flag; it may leave out the others. The result
+    leaves out a flag that no pixel has.
+    """
     values, pixels = np.unique(flagged, return_counts=True)
     unusable = pixels * (values & np.uint32(DO_NOT_USE) != 0)
     return {

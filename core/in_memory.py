@@ -19,12 +19,13 @@ log = logging.getLogger(__name__)
 
 
 def read_exposure(content: bytes, name: str) -> Exposure:
-    """Read the headers of an exposure; `name` is its file name, for messages.
+    """Read the headers and ASDF of an exposure; `name` is its file name, for messages.
 
     Raises
     ------
     InputRejected
-        If the file is not a raw exposure that `jwst` could process.
+        If the file is damaged, lacks an SCI image of 4 axes, or the `jwst` data models cannot open
+        it. Keywords of the subarray and the stripes are not checked.
     """
     return Exposure.read(reader_of(content), len(content), name)
 
@@ -52,12 +53,13 @@ def dq_init(
     mask : `~core.mask.Mask` or None
         The mask; None if CRDS has none for the exposure (``N/A``).
     values : `~core.product.HeaderValues`
-        Header values of the product.
+        Header values of the product; `values.mask` must be None if, and only if, `mask` is None.
+        Messages call the exposure `values.filename`.
     encoding : `~core.product.Encoding`
-        Pixel type of the science arrays in the product.
+        How the product stores science pixels: as in the exposure, or as float32.
     user : ndarray or None
-        User-supplied flags, merged with the mask's; shape (ny, nx), or (SSTR_NST, ny, nx) for
-        superstripes.
+        User-supplied flags, merged with the mask's and ignored without a mask; shape (ny, nx), or
+        (SSTR_NST, ny, nx) for superstripes.
 
     Returns
     -------
@@ -67,9 +69,12 @@ def dq_init(
     Raises
     ------
     InputRejected
-        If the exposure is invalid, or the mask cannot be cut to its readout.
+        If `read_exposure` or `core.readout.cut` rejects the exposure, an array of it cannot be
+        merged or converted, a header value is not ASCII, or `user`, with a mask, has another shape
+        or floats that are not whole numbers from 0 to 2**32 - 1.
     ReferenceUnavailable
-        If the mask does not declare the area that it covers.
+        If the mask is not a full frame and does not declare the area that it covers; the area is
+        not needed for superstripes.
     """
     exposure = read_exposure(content, values.filename)
     warning = mask and detector_mismatch(mask, exposure)

@@ -28,13 +28,13 @@ _MOST_DEFINITIONS = 1024  # there are 32 bits to define
 class Mask:
     """A mask, ready to be cut to a readout."""
 
-    name: str  # file name, as R_MASK gives it
+    name: str  # file name or URI, for messages
     dq: NDArray[np.uint32]  # standard flags, shape (rows, columns), science frame, read-only
     instrument: str  # INSTRUME in upper case; empty if the header has none
     subarray: Subarray | None  # the area that the header declares; None if a keyword is missing
     # SUBSTRT1 and SUBSTRT2 one by one, because a stripe readout needs only one of them.
     corner: tuple[int | None, int | None] = (None, None)
-    detector: str = ""  # DETECTOR, as `instrument`
+    detector: str = ""  # DETECTOR in upper case; empty if the header has none
 
     @classmethod
     def from_bytes(cls, content: bytes, name: str) -> "Mask":
@@ -43,8 +43,8 @@ class Mask:
         Raises
         ------
         ReferenceUnavailable
-            If it is not a FITS file, is compressed, has no 2-D DQ array of integers, or its
-            DQ_DEF table cannot be read.
+            If it is not a FITS file, is damaged or compressed, lacks a 2-D DQ image of whole
+            numbers, or its DQ_DEF table, INSTRUME, DETECTOR or a subarray keyword is invalid.
         """
         try:
             hdus = locate_in(content, name)
@@ -65,7 +65,11 @@ class Mask:
 
     @property
     def area(self) -> Subarray:
-        """The area in the mask's header, else the full frame; may raise `ReferenceUnavailable`."""
+        """The area that the four subarray keywords of the mask declare, else the full frame.
+
+        The full frame, with a logged warning, is for a mask that lacks one of them; unless its
+        array has the shape of `full_frame`, `ReferenceUnavailable` is raised.
+        """
         if self.subarray is not None:
             return self.subarray
         full = full_frame(self.instrument)
@@ -80,12 +84,20 @@ class Mask:
 
 
 def full_frame(instrument: str) -> tuple[int, int]:
-    """Return the shape (rows, columns) of an instrument's mask that covers a whole detector."""
+    """Return the shape (rows, columns) of an instrument's mask that covers a whole detector.
+
+    `instrument` is in upper case. Every name except MIRI, even an unknown or empty one, gives
+    (2048, 2048).
+    """
     return _FULL_FRAMES.get(instrument, _FULL_FRAME)
 
 
 def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.uint32]:
-    """Return a mask's DQ array (rows, columns), its bits not translated to standard flags yet."""
+    """Return a mask's DQ array (rows, columns), not yet translated to standard flags.
+
+    Raises `ReferenceUnavailable` without a 2-D DQ image of EXTVER 1, and `InputRejected` if its
+    pixels are scaled, or floats that are not whole numbers from 0 to 2**32 - 1.
+    """
     hdu = _find(hdus, "DQ", name)
     if hdu is None:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
@@ -103,7 +115,7 @@ def own_flags(hdus: tuple[Hdu, ...], content: bytes, name: str) -> NDArray[np.ui
 
 
 def _find(hdus: tuple[Hdu, ...], extname: str, name: str) -> Hdu | None:
-    """Return the first HDU with that EXTNAME, which `jwst` reads; raise if its EXTVER is not 1."""
+    """Return the first HDU with that EXTNAME, as `jwst` does, or None; raise if EXTVER is not 1."""
     hdu = next(iter(find_all(hdus, extname)), None)
     if hdu is not None and hdu.version != 1:
         raise ReferenceUnavailable(

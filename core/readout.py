@@ -20,11 +20,18 @@ _IRS2_DECLARED, _IRS2_ROWS = 2048, 3200
 
 
 def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
-    """Return a mask's flags of the pixels that an exposure read out, or raise `InputRejected`.
+    """Return a mask's flags of the pixels that an exposure read out, in its `plane_shape`.
 
-    The rules are those of `jwst.lib.reffile_utils` in jwst 3.0.0: a mask of the same corner and
-    size is used whole; otherwise the rows that the stripes read are gathered, or a window is cut
-    out.
+    As in `jwst.lib.reffile_utils` of jwst 3.0.0, a mask of the same corner and size is used whole,
+    except for superstripes; otherwise the rows of the stripes are gathered, or a window is cut out.
+
+    Raises
+    ------
+    InputRejected
+        If the exposure lacks a subarray keyword, its keywords contradict each other or SCI, or the
+        mask lacks pixels that were read out.
+    ReferenceUnavailable
+        As `Mask.area`; the area is not needed for superstripes.
     """
     if exposure.kind is Kind.SUPERSTRIPE and exposure.shape[0] % exposure.superstripes:
         raise InputRejected(
@@ -50,7 +57,10 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
 
 
 def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
-    """Return a warning if the mask belongs to another detector than the exposure, else None."""
+    """Return a warning if INSTRUME or DETECTOR of mask and exposure differ, else None.
+
+    A keyword that the mask lacks does not differ; one that only the exposure lacks does.
+    """
     keywords = exposure.keywords
     own = tuple((keywords.text(name) or "").upper() for name in ("INSTRUME", "DETECTOR"))
     if (mask.instrument or own[0], mask.detector or own[1]) == own:
@@ -63,7 +73,7 @@ def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
 
 
 def _true_area(declared: Subarray, shape: tuple[int, ...], name: str) -> Subarray:
-    """Return the declared area with the size of the array; log a warning if the sizes differ."""
+    """Return the declared area with the array's size; log if it differs (IRS2: 2048 rows)."""
     rows, columns = shape
     if declared.ysize == _IRS2_DECLARED and rows == _IRS2_ROWS:
         rows = _IRS2_DECLARED
@@ -90,7 +100,7 @@ def _window(mask: Mask, exposure: Exposure, science: Subarray) -> NDArray[np.uin
 def _gather(
     mask: Mask, exposure: Exposure, stripes: StripeReadout, science: Subarray
 ) -> NDArray[np.uint32]:
-    """Return the mask's rows that the stripes read, cut to the window along the fast axis."""
+    """Return the flags of the rows that the stripes read: one image, or one per superstripe."""
     if exposure.kind is Kind.GUIDER and stripes.count > 0:
         raise InputRejected(
             f"{exposure.name}: a guider exposure with {stripes}, expected SSTR_NST=0"

@@ -31,11 +31,10 @@ def initialize(
     existing: NDArray[np.uint32] | None = None,
     user: NDArray[Any] | None = None,
 ) -> DataQuality:
-    """Initialise the data-quality planes and set the flags of the mask in them.
+    """Merge the flags of `mask`, `user` and `existing`, the input's PIXELDQ or DQ.
 
-    The rules are those of `jwst.dq_init` in jwst 3.0.0: the mask's flags are set in PIXELDQ (or
-    DQ), and only DO_NOT_USE is passed on to GROUPDQ. `existing` is that array of the input, `user`
-    the user-supplied DQ; both have its shape. Without a mask, no flag is set.
+    GROUPDQ gets DO_NOT_USE of `mask` and `user` only. Without a mask, `user` is ignored. Raises as
+    `cut`, and `InputRejected` if `user` is not of `plane_shape` or not of whole numbers.
     """
     flags = np.zeros(exposure.plane_shape, np.uint32) if mask is None else cut(mask, exposure)
     if user is not None and mask is not None:

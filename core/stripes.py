@@ -47,10 +47,13 @@ class _Rows:
 
 @dataclass(frozen=True)
 class StripeReadout:
-    """The stripe keywords of an exposure: MSTR_*, SSTR_* and axes; one that is missing is None."""
+    """The stripe keywords of an exposure: MSTR_*, SSTR_*, FASTAXIS and SLOWAXIS.
+
+    A missing one is None in `values`; `readout[keyword]` raises `InputRejected` for it.
+    """
 
     name: str  # of the exposure, for messages
-    subarray_name: str
+    subarray_name: str  # SUBARRAY; empty if it is missing
     values: Mapping[str, int | None]
 
     @classmethod
@@ -75,7 +78,10 @@ class StripeReadout:
 
     @property
     def slow_is_x(self) -> bool:
-        """Whether the slow axis is x, so that detector rows are columns of the science frame."""
+        """Whether the slow axis is x, so that detector rows are columns of the science frame.
+
+        Raises `InputRejected` unless one of FASTAXIS and SLOWAXIS is 1 or -1, the other 2 or -2.
+        """
         fast, slow = self["FASTAXIS"], self["SLOWAXIS"]
         if {abs(fast), abs(slow)} != {1, 2}:
             raise InputRejected(
@@ -86,7 +92,10 @@ class StripeReadout:
 
     @property
     def count(self) -> int:
-        """Number of superstripes in a super-integration, SSTR_NST; 0 for a substripe readout."""
+        """Number of superstripes in a super-integration, SSTR_NST; 0 for a substripe readout.
+
+        Raises `InputRejected` if SSTR_NST is missing, negative or above 2048.
+        """
         count = self["SSTR_NST"]
         # A crafted count would exhaust memory; every superstripe reads at least one row.
         if not 0 <= count <= DETECTOR_SIZE:
@@ -94,10 +103,10 @@ class StripeReadout:
         return count
 
     def rows(self, subarray: "Subarray", length: int) -> Iterator[NDArray[np.intp]]:
-        """Yield the row of the mask for each row of an image, one array per stripe.
+        """Yield, for each image in turn, the indices of the mask's rows that make it up.
 
-        The indices are along the slow axis of the mask, which has `length` rows there, in the
-        science frame. A substripe readout gives one array, superstripes give SSTR_NST.
+        Rows lie along the slow axis, in the science frame, from 0 to `length` - 1. A substripe
+        readout has one image. `InputRejected` if rows do not fill `subarray` or the mask lacks one.
         """
         blocks = self._blocks(subarray, length)
         backwards = self["SLOWAXIS"] < 0
@@ -109,7 +118,7 @@ class StripeReadout:
             yield length - 1 - rows[::-1] if backwards else rows
 
     def _blocks(self, subarray: "Subarray", length: int) -> list[_Rows]:
-        """Return the blocks of consecutive rows that the first stripe reads, in reading order."""
+        """Return the runs of consecutive rows that the first stripe reads, in reading order."""
         size = subarray.xsize if self.slow_is_x else subarray.ysize
         start = self._start(subarray.xstart if self.slow_is_x else subarray.ystart)
         count, head = self["MSTR_RD2"], max(self["MSTR_RD1"], 0)
@@ -159,7 +168,7 @@ class StripeReadout:
         return start
 
     def _offset(self, stripe: int) -> int:
-        """Return by how many rows a stripe is shifted from the first (rows with `moves` only)."""
+        """Return by how many rows a stripe's rows with `moves` follow the first stripe's."""
         return stripe * self["SSTR_STP"] if self.count > 0 else 0
 
     def _check_rows(self, block: _Rows, length: int) -> None:

@@ -33,14 +33,18 @@ _LONGEST_QUOTE = 1000  # characters of an event that cannot be read
 
 @cache
 def services_from_environment() -> Services:
-    """Read the environment and create the clients, once per container."""
+    """Set up logging and create the function's services; later calls return the same ones."""
     adopt_other_loggers()
     return Services.from_environment(os.environ)
 
 
 @logger.inject_lambda_context(clear_state=True)
 def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, Any]:
-    """Process all exposures of an event; return a batch's failed messages, or else the result."""
+    """Process all exposures of an event; return the messages to deliver again, or a detail.
+
+    An SQS batch gives ``batchItemFailures``. Any other event gives the detail of its last
+    processing event, {} if it has no exposure, or raises if an exposure failed.
+    """
     services, request_id = services_from_environment(), context.aws_request_id
     if _is_batch(event):
         seconds_left = context.get_remaining_time_in_millis() / 1000
@@ -52,7 +56,11 @@ def lambda_handler(event: dict[str, Any], context: LambdaContext) -> dict[str, A
 def answer_batch(
     event: dict[str, Any], services: Services, request_id: str, seconds_left: float
 ) -> dict[str, Any]:
-    """Process every message of an SQS batch; return those that SQS must deliver again."""
+    """Process the messages of an SQS batch; return ``batchItemFailures``, those to repeat.
+
+    Those are failures other than `InputRejected`. `seconds_left` only sets visibility timeouts (to
+    60 s after the invocation; after a failure, `retry_delay`), except of UnfinishedQueue.
+    """
     messages = read_batch(event, services.settings)
     again = []
     # SQS answers while the exposure is read. One thread keeps the order of the calls of a message.
@@ -78,7 +86,11 @@ def answer_batch(
 
 
 def answer(event: object, services: Services, attempt: Attempt) -> ProcessingEvent | None:
-    """Process all exposures of an event; then raise a failure or return the last result, if any."""
+    """Process all exposures of an event; return the last result, None if it has no exposure.
+
+    If any failed, raises one of the failures after all were processed: one other than
+    `InputRejected`, if there is one, because a retry can help.
+    """
     parts, results = split(event), []
     failures: list[Exception] = []
     for number, part in enumerate(parts, 1):
@@ -120,7 +132,7 @@ def _decode(body: str, services: Services, attempt: Attempt) -> object:
 def _publish_unreadable(
     error: InputRejected, event: str, services: Services, attempt: Attempt
 ) -> None:
-    """Publish a Failed event about an event or message that names no exposure."""
+    """Publish a Failed event about an event or message that is not a valid request."""
     reason, name = f"{error}; the event: {event[:_LONGEST_QUOTE]}", type(error).__name__
     logger.error("DQ initialization failed: %s: %s", name, reason)
     usage = Usage(__version__, attempt.request_id)

@@ -39,18 +39,20 @@ _PLAIN = "/:@!$&'()*+,;=-._~"
 
 @dataclass(frozen=True)
 class Provenance:
-    """Everything that a product was built from; equal if the products would be equal."""
+    """Everything a product was built from; context, input time and cause are not compared."""
 
     input_bucket: str
     input_key: str
     input_etag: str  # without quotes
     input_version: str  # empty if the bucket has no versions
-    mask: str  # as R_MASK names it
+    mask: str  # as R_MASK names it (N/A if no mask applies), `shortened`
     mask_sha1: str  # empty if no mask applies
     user_dq_etag: str  # empty without user-supplied DQ
     science_encoding: str
     software_version: str
-    pinned: bool  # a request named the mask or user DQ: events and jobs leave the product alone
+    # A request named mask or user DQ; others replace it only with onExisting=replace or a new
+    # input.
+    pinned: bool
     # not compared, because another context may choose the same mask
     crds_context: str = field(compare=False)
     input_modified: str = field(compare=False)  # ISO 8601, UTC: orders versions of the input
@@ -86,7 +88,7 @@ class Provenance:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str]) -> "Provenance | None":
-        """Return the provenance in an object's metadata; None if the object is not a product."""
+        """Return the provenance in an object's metadata; None if input or release is missing."""
         if not {"input-bucket", "input-key", "software-version"} <= metadata.keys():
             return None
         names = (field.name for field in fields(cls))
@@ -108,7 +110,7 @@ class Provenance:
 
     @property
     def input_state(self) -> tuple[str, str]:
-        """Version ID and ETag of the exposure that the product was built from."""
+        """Version ID and ETag of the product's exposure, written as by `state_of`."""
         return self.input_version, self.input_etag
 
     @property
@@ -123,7 +125,7 @@ def state_of(source: StoredObject) -> tuple[str, str]:
 
 
 def shortened(text: str) -> str:
-    """Return a text for S3 metadata: unchanged, or its beginning and digest if it is long."""
+    """Return a text unchanged or, if long, its first 32 characters and its SHA-256."""
     if len(quote(text, safe=_PLAIN)) <= _LONGEST:
         return text
     digest = hashlib.sha256(text.encode()).hexdigest()
@@ -131,7 +133,7 @@ def shortened(text: str) -> str:
 
 
 class Action(Enum):
-    """Decision about a request: build its product, keep the one there, or skip the request."""
+    """Decision about a request: BUILD or KEEP its product, or skip the request."""
 
     BUILD = auto()
     KEEP = auto()
@@ -145,9 +147,10 @@ def action_for(
     on_existing: OnExisting,
     is_current: Callable[[], bool],
 ) -> Action:
-    """Decide whether to build, keep or skip, or raise `InputRejected` (table in `decision.py`).
+    """Decide about `existing`, the object at the product's key, by the table of this module.
 
-    `is_current` says whether the input's version is the current one; it costs a request to S3.
+    Raises `InputRejected` if it must not be replaced. `is_current` says whether the input's version
+    is the current one; it is called only if the decision needs it.
     """
     if existing is None:
         return Action.BUILD

@@ -37,15 +37,15 @@ class ObjectSummary:
 
     bucket: str
     key: str
-    version_id: str | None = None  # None: the bucket has no versions
-    etag: str | None = None  # with quotes; None: the object was not found
-    last_modified: str | None = None  # ISO 8601, UTC; None if there is a version
+    version_id: str | None = None  # None: the bucket has no versions, or it was not read
+    etag: str | None = None  # with quotes; None: it was not read
+    last_modified: str | None = None  # ISO 8601, UTC; None if there is a version, or not read
     bytes: int | None = None  # size
     form: str | None = None  # of a product: assembled or virtual
 
     @property
     def state(self) -> list[str | None]:
-        """Bucket, key, and version ID or ETag and time: they identify a version of the object."""
+        """Bucket, key and version ID; without a version ID, bucket, key, ETag and time."""
         unversioned = [self.etag, self.last_modified]
         return [self.bucket, self.key, *([self.version_id] if self.version_id else unversioned)]
 
@@ -70,7 +70,8 @@ class ExposureSummary:
 class ReferenceSummary:
     """The mask that applies and its context; `mask` and `sha1` are None if no mask applies.
 
-    `warning` is set if the mask may not fit the exposure.
+    `warning` says that the mask is of another detector, or that `jwst` would choose another one; it
+    is always None for a product that is kept.
     """
 
     mask: str | None
@@ -82,7 +83,7 @@ class ReferenceSummary:
 
 @dataclass(frozen=True)
 class MnemonicCount:
-    """The number of pixels that have a flag, and of those that have DO_NOT_USE, too."""
+    """The number of pixels that have one flag, and how many of these also have DO_NOT_USE."""
 
     pixels: int
     do_not_use: int
@@ -100,7 +101,7 @@ class FlagSummary:
 
 @dataclass(frozen=True)
 class Usage:
-    """The invocation for a result: software version, AWS request ID, seconds, bytes in and out."""
+    """Software version and AWS request ID; seconds and S3 bytes that one request took."""
 
     version: str
     request_id: str
@@ -139,8 +140,9 @@ class ProcessingEvent:
     def id(self) -> str:
         """The id of the result: the same whenever the result is published again.
 
-        It is a digest: for Complete, of the product's version; for Failed, of the input, the class
-        of error and the cause; for Skipped, of the input, the product's version and the cause.
+        It is a digest: for Complete, of the product's version; for Failed, of the input's bucket
+        and key, the class of error and the cause; for Skipped, of the input's bucket, key and
+        version ID, the product's version and the cause.
         """
         source, product = self.findings.input, self.findings.output
         state = product.state if product else None
@@ -207,7 +209,7 @@ class Bus:
         self.put(SOURCE, f"DQ Initialization {event.status}", event.to_detail())
 
     def put(self, source: str, kind: str, detail: Mapping[str, Any]) -> None:
-        """Put an event on the bus, or raise `TransientFailure` if EventBridge rejects it."""
+        """Put an event on the bus, or raise `TransientFailure` if AWS does not take it."""
         entry = {
             "EventBusName": self.name,
             "Source": source,

@@ -33,13 +33,16 @@ _LONGEST_TEXT = 1024  # bytes; S3's limit for keys, applied to every field
 class OnExisting(StrEnum):
     """Field onExisting of a request: what to do if an object exists at the product's key."""
 
-    SKIP = "skip"  # keep an up-to-date product, rebuild an outdated one; uploads do so, too
-    REPLACE = "replace"  # rebuild, whatever the object is
-    ERROR = "error"  # reject the request
+    SKIP = "skip"  # keep an up-to-date or pinned product, rebuild an outdated one; so do uploads
+    REPLACE = "replace"  # rebuild, unless the same cause built the product
+    ERROR = "error"  # reject the request, unless the same cause built the product
 
 
 class Mode(IntEnum):
-    """Rule that says which failures are published: REPORT overrides RETRIED, and RETRIED ONCE."""
+    """Mode of an attempt: decides which failures are published, and whether it may build.
+
+    Of the modes of a message's queue and of its request, the one that is listed later here applies.
+    """
 
     ONCE = auto()  # the caller does not retry: every failure is published
     RETRIED = auto()  # the caller retries: a failure is published only if no retry can help
@@ -61,7 +64,8 @@ class ExposureRequest:
 
     source: S3Location  # with the version that the event or request names
     context: str | None = None  # None: the function's own
-    mask: S3Location | str | None = None  # instead of the one that the rules choose; or "N/A"
+    # Used instead of the rules; "N/A": no mask; None: by the rules.
+    mask: S3Location | str | None = None
     user_dq: S3Location | None = None
     on_existing: OnExisting = OnExisting.SKIP
     output_key: str | None = None  # key of the product; None: the default key
@@ -121,17 +125,23 @@ class ExposureRequest:
 
     @property
     def pins(self) -> bool:
-        """Whether it names a mask or user DQ: then only ``replace`` rebuilds the product."""
+        """Whether the request names a mask or user DQ, and so pins its product.
+
+        The mask "N/A" counts, too.
+        """
         return self.mask is not None or self.user_dq is not None
 
     def is_for(self, version_id: str | None, etag: str) -> bool:
-        """Say whether the exposure's version ID and ETag are those that the event announced."""
+        """Say whether the exposure with this version ID and ETag is the one requested.
+
+        A version ID or ETag that the event or the direct request does not name counts as equal.
+        """
         # S3 names the version of an object "null" that was written before its bucket had versions.
         is_same_version = self.source.version_id in {None, version_id or "null"}
         return is_same_version and self.etag in {None, etag.strip('"')}
 
     def to_direct(self) -> dict[str, str]:
-        """Return the direct request that repeats this one; defaults are left out."""
+        """Return a direct request that repeats this one, without cause and mode."""
         fields = {
             "bucket": self.source.bucket,
             "key": self.source.key,
@@ -146,9 +156,10 @@ class ExposureRequest:
         return {name: value for name, value in fields.items() if value is not None}
 
     def target(self, bucket: str, prefix: str, form: Form = Form.ASSEMBLED) -> S3Location:
-        """Return the location of the product, or raise `InputRejected` for a forbidden key.
+        """Return the product's location in `bucket`, or raise `InputRejected` for its key.
 
-        `form` is that of the function.
+        The key must be below `prefix`, have at most 1024 bytes, and not end in _uncal.fits or be
+        the exposure's. `form` applies if the request names neither a form nor an output key.
         """
         folder, slash, name = self.source.key.rpartition("/")
         is_virtual = (self.form or form) is Form.VIRTUAL
@@ -189,9 +200,10 @@ def decode(body: str) -> object:
 
 
 def split(event: object) -> list[object]:
-    """Split an event into parts of one exposure each, for `read_request`.
+    """Split an event into parts of at most one exposure each, for `read_request`.
 
-    Test messages of S3, and events that do not announce a new object, have no parts.
+    Test messages of S3, and S3 events of other changes than a new object, have no parts. Anything
+    but an S3 notification is one part, even if invalid.
     """
     if not isinstance(event, dict):
         return [event]
@@ -206,7 +218,7 @@ def split(event: object) -> list[object]:
 
 
 def _is_other_event(record: object) -> bool:
-    """Say whether a record of an S3 notification announces something else than a new object."""
+    """Say whether a record of an S3 notification names another event than ObjectCreated."""
     return (
         isinstance(record, dict)
         and "eventName" in record
@@ -215,7 +227,10 @@ def _is_other_event(record: object) -> bool:
 
 
 def undelivered(event: object) -> ProcessingEvent | None:
-    """Return the result in a processing event to be published again; None for Failed or others."""
+    """Return the result in a Complete or Skipped processing event, to publish again; else None.
+
+    Raises `InputRejected` if the detail of such an event is invalid.
+    """
     if not isinstance(event, dict) or event.get("source") != SOURCE:
         return None
     try:

@@ -67,7 +67,7 @@ def publish_failed_event(
     ledger: Ledger,
     store: ObjectStore,
 ) -> None:
-    """Publish a final failure, unless the ledger says it was; record every failure there."""
+    """Publish a failure if `is_final`, unless the ledger lists it as published; record it."""
     # A message may be delivered again after its failure was published.
     recorded = ledger.read(product, store).failure if product and is_final else None
     is_same = recorded and (recorded.cause, recorded.error) == (event.cause, event.error)
@@ -87,7 +87,7 @@ def publish_failed_event(
 
 
 def adopt_other_loggers() -> None:
-    """Log the messages of the step, Python and CRDS as JSON lines with the same keys."""
+    """Make the loggers of core, handler, CRDS and Python's warnings write as `logger` does."""
     for name in ("core", "handler", "py.warnings", "CRDS"):
         logging.getLogger(name)
     logging.captureWarnings(capture=True)
@@ -128,7 +128,7 @@ def object_summary(stored: StoredObject) -> ObjectSummary:
 
 
 def product_summary(stored: StoredObject) -> ObjectSummary:
-    """Summarize a product."""
+    """Return the processing event's summary of a product, with the form in its key."""
     return replace(object_summary(stored), form=Form.of_key(stored.location.key).value)
 
 

@@ -57,7 +57,7 @@ class Services:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Services":
-        """Create the services from environment variables, while a thread reads the mirror."""
+        """Create the services from environment variables; read the context into the caches."""
         settings = Settings.from_environment(environment)
         s3 = client("s3", S3_CONFIG)
         # urllib3 would send what it reads from a file-like body in pieces of 16 KB.
@@ -83,10 +83,10 @@ class Services:
 def read_ahead(
     references: References, context: str, patience: float = _MIRROR_SECONDS
 ) -> Iterator[None]:
-    """Read a context into the caches in a thread; wait for it at most `patience` seconds.
+    """Read a context's pmap into the caches in a thread, while the with statement runs.
 
-    If it takes longer, the thread continues during the first invocation: both write the same into
-    the caches. What fails here fails again, and is published, when an exposure is processed.
+    The end of the statement waits at most `patience` seconds; a slower thread continues. An error
+    is only logged: the first exposure reads the pmap again.
     """
     pool = ThreadPoolExecutor(1, "reading the mirror")
     reading = pool.submit(_prepare, references, context)
@@ -104,5 +104,5 @@ def _prepare(references: References, context: str) -> None:
 
 @cache
 def client(service: str, config: Config) -> Any:
-    """Create a client of an AWS service, once per container."""
+    """Return the client of an AWS service; equal arguments return the same client."""
     return boto3.client(service, config=config)  # type: ignore[call-overload]

@@ -59,7 +59,7 @@ class Settings:
         return settings
 
     def queue_url(self, arn: str) -> str | None:
-        """Return the URL of the queue with this ARN; None if no setting names the queue."""
+        """Return the URL of the queue with this ARN; None unless a setting has that URL."""
         name = arn.rpartition(":")[2]
         urls = filter(None, (self.uploaded_queue_url, self.backfill_queue_url))
         return next((url for url in urls if url.rpartition("/")[2] == name), None)

@@ -27,7 +27,7 @@ _LONGEST_DELAY = 900
 
 @dataclass(frozen=True)
 class Message:
-    """A message of an SQS batch, and the rules for its retries."""
+    """A message of an SQS batch, with the data for its retries and the mode of its queue."""
 
     identifier: str
     body: str
@@ -63,7 +63,7 @@ def retry_delay(message: Message, settings: Settings) -> int:
 
 
 def hide(message: Message, seconds: float, sqs: "Callable[[], SQSClient]") -> None:
-    """Set a message's visibility timeout in seconds; only log it if AWS refuses to set it."""
+    """Set a message's visibility timeout to `seconds`; only log an error of AWS."""
     if message.queue_url is None:
         return
     try:

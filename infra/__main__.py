@@ -63,7 +63,7 @@ _FIXABLE = (
 
 
 class _Program(click.Group):
-    """The commands; each module is imported when its command runs: its extra may be missing."""
+    """The click group of all commands; only the module of the named command is imported."""
 
     def list_commands(self, _: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -88,16 +88,22 @@ class _Program(click.Group):
     f"astropy {metadata.version('astropy')}; products equal those of jwst {EQUALS_JWST})",
 )
 def program() -> None:
-    """Operate the JWST pipeline step dq_init on AWS.
+    """Run the JWST pipeline step dq_init on files, or operate it on AWS.
 
-    AWS is reached as boto3 reaches it: AWS_PROFILE, AWS_DEFAULT_REGION, AWS_ENDPOINT_URL.
+    Credentials, region and endpoint of AWS are those of boto3: AWS_PROFILE, AWS_DEFAULT_REGION,
+    AWS_ENDPOINT_URL.
 
-    For completion in bash: eval "$(_DQ_INIT_COMPLETE=bash_source dq-init)"; also zsh and fish.
+    For completion in bash: eval "$(_DQ_INIT_COMPLETE=bash_source dq-init)". In other shells, use
+    zsh_source or fish_source.
     """
 
 
 def main(words: Sequence[str] | None = None) -> None:
-    """Run a command; print an error that the operator can fix as one line."""
+    """Run the command in `words`, by default the arguments of the program in sys.argv.
+
+    After an interrupt or an error that the operator can fix, it prints one line and exits with 1 or
+    2. Any other error is raised.
+    """
     if instruction := os.environ.get("_DQ_INIT_COMPLETE"):
         sys.exit(shell_complete(program, {}, "dq-init", "_DQ_INIT_COMPLETE", instruction))
     words = list(sys.argv[1:] if words is None else words)
@@ -136,7 +142,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 
 def _describe(exc: BaseException, subject: str) -> tuple[str, int]:
-    """Return the message and the exit code for an expected error; raise any other error again."""
+    """Return message and exit code of an error that an operator can fix, or of an interrupt."""
     text, code = " ".join(str(exc).splitlines()), 1
     if isinstance(exc, click.UsageError):
         text, code = f"{exc.format_message().rstrip('.')}; see {subject} --help", 2

@@ -24,7 +24,7 @@ OPTIONAL = {
 
 
 class UserError(Exception):
-    """A mistake of the operator; its message is one line."""
+    """An error that the operator can correct; its message is one line."""
 
 
 def how_to_install(error: ModuleNotFoundError) -> str:
@@ -40,7 +40,10 @@ def how_to_install(error: ModuleNotFoundError) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Ask a question at the terminal; return whether the answer is yes (Ctrl-D: no)."""
+    """Print a question on standard error; return whether the answer is ``y`` or ``yes``.
+
+    Ctrl-D counts as no. `UserError` if standard input is not a terminal.
+    """
     if sys.stdin is None or not sys.stdin.isatty():
         raise UserError(f"{question} Nothing was done, because a terminal or --yes is needed")
     # Standard output may be JSON for a program.
@@ -61,21 +64,22 @@ def format_duration(seconds: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Return a number and its noun, such as ``1 message`` or ``2 messages``."""
+    """Return a number and a noun, given in singular: ``1 message`` or ``2,000 messages``."""
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return text with control, format and bidirectional characters and surrogates escaped."""
+    """Return text with Python's escape sequences for unprintable characters not in `keep`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
 
 
 class _SafeStream(io.TextIOBase):
-    """A text stream that escapes what `printable` does, except line ends and tabs.
+    """A text stream that writes text, escaped by `printable`, to `stream`.
 
-    If its reader, such as ``head``, has closed the pipe, the program ends without a message.
+    Line feeds and tabs are kept. If the reader of a pipe, such as ``head``, has closed it, the
+    program exits with 1 and no message.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -104,7 +108,7 @@ class _SafeStream(io.TextIOBase):
 
 @contextmanager
 def _end_if_closed(stream: TextIO) -> Iterator[None]:
-    """Exit with 1 if the pipe of a stream was closed."""
+    """Exit with 1 and no message if the `with` block raises BrokenPipeError."""
     try:
         yield
     except BrokenPipeError:
@@ -115,7 +119,7 @@ def _end_if_closed(stream: TextIO) -> Iterator[None]:
 
 @contextmanager
 def safe_output() -> Iterator[None]:
-    """Escape text that the `with` block writes to standard output and standard error."""
+    """Escape the `with` block's standard output and standard error, as `_SafeStream` does."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -12,26 +12,27 @@ from infra.cli import printable
 
 
 def lines(*texts: str) -> Text:
-    """Join texts as lines of one table cell or message; line ends within a text are escaped."""
+    """Return texts as lines of a rich `Text`, each escaped by `printable`, line ends too."""
     return Text("\n".join(map(printable, texts)))
 
 
 class Console(RichConsole):
     """A console of the package rich that prints text without markup, escaped by `printable`.
 
-    Line ends are escaped, too: a key must not look like a line of output.
+    Line ends of a `str` are escaped, too: a key must not look like a line of output. Those of a
+    `Text` are kept; `lines` creates one from texts that are not trusted.
     """
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """Escape text before rich measures its width."""
+        """Return a `str` as rich `Text`, escaped by `printable`, line ends included."""
         return super().render_str(printable(text), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
-        """Escape the text of objects such as the columns of progress bars."""
+        """Yield the segments of an object, escaped by `printable` except line feeds and tabs."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text, keep="\n\t"), style, control)

@@ -20,10 +20,10 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 class _Folder(click.Path):
-    """A click type: the path of a folder; ``~`` and variables are expanded as by a shell."""
+    """A click type: the path of a folder; ``~`` and environment variables are expanded."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Return the argument as a path, or fail with a usage error."""
+        """Return the argument, expanded, as a path; a usage error for an unsuitable path."""
         # Path.expanduser raises an error for an unknown user.
         expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
         return super().convert(expanded, param, ctx)

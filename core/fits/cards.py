@@ -21,7 +21,11 @@ _STRUCTURE = CHECKSUMS | frozenset(
 
 
 def set_card(header: fits.Header, card: HeaderCard, name: str) -> None:
-    """Replace or append a card of a header; raise `InputRejected` if FITS cannot hold its value."""
+    """Replace the card with the same keyword in a header, or append the card at the end.
+
+    Raises `InputRejected` if the value is not printable ASCII, or the card to replace cannot be
+    parsed.
+    """
     keyword, value, comment = card
     try:
         if keyword in header:
@@ -59,7 +63,10 @@ def header_bytes(header: fits.Header, name: str) -> bytes:
 def table_header(
     columns: list[tuple[str, str]], row_bytes: int, rows: int, heap_bytes: int = 0
 ) -> fits.Header:
-    """Return the header of a new table HDU, given the names and the formats of its columns."""
+    """Return the header of a new binary table HDU; `columns` are pairs of TTYPEn and TFORMn.
+
+    `row_bytes` is NAXIS1, `rows` NAXIS2, `heap_bytes` PCOUNT. The header has no EXTNAME.
+    """
     header = fits.Header()
     header["XTENSION"] = ("BINTABLE", "binary table extension")
     header["BITPIX"] = 8
@@ -78,7 +85,11 @@ def table_header(
 def image_header(
     name: str, pixel_format: PixelFormat, shape: tuple[int, ...], existing: Hdu | None = None
 ) -> fits.Header:
-    """Return the header of a new image HDU, with non-structural cards of the HDU it replaces."""
+    """Return the header of a new image HDU, with EXTNAME `name` and EXTVER 1.
+
+    Cards of `existing`, the HDU that it replaces, are kept, except checksums and those that define
+    the array: NAXISn, PCOUNT, BSCALE, BZERO, BLANK and so on.
+    """
     header = fits.Header()
     header["XTENSION"] = ("IMAGE", "Image extension")
     header["BITPIX"] = (pixel_format.bitpix, "array data type")

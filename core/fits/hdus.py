@@ -40,9 +40,9 @@ Reader = Callable[[int, int], bytes]
 
 @dataclass(frozen=True)
 class Keywords:
-    """The keywords of one header; a value of another type raises `error`, which names the keyword.
+    """The keywords of a header, read by type; a value of the wrong type raises `error`.
 
-    A keyword that is missing or undefined gives None.
+    A keyword that is missing or undefined gives None, except in `required_integer`.
     """
 
     header: fits.Header = field(repr=False)
@@ -71,10 +71,10 @@ class Keywords:
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected a string")
 
     def word(self, keyword: str) -> str | None:
-        """Return the string of a keyword as `text` does; raise `error` unless it is in upper case.
+        """Return a keyword's string as `text` does; raise `error` unless it is in upper case.
 
-        The schemas of the data models list such words; `jwst` drops a value that is not among
-        them, and so may choose another mask.
+        Leading blanks raise it, too. For keywords with a list of allowed values: `jwst` drops a
+        value that is not in the list, and so may choose another mask.
         """
         value = self.text(keyword)
         if value is not None and value != value.strip().upper():
@@ -108,7 +108,7 @@ class Hdu:
 
     @property
     def version(self) -> int | None:
-        """EXTVER; 1 if it is missing or 0, None if it is not an integer."""
+        """EXTVER; 1 if it is missing or 0, None if it is undefined or not a whole number."""
         # FITS Standard 4.0, section 4.4.2.6. The data models treat version 0 as 1, and do not open
         # a file with an undefined EXTVER.
         version = self.header.get("EXTVER", 1)
@@ -120,12 +120,12 @@ class Hdu:
 
     @property
     def version_text(self) -> str:
-        """EXTVER for messages."""
+        """The property `version` as text for messages; ``undefined`` for None."""
         return "undefined" if self.version is None else str(self.version)
 
     @property
     def end(self) -> int:
-        """Offset in the file of the first byte after the HDU and its padding."""
+        """Offset of the byte after the HDU and its padding, even if padding is missing."""
         return self.data_start + self.data_length + padding(self.data_length)
 
     @cached_property
@@ -136,7 +136,10 @@ class Hdu:
 
     @property
     def is_image(self) -> bool:
-        """Whether the data of the HDU are an array of pixels, not a table."""
+        """Whether the HDU is the primary HDU or an IMAGE extension, even without data.
+
+        A tile-compressed image is stored as a table, and so is not an image.
+        """
         return self.start == 0 or bool(self.header["XTENSION"] == "IMAGE")
 
 
@@ -146,7 +149,7 @@ def padding(length: int) -> int:
 
 
 def find(hdus: tuple[Hdu, ...], name: str) -> Hdu | None:
-    """Return the first HDU with that EXTNAME and EXTVER 1; None if the file has none."""
+    """Return the first HDU of that `Hdu.name` and of `Hdu.version` 1; None without one."""
     return next((hdu for hdu in find_all(hdus, name) if hdu.version == 1), None)
 
 
@@ -156,7 +159,7 @@ def shape_text(shape: tuple[int, ...]) -> str:
 
 
 def find_all(hdus: tuple[Hdu, ...], name: str) -> list[Hdu]:
-    """Return all HDUs with that EXTNAME and any EXTVER, in file order."""
+    """Return all HDUs of that `Hdu.name`, with any EXTVER, in file order."""
     return [hdu for hdu in hdus if hdu.name == name]
 
 
@@ -171,7 +174,11 @@ def locate_in(content: bytes, name: str) -> tuple[Hdu, ...]:
 
 
 def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
-    """Return the HDUs of a file of `size` bytes, from headers only, or raise `InputRejected`."""
+    """Return the HDUs of a file of `size` bytes, from headers only.
+
+    Raises `InputRejected` if it is not FITS, is damaged, truncated or gzip-compressed, or has too
+    many HDUs. Missing padding at the end is accepted. A blank block ends the HDUs.
+    """
     if size == 0:
         raise InputRejected(f"{name}: the file is empty, expected FITS")
     hdus: list[Hdu] = []
@@ -190,7 +197,7 @@ def locate(read: Reader, size: int, name: str) -> tuple[Hdu, ...]:
 
 
 def _only_padding(read: Reader, position: int, size: int) -> bool:
-    """Say whether no HDU is at `position`: less than a block is left, or the block is blank."""
+    """Say whether the HDUs of a file of `size` bytes end at `position`; False for position 0."""
     if position == 0:
         return False
     rest = read(position, min(BLOCK, size - position))
@@ -220,7 +227,7 @@ def _read_hdu(read: Reader, start: int, size: int, name: str) -> Hdu:
 
 
 def _read_cards(read: Reader, start: int, size: int, name: str) -> tuple[list[bytes], int]:
-    """Return the cards of a header before END, and the offset of the first byte after it."""
+    """Return the cards of a header before END, and the offset where its data start."""
     cards: list[bytes] = []
     for offset in range(start, start + _LARGEST_HEADER, BLOCK):
         block = read(offset, BLOCK)
@@ -280,7 +287,7 @@ def _check_scaling(header: fits.Header, name: str) -> None:
 
 
 def _data_length(keywords: Keywords, available: int, primary: bool) -> int:
-    """Return the number of data bytes that a header declares, or raise `InputRejected`."""
+    """Return the number of data bytes, without padding, that the header of an HDU declares."""
     # FITS Standard 4.0, section 4.4.1 and chapter 7.
     name, header = keywords.name, keywords.header
     if primary and header["SIMPLE"] is not True:

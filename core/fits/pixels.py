@@ -45,7 +45,11 @@ FLOAT32 = PixelFormat(-32)
 
 
 def format_of(header: fits.Header, name: str) -> PixelFormat:
-    """Return the pixel format of an image HDU; raise `InputRejected` for scaled or BLANK pixels."""
+    """Return the pixel format of an image HDU, given its header.
+
+    Raises `InputRejected` if BSCALE or BZERO scale the pixels, except for unsigned integers and
+    signed bytes, and if plain integers (BZERO 0) have the keyword BLANK.
+    """
     bitpix, bscale, bzero = header["BITPIX"], header.get("BSCALE", 1), header.get("BZERO", 0)
     if bscale == 1 and bzero == 0:
         if bitpix > 0 and "BLANK" in header:
@@ -69,7 +73,10 @@ def data_of(hdu: Hdu, content: bytes) -> memoryview:
 
 
 def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
-    """Return the pixels of an image HDU, given its stored data, as a big-endian array."""
+    """Return the pixels of an image HDU as a big-endian array of the HDU's shape.
+
+    `stored` are its data bytes. Raises `InputRejected` as `format_of`, and for more than 4 axes.
+    """
     label = f"{name}, {hdu.name or 'unnamed HDU'}"
     if len(hdu.shape) > _MOST_AXES:
         raise InputRejected(f"{label}: {len(hdu.shape)} axes, expected at most {_MOST_AXES}")
@@ -77,7 +84,11 @@ def decode(hdu: Hdu, stored: bytes | memoryview, name: str) -> NDArray[Any]:
 
 
 def user_dq_image(content: bytes, name: str) -> NDArray[Any]:
-    """Return user-supplied DQ, an image in a FITS file, or raise `InputRejected`."""
+    """Return the pixels of a user-supplied DQ file: the first image in its first two HDUs.
+
+    Raises `InputRejected` if there is none, or as `locate` and `decode`. Shape and values are not
+    checked.
+    """
     for hdu in locate_in(content, name)[:2]:  # jwst reads it with `astropy.io.fits.getdata`
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)
@@ -87,7 +98,10 @@ def user_dq_image(content: bytes, name: str) -> NDArray[Any]:
 
 
 def integer_flags(pixels: NDArray[Any], name: str) -> NDArray[Any]:
-    """Return flags as integers; reject floats that are not whole numbers from 0 to 2**32 - 1."""
+    """Return floats as uint32; return integers as they are, even negative ones.
+
+    Raises `InputRejected` if a float is not a whole number from 0 to 2**32 - 1.
+    """
     if pixels.dtype.kind != "f":
         return pixels
     # NaN fails every comparison, so it is rejected as well.

@@ -26,7 +26,7 @@ _TOOLS = (
 
 @contextmanager
 def _without_tools() -> Iterator[None]:
-    """Import `crds` with empty modules in place of its command-line tools, then remove these."""
+    """Import `crds` with empty modules for its command-line tools; remove them at exit."""
     if "crds" in sys.modules:
         yield
         return

@@ -30,14 +30,14 @@ _ON_DISK = 12  # of 17 MB each, within the 512 MB of /tmp that a function has
 
 @dataclass
 class MaskCache:
-    """The mask files of a mirror, cached in memory and in a local directory."""
+    """Masks, cached: parsed ones in memory, files of the mirror in the directory `cache`."""
 
     mirror: S3Location
     cache: Path
     _in_memory: OrderedDict[str, Mask] = field(default_factory=OrderedDict, repr=False)
 
     def load(self, name: str, digest: FileDigest, instrument: str, store: ObjectStore) -> Mask:
-        """Return a mask by its file name, or raise `ReferenceUnavailable` if it is not intact."""
+        """Return the mask in the mirror's file `name`, or raise `ReferenceUnavailable`."""
         if digest.sha1 not in self._in_memory:
             path = self.cache / f"{digest.sha1}.fits"
             content = read_copy(path, digest)
@@ -49,7 +49,7 @@ class MaskCache:
         return self._in_memory[digest.sha1]
 
     def load_object(self, location: S3Location, store: ObjectStore) -> tuple[Mask, str]:
-        """Return the mask in any S3 object and its SHA-1, or raise `ReferenceUnavailable`."""
+        """Return the mask in an S3 object, and its SHA-1, or raise `ReferenceUnavailable`."""
         found = store.get(location, _LARGEST_FILE, ReferenceUnavailable)
         if found is None:
             raise ReferenceUnavailable(
@@ -100,14 +100,14 @@ class References:
 
     @classmethod
     def of(cls, mirror: S3Location, cache: Path, client: "S3Client") -> "References":
-        """Return the rules and masks of a mirror; a local directory caches their files."""
+        """Create the `References` of a mirror; nothing is read yet."""
         rules = Rules(mirror, cache / "mappings", client)
         return cls(rules, MaskCache(mirror, cache / "references"))
 
     def resolve(
         self, exposure: Exposure, context: str, mask: S3Location | str | None, store: ObjectStore
     ) -> MaskChoice:
-        """Choose the mask that the request names (an object or ``"N/A"``), else by the rules."""
+        """Choose an exposure's mask: the requested `mask` or, if None, that of the rules."""
         if isinstance(mask, S3Location):
             requested, sha1 = self.masks.load_object(mask, store)
             choice = MaskChoice(
@@ -126,7 +126,7 @@ class References:
         return choice
 
     def load(self, choice: MaskChoice, exposure: Exposure, store: ObjectStore) -> Mask | None:
-        """Return the mask of a choice, read from the caches or the mirror; None if none applies."""
+        """Return the mask of a choice; None if no mask applies."""
         if choice.mask is None or choice.digest is None:
             return choice.requested
         instrument = exposure.keywords.text("INSTRUME") or ""

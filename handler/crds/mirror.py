@@ -40,24 +40,24 @@ _SHA1 = re.compile("[0-9a-f]{40}")
 
 
 def check_context(name: object) -> str:
-    """Return `name` if a context can have it, or raise `ReferenceUnavailable`."""
+    """Return `name` if it looks like a context's file name, or raise `ReferenceUnavailable`."""
     return _checked(name, _CONTEXT, "a context such as jwst_1321.pmap")
 
 
 def check_mapping(name: object) -> str:
-    """Return `name` if a mapping can have it, or raise `ReferenceUnavailable`."""
+    """Return `name` if it looks like a mapping's file name, or raise `ReferenceUnavailable`."""
     if isinstance(name, str) and _CONTEXT.fullmatch(name):
         return name
     return _checked(name, _MAPPING, "the name of a CRDS mapping")
 
 
 def check_reference(name: object) -> str:
-    """Return `name` if a reference file can have it, or raise `ReferenceUnavailable`."""
+    """Return `name` if it looks like a reference file's, or raise `ReferenceUnavailable`."""
     return _checked(name, _REFERENCE, "the name of a CRDS reference file")
 
 
 def check_instrument(name: object) -> str:
-    """Return `name` if an instrument can have it, or raise `ReferenceUnavailable`."""
+    """Return `name` if it looks like an instrument's, or raise `ReferenceUnavailable`."""
     return _checked(name, _INSTRUMENT, "the name of an instrument")
 
 
@@ -75,13 +75,13 @@ def mapping_key(name: str) -> str:
 
 
 def reference_keys(name: str, instrument: str) -> tuple[str, str]:
-    """Return both keys that a mirror may have a reference file at: in a folder, and flat."""
+    """Return both keys, below the mirror's prefix, of a reference file: in a folder, and flat."""
     check_reference(name)
     return f"{REFERENCES}{check_instrument(instrument).lower()}/{name}", f"{REFERENCES}{name}"
 
 
 def key_of(name: str, instrument: str) -> str:
-    """Return the key, relative to the mirror, of a mapping or reference that `sync` writes."""
+    """Return the key, below the mirror's prefix, at which `mirror sync` writes a file."""
     return mapping_key(name) if name.endswith("map") else reference_keys(name, instrument)[0]
 
 
@@ -102,7 +102,7 @@ class FileDigest:
 
 
 def read_copy(path: Path, expected: FileDigest) -> bytes | None:
-    """Return the content of a local copy; None if it is missing or differs from its digest."""
+    """Return the content of a local file; None if it is unreadable or not as `expected`."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -111,7 +111,7 @@ def read_copy(path: Path, expected: FileDigest) -> bytes | None:
 
 
 def write_copy(path: Path, content: bytes) -> None:
-    """Write a local copy under a temporary name and rename it; only log that it cannot be."""
+    """Write a local copy under a temporary name, then rename it; only log a failure."""
     temporary = path.with_name(f"{uuid.uuid4().hex}.download")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -129,19 +129,24 @@ class MirrorConfig:
 
     operational_context: str
     bad_files: frozenset[str]  # references and mappings
-    catalogue: Mapping[str, FileDigest]  # the files of the mirror or server
-    other: Mapping[str, Any] = field(default_factory=dict)  # further entries of server_config
-    instruments: frozenset[str] = frozenset()  # upper case; empty: all
+    # Size and SHA-1 of files, by name; a server lists all that it ever had.
+    catalogue: Mapping[str, FileDigest]
+    # All entries of server_config; empty if read from mirror.json.
+    other: Mapping[str, Any] = field(default_factory=dict)
+    # That the mirror is restricted to, in upper case; empty: all.
+    instruments: frozenset[str] = frozenset()
     builds: Mapping[str, str] = field(default_factory=dict)  # build context by version of jwst
     previous_context: str = ""
     source_context: str = ""  # operational context of the source of the last sync
     # The newest operational context of any source: only a newer source shortens bad_files.
     bad_files_of: str = ""
-    held_by_hand: bool = False  # `mirror use` chose the operational context; a sync keeps it
-    announced_context: str = ""  # the last one that was announced
+    # The last `mirror use` named a context, not latest: syncs keep it operational.
+    held_by_hand: bool = False
+    # Operational context of the last CRDS Context Changed event; empty: none.
+    announced_context: str = ""
     serial: int = 0  # number of the last write
-    # Twice the number of prunes, odd during one: no sync writes it then, and a sync that finds
-    # another number than at its beginning does not trust what it found.
+    # Twice the number of prunes; odd during a prune, when no sync starts. A sync that compared its
+    # files under another number fails, because a prune may have deleted some of them since.
     prunes: int = 0
 
     @classmethod
@@ -202,7 +207,7 @@ class MirrorConfig:
             raise _damaged(name, exc) from exc
 
     def to_state(self) -> bytes:
-        """Return this configuration as the content of ``mirror.json``."""
+        """Return the content of ``mirror.json``: all fields but `other`, as JSON."""
         state = asdict(replace(self, other={}, catalogue={}))
         del state["other"]
         state["bad_files"], state["instruments"] = sorted(self.bad_files), sorted(self.instruments)
@@ -212,7 +217,7 @@ class MirrorConfig:
         return json.dumps(state, indent=1).encode()
 
     def to_config(self) -> bytes:
-        """Return this configuration as the content of ``server_config``, a Python literal."""
+        """Return the content of ``server_config``, a Python literal, for this configuration."""
         info = {name: value for name, value in self.other.items() if name not in _NOT_KEPT}
         entries = {
             name: {"size": str(digest.size), "sha1sum": digest.sha1}

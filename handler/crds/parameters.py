@@ -138,7 +138,11 @@ FITS_KEYWORDS: Mapping[str, str] = MappingProxyType({
 def matching_parameters(
     keywords: Keywords, parameters: Iterable[str], rule: str
 ) -> dict[str, Value]:
-    """Return the exposure's values of the parameters of a rule; UNDEFINED for a missing keyword."""
+    """Return an exposure's values of the `parameters` of the rmap `rule`, by upper-case name.
+
+    UNDEFINED for a missing keyword. Raises `InputRejected` for a wrong type or, if in `WORDS`,
+    lower case; `ReferenceUnavailable` for a parameter that `FITS_KEYWORDS` lacks.
+    """
     values: dict[str, Value] = {}
     for name in (parameter.upper() for parameter in parameters):
         if name not in FITS_KEYWORDS:
@@ -162,7 +166,7 @@ def matching_parameters(
 
 
 def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, str]:
-    """Return the exposure's keywords, and their words, that the schemas of `jwst` do not list."""
+    """Return, by FITS keyword, the exposure's values of `parameters` that `WORDS` lacks."""
     found = {}
     for name in parameters:
         keyword = FITS_KEYWORDS[name.upper()]
@@ -173,7 +177,7 @@ def unknown_words(keywords: Keywords, parameters: Iterable[str]) -> dict[str, st
 
 
 def known_parameters(header: fits.Header) -> dict[str, Value]:
-    """Return the values, of valid types, in a header of all parameters that rules can match on."""
+    """Return, by parameter name, the values in a header that MASK rules may match on."""
     return {
         name: value
         for name, keyword in FITS_KEYWORDS.items()

@@ -51,7 +51,7 @@ class PartLimits:
 
 @dataclass(frozen=True)
 class UploadedPart:
-    """Bytes `start` to `stop` of the product, to be uploaded."""
+    """Bytes `start` to `stop` (exclusive) of the product, to be uploaded."""
 
     start: int
     stop: int
@@ -59,7 +59,7 @@ class UploadedPart:
 
 @dataclass(frozen=True)
 class CopiedPart:
-    """Bytes `start` to `stop` of the product, to be copied from byte `first` of `source`."""
+    """Bytes `start` to `stop` (exclusive) of the product, to be copied from `source`."""
 
     start: int
     stop: int
@@ -72,7 +72,7 @@ Part = UploadedPart | CopiedPart
 
 @dataclass(frozen=True)
 class _Run:
-    """Bytes `start` to `stop` of the product that can be copied from an extent at `origin`."""
+    """Bytes `start` to `stop` (exclusive) of the product, to be copied from `source`."""
 
     extent: Extent
     source: StoredObject
@@ -86,7 +86,11 @@ class _Run:
 
 
 def plan_parts(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> list[Part]:
-    """Return the parts of a product, in order; a single part may be shorter than S3's minimum."""
+    """Divide a product, given as its `extents` in order, into parts to upload or to copy.
+
+    An extent with a source may be uploaded in whole or in part, because only the last part may be
+    shorter than `limits.smallest`.
+    """
     candidates, length = [], 0
     for extent in extents:
         if extent.source is not None and extent.length:
@@ -116,9 +120,10 @@ def plan_parts(extents: Sequence[Extent], limits: PartLimits = PartLimits()) -> 
 
 
 def _choose_runs(candidates: list[_Run], length: int, smallest: int) -> list[_Run]:
-    """Choose the runs to copy in S3; the longest are tried first.
+    """Return the runs to copy in a product of `length` bytes, shortened as by `_shorten`.
 
-    A run adds up to two parts, so it must save more uploaded bytes than the smallest part has.
+    The longest are tried first. A run adds up to two parts, so it must save more uploaded bytes
+    than the smallest part has.
     """
     chosen: list[_Run] = []
     runs: list[_Run] = []
@@ -132,9 +137,10 @@ def _choose_runs(candidates: list[_Run], length: int, smallest: int) -> list[_Ru
 
 
 def _shorten(runs: list[_Run], length: int, smallest: int) -> list[_Run]:
-    """Shorten runs until each gap is long enough for an uploaded part; empty if a run gets short.
+    """Shorten runs until each gap before a run is empty or has at least `smallest` bytes.
 
-    A gap takes bytes from the run before it first: no later gap needs them.
+    A gap takes bytes from the run before it first: no later gap needs them. [] if a run would have
+    fewer bytes than `smallest` (1, if it ends the product of `length` bytes).
     """
     shortened: list[_Run] = []
     end = 0
@@ -159,7 +165,7 @@ def _divide(start: int, stop: int, count: int) -> list[tuple[int, int]]:
 
 
 class _BlockFailure(TransientFailure):
-    """A failure because a block was deleted or replaced after it was checked."""
+    """A failed copy from a block, for example of one that was deleted after its check."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +183,10 @@ class Assembly:
         is_same: Callable[[StoredObject], bool],
         started: MultipartUpload | None = None,
     ) -> StoredObject:
-        """Write the product; if another write was faster, return its object if `is_same`.
+        """Write the product to `target`; return its object, or an equal one that exists.
 
-        An upload that was `started` for the target is used for a product of any size.
+        `is_same` says whether the object found after a conflict is equal; if not, raises
+        `TransientFailure`. `started`, an upload for `target`, is used even if one PUT would do.
         """
         try:
             return self._write(target, started)

@@ -59,7 +59,7 @@ class Blocks:
     _checked: dict[str, StoredObject] = field(default_factory=dict, repr=False)
 
     def extent(self, segment: Segment, store: ObjectStore) -> Extent | None:
-        """Find or write a block of a segment's bytes; return its extent, None to upload them."""
+        """Return a segment's extent, with a block that is found or written as its source."""
         if self.prefix is None or not isinstance(segment, Repeated):
             return None
         planes = segment.planes

@@ -91,7 +91,7 @@ def is_missing(error: ClientError) -> bool:
 
 
 def is_transient(error: Exception) -> bool:
-    """Say whether the AWS call that raised this error may succeed later."""
+    """Say whether an AWS error is temporary: throttling, a server error or a lost connection."""
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
         return status in _SERVER_ERRORS or error_code(error) in _TRANSIENT
@@ -99,7 +99,7 @@ def is_transient(error: Exception) -> bool:
 
 
 def is_conflict(error: ClientError) -> bool:
-    """Say whether a conditional write failed because its object was replaced or deleted."""
+    """Say whether a conditional write failed because its object was written or deleted."""
     # S3 answers NoSuchKey to If-Match on a deleted key:
     # docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes.html
     code = error_code(error)
@@ -107,14 +107,17 @@ def is_conflict(error: ClientError) -> bool:
 
 
 def is_denied(error: BaseException | None) -> bool:
-    """Say whether an AWS error, or a `TransientFailure` by its cause, is a denied permission."""
+    """Say whether an AWS error means denied access, bad credentials or an error of KMS.
+
+    A `TransientFailure` is judged by the error that it wraps; None is not denied.
+    """
     if isinstance(error, ClientError):
         return error_code(error) in _DENIED or error_code(error).startswith(_KMS)
     return isinstance(error, TransientFailure) and is_denied(error.__cause__)
 
 
 def describe_denial(error: ClientError) -> str:
-    """Return a sentence about a denied AWS call: the action, the role, and how to allow it."""
+    """Return a message about a denied call: IAM action, identity, response and advice."""
     operation, code = error.operation_name, error_code(error)
     message = str(error.response.get("Error", {}).get("Message", ""))
     caller = _caller(message)
@@ -140,10 +143,10 @@ def _caller(message: str) -> str:
 
 @contextmanager
 def translate_errors(task: str, unavailable: type[Exception] | None = None) -> Iterator[None]:
-    """Raise `TransientFailure` for AWS errors that a retry may solve, `unavailable` for others.
+    """Raise an AWS error as `TransientFailure` if it is temporary, a denial or a conflict.
 
-    `task` (``<object>: <action>``) begins the message. `unavailable` stands for an object that is
-    missing or cannot be read; with None, the AWS error itself is raised.
+    `unavailable` replaces errors of a missing, archived or misnamed object, unless it is None. All
+    others are raised as they are. `task` (``<object>: <action>``) begins the message.
     """
     try:
         yield

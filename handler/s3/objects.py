@@ -40,7 +40,7 @@ class S3Location:
 
     @classmethod
     def parse_prefix(cls, uri: str) -> "S3Location":
-        """Parse ``s3://bucket[/prefix]`` without one slash at its end, or raise ValueError."""
+        """Parse ``s3://bucket[/prefix]``, remove a slash at its end, or raise ValueError."""
         bucket, prefix = _split(uri)
         if not bucket or (prefix and not prefix.strip("/")):
             raise ValueError(f"{uri!r}: expected s3://bucket[/prefix]")
@@ -69,15 +69,15 @@ def _split(uri: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object as S3 describes it; its ETag pins reads and copies to this state."""
+    """An object as S3 describes it; reads and copies fail if its ETag has changed."""
 
     location: S3Location  # with a version only if the request named one
     etag: str  # with quotes; not a checksum of the content
     size: int
     metadata: dict[str, str]
-    version_id: str | None = None  # None: the bucket is not versioned
-    last_modified: str | None = None  # ISO 8601, UTC
-    crc32: str | None = None  # base64, of the whole content
+    version_id: str | None = None  # None: the object has no version ID
+    last_modified: str | None = None  # ISO 8601, UTC; None in the answer to a write
+    crc32: str | None = None  # base64, of the whole content; None if S3 names none
 
 
 @dataclass
@@ -95,7 +95,7 @@ class ObjectStore:
             return self._head(location)
 
     def find(self, location: S3Location) -> StoredObject | None:
-        """Return an object's ETag, size and metadata, not its content; None if it is missing."""
+        """Return an object's ETag, size and metadata; None if object or bucket is missing."""
         with translate_errors(f"{location}: looking it up"):
             try:
                 return self._head(location)
@@ -162,7 +162,7 @@ class ObjectStore:
     def begin(
         self, location: S3Location, length: int, unavailable: type[Exception]
     ) -> "ObjectReader":
-        """Read an object's first `length` bytes with one request; return a reader that has them."""
+        """Read an object's first `length` bytes; return a reader that keeps them."""
         with translate_errors(f"{location}: reading it", unavailable):
             try:
                 response = self.client.get_object(
@@ -208,7 +208,7 @@ class ObjectReader:
         return kept + self.store.read(self.described, first, length - len(kept), self.unavailable)
 
     def read_ahead(self, start: int, length: int) -> bytes:
-        """Read a byte range as `read` does; keep 128 KiB from its start, and the last 128 KiB."""
+        """Return a byte range as `read` does; keep the range and more for later reads."""
         size = self.described.size
         kept = self._kept_from(start, length)
         if len(kept) == min(length, max(size - start, 0)):
@@ -223,7 +223,7 @@ class ObjectReader:
         return content[:length]
 
     def _kept_from(self, start: int, length: int) -> bytes:
-        """Return the beginning of a byte range that is in memory; empty if none of it is."""
+        """Return the bytes from `start` on, at most `length`, that are kept in memory."""
         overlaps = (
             content[start - first : start - first + length]
             for first, content in self._kept
@@ -245,7 +245,7 @@ def enable_requester_pays(s3: "S3Client", buckets: Collection[str]) -> None:
 
 
 def version_of(response: Any) -> str | None:
-    """Return the version ID in an S3 response; None if the bucket is not versioned."""
+    """Return the version ID in an S3 response; None if there is none or it is "null"."""
     version: str | None = response.get("VersionId")
     return None if version == "null" else version
 

@@ -45,11 +45,17 @@ class Target:
 
 
 class WriteConflict(Exception):
-    """A failure of a conditional write: another writer was faster, or a response was lost."""
+    """A failed write: its precondition failed, or a transient error occurred.
+
+    The object may have been written: look it up.
+    """
 
 
 def put(content: bytes, target: Target, store: ObjectStore) -> StoredObject:
-    """Write an object with one request, or raise `WriteConflict` if its precondition fails."""
+    """Write an object with one request.
+
+    Raises `WriteConflict` if the precondition fails or a transient error occurs.
+    """
     with _conflicts(target.location):
         response = store.client.put_object(
             **target.location.as_kwargs,
@@ -98,11 +104,11 @@ class MultipartUpload:
 
     @property
     def upload_id(self) -> str:
-        """The upload's ID, once it is started; if it cannot be started, raise why."""
+        """The ID of the upload, once S3 has started it; raises the error if that failed."""
         return self.started.result()
 
     def put(self, number: int, content: bytes) -> CompletedPart:
-        """Upload a part of the object, and return its entry in the list for `complete`."""
+        """Upload part `number`; return the description of it that `complete` takes."""
         with translate_errors(f"{self.target.location}: writing it"):
             response = self.store.client.upload_part(
                 **self._kwargs,
@@ -116,7 +122,11 @@ class MultipartUpload:
     def copy(
         self, number: int, source: S3Location, etag: str, first: int, length: int
     ) -> CompletedPart:
-        """Copy a part from a byte range; raise `TransientFailure` if the ETag has changed."""
+        """Copy `length` bytes of `source`, from byte `first` on, as part `number`.
+
+        Returns the description that `complete` takes. Raises `TransientFailure` if `source` is
+        missing or its ETag is not `etag`.
+        """
         with translate_errors(f"{source}: copying from it", TransientFailure):
             response = self.store.client.upload_part_copy(
                 **self._kwargs,
@@ -128,7 +138,7 @@ class MultipartUpload:
         return _completed(number, response["CopyPartResult"])
 
     def complete(self, parts: Sequence[CompletedPart], length: int) -> StoredObject:
-        """Complete the upload and return the object; `WriteConflict` if the precondition fails."""
+        """Complete the upload; return the object, or raise `WriteConflict` as `put` does."""
         with _conflicts(self.target.location):
             response = self.store.client.complete_multipart_upload(
                 **self._kwargs,
@@ -172,7 +182,7 @@ def crc32_of(pieces: Iterable[bytes | memoryview]) -> str:
 
 @contextmanager
 def _conflicts(location: S3Location) -> Iterator[None]:
-    """Raise AWS errors as `WriteConflict` if another writer was faster or a response was lost."""
+    """Raise an AWS error as `WriteConflict` if it is transient or the precondition failed."""
     with translate_errors(f"{location}: writing it"):
         try:
             yield

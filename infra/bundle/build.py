@@ -45,9 +45,10 @@ _TIME = 1_640_995_200  # 2022-01-01; .zip files have no times before 1980
 
 
 def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: Path = LOCK) -> bool:
-    """Build the bundle in a folder, which is replaced; return whether the modules were compiled.
+    """Build the bundle in the folder `target`, replacing it; return whether it is compiled.
 
-    `packages` are further folders and modules of the project.
+    False if `target_python` returns None. `packages` are further files and folders to copy, as
+    paths relative to the project; `lock` is the file that lists the wheels.
     """
     if target.exists():
         shutil.rmtree(target)
@@ -72,7 +73,7 @@ def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: P
 
 
 def is_left_out(name: str) -> bool:
-    """Return whether `build` removes the file with this path below the bundle."""
+    """Return whether `build` removes the file with this path, relative to the bundle."""
     kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in _KEPT)
     return not kept and any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
 
@@ -114,9 +115,10 @@ def _compile(bundle: Path) -> bool:
 
 
 def target_python() -> Path | None:
-    """Return the path of a Python of Lambda's version, in PATH or pyenv; None if there is none.
+    """Return the path of a Python of Lambda's version, from PATH or pyenv; None without one.
 
-    TARGET_PYTHON names one instead; `FileNotFoundError` if that is of another version.
+    The variable TARGET_PYTHON names one instead; `FileNotFoundError` if that is of another version
+    or does not run.
     """
     if named := os.environ.get("TARGET_PYTHON"):
         found = _version(Path(named))
@@ -134,7 +136,7 @@ def target_python() -> Path | None:
 
 
 def _version(python: Path) -> str | None:
-    """Return the version of a Python, such as 3.13; None if the program does not run."""
+    """Return a Python's version, such as 3.13; None if `python` is missing or fails."""
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
     try:
         command = [str(python), "-c", code]

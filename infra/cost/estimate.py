@@ -14,7 +14,7 @@ PER_DAY = 500
 
 @dataclass(frozen=True)
 class Limits:
-    """Rates and quotas of AWS that limit how fast exposures are processed."""
+    """Quotas of AWS: how fast exposures are processed, how long SQS keeps messages."""
 
     # Messages in work when a queue fills, and how many more a second: "Configuring scaling
     # behavior for SQS event source mappings", AWS Lambda Developer Guide (5, then 300 a minute).
@@ -63,12 +63,12 @@ MONTHLY = Monthly()
 
 
 def exposure_usd(size: int, product: str = "native") -> float:
-    """Estimate the cost of one exposure of `size` bytes, in USD without storage."""
+    """Estimate the cost in USD of processing an upload of `size` bytes, without storage."""
     return measured().of_size(size, product).usd()
 
 
 def exposures_usd(sizes: Iterable[int], product: str = "native") -> float:
-    """Estimate the cost of exposures of these sizes in bytes, in USD without storage."""
+    """Estimate the cost in USD of processing uploads of these sizes (bytes), without storage."""
     # A million exposures have few different sizes.
     return sum(count * exposure_usd(size, product) for size, count in Counter(sizes).items())
 
@@ -78,9 +78,8 @@ def exposures_seconds(
 ) -> float:
     """Estimate the seconds until exposures that are submitted together are all processed.
 
-    At every moment the slower of two limits decides: the function's concurrency, which Lambda's
-    poller raises step by step, and the bucket's rate of PUT requests, which S3 doubles every 20
-    minutes.
+    `sizes` are in bytes; without any, 0. At most `concurrency`, or `limits.account` if less, run at
+    a time, and S3 limits PUT-class requests. `product` is native, float32 or virtual.
     """
     counts = Counter(sizes)
     number = counts.total()
@@ -94,9 +93,9 @@ def exposures_seconds(
 
 
 def last_begins(number: int, seconds: float, puts: float, most: int, limits: Limits) -> float:
-    """Return the seconds until the last of many exposures begins, `most` at a time.
+    """Estimate the seconds until the last of `number` exposures begins, `most` at a time.
 
-    Each takes `seconds` and `puts` PUT-class requests.
+    Each takes `seconds` and `puts` PUT-class requests. `limits` may allow fewer than `most`.
     """
     time, left = 0.0, float(number)
     while True:

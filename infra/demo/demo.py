@@ -44,7 +44,7 @@ _LARGEST_KEPT = 10_000_000  # bytes
 
 
 def main() -> None:
-    """Run the demo; exit with 1 if an exposure failed."""
+    """Run the demo; exit with 1 if an exposure failed or no event was published for it."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--file", type=Path, help="an exposure of your own, *_uncal.fits")
     parser.add_argument("--crds-path", type=Path, help="your CRDS cache")
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path] | None:
-    """Check and return the exposure and CRDS cache that options name; None if they name none."""
+    """Return the exposure and CRDS cache that the options name; None if they name neither."""
     if file is None and cache is None:
         return None
     if file is None or cache is None:
@@ -101,7 +101,7 @@ def _own_input(file: Path | None, cache: Path | None) -> tuple[list[Path], Path]
 
 
 def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
-    """Write one exposure of every mode and a CRDS cache; return their paths."""
+    """Write one exposure of each of `MODES` and a CRDS cache to `folder`; return paths."""
     task = progress.add_task("Generating exposures and masks", total=len(MODES) + 1)
     write_cache(folder / "crds_cache")
     progress.advance(task)
@@ -114,7 +114,7 @@ def generate(folder: Path, progress: Progress) -> tuple[list[Path], Path]:
 
 
 def keep(written: Path, folder: Path) -> list[str]:
-    """Copy small generated files to demo-output, replacing none; return lines to print."""
+    """Copy exposures of at most 10 MB and the CRDS cache from `written` to `folder`."""
     notes = []
     inputs = sorted((written / "inputs").iterdir())
     small = [path for path in inputs if path.stat().st_size <= _LARGEST_KEPT]
@@ -135,7 +135,7 @@ def keep(written: Path, folder: Path) -> list[str]:
 
 
 def process(aws: LocalAws, exposures: list[Path], progress: Progress) -> list[dict[str, Any]]:
-    """Upload exposures and invoke the function for each; return the details of its events."""
+    """Upload exposures and invoke the function for each of them."""
     os.environ.update(
         OUTPUT_BUCKET=PRODUCTS,
         LEDGER_URI=f"s3://{PRODUCTS}/dq_ledger",
@@ -165,7 +165,7 @@ def process(aws: LocalAws, exposures: list[Path], progress: Progress) -> list[di
 
 
 def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
-    """Write events, products, and pages of their flags; return the path of the pages' index."""
+    """Write events, products and pages of their flags to `OUTPUT`; return the page to open."""
     s3, pages, folder = aws.client("s3"), [], OUTPUT / "products"
     folder.mkdir(parents=True, exist_ok=True)
     (OUTPUT / "events.json").write_text(json.dumps(details, indent=2))
@@ -179,7 +179,7 @@ def save(aws: LocalAws, details: list[dict[str, Any]]) -> Path | None:
 
 
 def _masks_read(details: list[dict[str, Any]], cache: Path) -> list[int]:
-    """Return the size of the mask that each exposure read: 0 for none, or if it was read before."""
+    """Return the bytes of mask that the function read for the exposure of each event."""
     known, sizes = {"N/A"}, []
     for detail in details:
         mask = (detail["reference"] or {}).get("mask") or "N/A"

@@ -25,7 +25,7 @@ _NOWHERE = "http://127.0.0.1:9"
 
 @dataclass(frozen=True)
 class LocalContext:
-    """The context object that Lambda passes to the function, with the attributes it reads."""
+    """A substitute for Lambda's context object, with attributes that the function reads."""
 
     aws_request_id: str
     function_name: str = "dq-init"
@@ -34,24 +34,24 @@ class LocalContext:
     deadline: float = field(default_factory=lambda: time.time() + 900)
 
     def get_remaining_time_in_millis(self) -> int:
-        """Return the milliseconds until the invocation's timeout."""
+        """Return the milliseconds until `deadline`, the timeout; after it, negative."""
         return int((self.deadline - time.time()) * 1000)
 
 
 @dataclass
 class LocalAws:
-    """A running local AWS: its endpoint URL, and the URLs of its two queues."""
+    """A local AWS: its endpoint URL, and the queue URLs of uploads and processing events."""
 
     endpoint: str
     uploads: str = ""
-    announcements: str = ""
+    announcements: str = ""  # URL of the queue of processing events; empty until the queues exist
 
     def client(self, service: str) -> Any:
         """Return a boto3 client of a service, such as s3, of this AWS."""
         return boto3.client(service, endpoint_url=self.endpoint, region_name=_REGION)  # type: ignore[call-overload]
 
     def receive(self, queue: str) -> list[dict[str, Any]]:
-        """Receive and delete all messages of a queue."""
+        """Delete all messages of the queue with the URL `queue`, and return them."""
         messages = []
         sqs = self.client("sqs")
         while batch := sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10).get("Messages"):
@@ -79,7 +79,11 @@ def local_aws() -> Iterator[LocalAws]:
 
 @contextmanager
 def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
-    """Replace AWS and CRDS variables during a `with` block; by default AWS is unreachable."""
+    """Set AWS_* for a local AWS, and remove CRDS_*, in os.environ during a `with` block.
+
+    boto3 then connects to `endpoint`, where by default no server listens. The end of the block
+    restores all of os.environ.
+    """
     settings = {k: v for k, v in os.environ.items() if not k.startswith(("AWS_", "CRDS_"))}
     settings.update(
         AWS_ACCESS_KEY_ID="local",
@@ -100,9 +104,10 @@ def isolated_environment(endpoint: str = _NOWHERE) -> Iterator[None]:
 def copy_cache(
     cache: Path, s3: Any, bucket: str, prefix: str = "", instruments: Iterable[str] = ("*",)
 ) -> None:
-    """Copy the MASK rules and masks of a CRDS cache to a bucket; unlike a sync, require no file.
+    """Copy mappings for MASK, masks and server_config of a CRDS cache to a bucket.
 
-    `instruments` (lower case) restricts the masks.
+    Keys begin with `prefix`, which is empty or ends in a slash. `instruments` (lower case)
+    restricts only the masks. server_config must exist; other missing files are not noticed.
     """
     rules = [
         path

@@ -50,12 +50,12 @@ class Mode:
     axes: tuple[int, int]  # FASTAXIS, SLOWAXIS
     shape: tuple[int, int, int, int]  # nints, ngroups, ny, nx
     stripes: dict[str, int] = field(default_factory=dict)  # MSTR_* and SSTR_*
-    zeroframe: bool = False
-    refout: bool = False
+    zeroframe: bool = False  # ZEROFRAM; the samples of the tests then have the extension ZEROFRAME
+    refout: bool = False  # whether the samples of the tests have the extension REFOUT
 
 
 def stripes(*values: int) -> dict[str, int]:
-    """Return the keywords of a readout in stripes."""
+    """Return the stripe keywords with eight values, in the order of `_STRIPES`."""
     return dict(zip(_STRIPES, values, strict=True))
 
 
@@ -102,7 +102,7 @@ _MASKS = {
 
 
 def sample_name(mode: Mode, number: int = 1) -> str:
-    """Return a file name as in the archive."""
+    """Return the file name of an exposure: as at MAST, plus the mode; `number` is the visit."""
     return f"jw09999001{number:03d}_02101_00001_{mode.detector.lower()}-{mode.name}_uncal.fits"
 
 
@@ -136,14 +136,14 @@ def primary_header(mode: Mode) -> fits.Header:
 
 
 def asdf_hdu() -> fits.BinTableHDU:
-    """Return an ASDF extension as in real raw files."""
+    """Return an ASDF extension as in real raw files, but with a minimal document."""
     document = np.frombuffer(_ASDF, dtype=np.uint8)[None, :]
     column = fits.Column("ASDF_METADATA", format=f"{len(_ASDF)}B", array=document)
     return fits.BinTableHDU.from_columns([column], name="ASDF")
 
 
 def ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArray[np.uint16]:
-    """Return a pedestal, a slope per pixel and some noise, in detector counts."""
+    """Return random ramps in counts: a pedestal plus a slope per pixel plus some noise."""
     _, ngroups, ny, nx = shape
     slope = rng.integers(1, 50, size=(ny, nx), dtype=np.uint16)
     groups = np.arange(ngroups, dtype=np.uint16)[:, None, None]
@@ -152,7 +152,7 @@ def ramps(rng: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArray
 
 
 def write_exposure(mode: Mode, path: Path) -> None:
-    """Write a raw exposure with random ramps."""
+    """Write a raw exposure of a mode; its random ramps are the same in every run."""
     sci = ramps(np.random.default_rng([*mode.name.encode()]), mode.shape)
     hdus = [fits.PrimaryHDU(header=primary_header(mode)), fits.ImageHDU(sci, name="SCI")]
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,7 +160,7 @@ def write_exposure(mode: Mode, path: Path) -> None:
 
 
 def write_cache(root: Path) -> None:
-    """Write a CRDS cache: one context, and a mask for each detector."""
+    """Write a CRDS cache to `root`: `CONTEXT`, and a mask for each detector of `MODES`."""
     mappings, instruments = root / "mappings" / "jwst", {}
     for instrument, detectors in _MASKS.items():
         imap, rmap = f"jwst_{instrument}_9001.imap", f"jwst_{instrument}_mask_9001.rmap"
@@ -188,7 +188,7 @@ def write_cache(root: Path) -> None:
 
 
 def _write_mask(path: Path, detector: str, shape: tuple[int, int]) -> None:
-    """Write a MASK file with random flags in 2 % of the pixels; DQ_DEF defines its bits."""
+    """Write a MASK file with one random flag in each of at most 2 % of the pixels."""
     rng, dq = np.random.default_rng([*path.name.encode()]), np.zeros(shape, np.uint32)
     pixels = rng.integers(dq.size, size=dq.size // 50)
     dq.flat[pixels] = np.uint32(1) << rng.integers(3, size=len(pixels), dtype="u4")
@@ -208,7 +208,7 @@ def _write_mask(path: Path, detector: str, shape: tuple[int, int]) -> None:
 
 
 def write_mapping(path: Path, header: Mapping[str, object], selector: str) -> None:
-    """Write rules of CRDS, with the signature that crds checks."""
+    """Write a CRDS mapping from its header and its selector, which is Python source text."""
     path.parent.mkdir(parents=True, exist_ok=True)
     common = {"derived_from": "generated", "name": path.name, "observatory": "JWST"}
     lines = [

@@ -98,7 +98,7 @@ def command(  # noqa: PLR0913, PLR0917
 
 
 def _print_estimate(exposures: list[Found], stack: Stack, console: Console) -> dict[str, Any]:
-    """Print and return size, cost and duration of a backfill; warn if SQS would drop messages."""
+    """Print and return number, bytes, cost in USD and duration in seconds of a backfill."""
     sizes = [_USUAL_SIZE if item.size is None else item.size for item in exposures]
     guessed = " (sizes are assumed)" if any(item.size is None for item in exposures) else ""
     usd = exposures_usd(sizes, product=stack.product)

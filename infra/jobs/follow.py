@@ -44,20 +44,21 @@ _LOOK = 60.0
 
 @dataclass(frozen=True)
 class JobProgress:
-    """Numbers of messages in the queues of a job, and of its requests by result."""
+    """Numbers of messages in the queues, and of a job's requests by their results so far."""
 
-    waiting: int  # messages
-    in_work: int  # messages that the function received
+    waiting: int  # messages that wait or are delayed, also those of other jobs
+    # Messages in flight (received by the function, not deleted), also those of other jobs.
+    in_work: int
     complete: int
     failed: int
     skipped: int
-    left: int  # requests that may still get another result
+    left: int  # requests without a final result (`RequestResult.is_final`)
     is_quiet: bool = False  # the queues were empty at several polls in a row
 
 
 @dataclass(frozen=True)
 class RequestResult:
-    """The result of one request, with the error class and the reason if it failed."""
+    """The result of a request, or the failure of an attempt, with error class and reason."""
 
     status: Status
     error: str = ""
@@ -65,7 +66,7 @@ class RequestResult:
 
     @property
     def is_final(self) -> bool:
-        """Whether the request has ended: the function does not retry it."""
+        """Whether the function certainly does not retry: not Failed, or `InputRejected`."""
         return self.status is not Status.FAILED or self.error == InputRejected.__name__
 
 
@@ -88,7 +89,7 @@ class Watch:
     s3: Any
     ledger: S3Location
     requests: Mapping[S3Location, ExposureRequest]
-    began: datetime  # by S3's clock
+    began: datetime  # when the job began, by S3's clock
     sqs: "SQSClient"
     queue_urls: tuple[str, ...]
     # Returns R_MASK and SHA-1 of the mask that a context selects for the exposure of an entry.
@@ -98,7 +99,7 @@ class Watch:
     _results: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
 
     def follow(self, pause: float) -> Iterator[JobProgress]:
-        """Yield progress every `pause` seconds until all requests ended or queues stay empty."""
+        """Yield progress every `pause` seconds until all results are final (`is_final`)."""
         quiet, wait = 0, _LOOK
         busy = looked = time.monotonic()
         while True:
@@ -116,7 +117,11 @@ class Watch:
             time.sleep(pause)
 
     def poll(self, *, is_quiet: bool = False, reads_products: bool = False) -> JobProgress:
-        """Read new results and return progress; infer others from products if either is true."""
+        """Read new results from the ledger, and return progress.
+
+        With `is_quiet` (the caller found the queues empty) or `reads_products`, results that the
+        ledger lacks are inferred from products; `_status_of` describes what `is_quiet` changes.
+        """
         depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
         self._read_entries()
         if is_quiet or reads_products:
@@ -149,7 +154,7 @@ class Watch:
         return Counter(result.status for result in self._results.values())
 
     def _read_entries(self) -> None:
-        """Add the results in those of the job's ledger entries that changed since the last poll."""
+        """Add or replace results, from ledger entries written since the previous call."""
         if not self.requests:
             return
         bucket = next(iter(self.requests)).bucket
@@ -173,7 +178,7 @@ class Watch:
                     self._results[product] = RequestResult(entry.result.status)
 
     def _read_products(self, *, is_quiet: bool) -> None:
-        """Add results, inferred from the products, for requests without a result in the ledger."""
+        """Infer results from the products, for requests that have none yet."""
         left = [product for product in self.requests if product not in self._results]
         with ThreadPoolExecutor(_THREADS) as threads:
             found = threads.map(lambda product: self._status_of(product, is_quiet=is_quiet), left)
@@ -182,9 +187,10 @@ class Watch:
                     self._results[product] = RequestResult(status)
 
     def _status_of(self, product: S3Location, *, is_quiet: bool) -> Status | None:
-        """Infer the status: Complete if this job wrote the product, Skipped if it is kept.
+        """Infer a request's status from its product; None if the product does not decide it.
 
-        While messages wait, the function may still rebuild the product: what is unsure is None.
+        Complete: the request wrote it or, with `is_quiet` (queues empty), any request since the job
+        began. Skipped: the function would keep it; `is_quiet` ignores its software version.
         """
         store, request = ObjectStore(self.s3), self.requests[product]
         source, found = request.source, store.find(product)

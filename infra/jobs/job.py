@@ -48,11 +48,13 @@ class Job:
 
     began: datetime  # by S3's clock, as are the times of products and ledger entries
     requests: tuple[Request, ...]
-    sent: int = 0  # requests from the first on that are in the queue; more may be
+    sent: int = 0  # number of first requests that were sent; later ones may have been
     result: Mapping[str, Any] | None = None  # None until the job ended
-    context: str = ""  # of the selection, if the job is one
+    # That the Lambda function Reprocessing selected products for; empty in jobs of commands.
+    context: str = ""
     repeats: int = 0  # selections in a row that found the same, already processed products
-    etag: str | None = field(default=None, compare=False)  # None until the job is stored
+    # Of the S3 object when the job was read or written; None until the job is stored.
+    etag: str | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -63,7 +65,7 @@ class JobFile:
     location: S3Location
 
     def read(self) -> tuple[Job | None, datetime]:
-        """Return the job stored in S3 (None if none is) and the current time by the clock of S3."""
+        """Return the stored job (None without one) and the current time by the clock of S3."""
         with translate_errors(f"{self.location}: reading it"):
             try:
                 answer = self.s3.get_object(**self.location.as_kwargs)
@@ -91,9 +93,10 @@ class JobFile:
         return job, _clock(answer)
 
     def write(self, job: Job) -> Job | None:
-        """Replace the stored job, and return the job with its new ETag.
+        """Replace the stored job by `job`; return `job` with the new ETag of the object.
 
-        The result is None, and nothing is written, if the object no longer has the job's ETag.
+        Return None, without writing, if the object's ETag is not `job.etag`, or if `job.etag` is
+        None and the object exists.
         """
         head = {
             "began": job.began.isoformat(),
@@ -108,13 +111,14 @@ class JobFile:
         return replace(job, etag=etag) if etag else None
 
     def save(self, job: Job) -> Job:
-        """Write a job, unless another command wrote it first; return it, then with its new ETag."""
+        """Write a job as `write` does; if that returns None, return the job as it is."""
         return self.write(job) or job
 
     def start(self, wanted: list[Request], *, is_new: bool = False) -> Job:
-        """Store and return the job of these requests, joined with the stored job if unfinished.
+        """Store and return a job of `wanted`; those stored already keep cause and progress.
 
-        With `is_new`, a stored job whose requests were all sent counts as finished.
+        They do not if the stored job has a result or, with `is_new`, if all its requests were sent.
+        `UserError` if the stored job is damaged, or other commands keep replacing it.
         """
         for _ in range(_WRITE_ATTEMPTS):
             found, now = self.read()
@@ -132,7 +136,7 @@ class JobFile:
 
 
 def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
-    """Return a job of the wanted requests; those of an unfinished job keep cause and progress."""
+    """Return a job of `wanted`; requests that are also in `found` keep cause and progress."""
     missing = {request_key(request): request for request in wanted}
     kept, sent = [], 0
     if found is not None and found.result is None:
@@ -148,7 +152,7 @@ def join(found: Job | None, wanted: Iterable[Request], now: datetime) -> Job:
 
 
 def request_key(request: Request) -> str:
-    """Return a request without its cause, as JSON: equal for requests of the same work."""
+    """Return a request as JSON without its cause: equal if all other fields are equal."""
     return json.dumps({k: v for k, v in request.items() if k != "cause"}, sort_keys=True)
 
 
@@ -158,7 +162,7 @@ def _clock(answer: Mapping[str, Any]) -> datetime:
 
 
 def submit(file: JobFile, job: Job, sqs: "SQSClient", queue_url: str) -> Iterator[Job]:
-    """Send the requests of a job that were not sent yet; yield the job after each save."""
+    """Send requests after the first `job.sent`; yield the job after each 5,000 and the last."""
     bodies = [json.dumps(request) for request in job.requests]
     with ThreadPoolExecutor(_THREADS) as threads:
         while job.sent < len(bodies):
@@ -170,7 +174,7 @@ def submit(file: JobFile, job: Job, sqs: "SQSClient", queue_url: str) -> Iterato
 
 
 def _send(bodies: Sequence[str], sqs: "SQSClient", queue_url: str) -> None:
-    """Send at most ten messages, those that SQS refuses again; raise after some attempts."""
+    """Send messages with these bodies, at most ten; send refused ones up to six times."""
     left = {str(number): body for number, body in enumerate(bodies)}
     for attempt in range(_SEND_ATTEMPTS):
         with translate_errors(f"{queue_url}: sending messages"):

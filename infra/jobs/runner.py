@@ -40,11 +40,15 @@ class JobRunner:
     stack: Stack
     file: JobFile
     console: Console
-    scratch: Path  # a folder for rule files
+    scratch: Path  # a folder for the mappings that are read from the mirror
     pause: float = 5.0  # seconds between two polls
 
     def check(self, requests: Iterable[Mapping[str, str]]) -> None:
-        """Raise UserError for requests that the function would reject, or that share a product."""
+        """Raise `UserError` for an invalid request, and for two exposures with one product.
+
+        A request is invalid if the function rejects its fields or its product's key, or if the
+        mirror lacks its context. Exposures are not looked up.
+        """
         contexts, sources = set(), dict[S3Location, S3Location]()
         for request in requests:
             try:
@@ -63,7 +67,7 @@ class JobRunner:
             check_contexts(Mirror(self.file.s3, self.stack.mirror), *named)
 
     def without_rejected(self, requests: Iterable[Request]) -> Iterator[Request]:
-        """Yield requests, except those that the function would reject, which are printed."""
+        """Yield requests with valid fields and product key; print why others are skipped."""
         for request in requests:
             try:
                 self._product_of(ExposureRequest.from_direct(request))
@@ -73,7 +77,7 @@ class JobRunner:
                 yield request
 
     def send(self, requests: list[dict[str, str]], *, is_new: bool = False) -> Job:
-        """Store the job, send those of its requests that were not sent yet, and return the job."""
+        """Store a job of `requests`, send those that were not sent yet, and return the job."""
         job = self.file.start(requests, is_new=is_new)
         if job.sent:
             self.console.print(
@@ -91,7 +95,7 @@ class JobRunner:
         return job
 
     def finish(self, job: Job, *, as_json: bool) -> int:
-        """Follow the job, print its result, and return the exit code of the command."""
+        """Follow the job, store and print its result, and return the exit code."""
         result = self._follow(job)
         if as_json:
             print(json.dumps(asdict(result), indent=2))
@@ -129,7 +133,7 @@ class JobRunner:
         return result
 
     def _print(self, result: JobResult) -> None:
-        """Print the numbers of a result, then failed and missing products with the next step."""
+        """Print the numbers of a result, failed and missing products, and what to run next."""
         table = Table(box=SIMPLE, title="Result")
         table.add_column("Exposures", justify="right")
         table.add_column("")
@@ -161,7 +165,7 @@ class JobRunner:
         return Rules(self.stack.mirror, self.scratch, self.file.s3)
 
     def _select_mask(self, entry: Entry, context: str | None) -> tuple[str, str] | None:
-        """Return R_MASK and SHA-1 of the mask the function would select; None if it is unknown."""
+        """Return R_MASK and SHA-1 of the mask that `context` selects for an entry's exposure."""
         if entry.catalogue is None:
             return None
         known = entry.catalogue.parameters.items()

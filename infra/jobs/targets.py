@@ -26,14 +26,14 @@ _SHOWN = 5  # of the missing ones
 
 @dataclass(frozen=True)
 class Found:
-    """An exposure in S3."""
+    """An exposure that a target names or contains; a named one may not exist."""
 
     location: S3Location
-    size: int | None  # in bytes; None if a target named it, so that it was not listed
+    size: int | None  # in bytes; None if the exposure was named by a target, not listed
 
 
 def archive_location(name: str) -> S3Location:
-    """Return the location of an exposure in the public archive, from its file name at MAST."""
+    """Return the location in the public archive of an exposure with this file name at MAST."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise UserError(
@@ -45,7 +45,7 @@ def archive_location(name: str) -> S3Location:
 
 
 def find(targets: Iterable[str], s3: Any) -> Iterator[Found]:
-    """Yield the exposures that the targets name or contain, each once."""
+    """Yield the exposures of targets (S3 URIs, names at MAST, lists of these), each once."""
     known: set[S3Location] = set()
     for target in targets:
         for found in _from_list(target, s3) if _is_list(target) else _from_target(target, s3):
@@ -55,7 +55,7 @@ def find(targets: Iterable[str], s3: Any) -> Iterator[Found]:
 
 
 def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
-    """Yield the reasons why requests will fail: unreadable buckets, missing exposures."""
+    """Yield warnings: buckets and keys the stack may not read, named exposures not found."""
     others = {name.strip() for name in stack.parameters.get("ReadBuckets", "").split(",")}
     raw, prefix = stack.output("RawBucket"), stack.parameters.get("InputPrefix", "")
     for bucket in sorted({item.location.bucket for item in found} - others - {raw}):
@@ -82,7 +82,7 @@ def warnings(found: list[Found], stack: Stack, s3: Any) -> Iterator[str]:
 
 
 def digest_of_list(target: str) -> str | None:
-    """Return a local list's SHA-256; None if the target is an exposure, a prefix or a name."""
+    """Return the SHA-256 (hexadecimal) of a target that is a list; None for any other target."""
     return hashlib.sha256(Path(target).read_bytes()).hexdigest() if _is_list(target) else None
 
 

@@ -34,7 +34,7 @@ _FLAGS = ("--skip", "--save-results")
 
 
 class _Command(click.Command):
-    """The command; a flag takes the next word as its value only if that is a Boolean."""
+    """The command ``dq-init run``; a Boolean may follow --skip and --save-results."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         stop = args.index("--") if "--" in args else len(args)
@@ -58,7 +58,7 @@ def _with_hyphens(name: str) -> str:
 
 
 def _flag(name: str, text: str) -> options.Decorator:
-    """Return an option that is a flag, or has a value as in strun: ``--skip=true``."""
+    """Return the decorator for a Boolean option: ``--skip`` or, as in strun, ``--skip=true``."""
     return click.option(
         name, type=bool, is_flag=False, default=False, show_default=False,
         metavar="[true|false]", help=text,
@@ -109,14 +109,16 @@ def command(  # noqa: PLR0913, PLR0917
     """Run dq_init on raw exposures and write the products to this machine.
 
     EXPOSURE is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
-    stands for every *_uncal.fits below it. A product that is up to date is kept.
+    stands for every *_uncal.fits below it. A product that is up to date is kept, another product of
+    this program is replaced; any other file is replaced only with --force.
 
-    References come from the CRDS cache; if CRDS_SERVER_URL is set, what the cache lacks is
-    downloaded from that server and kept. Options can be spelled as in strun: --override_mask.
+    References come from --mirror or from the CRDS cache; if CRDS_SERVER_URL is set, what the cache
+    lacks is downloaded from that server and kept. Options can be spelled as in strun:
+    --override_mask.
 
-    Exit codes: 0, all products are written or kept; 2, an exposure or an option is wrong; 3, a
-    reference is not available; 1, another failure, such as a full disk; 4, a failure that a retry
-    may solve. The first of these that occurred is returned.
+    Exit codes: 0, no exposure failed; 2, an exposure or an option is wrong; 3, a reference is not
+    available; 1, another failure, such as a full disk; 4, a failure that a retry may solve. If
+    several apply, the one that is listed first here is returned.
     """
     if "/" in suffix or not suffix:
         raise click.BadParameter(
@@ -147,7 +149,7 @@ def command(  # noqa: PLR0913, PLR0917
 
 
 def _run(exposures: tuple[str, ...], run: Options, jobs: int, as_json: bool) -> int:
-    """Process exposures, and return the exit code."""
+    """Process the exposures that arguments name; print each outcome and return the exit code."""
     with collected_warnings() as warnings:
         run = replace(run, references=resolve_context(run.references))
         if run.mask and run.mask != NO_MASK:  # a wrong file would fail every exposure

@@ -41,7 +41,9 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
     """Write virtual products as complete files; the pixels are read from the exposures in S3.
 
     PRODUCT is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
-    stands for every *_dq_init_virtual.fits below it. Run the same command again to resume.
+    stands for every *_dq_init_virtual.fits below it. A complete file of the product is kept; any
+    other file at its path is a failure, unless --force replaces it. Run the same command again to
+    resume.
 
     Exit codes are those of dq-init run.
     """
@@ -68,7 +70,7 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
 
 
 def open_virtual(name: str) -> BinaryIO:
-    """Open the product of a virtual product as a read-only file; only what is read is fetched.
+    """Open a virtual product as its complete file, read-only; pixels are fetched when read.
 
     Parameters
     ----------
@@ -83,7 +85,8 @@ def open_virtual(name: str) -> BinaryIO:
     Raises
     ------
     InputRejected
-        If it is not a virtual product, or its exposure was replaced or deleted.
+        If `name` does not exist or is not a virtual product, or if S3 no longer has the version of
+        the exposure that the product was built from.
     """
     layout, source = _unpack(name)
     file = ExpandedFile(layout, _open_source(name, source).read)
@@ -115,7 +118,10 @@ def _unpack(name: str) -> tuple[Layout, Source]:
 
 
 def _open_source(name: str, source: Source) -> Input:
-    """Open the exposure of a virtual product, in the version that the product was built from."""
+    """Open the exposure that the virtual product `name` was built from.
+
+    Raises `InputRejected` unless S3 has the exposure with the version, ETag and size in `source`.
+    """
     location = S3Location(source.bucket, source.key, source.version or None)
     store = ObjectStore(s3_client())
     # S3 does not accept every name that a virtual product may hold.
@@ -140,7 +146,7 @@ class _ReadAhead:
         self._waiting: deque[tuple[ByteRange, Future[bytes]]] = deque()
 
     def read(self, start: int, length: int) -> bytes:
-        """Return the next byte range."""
+        """Return the bytes of the next range, which must have this start and length."""
         while len(self._waiting) < _READS_AT_ONCE and (wanted := next(self._ranges, None)):
             future = self._pool.submit(self._read, wanted.start, wanted.length)
             self._waiting.append((wanted, future))

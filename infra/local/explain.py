@@ -11,7 +11,10 @@ from infra.mirror.contexts import read_context
 def explain(
     exposure: Exposure, choice: MaskChoice, references: References | None
 ) -> dict[str, str]:
-    """Return facts about an exposure and its mask; without `references`, an option named it."""
+    """Return facts about an exposure and its mask, by heading.
+
+    `references` is None if an option, not the rules, named the mask.
+    """
     words = (exposure.keywords.text(name) for name in ("INSTRUME", "DETECTOR", "EXP_TYPE"))
     shape = "{} integrations, {} groups, {} rows, {} columns".format(*exposure.shape)
     return {
@@ -32,7 +35,7 @@ def _rules(exposure: Exposure, choice: MaskChoice, references: References) -> st
 
 
 def _windows(exposure: Exposure) -> dict[str, str]:
-    """Return the ranges of pixels read out (1-based), in the science and the detector frame."""
+    """Return the 1-based ranges of pixels read out, and any stripes, as texts by heading."""
     try:
         area, stripes = exposure.subarray, exposure.stripes
         axes = [exposure.keywords.integer(name) or 0 for name in ("FASTAXIS", "SLOWAXIS")]

@@ -25,14 +25,15 @@ _PREFIX, _SUFFIX = ".dq_init-", ".partial"
 
 
 def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
-    """Return header values with the date, the context and the CRDS version of a product.
+    """Return `values` with DATE, CRDS_CTX and CRDS_VER taken from the product at a path.
 
-    Another context may choose the same mask: the product is up to date then.
+    A product of another context that chose the same mask is then still up to date. `exposure` is
+    the name of the exposure, for messages.
 
     Raises
     ------
     InputRejected
-        If the file was not written by this software, or is damaged.
+        If no regular file is at the path, or it is damaged or was not written by this software.
     """
     wanted = f"a product of {exposure}; --force replaces it"
     try:
@@ -51,7 +52,10 @@ def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
 
 
 def is_same(path: Path, layout: Layout, source: Input | None) -> bool:
-    """Return whether a file holds the bytes of a layout; without a source, those that need none."""
+    """Return whether the file at a path has exactly the bytes of a layout.
+
+    Without `source`, bytes copied, converted or merged from the input count as equal.
+    """
     with path.open("rb", buffering=0) as file:
         if os.fstat(file.fileno()).st_size != layout.length:
             return False
@@ -66,7 +70,11 @@ def is_same(path: Path, layout: Layout, source: Input | None) -> bool:
 def write(
     path: Path, layout: Layout, source: Input, advance: Callable[[int], object] = lambda _: None
 ) -> None:
-    """Write a product; it appears whole, and replaces what is at its path."""
+    """Write a product whole or not at all; it replaces what is at its path.
+
+    `advance` is called with the size of each piece written, not for ranges copied from a local
+    file. If the source changed meanwhile, `TransientFailure` is raised and `path` stays as it was.
+    """
     with _temporary_file(path.parent) as (temporary, fd):
         for segment in layout.segments:
             if isinstance(segment, Copied) and source.fd is not None:
@@ -82,7 +90,7 @@ def write(
 
 
 def _sync(folder: Path) -> None:
-    """Make a rename in a folder durable."""
+    """Make a rename in a folder durable, unless the folder cannot be opened for reading."""
     try:
         fd = os.open(folder, os.O_RDONLY)
     except PermissionError:  # it may be written, but not read
@@ -94,7 +102,7 @@ def _sync(folder: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files of runs that were killed."""
+    """Remove the temporary files that killed runs left in a folder; ignore errors."""
     # To open a named pipe would wait for its writer.
     for path in filter(Path.is_file, folder.glob(f"{_PREFIX}*{_SUFFIX}")):
         with suppress(OSError), path.open("rb") as file:
@@ -117,7 +125,7 @@ def _render(piece: Piece, source: Input | None) -> bytes | bytearray:
 
 
 def _copy(source: Input, segment: Copied, fd: int) -> None:
-    """Copy a byte range between files in the kernel, or through memory if the kernel refuses."""
+    """Copy a byte range of a local input to the file `fd`, in the kernel if that is possible."""
     assert source.fd is not None
     start, stop = segment.start, segment.start + segment.length
     # On Linux only; file systems that share blocks may copy none of the pixels.
@@ -146,7 +154,7 @@ def _write(fd: int, content: bytes | bytearray) -> None:
 
 @contextmanager
 def _temporary_file(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Create a file that is removed at the end unless it was renamed."""
+    """Create a file in a folder; remove it after the `with` block unless it was renamed."""
     path, fd = _create_locked(folder)
     try:
         yield path, fd

@@ -13,7 +13,7 @@ from infra.local.run import Outcome
 
 
 def report(outcomes: Iterable[Outcome], number: int, as_json: bool) -> list[Outcome]:
-    """Print the outcome of each exposure, and a table if there are several; return the outcomes."""
+    """Print each outcome as it arrives, and a table if `number` > 1; return the outcomes."""
     seen: list[Outcome] = []
     warned: set[str] = set()  # a warning about a mask comes with each of its exposures
     with _progress(number, hidden=as_json) as (show, advance):
@@ -60,7 +60,7 @@ def _lines(outcome: Outcome) -> Iterator[str]:
 def _progress(
     number: int, hidden: bool
 ) -> Iterator[tuple[Callable[[str, bool], object], Callable[[], object]]]:
-    """Show a progress bar at a terminal; yield two functions: print a line, advance the bar."""
+    """Yield two functions: print a line (text, is it an error), and advance a progress bar."""
     if hidden or number == 1 or not sys.stdout.isatty():
         yield show_line, lambda: None
         return

@@ -49,8 +49,8 @@ class Options:
     encoding: Encoding = Encoding.NATIVE
     folder: Path = Path()
     suffix: str = "dq_init"
-    force: bool = False
-    check: bool = False
+    force: bool = False  # rebuild products that are up to date, and replace other files
+    check: bool = False  # explain each product, and write nothing
 
     def product_path(self, name: str) -> Path:
         """Return the path of an exposure's product."""
@@ -59,25 +59,25 @@ class Options:
 
 @dataclass
 class Outcome:
-    """The result of one exposure, as ``--json`` prints it."""
+    """The outcome of one exposure of a run, as ``--json`` prints it."""
 
     input: str
     output: str
     status: str = "failed"  # or written, replaced, kept, checked
-    error: str | None = None  # name of the error class
-    reason: str | None = None
-    mask: str | None = None
+    error: str | None = None  # name of the error class, if the status is failed
+    reason: str | None = None  # message of the error
+    mask: str | None = None  # R_MASK: crds://name, a path or an S3 URI; None: no mask
     context: str | None = None
     flags: dict[str, MnemonicCount] = field(default_factory=dict)
-    unusable: float = 0.0  # fraction of the pixels that are DO_NOT_USE
+    unusable: float = 0.0  # DO_NOT_USE pixels divided by all pixels
     warnings: list[str] = field(default_factory=list)
-    bytes: int = 0  # written
+    bytes: int = 0  # size of the product, if it was written
     seconds: float = 0.0
     check: dict[str, str] | None = None  # facts that --check prints
 
 
 def process(name: str, options: Options) -> Outcome:
-    """Run the step on one exposure and write its product; a failure is part of the outcome."""
+    """Run the step on one exposure, write its product if needed, and return the outcome."""
     path, started = options.product_path(name), time.perf_counter()
     outcome = Outcome(name, str(path))
     with collected_warnings() as outcome.warnings:
@@ -102,12 +102,12 @@ _WORST_FIRST = (2, 3, 1, 4)
 
 
 def worst(codes: Collection[int]) -> int:
-    """Return the exit code of the worst of several failures."""
+    """Return the first of the exit codes 2, 3, 1 and 4 that is in `codes`; 0 if none is."""
     return next((code for code in _WORST_FIRST if code in codes), 0)
 
 
 def describe_failure(error: Exception, path: Path) -> tuple[str, str]:
-    """Return the name of the class of one of `FAILURES`, and the reason to print."""
+    """Return the class name of an error of `FAILURES`, and the message to print."""
     if isinstance(error, OSError):
         subject = error.filename2 or error.filename or path  # of a rename: its target
         return type(error).__name__, f"{subject}: {error.strerror}; run it again when it is solved"
@@ -115,7 +115,7 @@ def describe_failure(error: Exception, path: Path) -> tuple[str, str]:
 
 
 def _process(source: Input, path: Path, options: Options, outcome: Outcome) -> str:
-    """Process an open exposure, and return the status of its product."""
+    """Run the step on an open exposure, write its product to `path`, return `Outcome.status`."""
     exposure = Exposure.read(source.read, source.size, source.name)
     choice, mask = choose_mask(exposure, options.mask, options.references)
     user = read_user_dq(options.user_dq) if options.user_dq else None
@@ -168,7 +168,7 @@ class _Collector(logging.Handler):
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Yield a list that receives the warnings logged during the `with` block."""
+    """Yield a list that gets the messages logged in the `with` block, WARNING and above."""
     collector, root, step = _Collector(), logging.getLogger(), logging.getLogger("core")
     level = step.level
     step.setLevel(logging.NOTSET)  # infra.__main__ silences it
@@ -181,7 +181,7 @@ def collected_warnings() -> Iterator[list[str]]:
 
 
 def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outcome]:
-    """Run the step on exposures, in several processes; yield each outcome when it is known."""
+    """Run the step on exposures in up to `jobs` processes; yield outcomes when complete."""
     jobs = min(jobs, len(names))
     if jobs == 1:
         yield from (process(name, options) for name in names)
@@ -209,7 +209,7 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process if its parent was killed: the pool would wait for work forever."""
+    """Wait until the parent ends, then end this process, which would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

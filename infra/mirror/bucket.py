@@ -36,7 +36,11 @@ class Mirror:
     location: S3Location
 
     def state(self, key: str, expected: FileDigest) -> str:
-        """Compare a file in S3, by size and SHA-1: return ``there``, ``missing`` or ``wrong``."""
+        """Return ``there``, ``missing`` or ``wrong`` (other size or checksum) for a key.
+
+        The key is relative to the mirror's prefix. The checksum is the SHA-1 that S3 stores; an
+        object without one is wrong.
+        """
         try:
             answer = self.client.head_object(**self._kwargs(key), ChecksumMode="ENABLED")
         except ClientError as exc:
@@ -83,7 +87,7 @@ class Mirror:
                 yield item["Key"].removeprefix(start)
 
     def context(self, name: str, files: RuleFiles | None = None) -> Context:
-        """Read a context, reduced to the instruments that the mirror is restricted to."""
+        """Read a context by file name, reduced to the instruments of a restricted mirror."""
         config = self.config()
         try:
             return read_context(name, files or self, config.instruments if config else frozenset())
@@ -94,16 +98,16 @@ class Mirror:
             raise ReferenceUnavailable(f"context {name}: {found}{advice}{arguments}") from exc
 
     def contexts(self) -> list[str]:
-        """Return the names of the contexts whose sync was completed, oldest first."""
+        """Return the names of the contexts in the mirror's configuration, oldest first."""
         config = self.config()
         return contexts_of(config) if config else []
 
     def config(self) -> MirrorConfig | None:
-        """Read the mirror's configuration; None before the first sync."""
+        """Read the configuration; None if neither mirror.json nor server_config exists."""
         return self._read_config()[0]
 
     def operational(self) -> MirrorConfig:
-        """Read the configuration, or raise `ReferenceUnavailable` before the first sync."""
+        """Read the mirror's configuration, or raise `ReferenceUnavailable` if it has none."""
         return self._existing(self.config())
 
     def _existing(self, config: MirrorConfig | None) -> MirrorConfig:
@@ -115,7 +119,7 @@ class Mirror:
         return config
 
     def written(self) -> str:
-        """Return the time of the last write of the configuration (ISO 8601, UTC)."""
+        """Return when mirror.json, else server_config, was last written; empty without both."""
         store = ObjectStore(self.client)
         found = (store.find(self.location.below(key)) for key in (STATE, CONFIG))
         return next((item.last_modified or "" for item in found if item), "")
@@ -126,11 +130,11 @@ class Mirror:
         first: MirrorConfig | None = None,
         other: Mapping[str, Any] | None = None,
     ) -> tuple[MirrorConfig, MirrorConfig]:
-        """Apply a change to mirror.json and write it; read and repeat if another writer was faster.
+        """Change mirror.json, then write server_config; repeat if another writer was faster.
 
-        `change` gets the current configuration or, before the first sync, `first`. `other` replaces
-        the entries of ``server_config`` that are not the mirror's; None keeps them. Returns the
-        configuration before and after.
+        `change` gets the current configuration; if there is none, `first`. `other` has the entries
+        of ``server_config`` that the mirror does not set; None keeps those in S3. Returns the
+        configuration before and after, or raises `TransientFailure` after 20 attempts.
         """
         for _ in range(_ATTEMPTS):
             found, etag = self._read_config()
@@ -158,7 +162,7 @@ class Mirror:
         )
 
     def _read_config(self) -> tuple[MirrorConfig | None, str | None]:
-        """Read mirror.json and its ETag; if missing, server_config and None; else None twice."""
+        """Return mirror.json and its ETag, else server_config and None, else None and None."""
         content, etag = self._content(STATE)
         if content is not None:
             return MirrorConfig.parse_state(content, str(self.location.below(STATE))), etag
@@ -182,7 +186,7 @@ class Mirror:
 
 
 def contexts_of(config: MirrorConfig) -> list[str]:
-    """Return the names of the contexts in a mirror's catalogue, oldest first."""
+    """Return the names of the contexts in a mirror's configuration, oldest first."""
     return sorted((name for name in config.catalogue if name.endswith(".pmap")), key=age)
 
 
@@ -194,7 +198,8 @@ def age(context: str) -> tuple[int, str]:
 def check_contexts(mirror: Mirror, *names: str) -> list[str]:
     """Return the file names of contexts; raise `UserError` for one that is not in the mirror.
 
-    A context is named by its file name, by ``latest``, ``build``, or a synonym of CRDS for these.
+    A context is named by its file name, by ``latest`` (the mirror's operational context),
+    ``build``, or a synonym of CRDS for these.
     """
     held, rules, found = mirror.contexts(), Rules(mirror.location, Path(), mirror.client), []
     for name in names:
@@ -215,7 +220,7 @@ def check_contexts(mirror: Mirror, *names: str) -> list[str]:
 
 
 def _other_entries(content: bytes | None, name: str) -> Mapping[str, Any]:
-    """Return the entries of ``server_config`` that the mirror does not set."""
+    """Return the entries of server_config, given its content and its name for messages."""
     try:
         return MirrorConfig.parse(content or b"{}", name).other
     except ReferenceUnavailable:  # absent or damaged: replaced as a whole

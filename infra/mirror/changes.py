@@ -21,18 +21,18 @@ _MOST_LISTED = 500
 
 @dataclass(frozen=True)
 class Change:
-    """An interval of observation dates in which two contexts select different masks."""
+    """An interval of observation dates in which two contexts differ in the mask of a rule."""
 
     instrument: str  # lower case
     parameters: tuple[tuple[str, str], ...]  # as in `infra.mirror.contexts.Rule`
-    start: str
-    stop: str  # empty: the interval is open
+    start: str  # first date and time, the USEAFTER of a rule
+    stop: str  # date and time before which it ends; empty: it does not end
     before: str  # file name of the mask, N/A, or empty if no rule applies
-    after: str
+    after: str  # as `before`
 
 
 def changes(a: Context, b: Context) -> Iterator[Change]:
-    """Yield each interval of observation dates in which two contexts select different masks."""
+    """Yield the intervals of observation dates in which `a` and `b` select different masks."""
     before, after = _by_match(a), _by_match(b)
     for match in sorted(before.keys() | after.keys()):
         old, new = before.get(match, {}), after.get(match, {})
@@ -55,7 +55,7 @@ def _by_match(context: Context) -> Mapping[tuple[str, Any], dict[str, str]]:
 
 
 def _mask_at(masks: Mapping[str, str], date: str) -> str:
-    """Return the mask with the latest USEAFTER date that is not after an observation date."""
+    """Return the mask with the latest USEAFTER date up to an observation date; empty if none."""
     begun = [start for start in masks if start <= date]
     return masks[max(begun)] if begun else ""
 
@@ -85,7 +85,7 @@ def detail_of(
 
 
 def unneeded_keys(mirror: Mirror, contexts: list[Context]) -> list[str]:
-    """Return the keys of the files that none of the contexts needs."""
+    """Return keys, relative to the mirror's prefix, of files that none of the contexts needs."""
     needed = {key for context in contexts for key in context.keys.values()}
     names = {name for context in contexts for name in context.keys}
     return [
@@ -98,9 +98,10 @@ def unneeded_keys(mirror: Mirror, contexts: list[Context]) -> list[str]:
 def delete_unneeded(
     mirror: Mirror, contexts: list[Context], keys: list[str], before: MirrorConfig
 ) -> None:
-    """Delete files that no kept context needs, from the mirror's catalogue before the bucket.
+    """Delete files that no kept context needs, from the configuration and then from S3.
 
-    `keys` come from `unneeded_keys`; `before` is the configuration when they were listed.
+    `keys` come from `unneeded_keys` for `contexts`, `before` is the configuration then. Nothing is
+    deleted, with `ReferenceUnavailable`, if a sync or `use` has needed more files since.
     """
     kept = {context.name for context in contexts}
     names = {name for context in contexts for name in context.keys}

@@ -27,7 +27,7 @@ log.setLevel(logging.INFO)
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
-    """Sync and verify the mirror that CRDS_MIRROR names; return a summary for the log."""
+    """Run `keep_fresh` with CRDS_MIRROR, CRDS_SERVER and EVENT_BUS, and return its result."""
     location = S3Location.parse_prefix(os.environ["CRDS_MIRROR"])
     mirror = Mirror(boto3.client("s3"), location)
     bus = os.environ.get("EVENT_BUS") or "default"
@@ -35,7 +35,11 @@ def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # no
 
 
 def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, Any]:
-    """Make the server's latest context operational, verify the mirror, publish an event if new."""
+    """Sync the server's operational context, verify the mirror, send an event of a change.
+
+    The synced context becomes operational, unless `use` chose another one. Returns a summary. If
+    `verify` finds a fault, `ReferenceUnavailable` is raised and no event is sent.
+    """
     with tempfile.TemporaryDirectory() as folder:
         source = Server(server, Path(folder))
         plan = plan_sync(source, mirror, "latest")
@@ -58,7 +62,7 @@ def keep_fresh(mirror: Mirror, server: str, bus: str = "default") -> dict[str, A
 
 
 def _publish_change(mirror: Mirror, operational: str, bus: str) -> None:
-    """Publish "CRDS Context Changed" if the operational context is not the last published one."""
+    """Send "CRDS Context Changed" unless the last such event had this operational context."""
     before = mirror.operational().announced_context
     if operational == before:
         return

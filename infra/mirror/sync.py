@@ -26,14 +26,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Plan:
-    """The files of a context, and the mirror's configuration when they were compared."""
+    """A context's files, compared with those of the mirror, and values for `write_config`."""
 
     context: Context
-    items: tuple[Item, ...]  # mappings first
+    items: tuple[Item, ...]  # mappings first; without masks that are bad files
     instruments: frozenset[str] | None  # new restriction; empty for all, None to keep the present
     restricted_to: frozenset[str]  # instruments that the context was read for; empty for all
     build: str  # build context to record; empty for none
-    prunes: int  # of the mirror's configuration
+    prunes: int  # of the mirror's configuration when compared; `write_config` fails if it changed
 
     @property
     def to_copy(self) -> tuple[Item, ...]:
@@ -44,9 +44,10 @@ class Plan:
 def plan_sync(
     source: Source, mirror: Mirror, context: str, instruments: frozenset[str] | None = None
 ) -> Plan:
-    """Compare the files that a context (a name, ``latest`` or ``build``) needs with the mirror's.
+    """Compare the mirror with a context: a name, or the source's ``latest`` or ``build``.
 
-    `instruments` (upper case) restricts the mirror; empty lifts the restriction, None keeps it.
+    `instruments` (upper case) is the mirror's new restriction; empty lifts the present one, None
+    keeps it. Raises `ReferenceUnavailable` during a prune, or if the source lacks a file.
     """
     named = {LATEST: lambda: source.config.operational_context, BUILD: source.build}
     name = named[context]() if context in named else context
@@ -103,7 +104,8 @@ def copy(plan: Plan, source: Source, mirror: Mirror) -> Iterator[Item]:
 def write_config(plan: Plan, source: Source, mirror: Mirror) -> str:
     """Write the mirror's configuration after the copies; return its operational context.
 
-    That is the source's operational context if the mirror holds it, unless `use` chose another.
+    That is the first that the mirror holds of: the one chosen by `use`, the source's, the one
+    before, the plan's. `ReferenceUnavailable` if the mirror was pruned or extended since the plan.
     """
 
     def published(config: MirrorConfig) -> MirrorConfig:
@@ -144,7 +146,7 @@ def _check_still_valid(plan: Plan, config: MirrorConfig, mirror: Mirror) -> None
 
 
 def incomplete_contexts(mirror: Mirror) -> Iterator[str]:
-    """Yield the contexts that lack files, because the mirror was extended to more instruments."""
+    """Yield the contexts that the mirror lists but of which a mapping or a mask is missing."""
     config = mirror.operational()
     for name in contexts_of(config):
         try:
@@ -159,7 +161,8 @@ def incomplete_contexts(mirror: Mirror) -> Iterator[str]:
 def use(context: str, mirror: Mirror) -> tuple[MirrorConfig, MirrorConfig]:
     """Make a context of the mirror operational; return the configuration before and after.
 
-    ``latest`` is the operational context of the last sync's source; later syncs may replace it.
+    Later syncs keep a file name, but may replace ``latest``, the operational context of the last
+    sync's source. Raises `ReferenceUnavailable` if the mirror lacks a file of the context.
     """
 
     def used(config: MirrorConfig) -> MirrorConfig:

@@ -25,23 +25,23 @@ class MaskSummary:
     """Figures of a mask that has no fault."""
 
     size: int  # bytes
-    unknown: tuple[str, ...]  # names in DQ_DEF that are not standard flags; the step ignores them
+    unknown: tuple[str, ...]  # names in DQ_DEF other than GOOD and standard flags: ignored by jwst
     flagged: int  # pixels with any bit
-    unnamed: int  # pixels with a bit that DQ_DEF does not name; the step drops the bit
+    unnamed: int  # pixels with a bit that DQ_DEF lacks, which the step drops; 0 without DQ_DEF
 
 
 @dataclass
 class Report:
-    """The contexts and masks of a mirror that can be read, and one line for each fault."""
+    """The contexts and masks of a mirror that have no fault, and one line for each fault."""
 
     contexts: list[Context] = field(default_factory=list)
-    operational: str = ""
-    masks: dict[str, MaskSummary] = field(default_factory=dict)
+    operational: str = ""  # name of the operational context; empty without a configuration
+    masks: dict[str, MaskSummary] = field(default_factory=dict)  # by file name
     faults: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)  # contexts whose sync was not completed
+    unused: list[str] = field(default_factory=list)  # contexts whose sync is not completed (yet)
 
     def rows(self) -> Iterator[tuple[str, str, list[Rule]]]:
-        """Yield each instrument and detector with its rules in all contexts."""
+        """Yield each instrument and detector with the rules that name them in any context."""
         found: dict[tuple[str, str], set[Rule]] = defaultdict(set)
         for context in self.contexts:
             for rule in context.rules:
@@ -51,7 +51,7 @@ class Report:
 
 
 def verify(mirror: Mirror, progress: Callable[[str], object] = lambda _: None) -> Report:
-    """Check every file of a mirror, passing its name to `progress`; return a report of faults."""
+    """Return the contexts and masks of a mirror that can be used, and its faults."""
     report = Report()
     try:
         config = mirror.operational()
@@ -91,10 +91,10 @@ def verify(mirror: Mirror, progress: Callable[[str], object] = lambda _: None) -
 
 @dataclass(frozen=True)
 class _CheckedMappings:
-    """The mappings of a mirror; each is compared with the catalogue when it is read."""
+    """A mirror's mappings; reading one with another digest raises `ReferenceUnavailable`."""
 
     mirror: Mirror
-    catalogue: Mapping[str, FileDigest]
+    catalogue: Mapping[str, FileDigest]  # digests in the mirror's configuration, by file name
 
     def read(self, name: str) -> str:
         text = self.mirror.read(name)
@@ -130,7 +130,7 @@ def _read_mask(content: bytes, uri: str, rules: list[Rule]) -> MaskSummary:
 
 
 def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
-    """Raise unless REFTYPE, INSTRUME, DETECTOR of a mask are those of the rules that select it."""
+    """Raise `ReferenceUnavailable` if a mask's header does not fit the rules that select it."""
     instruments = {rule.instrument.upper() for rule in rules}
     detectors = {part for rule in rules for part in rule.value("DETECTOR").upper().split("|")}
     expected = {"REFTYPE": {"MASK"}, "INSTRUME": instruments, "DETECTOR": detectors}
@@ -144,7 +144,11 @@ def _check_keywords(keywords: Keywords, rules: list[Rule]) -> None:
 
 
 def _check_shape(mask: Mask, rules: list[Rule]) -> None:
-    """Raise unless a mask has the size in its header, and of the detector if for any subarray."""
+    """Raise `ReferenceUnavailable` if a mask's array is too small or not as its header says.
+
+    A mask that a rule selects for SUBARRAY FULL, GENERIC, N/A, ANY or none must contain the whole
+    detector. A mask for IRS2 may have 3200 rows, and 2048 in its header.
+    """
     area, shape = mask.area, mask.dq.shape
     found = f"{mask.name}: its array has {shape[0]} x {shape[1]} pixels"
     subarrays = {part for rule in rules for part in rule.value("SUBARRAY.NAME").upper().split("|")}

@@ -30,14 +30,15 @@ _EVENTBRIDGE = "EventBridgeConfiguration"
 
 @dataclass(frozen=True)
 class Status:
-    """The state of a stack, as ``--json`` prints it."""
+    """The state of a stack, as ``--json`` prints it; products only of the entries read."""
 
     queues: dict[str, dict[str, int]]  # message counts, by output of the stack
-    failures: dict[str, int]  # number of exposures in FailedQueue, by error class
+    failures: dict[str, int]  # number of exposures in FailedQueue, by error class or ``unreadable``
     products: list[tuple[str, str, int]]  # mask, context, number of products
-    entries_read: int  # number of ledger entries
+    entries_read: int  # number of ledger entries that were read and are not damaged
     unreadable: list[str]  # URIs of products whose ledger entries are damaged
-    mirror: dict[str, str] | None  # None before the first sync
+    # Location, contexts, and time of the last write; None before the first sync.
+    mirror: dict[str, str] | None
     alarms: list[str]  # names of those in state ALARM
     alarms_defined: int  # number of all alarms
     is_listening: bool  # whether RawBucket sends its events to EventBridge
@@ -52,7 +53,8 @@ class Status:
 def command(stack: str, entries: int, as_json: bool, enable_events: bool, yes: bool) -> None:
     """Show the state of a stack.
 
-    The exit code is 1 if a ledger entry is damaged. --yes applies to --enable-events.
+    The exit code is 1 if a ledger entry that was read is damaged. --enable-events only configures
+    RawBucket, and shows nothing else; --yes applies to it.
     """
     found = find_stack(stack)
     if enable_events:
@@ -79,7 +81,7 @@ def sends_events(s3: Any, bucket: str) -> bool:
 
 
 def _enable_events(bucket: str, *, is_confirmed: bool) -> None:
-    """Configure a bucket to send its events to EventBridge, after the operator confirmed it."""
+    """Configure a bucket to send its events to EventBridge; ask first unless `is_confirmed`."""
     s3 = boto3.client("s3")
     if sends_events(s3, bucket):
         print(f"s3://{bucket} sends events to EventBridge already")
@@ -141,7 +143,7 @@ def _read(stack: Stack, most: int) -> Status:
 
 
 def _entries(s3: Any, stack: Stack, most: int) -> tuple[list[Entry], list[str]]:
-    """Return at most `most` ledger entries, and the URIs of products whose entry is damaged."""
+    """Read at most `most` entries; return the good ones, and product URIs of damaged ones."""
     bucket = stack.output("ProductBucket")
     ledger = ledger_in(bucket)
     listed = islice(list_entries(s3, ledger), most)

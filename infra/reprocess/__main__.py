@@ -32,7 +32,7 @@ def command() -> None:
 @command.command()
 @_stack
 def catalogue(stack: str, as_json: bool) -> None:
-    """Add the new entries of the ledger to the catalogue."""
+    """Update the catalogue with new, changed and deleted entries of the ledger."""
     archive = Archive.of_stack(stack)
     with Catalogue.open(archive.s3, archive.catalogue) as found:
         with Progress(console=Console(stderr=True)) as bar:
@@ -54,7 +54,7 @@ def catalogue(stack: str, as_json: bool) -> None:
 @_stack
 @click.option("--rebuild", is_flag=True, help="Write missing ledger entries again.")
 def audit(stack: str, as_json: bool, rebuild: bool) -> None:
-    """Compare the ledger with products and exposures; the exit code is 1 if they differ."""
+    """Update the catalogue, then compare it with products and exposures in S3."""
     archive, console = Archive.of_stack(stack), Console(stderr=as_json)
     with Catalogue.open(archive.s3, archive.catalogue) as found:
         # The products are compared with the ledger of this moment.
@@ -89,7 +89,7 @@ def select(  # noqa: PLR0913, PLR0917
     by: str,
     out: Path | None,
 ) -> None:
-    """Show the products that a context affects."""
+    """Show how many products a context affects, by detector and window."""
     archive, console = Archive.of_stack(stack), Console(stderr=as_json)
     by_pixels = by == "pixels"
     with rebuilding.open_selection(archive, to, compared, by_pixels=by_pixels) as selection:
@@ -108,13 +108,17 @@ def select(  # noqa: PLR0913, PLR0917
 def submit(
     stack: str, as_json: bool, to: str | None, relabel: bool, yes: bool, pause: float
 ) -> None:
-    """Rebuild the products that a context affects; the exit code is 1 if one fails."""
+    """Rebuild products whose flags a context changes; with --relabel, whose mask changes.
+
+    The exit code is 1 if a product failed, has no result or cannot be requested, or if you do not
+    confirm. Products that cannot be decided are printed, and do not count.
+    """
     archive = Archive.of_stack(stack)
     rebuilding.submit(archive, to, relabel=relabel, yes=yes, pause=pause, as_json=as_json)
 
 
 def _print_rejected(catalogue: Catalogue, console: Console) -> None:
-    """Print the ledger entries that are not in the catalogue, with the reasons."""
+    """Print the ledger entries that `Catalogue.update` could not use, with the reasons."""
     for entry, reason in catalogue.rejected.items():
         text = (
             f"{entry}: {reason}; left out of the catalogue; run reprocess audit --rebuild, or "

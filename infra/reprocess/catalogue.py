@@ -61,7 +61,7 @@ _STRETCH = 20_000
 
 
 def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
-    """Return the row of a product, from its ledger entry and the ETag of that entry."""
+    """Return the row of the product at `bucket` and `key`."""
     row: dict[str, Any] = dict.fromkeys(COLUMNS)
     row |= {"product_bucket": bucket, "product_key": key, "entry_etag": etag}
     if entry.result is not None:
@@ -80,7 +80,7 @@ def row_of(bucket: str, key: str, entry: Entry, etag: str) -> dict[str, Any]:
 
 
 def _columns_of_result(result: ProcessingEvent) -> dict[str, Any]:
-    """Return the columns that describe a product, its exposure and its flags."""
+    """Return the columns that a result fills."""
     findings = result.findings
     request = findings.request or {}
     row: dict[str, Any] = {
@@ -127,7 +127,7 @@ def columns_of_planes(catalogue: CatalogueRow) -> dict[str, Any]:
 
 
 def check_row(row: Mapping[str, Any]) -> None:
-    """Raise ValueError for a value that DuckDB, FITS or CRDS could not read later."""
+    """Raise ValueError if a value of a row, or one of its parameters, is not usable later."""
     for name, value in {**row, **json.loads(row["parameters"] or "{}")}.items():
         kind = COLUMNS.get(name)
         if value is not None and not _is_readable(value, kind):
@@ -137,7 +137,7 @@ def check_row(row: Mapping[str, Any]) -> None:
 
 
 def _is_readable(value: object, kind: str | None) -> bool:
-    """Return whether a value fits a column of this SQL type (None: a parameter in JSON)."""
+    """Return whether a value fits a column of SQL type `kind` (None: a parameter in JSON)."""
     if isinstance(value, str):
         return kind in {"VARCHAR", None} and not _SURROGATE.search(value)
     if kind is None:
@@ -153,7 +153,7 @@ def quoted(path: Path) -> str:
 
 
 def listing(path: Path, items: Iterable[tuple[str, dict[str, Any]]]) -> str:
-    """Write keys and ETags of listed objects to a file; return an SQL table (key, etag) of it."""
+    """Write keys and unquoted ETags to a file; return an SQL expression of this table."""
     with path.open("w") as file:
         for key, item in items:
             file.write(json.dumps({"key": key, "etag": item["ETag"].strip('"')}) + "\n")
@@ -179,9 +179,11 @@ class Catalogue:
     location: S3Location  # prefix of the Parquet file in S3
     path: Path  # of the local copy
     connection: duckdb.DuckDBPyConnection
-    etag: str | None = None  # of the object that was copied, None if there is none
-    rejected: dict[str, str] = field(default_factory=dict)  # reason by URI of the ledger entry
-    is_new: bool = False  # S3 has no catalogue of this release
+    # Of the catalogue in S3 when it was last read or written; None if it did not exist.
+    etag: str | None = None
+    # Entries that `update` could not use: reason by URI of the ledger entry.
+    rejected: dict[str, str] = field(default_factory=dict)
+    is_new: bool = False  # when opened, S3 had no catalogue that was readable and had these columns
 
     @classmethod
     @contextmanager
@@ -198,14 +200,18 @@ class Catalogue:
         return f"read_parquet({quoted(self.path)})"
 
     def count(self) -> tuple[int, int]:
-        """Return the number of products, and of products whose last attempt failed."""
+        """Return the number of products, and of ledger entries whose last attempt failed."""
         counts: tuple[int, int] = self.connection.execute(
             f"SELECT count(product_etag), count(failure_error) FROM {self.table}"
         ).fetchall()[0]
         return counts
 
     def update(self, ledger: S3Location) -> Iterator[tuple[int, int]]:
-        """Add the new entries of a ledger; yield how many were read, and of how many."""
+        """Read new and changed entries of a ledger, drop deleted ones; yield done and total.
+
+        Iterate to the end: it writes to S3 after every 20,000 entries and after the last. If
+        another command replaced the catalogue, `TransientFailure`. `rejected` gets damaged entries.
+        """
         entries = listing(self.path.with_name("ledger.jsonl"), list_entries(self.s3, ledger))
         new = self.connection.execute(
             f"SELECT key FROM {entries} AS e WHERE NOT EXISTS (SELECT 1 FROM {self.table} AS c "
@@ -230,7 +236,7 @@ class Catalogue:
             self._merge(rows, entries)
 
     def _download(self) -> None:
-        """Copy the catalogue from S3; write an empty one if it is missing or of another release."""
+        """Copy the catalogue from S3, or begin an empty one if it is missing or unusable."""
         source = self.location.below(_FILE)
         if stored := ObjectStore(self.s3).find(source):
             self.etag = stored.etag
@@ -250,7 +256,7 @@ class Catalogue:
         self.connection.execute(f"COPY (SELECT {columns} WHERE false) TO {quoted(self.path)}")
 
     def _read(self, ledger: S3Location, key: str) -> dict[str, Any] | None:
-        """Return the row of a product; None if its entry was rejected or deleted meanwhile."""
+        """Read an entry, return its row; None if it was deleted, or added to `rejected`."""
         location = f"{ledger}/{key}.json"
         entry = read_entry(self.s3, ledger, S3Location(ledger.bucket, key))
         if entry.stored is None:
@@ -274,7 +280,8 @@ class Catalogue:
     def _merge(self, rows: Path, entries: str) -> None:
         """Replace rows by new ones, drop rows without a ledger entry, and upload the result.
 
-        A new row with nothing but its key stands for an entry that was rejected or deleted.
+        `entries` is the SQL table of the ledger. A new row with only its key removes the product's
+        row. `TransientFailure` if another command replaced the catalogue in S3.
         """
         merged = self.path.with_name("merged.parquet")
         kinds = ", ".join(f"{name}: '{kind}'" for name, kind in COLUMNS.items())

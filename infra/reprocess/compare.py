@@ -23,10 +23,10 @@ from handler.s3.objects import ObjectStore
 
 @dataclass(frozen=True)
 class ChosenMask:
-    """The mask that a context selects for an exposure, or the reason why it cannot."""
+    """The mask that a context selects or that built a product; or why none is selected."""
 
-    name: str = ""  # file name, or N/A
-    sha1: str = ""
+    name: str = ""  # file name, N/A, or S3 URI that a request named; empty with a problem
+    sha1: str = ""  # empty for N/A, and with a problem
     problem: str = ""  # the reason; empty if a mask or N/A was selected
 
 
@@ -36,11 +36,12 @@ class Readout:
 
     keywords: tuple[tuple[str, Any], ...]  # FITS keywords of subarray, stripes and axes
     kind: str
-    shape: tuple[int, int, int, int]  # of SCI; integrations count for superstripes only
+    # Of SCI; 1 for groups, and for integrations except of superstripes.
+    shape: tuple[int, int, int, int]
 
     @classmethod
     def of(cls, parameters: Mapping[str, Any], kind: str, shape: tuple[int, ...]) -> "Readout":
-        """Return the readout of a catalogue row: its parameters, kind and shape of SCI."""
+        """Return the readout of a product, given the values in its catalogue row."""
         keywords = tuple(
             (keyword, parameters[name])
             for name, keyword in FITS_KEYWORDS.items()
@@ -59,7 +60,7 @@ class Readout:
 
     @property
     def window(self) -> str:
-        """Columns, rows and corner (1-based), such as ``64 x 64 at 101,201``."""
+        """Columns, rows and corner (1-based) as text, such as ``64 x 64 at 101,201``."""
         keywords = dict(self.keywords)
         corner = f"{keywords.get('SUBSTRT1', '?')},{keywords.get('SUBSTRT2', '?')}"
         striped = " in stripes" if "MSTR_RD1" in keywords else ""
@@ -68,13 +69,15 @@ class Readout:
 
 @dataclass(frozen=True)
 class Difference:
-    """Flags that another mask adds to, and removes from, the planes of a product."""
+    """The flags in a readout that a new mask adds to, and removes from, an earlier one."""
 
-    changed: bool = True  # also if the mirror lacks the earlier mask
-    gained: Mapping[str, int] = field(default_factory=dict)  # number of pixels by mnemonic
+    changed: bool = True  # False only if the masks were compared and are equal within the readout
+    # Number of pixels by mnemonic; empty if the masks were not compared.
+    gained: Mapping[str, int] = field(default_factory=dict)
     lost: Mapping[str, int] = field(default_factory=dict)
-    planes_sha256: str = ""  # digest of the new planes, as in the ledger
-    problem: str = ""  # the reason why the masks cannot be compared; empty if they were
+    # Digest of the new planes, as in the ledger; empty if they were not computed.
+    planes_sha256: str = ""
+    problem: str = ""  # the reason why the effect cannot be decided; else empty
 
 
 @dataclass
@@ -89,7 +92,7 @@ class MaskComparison:
     def compare(
         self, before: ChosenMask, after: ChosenMask, instrument: str, readout: Readout
     ) -> Difference:
-        """Return the difference of two masks within a readout."""
+        """Return the flags that `after` adds to, and removes from, `before` within a readout."""
         key = (before.sha1, after.sha1, readout)
         if key not in self._known:
             try:
@@ -102,7 +105,7 @@ class MaskComparison:
     def _compare(
         self, before: ChosenMask, after: ChosenMask, instrument: str, exposure: Exposure
     ) -> Difference:
-        """Cut both masks to the readout of an exposure, and compare the planes."""
+        """Cut two masks to the readout of an exposure; return the difference of the planes."""
         try:
             new = self._planes(after, instrument, exposure)
         except (ReferenceUnavailable, InputRejected) as exc:
@@ -116,7 +119,7 @@ class MaskComparison:
         return Difference(changed, _counts(new & ~old), _counts(old & ~new), digest)
 
     def _planes(self, mask: ChosenMask, instrument: str, exposure: Exposure) -> NDArray[np.uint32]:
-        """Return the flags of a mask as an exposure reads them out, as in PIXELDQ."""
+        """Return a mask's flags of the pixels that an exposure read out; zeros for N/A."""
         if mask.name == NO_MASK:
             return np.zeros(exposure.plane_shape, np.uint32)
         digest = self.config.catalogue.get(mask.name)

@@ -12,7 +12,7 @@ from infra.reprocess.select import Effect, Selection, WindowTotals
 
 
 def show(selection: Selection, console: Console, *, as_json: bool) -> None:
-    """Print the numbers of affected products by detector and window, as a table or as JSON."""
+    """Print the totals of a selection by detector and window, as a table or as JSON."""
     totals, to = selection.totals(), selection.after.context
     if as_json:
         windows = [{"of": window, **vars(total)} for window, total in totals.items()]
@@ -55,7 +55,10 @@ def show(selection: Selection, console: Console, *, as_json: bool) -> None:
 
 
 def _counts(total: WindowTotals) -> list[int]:
-    """Return four numbers of exposures: all, and those that change by name, content and pixels."""
+    """Return the products in all, and those changed by name, by content and by pixels.
+
+    Each number includes the next.
+    """
     pixels = total.by_change[Effect.PIXELS.value]
     content = total.by_change[Effect.CONTENT.value] + pixels
     return [total.exposures, total.by_change[Effect.NAME.value] + content, content, pixels]

@@ -37,13 +37,7 @@ def command(  # noqa: PLR0913, PLR0917
     stack: str | None,
     context: str,
 ) -> None:
-    """Write pages that show the flags of products, raw exposures and masks.
-
-    TARGET is a product, a raw exposure or a MASK file: a local path or s3://bucket/key. Of an
-    object in S3, only the headers and the flags are read. A raw exposure needs --mirror or --stack
-    to select its mask; so does a product, to show its mask outside its window. The pages need
-    neither a server nor a network.
-    """
+    """Write pages that show the flags of products, raw exposures and masks."""
     s3 = boto3.client("s3")
     if detector is not None:
         print(write_history(Mirror(s3, options.s3_uri(targets[0])), detector, out))

@@ -27,12 +27,12 @@ class File:
 
     @property
     def is_virtual(self) -> bool:
-        """Whether the file is a virtual product."""
+        """Whether the file is a virtual product, which has an HDU named LAYOUT."""
         return find(self.hdus, "LAYOUT") is not None
 
     @property
     def is_mask(self) -> bool:
-        """Whether the file is a MASK reference file."""
+        """Whether the file is a mask: REFTYPE is MASK, or it has an HDU DQ but no SCI."""
         if self.is_virtual:
             return False
         if Keywords(self.hdus[0].header, self.name).text("REFTYPE") == "MASK":
@@ -46,7 +46,7 @@ class File:
 
 @contextmanager
 def open_file(name: str, s3: Any) -> Iterator[File]:
-    """Open a FITS file by its path or S3 URI, or raise `InputRejected` if it does not exist."""
+    """Open a FITS file by its path or S3 URI; `InputRejected` if it is missing or not FITS."""
     if is_s3(name):
         try:
             S3Location.parse(name)

@@ -33,7 +33,8 @@ def product_page(
 ) -> Page:
     """Return the page of a product, or of the product that a raw exposure would get.
 
-    `references` select the mask of a raw exposure, and show a product's mask outside its window.
+    For a raw exposure, `references` and `context` select the mask; None raises `InputRejected`. For
+    a product, `references` only serve to show the mask outside its window.
     """
     exposure, image = _read(file)
     header = exposure.header
@@ -76,7 +77,7 @@ def _read(file: File) -> tuple[Exposure, NDArray[np.uint32] | None]:
 def _mask_of(
     label: str, exposure: Exposure, references: References | None, store: ObjectStore
 ) -> Mask | None:
-    """Return the mask that a product's R_MASK names; None if the mirror lacks it."""
+    """Return the mask that `label`, a product's R_MASK, names; None if it is not available."""
     if references is None or not label.startswith("crds://"):
         return None
     name = label.removeprefix("crds://")
@@ -91,7 +92,7 @@ def _mask_of(
 def _with_surroundings(
     image: NDArray[np.uint32], mask: Mask | None, exposure: Exposure
 ) -> Picture | None:
-    """Return a picture of a subarray's flags within the mask; None if the mask is not larger."""
+    """Return a picture of a mask that shows a subarray's flags inside its window."""
     science = exposure.subarray
     if mask is None or science is None or exposure.stripes is not None:
         return None
@@ -143,7 +144,7 @@ def mask_page(file: File) -> Page:
 
 
 def comparison_page(before: Mask, after: Mask) -> Page:
-    """Return the page of the flags that change between two masks, which must have one shape."""
+    """Return the page of the flags that change from one mask to another."""
     if before.dq.shape != after.dq.shape:
         (ny, nx), (y, x) = before.dq.shape, after.dq.shape
         raise InputRejected(

@@ -59,7 +59,11 @@ def write_history(mirror: Mirror, detector: str, folder: Path) -> Path:
 
 
 def write_changes(mirror: Mirror, changes: Iterable[Change], title: str, folder: Path) -> Path:
-    """Write a page for each pair of masks that changes, and an index; return the index's path."""
+    """Write a page for each replaced mask and its successor; return the path of the index.
+
+    A change from or to no mask is left out; masks of different shapes only have a line in the
+    index.
+    """
     links: dict[tuple[str, str], Link] = {}
     for change in changes:
         names = (change.before, change.after)

@@ -32,9 +32,9 @@ class Picture:
 
     planes: tuple[dict[str, Any], ...]  # returned by `plane` or `comparison`
     shape: tuple[int, int]  # (ny, nx), science frame
-    corner: tuple[int, int] = (1, 1)  # FITS coordinates of the first column and row
+    corner: tuple[int, int] = (1, 1)  # (x, y) that the page shows for the first pixel
     window: Box | None = None  # the subarray, if the planes show more of the detector
-    compares: bool = False
+    compares: bool = False  # whether the planes are those of `comparison`
 
     def to_plain(self) -> dict[str, Any]:
         """Return the data of the picture that assets/page.js reads, for JSON."""
@@ -76,7 +76,7 @@ def _pack(
     label: str,
     level: int,
 ) -> dict[str, Any]:
-    """Return a plane of indices: `inverse` + 1 for flagged pixels, 0 for all others."""
+    """Return a plane of indices into `values`: `inverse` + 1 of flagged pixels, else 0."""
     wide = 0 if len(values) <= 2**8 else 2 if len(values) <= 2**16 else 4
     index = np.zeros(size, f"<u{wide or 1}")
     index[flagged] = inverse + 1
