@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.fits.hdus import Reader
-from core.fits.pixels import FLOAT32, PixelFormat, as_float32
+from core.fits.pixels import FLOAT32, PixelFormat, as_float32, encode_uint32
 
 # Planes copied by one call of numpy; each needs an index of 8 bytes, and a plane may be one pixel.
 _PLANES_AT_ONCE = 1 << 16
@@ -31,17 +31,25 @@ class Segment(Protocol):
         """Size of the segment in the output file, in bytes."""
 
     def source(self, offset: int, length: int) -> ByteRange | None:
-        """Return the byte range of the input that a range of the segment needs, None if none."""
+        """Return the byte range of the input that a part of the segment is rendered from.
+
+        The part is `length` bytes of the segment, from byte `offset` on. None if it needs no bytes
+        of the input.
+        """
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Fill `out` with the segment from byte `offset` on; `source` are the input's bytes."""
+        """Fill `out` with the bytes of the segment from byte `offset` on.
+
+        `source` holds the input's bytes in the range that ``self.source(offset, len(out))``
+        returns; it is empty if that is None.
+        """
 
 
 @dataclass(frozen=True)
 class Literal:
     """Bytes that the step created."""
 
-    content: bytes | memoryview
+    content: bytes
 
     @property
     def length(self) -> int:
@@ -58,12 +66,29 @@ class Literal:
 
 
 @dataclass(frozen=True)
-class FlagImage(Literal):
-    """PIXELDQ or DQ as FITS stores it: a virtual product keeps it as an image (core.virtual)."""
+class FlagImage:
+    """The flags of PIXELDQ or DQ: a virtual product keeps them as an image (core.virtual)."""
 
-    content: bytes | memoryview
-    name: str
-    shape: tuple[int, ...]
+    flags: NDArray[np.uint32]  # contiguous
+    name: str  # of the HDU
+
+    @property
+    def length(self) -> int:
+        """Size of the stored flags in bytes: 4 per pixel."""
+        return self.flags.nbytes
+
+    def source(self, offset: int, length: int) -> None:  # noqa: ARG002
+        """Return None: the flags need no bytes of the input."""
+        return
+
+    def render(self, offset: int, source: bytes, out: memoryview) -> None:  # noqa: ARG002
+        """Fill `out` with the flags as FITS stores them, from byte `offset` on.
+
+        `out` may start or end inside a pixel.
+        """
+        first, last = _pixels(offset, len(out))
+        skip = offset - first * self.flags.itemsize
+        out[:] = encode_uint32(self.flags.reshape(-1)[first:last])[skip : skip + len(out)]
 
 
 @dataclass(frozen=True)
@@ -84,11 +109,10 @@ class Copied:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Planes of bytes, each repeated `each` times, and the whole cycle `count` times.
+    """Planes of bytes: each repeated `each` times, and the sequence of all `count` times.
 
-    GROUPDQ of a ramp is one plane, repeated for every group of every integration. GROUPDQ of
-    superstripes has one plane per stripe: each is repeated for every group, and the cycle of
-    stripes for every super-integration.
+    In GROUPDQ, `each` is the number of groups. A ramp has one plane, for `count` integrations;
+    superstripes with a mask have one per stripe, for `count` super-integrations.
     """
 
     planes: NDArray[np.uint8]  # shape (planes, bytes of a plane)
@@ -145,12 +169,15 @@ class Merged:
         return self.planes.length
 
     def source(self, offset: int, length: int) -> ByteRange:
-        """Return the range of the input that holds the same pixels of its GROUPDQ."""
+        """Return the range of the input with `length` pixels of GROUPDQ from `offset` on."""
         size = self.pixel_format.itemsize
         return ByteRange(self.start + offset * size, length * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Fill `out` with the flags of the input's pixels in `source`, merged with the planes'."""
+        """Fill `out` with the input's flags in `source`, merged with those of the planes.
+
+        `out` begins at pixel `offset`. Flags of the input above the lowest 8 bits are dropped.
+        """
         existing = self.pixel_format.decode(source).astype(np.uint8)
         out[:] = (existing | self.planes.window(offset, len(out))).data
 
@@ -175,7 +202,10 @@ class Converted:
         return ByteRange(self.start + first * size, (last - first) * size)
 
     def render(self, offset: int, source: bytes, out: memoryview) -> None:
-        """Fill `out` with the input's pixels as float32; it may start or end inside a pixel."""
+        """Fill `out` with the float32 pixels from byte `offset` of the segment on.
+
+        `source` holds the input's pixels that overlap `out`, which may start or end inside a pixel.
+        """
         if offset % FLOAT32.itemsize == 0 and len(out) % FLOAT32.itemsize == 0:
             as_float32(source, self.pixel_format, np.frombuffer(out, ">f4"))
             return
@@ -187,7 +217,7 @@ class Converted:
 
 
 def _pixels(offset: int, length: int) -> tuple[int, int]:
-    """Return the first float32 pixel that overlaps a byte range, and the last one plus 1."""
+    """Return the first 4-byte pixel that overlaps a byte range, and the last one plus 1."""
     return offset // FLOAT32.itemsize, -(-(offset + length) // FLOAT32.itemsize)
 
 
@@ -217,7 +247,7 @@ class Layout:
 
     @classmethod
     def of(cls, segments: list[Segment]) -> "Layout":
-        """Return the layout of segments, joining copied ranges that are adjacent in the input."""
+        """Return the layout of segments: empty ones left out, adjacent copied ranges joined."""
         joined: list[Segment] = []
         for segment in segments:
             last = joined[-1] if joined else None
@@ -237,7 +267,7 @@ class Layout:
         return sum(segment.length for segment in self.segments)
 
     def pieces(self, most: int, start: int = 0, stop: int | None = None) -> Iterator[Piece]:
-        """Yield the output from byte `start` to `stop` in pieces of at most `most` bytes."""
+        """Yield bytes `start` to `stop` (exclusive) in pieces of at most `most` bytes."""
         end = self.length if stop is None else stop
         position = 0
         for segment in self.segments:

@@ -11,7 +11,7 @@ from core.compat import Kind
 from core.exposure import Exposure
 from core.fits.cards import CHECKSUMS, HeaderCard, header_bytes, image_header, set_card, set_section
 from core.fits.hdus import Hdu, find, padding
-from core.fits.pixels import FLOAT32, PixelFormat, encode_uint32, format_of
+from core.fits.pixels import FLOAT32, PixelFormat, format_of
 from core.layout import (
     Converted,
     Copied,
@@ -67,7 +67,7 @@ class Encoding(StrEnum):
 
 
 class Form(StrEnum):
-    """The form of a product; the end of its key names it."""
+    """The form of a product; the end of its key decides it: see `of_key`."""
 
     ASSEMBLED = "assembled"
     """A complete file."""
@@ -76,7 +76,7 @@ class Form(StrEnum):
 
     @classmethod
     def of_key(cls, key: str) -> "Form":
-        """Return the form of the product at a key."""
+        """Return VIRTUAL for a key that ends in ``_virtual.fits``, else ASSEMBLED."""
         return cls.VIRTUAL if key.endswith(_VIRTUAL_END) else cls.ASSEMBLED
 
 
@@ -118,7 +118,7 @@ def product_name(name: str, suffix: str = "dq_init") -> str:
 
 
 def expanded_name(name: str) -> str:
-    """Return the file name of the complete product that a virtual one stands for."""
+    """Return a name with a final ``_virtual.fits`` replaced by ``.fits``, else unchanged."""
     return f"{name.removesuffix(_VIRTUAL_END)}.fits" if name.endswith(_VIRTUAL_END) else name
 
 
@@ -127,8 +127,8 @@ def compose(
 ) -> Layout:
     """Return the layout of the product of an exposure.
 
-    The data-quality HDUs follow SCI. Every other HDU keeps its place and its bytes, except for the
-    updated primary header and, in float32 encoding, the science arrays.
+    PIXELDQ and GROUPDQ, of a guider ERR and DQ, follow SCI. Other HDUs keep order and bytes, except
+    the primary header and, in float32 encoding, the arrays of `spec.converts`.
     """
     primary = exposure.hdus[0]
     segments: list[Segment] = [
@@ -165,7 +165,7 @@ def _primary_header(exposure: Exposure, values: HeaderValues) -> fits.Header:
 
 
 def _passed_on(hdu: Hdu, exposure: Exposure, encoding: Encoding) -> list[Segment]:
-    """Return the segments of an HDU of the input, converted if the encoding requires it."""
+    """Return the segments of an HDU of the input, unchanged or converted to float32."""
     if encoding is Encoding.NATIVE or hdu.name not in exposure.spec.converts:
         return _unchanged(hdu, exposure)
     pixel_format = format_of(hdu.header, f"{exposure.name}, {hdu.name}")
@@ -198,7 +198,7 @@ def _quality_hdus(
         image = _unchanged(present, exposure)  # a skipped step leaves an array of another shape
     else:
         header = image_header(name, _UINT32, quality.image.shape, present)
-        flags = FlagImage(encode_uint32(quality.image), name, quality.image.shape)
+        flags = FlagImage(np.ascontiguousarray(quality.image), name)
         image = _new_hdu(header, flags, exposure.name)
     if exposure.kind is Kind.GUIDER:
         return _error_hdu(exposure, encoding) + image
@@ -209,7 +209,7 @@ def _quality_hdus(
 
 
 def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
-    """Return the segments of GROUPDQ: planes repeated, merged with the input's array if any."""
+    """Return the segments of GROUPDQ: repeated planes, merged with GROUPDQ of the input."""
     integrations, groups = exposure.shape[:2]
     stripes = len(quality.groupdq_planes)
     planes = quality.groupdq_planes.reshape(stripes, -1)
@@ -224,7 +224,7 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
 
 
 def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
-    """Return the segments of ERR of a guider exposure: that of the input, or zeros."""
+    """Return the segments of ERR of a guider exposure: the input's ERR, or zeros."""
     existing = find(exposure.hdus, "ERR")
     if existing is not None:
         return _passed_on(existing, exposure, encoding)

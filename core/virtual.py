@@ -32,7 +32,7 @@ from core.exposure import Exposure
 from core.fits.cards import header_bytes, image_header, table_header
 from core.fits.compressed import compressed_image
 from core.fits.hdus import Hdu, Reader, padding, shape_text
-from core.fits.pixels import STORED, PixelFormat, encode_uint32
+from core.fits.pixels import STORED, PixelFormat
 from core.layout import (
     Converted,
     Copied,
@@ -47,7 +47,7 @@ from core.layout import (
 SCHEMA = 1
 """Version of the form of a virtual product."""
 
-_BYTES, _FLAGS = PixelFormat(8), PixelFormat(32, offset=True)
+_BYTES = PixelFormat(8)
 _COLUMNS = (
     ("KIND", "9A", "S9"), ("START", "K", ">i8"), ("LENGTH", "K", ">i8"), ("EACH", "J", ">i4"),
     ("COUNT", "J", ">i4"), ("BITPIX", "I", ">i2"), ("OFFSET", "L", "S1"),
@@ -88,7 +88,7 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
     source : `Source`
         The exposure that the layout copies from.
     exposure : `~core.exposure.Exposure`
-        Its headers.
+        The same exposure; the virtual product notes the shape of SCI, and whether it has ASDF.
     """
     literals, planes, flags = bytearray(), np.zeros((1, 1), np.uint8), b""
     rows: list[tuple[str, int, int, int, int, int, bool]] = []
@@ -97,7 +97,7 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
         match segment:
             case FlagImage():
                 kind = "FLAGS"
-                flags = compressed_image(segment.name, segment.content, _FLAGS, segment.shape)
+                flags = compressed_image(segment.name, segment.flags)
             case Literal():
                 kind, start = "LITERAL", len(literals)
                 literals += segment.content
@@ -123,8 +123,8 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
         [
             bytes(literals[:primary_length]),
             flags,
-            compressed_image("PLANES", planes.data, _BYTES, planes.shape),
-            compressed_image("LITERALS", bytes(literals), _BYTES, (len(literals),)),
+            compressed_image("PLANES", planes),
+            compressed_image("LITERALS", np.frombuffer(literals, np.uint8)),
             _layout_hdu(rows, source, exposure),
         ]
     )
@@ -151,12 +151,12 @@ def _layout_hdu(
 
 
 def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
-    """Return the layout of a virtual product, and the exposure that it copies from.
+    """Return the layout of a virtual product, and the S3 object of its exposure.
 
     Raises
     ------
     InputRejected
-        If the file is not a virtual product of a version that this software knows.
+        If the file is damaged, or not a virtual product of version `SCHEMA`.
     """
     with _open(content, name) as hdus:
         table, header = hdus["LAYOUT"].data, hdus["LAYOUT"].header
@@ -167,7 +167,7 @@ def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
         literals = hdus["LITERALS"].data.tobytes()
         planes = np.ascontiguousarray(hdus["PLANES"].data, np.uint8)
         image = np.ascontiguousarray(hdus[1].data, np.uint32)
-        flags = FlagImage(encode_uint32(image), hdus[1].name, image.shape)
+        flags = FlagImage(image, hdus[1].name)
         layout = Layout(tuple(_segment(row, flags, literals, planes) for row in table))
         # An exposure has at least a byte per pixel: its HDUs become four times as large at most, as
         # float32, and so does ERR, the largest array of repeated planes.
@@ -199,12 +199,15 @@ def _check_row(row: fits.FITS_record, segment: Segment, size: int, name: str) ->
 
 
 def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]:
-    """Return the exposure of a virtual product, as its headers describe it, and PIXELDQ or DQ.
+    """Return the exposure of a virtual product, and the pixels of PIXELDQ or DQ.
+
+    The exposure has the product's primary header and, without data, SCI and ASDF (if it had ASDF).
 
     Raises
     ------
     InputRejected
-        As `unpack`.
+        If the file is damaged, not a virtual product of version `SCHEMA`, or the shape of the flags
+        does not fit the exposure. The rows of LAYOUT are not checked.
     """
     with _open(content, name) as hdus:
         header = hdus["LAYOUT"].header
@@ -228,7 +231,7 @@ def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]
 
 @contextmanager
 def _open(content: bytes, name: str) -> Iterator[fits.HDUList]:
-    """Open a virtual product, and check its version and the size of its arrays."""
+    """Open a virtual product; any error, even of the ``with`` block, is `InputRejected`."""
     try:
         with fits.open(io.BytesIO(content)) as hdus:
             _check_form(hdus, name)
@@ -298,11 +301,11 @@ class ExpandedFile(io.RawIOBase):
         self._layout, self._read, self._position = layout, read, 0
 
     def readable(self) -> bool:
-        """Return True."""
+        """Return True; raise ValueError if the file is closed."""
         return self._is_open()
 
     def seekable(self) -> bool:
-        """Return True."""
+        """Return True; raise ValueError if the file is closed."""
         return self._is_open()
 
     def _is_open(self) -> bool:
@@ -311,7 +314,11 @@ class ExpandedFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Move the position; return it."""
+        """Move the position as `io.IOBase.seek` does, and return the new position.
+
+        It may be after the end. A position before the start, or an unknown `whence`, raises
+        ValueError.
+        """
         self._is_open()
         origin = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._layout.length}
         position = origin.get(whence, 0) + offset
@@ -321,7 +328,10 @@ class ExpandedFile(io.RawIOBase):
         return position
 
     def readinto(self, buffer: "bytearray | memoryview") -> int:  # type: ignore[override]
-        """Fill the buffer, up to the end of the product; return the bytes read."""
+        """Fill the buffer with the product's bytes from the position on; move the position.
+
+        Return the number of bytes filled: fewer than the buffer has at the end, then 0.
+        """
         self._is_open()
         out = memoryview(buffer).cast("B")
         length = max(min(len(out), self._layout.length - self._position), 0)
