@@ -13,7 +13,7 @@ from infra.aws import find_stack
 from infra.cli import UserError, format_duration, plural
 from infra.console import Console
 from infra.cost.estimate import AWS, DROPPED, PER_DAY, exposures_seconds
-from infra.cost.prices import DEFAULT_MEMORY, measured
+from infra.cost.prices import measured
 
 _TIMEOUT = 900  # seconds: docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html
 _PRODUCTS = click.Choice(["native", "float32", "virtual"])
@@ -22,7 +22,7 @@ _PRODUCTS = click.Choice(["native", "float32", "virtual"])
 def _whole_number(
     name: str, least: int, most: int, text: str, default: int | None = None
 ) -> options.Decorator:
-    """Return an option whose value is an integer in a range."""
+    """Return a click option: an integer from `least` to `most`, with the help `text`."""
     return click.option(name, type=click.IntRange(least, most), default=default, help=text)
 
 
@@ -30,7 +30,7 @@ def _whole_number(
 @_whole_number("--exposures", 1, 10**8, "Number of exposures.", PER_DAY)
 @click.option("--size", type=options.Number(0.001, 100_000), default=92.0, help="MB of each.")
 @options.stack()
-@_whole_number("--memory", 512, 10_240, "MB of memory of the function.", DEFAULT_MEMORY)
+@_whole_number("--memory", 512, 10_240, "MB of memory; default: the template's for the product.")
 @click.option(
     "--product",
     type=_PRODUCTS,
@@ -43,7 +43,7 @@ def command(  # noqa: PLR0913, PLR0917
     exposures: int,
     size: float,
     stack: str | None,
-    memory: int,
+    memory: int | None,
     product: str | None,
     concurrency: int | None,
     account: int,
@@ -51,14 +51,16 @@ def command(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Estimate the cost and the duration of exposures.
 
-    Cost and duration of one exposure were measured (docs/reference/cost.md). The duration of many
-    that are submitted together follows from the quotas of AWS (docs/explanation/limits.md).
+    Cost and duration of one exposure are estimated from measured ones (docs/reference/cost.md). The
+    duration of many that are submitted together follows from the quotas of AWS
+    (docs/explanation/limits.md).
     """
     found = find_stack(stack) if stack else None
     product = product or (found.product if found else "native")
     if concurrency is None:
         concurrency = int(found.parameters.get("BackfillConcurrency", 20)) if found else 20
-    one = measured().of_size(int(size * 1e6), product).with_memory(memory)
+    one = measured().of_size(int(size * 1e6), product)
+    one = replace(one, memory=memory or one.memory)  # as long: it mostly waits for S3
     if one.seconds > _TIMEOUT:
         raise UserError(
             f"exposure of {one.exposure}: would take {one.seconds:.0f} s, expected less than the "
@@ -77,8 +79,8 @@ def command(  # noqa: PLR0913, PLR0917
         return
     console = Console()
     console.print(
-        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.product}, with {memory} MB of "
-        f"memory on arm64, at most {concurrency} at a time"
+        f"{plural(exposures, 'exposure')} of {one.exposure}, {one.product}, with {one.memory} MB "
+        f"of memory on arm64, at most {concurrency} at a time"
     )
     table = Table("Service", "USD", box=SIMPLE)
     table.columns[1].justify = "right"

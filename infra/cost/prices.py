@@ -13,10 +13,10 @@ DATE = "2026-11-25"
 
 @dataclass(frozen=True)
 class Prices:
-    """Prices of AWS in us-east-1: USD for one unit of each."""
+    """Prices of AWS in us-east-1 on `DATE`, in USD for one unit of what a field names."""
 
     put: float = 0.005 / 1000  # S3: PUT, COPY, POST, LIST
-    get: float = 0.0004 / 1000
+    get: float = 0.0004 / 1000  # S3: GET, HEAD and the other reads
     gigabyte_second: float = 0.0000133334  # Lambda on arm64
     invocation: float = 0.20 / 1e6
     message: float = 0.40 / 1e6  # a request to SQS
@@ -32,8 +32,6 @@ class Prices:
 
 PRICES = Prices()
 
-DEFAULT_MEMORY = 512
-"""MB that the template gives the function (a test compares them)."""
 _LAMBDA_LINES = 330
 """Bytes of the lines that Lambda logs for an invocation: START, END, REPORT."""
 _MESSAGES = 4
@@ -44,21 +42,23 @@ _FILE = Path(__file__).parent / "measured.json"
 
 @dataclass(frozen=True)
 class Invocation:
-    """The measured resources of one invocation of a warm function."""
+    """The resources that one invocation of a warm function uses, measured or estimated."""
 
     exposure: str  # class of exposure, such as "92 MB"
     product: str  # native or float32 (the pixels of assembled products), or virtual
-    way: str  # forward (an upload), repeated (its event again) or reprocessed
+    # Forward (an upload), repeated (the event of a processed upload again) or reprocessed (a
+    # rebuild).
+    way: str
     size: int  # bytes of the exposure
     memory: int  # MB of the function
     seconds: float
     cpu: float  # seconds of CPU time
     puts: int  # PUT-class requests to S3
-    gets: int
+    gets: int  # GET and HEAD requests to S3
     events: int  # sent to EventBridge
     logged: int  # bytes of the function's own log lines
     event_bytes: int  # of the processing event, which is logged, too
-    stored: int  # bytes of the product
+    stored: int  # bytes of the product that was written; 0 if none was
     peak_mib: float
 
     @property
@@ -88,10 +88,6 @@ class Invocation:
         """Return the cost of keeping the product for a month, in USD."""
         return self.stored / 1e9 * PRICES.stored_gigabyte
 
-    def with_memory(self, memory: int) -> "Invocation":
-        """Return the invocation with more memory, as long because it mostly waits for S3."""
-        return replace(self, memory=memory)
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -103,12 +99,16 @@ class Measured:
     others: tuple[Invocation, ...]  # forward, with other memory than the template's
 
     def one(self, exposure: str, product: str = "native", way: str = "forward") -> Invocation:
-        """Return the invocation for a class of exposure, a kind of product and a way."""
+        """Return the one of `invocations` with these values; `StopIteration` without one."""
         key = (exposure, product, way)
         return next(i for i in self.invocations if (i.exposure, i.product, i.way) == key)
 
     def of_size(self, size: int, product: str = "native") -> Invocation:
-        """Return the invocation for `size` bytes, interpolated between the two nearest sizes."""
+        """Estimate the invocation for an upload of `size` bytes, between measured sizes.
+
+        Above the largest measured size it is extrapolated; below the smallest, it has the values of
+        the smallest. `product` is native, float32 or virtual.
+        """
         found = (i for i in self.invocations if (i.product, i.way) == (product, "forward"))
         pairs = list(pairwise(sorted(found, key=lambda one: one.size)))
         below, above = next((pair for pair in pairs if size <= pair[1].size), pairs[-1])

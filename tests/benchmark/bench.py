@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import boto3
 
@@ -20,6 +21,8 @@ from infra.demo.local_aws import copy_cache
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, discarding
 from tests.bundle.lambda_runtime import BUNDLE
+from tests.conftest import record_of
+from tests.model_of_s3.server import ETAG, VERSION
 
 HERE = Path(__file__).parent
 MIB = 1024 * 1024
@@ -31,6 +34,7 @@ _CREDENTIALS = {
     "AWS_EC2_METADATA_DISABLED": "true",
 }
 _PART = 64 * MIB
+_QUEUE = "arn:aws:sqs:us-east-1:123456789012:uploads"
 
 
 def spread(seconds: list[float]) -> str:
@@ -56,11 +60,14 @@ class Worker:
 
     def run(self, key: str) -> dict[str, Any]:
         """Rebuild a product; return detail, cost and bytes at the socket."""
+        return self.send({"bucket": RAW, "key": key, "onExisting": "replace"})
+
+    def send(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Process an event; return the answer, its cost and the bytes at the socket."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.proxy.reset()
-        request = {"bucket": RAW, "key": key, "onExisting": "replace"}
-        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.write(json.dumps(event) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
         if not line:
@@ -150,10 +157,23 @@ def function_environment(port: int, product: str = "native", blocks: bool = True
         "SCIENCE_ENCODING": "native" if is_virtual else product,
         "DQ_BLOCK_URI": f"s3://{MIRROR}/blocks" if blocks else "",
         "LEDGER_URI": f"s3://{PRODUCTS}/dq_ledger",
+        "UPLOADED_QUEUE_URL": f"http://127.0.0.1:{port}/123456789012/uploads",
         "MALLOC_ARENA_MAX": "2",
         "POWERTOOLS_LOG_LEVEL": "WARNING",
         "POWERTOOLS_METRICS_DISABLED": "true",
     }
+
+
+def uploaded(key: str, size: int) -> dict[str, Any]:
+    """Return a batch of one message, the event of an upload to a bucket with versions."""
+    entity = {"key": key, "size": size, "etag": ETAG.strip('"'), "version-id": VERSION}
+    detail = {"bucket": {"name": RAW}, "object": entity | {"sequencer": "00617F08299329D189"}}
+    return batch({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})
+
+
+def batch(body: dict[str, Any]) -> dict[str, Any]:
+    """Return a batch of one message at its first delivery."""
+    return {"Records": [record_of(uuid4().hex, json.dumps(body), _QUEUE)]}
 
 
 def client(port: int) -> Any:

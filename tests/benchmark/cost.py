@@ -19,18 +19,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
-from uuid import uuid4
 
 from infra.bundle.build import target_python
 from infra.cost.prices import Invocation, Measured
-from tests.benchmark.bench import HERE, RAW, function_environment
+from tests.benchmark.bench import HERE, RAW, batch, function_environment, uploaded
 from tests.benchmark.cost_page import page
-from tests.benchmark.cpu import DEPLOYED, ONE_CPU, as_lambda
+from tests.benchmark.cpu import ONE_CPU, as_lambda, deployed_memory
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import discarding
 from tests.bundle.lambda_runtime import BUNDLE
-from tests.conftest import PROJECT, record_of
-from tests.model_of_s3.server import COUNTS, ETAG, VERSION
+from tests.conftest import PROJECT
+from tests.model_of_s3.server import COUNTS
 from tests.samples.exposures import write_exposure
 from tests.samples.mirror import write_sample_mirror
 from tests.samples.modes import MODES
@@ -44,7 +43,6 @@ LONG = (
     LongExposure("839 MB", 1, 100),
 )
 SMALL = {"guider": MODE["fgs1-acq1"], "subarray": MODE["nircam-sub64p"]}
-QUEUE = "arn:aws:sqs:us-east-1:123456789012:uploads"
 WAYS = ("forward", "repeated", "reprocessed")
 EACH = 3
 
@@ -80,7 +78,6 @@ def function(port: int, product: str, memory: int) -> Iterator[Function]:
         more = {"POWERTOOLS_LOG_LEVEL": "INFO", "POWERTOOLS_METRICS_DISABLED": "false"}
         environment = os.environ | function_environment(port, product) | more
         environment |= {"TMPDIR": scratch, "PYTHONPATH": str(BUNDLE)}
-        environment["UPLOADED_QUEUE_URL"] = f"http://127.0.0.1:{port}/123456789012/uploads"
         log = Path(scratch) / "log"
         with log.open("w") as file:
             process = subprocess.Popen(
@@ -95,25 +92,13 @@ def function(port: int, product: str, memory: int) -> Iterator[Function]:
             process.wait(60)
 
 
-def created(key: str, size: int) -> dict[str, Any]:
-    """Return the EventBridge event of an upload of `size` bytes to a bucket with versions."""
-    entity = {"key": key, "size": size, "etag": ETAG.strip('"'), "version-id": VERSION}
-    detail = {"bucket": {"name": RAW}, "object": entity | {"sequencer": "00617F08299329D189"}}
-    return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
-
-
-def batch(body: dict[str, Any]) -> dict[str, Any]:
-    """Return a batch of one message at its first delivery."""
-    return {"Records": [record_of(uuid4().hex, json.dumps(body), QUEUE)]}
-
-
 class Subject(NamedTuple):
     """A measurement: an exposure of some class and the settings of the function."""
 
     name: str
     path: Path
     product: str
-    memory: int = DEPLOYED
+    memory: int
 
 
 def measure(
@@ -126,7 +111,7 @@ def measure(
         function(port, subject.product, subject.memory) as running,
     ):
         running.run(
-            batch(created("bench/first_uncal.fits", size))
+            uploaded("bench/first_uncal.fits", size)
         )  # includes the work that a container does once
         for way in ways:
             runs = [running.run(_event(way, number, size)) for number in range(each)]
@@ -148,10 +133,10 @@ def cold_seconds(path: Path, cache: Path) -> float:
     for _ in range(EACH):
         with discarding(path, cache, "--slow") as port:
             started = time.monotonic()
-            with function(port, "native", DEPLOYED) as running:
-                running.run(batch(created("bench/first_uncal.fits", size)))
+            with function(port, "native", deployed_memory("native")) as running:
+                running.run(uploaded("bench/first_uncal.fits", size))
                 first = time.monotonic() - started
-                warm = running.run(batch(created("bench/second_uncal.fits", size)))
+                warm = running.run(uploaded("bench/second_uncal.fits", size))
                 taken.append(first - warm["cost"]["seconds"])
     return round(median(taken), 2)
 
@@ -160,7 +145,7 @@ def _event(way: str, number: int, size: int) -> dict[str, Any]:
     key = f"bench/{number}_uncal.fits"
     if way == "reprocessed":
         return batch({"bucket": RAW, "key": key, "onExisting": "replace"})
-    return batch(created(key, size))
+    return uploaded(key, size)
 
 
 def exposures(folder: Path) -> Iterator[tuple[str, Path]]:
@@ -187,11 +172,12 @@ def measure_all(folder: Path, only: str | None) -> Measured:
         if name == "subarray":
             cold = cold_seconds(path, folder / "cache")
         for product in ("native", "float32", "virtual"):
-            found += _told(measure(Subject(name, path, product), folder / "cache"))
+            subject = Subject(name, path, product, deployed_memory(product))
+            found += _told(measure(subject, folder / "cache"))
             is_long = product == "float32" and path.stat().st_size > 10**7
             times = 1 if is_long else EACH
             for memory in () if product == "virtual" else OTHER_MEMORIES:
-                other = Subject(name, path, product, memory)
+                other = subject._replace(memory=memory)
                 others += _told(measure(other, folder / "cache", ("forward",), times))
     return Measured(f"{datetime.now(UTC):%Y-%m-%d}", cold, tuple(found), tuple(others))
 

@@ -5,7 +5,7 @@ from itertools import repeat
 
 from infra.cli import format_duration
 from infra.cost.estimate import MONTHLY, PER_DAY, exposures_seconds
-from infra.cost.prices import DATE, DEFAULT_MEMORY, PRICES, Invocation, Measured
+from infra.cost.prices import DATE, PRICES, Invocation, Measured
 
 __all__ = ["page"]
 
@@ -40,9 +40,9 @@ A million exposures of 92 MB cost **{_million(measured.one("92 MB")):.0f} USD**.
 **{sum(MONTHLY.parts().values()):.0f} USD a month**.
 
 Measured on {measured.date} by `make cost` in {minutes:.0f} minutes: the deployed bundle on the model of S3 (60 MB/s per
-copy request, 70 MB/s for uploads and reads together, 25 ms per request), with the CPU that Lambda gives
-to {DEFAULT_MEMORY} MB ({DEFAULT_MEMORY}/1769 of one CPU, in periods of 20 ms), at the prices of us-east-1 of {DATE}
-(`infra/cost/prices.py`). To estimate other numbers, sizes and settings:
+copy request, 70 MB/s for uploads and reads together, 25 ms per request), with the memory of the template
+({measured.one("92 MB").memory} MB for assembled products, {measured.one("92 MB", "virtual").memory} MB for virtual ones) and the CPU that Lambda gives to it (memory/1769
+of one CPU, in periods of 20 ms), at the prices of us-east-1 of {DATE} (`infra/cost/prices.py`). To estimate other numbers, sizes and settings:
 
 ```bash
 dq-init cost --exposures 100000 --size 250
@@ -164,7 +164,7 @@ runs, one run for large float32 products with more memory. The network does not 
 3,008 MB (liangw-sec/faas_measure 2), no difference with real S3 traffic (sjakthol/aws-network-benchmark 1). The model
 has no TLS, which takes about 5 ms of CPU for the 22 MB that a native product sends (`openssl speed`: 4 GB/s).
 
-| exposure | product | {DEFAULT_MEMORY} MB | {" | ".join(f"{memory} MB" for memory in memories)} |
+| exposure | product | {measured.one("92 MB").memory} MB | {" | ".join(f"{memory} MB" for memory in memories)} |
 |---|---|---|{"---|" * len(memories)}"""
     for one in measured.invocations:
         if one.way == "forward" and one.product != "virtual":  # measured with one memory
@@ -175,7 +175,7 @@ has no TLS, which takes about 5 ms of CPU for the 22 MB that a native product se
             cells = " | ".join(f"{_million(o):.0f} ({o.seconds:.2f} s)" for o in ordered)
             yield f"| {one.exposure} | {one.product} | {cells} |"
     yield f"""
-The first invocation of a new container takes {measured.cold_seconds:.1f} s more, with the CPU of {DEFAULT_MEMORY} MB also during INIT
+The first invocation of a new container takes {measured.cold_seconds:.1f} s more, with the CPU of {measured.one("92 MB").memory} MB also during INIT
 (Lambda may give more).
 """
 

@@ -10,18 +10,22 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from tests.infra.template import load
+from tests.infra.template import load, resolve
 
-__all__ = ["DEPLOYED", "ONE_CPU", "as_lambda"]
+__all__ = ["ONE_CPU", "as_lambda", "deployed_memory"]
 
-DEPLOYED = int(load()["Resources"]["Function"]["Properties"]["MemorySize"])
-"""MB of memory of the template."""
 ONE_CPU = 1769
 """MB of memory for which Lambda gives one CPU."""
 
 _PERIOD = 20_000
 """Microseconds."""
 _GROUPS = Path("/sys/fs/cgroup")
+
+
+def deployed_memory(product: str) -> int:
+    """Return the MB of memory that the template gives a function for products of this kind."""
+    memory = load()["Resources"]["Function"]["Properties"]["MemorySize"]
+    return int(resolve(memory, {}, {"IsVirtual": product == "virtual"}))
 
 
 @contextmanager

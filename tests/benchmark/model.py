@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
-from tests.benchmark.bench import Bench, Row, move, served, spread
-from tests.benchmark.cpu import DEPLOYED, as_lambda
+from tests.benchmark.bench import Bench, Row, move, served, spread, uploaded
+from tests.benchmark.cpu import as_lambda, deployed_memory
 from tests.benchmark.material import LongExposure
 from tests.jwst import Jwst
 
@@ -21,7 +21,7 @@ def rows(bench: Bench, jwst: Jwst, exposures: tuple[LongExposure, ...]) -> Itera
     for exposure in exposures:
         with served(bench, jwst.cache, exposure, "--slow") as (there, path):
             answers, virtual = (
-                _run(there, exposure.key, product) for product in ("native", "virtual")
+                _run(there, path.stat().st_size, product) for product in ("native", "virtual")
             )
             theirs = []
             output = bench.folder / "jwst.fits"
@@ -34,12 +34,15 @@ def rows(bench: Bench, jwst: Jwst, exposures: tuple[LongExposure, ...]) -> Itera
         yield _row(exposure, "virtual", _GOAL_OF_VIRTUAL, virtual)
 
 
-def _run(there: Bench, key: str, product: str) -> list[Any]:
+def _run(there: Bench, size: int, product: str) -> list[Any]:
     with (
-        as_lambda(DEPLOYED) as group,
+        as_lambda(deployed_memory(product)) as group,
         there.worker(product, counted=False, group=group) as worker,
     ):
-        return [worker.run(key) for _ in range(_EACH + 1)][1:]
+        events = [uploaded(f"bench/{number}_uncal.fits", size) for number in range(_EACH + 1)]
+        answers = [worker.send(event) for event in events]
+    assert all(answer["detail"] == {"batchItemFailures": []} for answer in answers)
+    return answers[1:]
 
 
 def _row(
@@ -51,6 +54,6 @@ def _row(
         f"time, {exposure.name}, warm, {product}, on the model of S3",
         f"<= {goal:.2f} s",
         f"{median(seconds):.2f} s",
-        f"{spread(seconds)}, {_EACH} invocations with the CPU of {DEPLOYED} MB, peak {peak:.0f} "
-        f"MiB{beside}",
+        f"{spread(seconds)}, {_EACH} invocations with the CPU of {deployed_memory(product)} MB, "
+        f"peak {peak:.0f} MiB{beside}",
     )

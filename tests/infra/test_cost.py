@@ -23,9 +23,10 @@ from infra.cost.estimate import (
     exposures_usd,
     last_begins,
 )
-from infra.cost.prices import DEFAULT_MEMORY, Invocation, measured
+from infra.cost.prices import Invocation, measured
 from infra.demo.local_aws import LocalAws
 from tests.benchmark.cost_page import page
+from tests.benchmark.cpu import deployed_memory
 from tests.conftest import PROJECT
 from tests.handler.test_event import EVENT
 from tests.infra.stacks import stack_of_outputs
@@ -41,7 +42,8 @@ ONE = Invocation(
 
 
 def test_memory_and_monthly_counts_are_the_templates() -> None:
-    assert load()["Resources"]["Function"]["Properties"]["MemorySize"] == DEFAULT_MEMORY
+    for one in measured().invocations:
+        assert one.memory == deployed_memory(one.product), one
     kinds = [resource["Type"] for resource in RESOURCES.values()]
     assert MONTHLY.alarms == kinds.count("AWS::CloudWatch::Alarm")
     assert MONTHLY.dashboards == kinds.count("AWS::CloudWatch::Dashboard")
@@ -137,7 +139,7 @@ def test_invocation_costs_the_sum_of_its_requests() -> None:
 
 def test_estimate_for_more_memory_is_within_a_tenth() -> None:
     for one in measured().others:
-        estimate = measured().one(one.exposure, one.product).with_memory(one.memory)
+        estimate = replace(measured().one(one.exposure, one.product), memory=one.memory)
         assert estimate.usd() == pytest.approx(one.usd(), rel=0.1), one
 
 
