@@ -57,15 +57,11 @@ _OLD_CATALOGUE = 10
 _DATE_AND_TIME = ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")
 
 
-class NoRules(ReferenceUnavailable):
-    """A failure because a context lacks rules for an instrument, or for MASK of an instrument."""
-
-
 class RuleFiles(Protocol):
     """A source of the texts of CRDS mappings, such as a mirror."""
 
     def read(self, name: str) -> str:
-        """Return the text of a mapping, or raise `ReferenceUnavailable`."""
+        """Return a mapping's text, or raise `ReferenceUnavailable` if it cannot be read."""
 
 
 @dataclass
@@ -99,24 +95,23 @@ class Mappings:
         return self._loaded[name]
 
     def instruments(self, context: str) -> list[str]:
-        """Return the instruments that a context has rules for, in upper case."""
+        """Return the names, in upper case, that a context has an imap for; SYSTEM may be one."""
         selector = self.load(check_context(context)).selector
         return sorted(
             check_instrument(name) for name, mapping in selector.items() if is_applicable(mapping)
         )
 
     def chain(self, context: str, instrument: str) -> Iterator[str]:
-        """Yield the names of the mappings to an instrument's MASK rules: pmap, imap, rmap.
+        """Yield the file names of pmap, imap and rmap for the MASK rules of an instrument.
 
-        The chain ends early if a mapping says that no rules apply.
+        Ends early at a mapping that has no file for the instrument (upper case) or for MASK. Raises
+        `ReferenceUnavailable` if pmap or imap cannot be used.
         """
         name = check_context(context)
         for key, suffix in ((instrument, ".imap"), ("MASK", ".rmap")):
             yield name
             following = self.load(name).selector.get(key)
-            if following is None:
-                raise NoRules(f"{name}: has no rules for {key}; use another context")
-            if not is_applicable(following):
+            if following is None or not is_applicable(following):
                 return
             if not following.endswith(suffix):
                 raise ReferenceUnavailable(
@@ -140,18 +135,21 @@ def _parse(text: str, name: str) -> Any:
 
 
 def is_applicable(name: str) -> bool:
-    """Say whether a rule's value names a file: ``N/A`` and ``OMIT`` mean that no file applies."""
+    """Say whether a value in a mapping names a file, in contrast to ``N/A`` and ``OMIT``."""
     return name.upper() not in {"N/A", "OMIT"}
 
 
 @dataclass(frozen=True)
 class MaskChoice:
-    """The mask that applies to an exposure, not read yet; without label, no mask applies."""
+    """The mask that applies to an exposure; without label, no mask applies.
+
+    A mask that the rules chose is not read yet; one that the request named is in `requested`.
+    """
 
     context: str
     mask: str | None = None  # file name in the mirror, if the rules chose it
     digest: FileDigest | None = None  # of that file
-    warning: str | None = None  # of another detector, or `jwst` would choose another mask
+    warning: str | None = None  # requested mask of another detector, or `jwst` would choose another
     label: str | None = None  # R_MASK: crds://name or s3://bucket/key
     sha1: str = ""
     requested: Mask | None = None  # the mask itself, if the request names it
@@ -167,7 +165,7 @@ class Rules:
     client: "S3Client"
     # Not the monotonic clock, which can stand still while Lambda freezes the container.
     clock: Callable[[], float] = time.time
-    config_ttl: float = 180  # maximum age of the mirror's configuration
+    config_ttl: float = 180  # seconds until the mirror's configuration is read again
     mappings: Mappings = field(init=False, repr=False)
     _config: MirrorConfig | None = field(default=None, repr=False)
     _read_at: float = field(default=0.0, repr=False)
@@ -176,7 +174,7 @@ class Rules:
         self.mappings = Mappings(self)
 
     def best_reference(self, keywords: Keywords, context: str) -> MaskChoice:
-        """Choose the mask for an exposure by a context's rules, without reading it from S3."""
+        """Choose the mask for an exposure by a context's rules; do not read the mask file."""
         config, name = self._mirror_config(), self.context_name(context)
         instrument = keywords.word("INSTRUME")
         if not instrument:
@@ -189,17 +187,19 @@ class Rules:
                 f"{' '.join(f'--instrument {name}' for name in wanted)}"
             )
         chain = []
-        try:
-            for mapping in self.mappings.chain(name, instrument):
-                _refuse_bad(mapping, config)
-                chain.append(mapping)
-        except NoRules as exc:  # state machines retry by the name of the class
-            raise ReferenceUnavailable(str(exc)) from exc
+        for mapping in self.mappings.chain(name, instrument):
+            _refuse_bad(mapping, config)
+            chain.append(mapping)
         if len(chain) > 1:
             # crds refuses a context for an instrument if any mapping of its imap is bad.
             for mapping in filter(is_applicable, self.mappings.load(chain[1]).selector.values()):
                 _refuse_bad(mapping, config, f", and named by {chain[1]}")
         if not chain[-1].endswith(".rmap"):
+            key = "MASK" if len(chain) > 1 else instrument
+            if key not in self.mappings.load(chain[-1]).selector:
+                raise ReferenceUnavailable(
+                    f"{chain[-1]}: has no rules for {key}; use another context"
+                )
             return MaskChoice(name)
         mask = self._evaluate(chain[-1], keywords)
         warning = self._warning(chain[-1], keywords, mask)
@@ -272,7 +272,7 @@ class Rules:
         return self._config
 
     def _evaluate(self, name: str, keywords: Keywords) -> str | None:
-        """Return the name of the mask that an rmap chooses; None if it says that none applies."""
+        """Return the name of the mask that an rmap chooses; None if its rule says N/A."""
         rules = self.mappings.load(name)
         parameters = matching_parameters(keywords, rules.get_required_parkeys(), name)
         observed = " ".join(str(parameters[key]) for key in _DATE_AND_TIME if key in parameters)
@@ -304,7 +304,7 @@ class Rules:
         return check_reference(best) if is_applicable(best) else None
 
     def _warning(self, name: str, keywords: Keywords, mask: str | None) -> str | None:
-        """Return a warning if `jwst`, which drops unknown values, would choose another mask."""
+        """Return a warning if `jwst` would not choose `mask`, too; otherwise None."""
         words = unknown_words(keywords, self.mappings.load(name).get_required_parkeys())
         if not words:
             return None
@@ -333,7 +333,7 @@ def _refuse_bad(name: str, config: MirrorConfig, where: str = "") -> None:
 
 
 def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
-    """Return a mirror's configuration: ``mirror.json``, or ``server_config`` if that is missing."""
+    """Return a mirror's configuration: ``mirror.json`` or, without it, ``server_config``."""
     store = ObjectStore(client)
     for key, parse in ((STATE, MirrorConfig.parse_state), (CONFIG, MirrorConfig.parse)):
         location = mirror.below(key)

@@ -21,13 +21,13 @@ class Input:
     """An open file or S3 object."""
 
     name: str  # path or S3 URI
-    size: int
+    size: int  # bytes
     read: Reader
-    fd: int | None = None  # of a local file
-    modified: int = 0  # of a local file, in nanoseconds
+    fd: int | None = None  # descriptor of a local file; None for an S3 object
+    modified: int = 0  # modification time of a local file when opened, in ns; 0 for S3
 
     def check_unchanged(self) -> None:
-        """Raise `TransientFailure` if a local file was written since it was opened."""
+        """Raise `TransientFailure` if a local file's size or modification time has changed."""
         if self.fd is None:  # reads of S3 objects are pinned by ETag
             return
         now = os.fstat(self.fd)
@@ -37,10 +37,14 @@ class Input:
 
 @contextmanager
 def open_input(name: str, s3: Any = None) -> Iterator[Input]:
-    """Open a file or S3 object by its path or URI, or raise `InputRejected` if it is missing."""
+    """Open a regular file or an S3 object by its path or URI, or raise `InputRejected`."""
     if is_s3(name):
         store = ObjectStore(s3 or s3_client())
-        reader = store.begin(S3Location.parse(name), HEADERS, InputRejected)
+        try:
+            location = S3Location.parse(name)
+        except ValueError as exc:
+            raise InputRejected(str(exc)) from exc
+        reader = store.begin(location, HEADERS, InputRejected)
 
         def fetch(start: int, length: int) -> bytes:
             return (reader.read if length > HEADERS else reader.read_ahead)(start, length)
@@ -68,20 +72,24 @@ def open_input(name: str, s3: Any = None) -> Iterator[Input]:
 
 
 def is_s3(name: str) -> bool:
-    """Return whether a name is an S3 URI."""
+    """Return whether a name begins with ``s3://``."""
     return name.startswith("s3://")
 
 
 @cache
 def s3_client() -> Any:
-    """Create the S3 client of this process."""
+    """Return the boto3 S3 client of this process, which the first call creates."""
     import boto3  # noqa: PLC0415  # takes a tenth of a second, and local files do not need it
 
     return boto3.client("s3")
 
 
 def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:
-    """Return the files that arguments name: files, folders, patterns and S3 URIs."""
+    """Return the paths and S3 URIs that arguments name, each file or object once.
+
+    Shell patterns stand for their matches; folders, and URIs that end with a slash, for files below
+    them that match `pattern`. Raises `UserError` if one has none; plain paths are not checked.
+    """
     found: dict[str, str] = {}  # the first name of each file
     for word in words:
         names = _expand_s3(word, pattern) if is_s3(word) else _expand_local(word, pattern)
@@ -113,7 +121,7 @@ def check_outputs(outputs: dict[str, Path]) -> None:
 
 
 def _inode(path: str | Path) -> tuple[int, int] | None:
-    """Return a file's device and inode, equal for all of its names; None if it does not exist."""
+    """Return a file's device and inode, equal for all names and links; None on an error."""
     try:
         state = Path(path).stat()
     except OSError:
@@ -132,7 +140,7 @@ def _expand_local(word: str, pattern: str) -> list[str]:
 
 
 def _files_below(folder: str, pattern: str) -> Iterator[Path]:
-    """Yield the files below a folder that match a pattern; links to folders are followed."""
+    """Yield the files below a folder whose names match a shell pattern."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link may lead to a folder above it

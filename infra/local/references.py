@@ -29,12 +29,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReferenceSettings:
-    """The source of references, and the context."""
+    """The source of references (a mirror, else a CRDS cache, else none), and the context."""
 
     mirror: S3Location | None = None
     crds_path: Path | None = None
     server: str | None = None  # URL of the CRDS server that completes the CRDS cache
-    context: str | None = None  # None: as `crds` resolves it for `jwst`
+    context: str | None = None  # a name, latest or build; None: as `resolve_context` says
 
 
 class _SourceRules(Rules):
@@ -56,7 +56,7 @@ class _SourceRules(Rules):
 
 
 class _SourceMasks(MaskCache):
-    """The masks of a CRDS cache or server, which keeps the files itself."""
+    """The masks of a CRDS cache or server, kept in memory only: the source has the files."""
 
     def __init__(self, source: Source, where: Path) -> None:
         super().__init__(cast("S3Location", where), where)
@@ -69,15 +69,18 @@ class _SourceMasks(MaskCache):
         pass
 
 
-@cache
 def open_references(settings: ReferenceSettings) -> References | None:
-    """Open the rules and masks, once per process; None if the settings name no source of them."""
-    path = settings.crds_path
-    if settings.mirror is not None:
-        return References.of(settings.mirror, _cache_folder() / "dq-init", s3_client())
+    """Open the rules and masks, once for each source; None if the settings name no source."""
+    return _open(settings.mirror, settings.crds_path, settings.server)
+
+
+@cache
+def _open(mirror: S3Location | None, path: Path | None, server: str | None) -> References | None:
+    if mirror is not None:
+        return References.of(mirror, _cache_folder() / "dq-init", s3_client())
     if path is None:
         return None
-    source = _complete(path, settings.server) if settings.server else Cache(path)
+    source = _complete(path, server) if server else Cache(path)
     return References(_SourceRules(source, path), _SourceMasks(source, path))
 
 
@@ -93,7 +96,7 @@ class _SharedServer(Server):
     """A CRDS server whose downloads several processes keep in one CRDS cache."""
 
     def file(self, name: str, instrument: str) -> Path:
-        """Return the path of a file, downloaded by one process at a time."""
+        """Return the path of a file as `Server.file` does, while other processes wait."""
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             with suppress(OSError):  # a file system without locks
@@ -109,7 +112,11 @@ class _SharedServer(Server):
 
 
 def _complete(path: Path, url: str) -> Source:
-    """Return the CRDS server, which adds files to the cache, or the cache if it does not answer."""
+    """Return the CRDS cache at `path`, to which the CRDS server at `url` adds missing files.
+
+    If the server does not answer, return the cache alone, or raise `ReferenceUnavailable` if the
+    cache has no server_config. Nothing is added if CRDS_READONLY_CACHE is set.
+    """
     from crds.core import config, heavy_client  # noqa: PLC0415
 
     try:
@@ -125,7 +132,7 @@ def _complete(path: Path, url: str) -> Source:
 
 
 def is_context(name: str) -> bool:
-    """Return whether a name can be that of a context, as `resolve_context` accepts it."""
+    """Return whether a name is ``latest``, ``build``, a synonym, or like jwst_1321.pmap."""
     try:
         check_context(name)
     except ReferenceUnavailable:
@@ -134,7 +141,11 @@ def is_context(name: str) -> bool:
 
 
 def resolve_context(settings: ReferenceSettings) -> ReferenceSettings:
-    """Return the settings with the name of the context, found as `crds` does for `jwst`."""
+    """Return the settings with the file name of the context that they name.
+
+    None stands for the build context or, with a warning if that is not available, the operational
+    one. Without a source of references, a named context stays and None becomes ``N/A``.
+    """
     references, name = open_references(settings), settings.context or NO_MASK
     if references is not None and settings.context:
         name = references.rules.prepare(settings.context)
@@ -153,9 +164,10 @@ def resolve_context(settings: ReferenceSettings) -> ReferenceSettings:
 def choose_mask(
     exposure: Exposure, named: str | None, settings: ReferenceSettings
 ) -> tuple[MaskChoice, Mask | None]:
-    """Return the mask that the rules choose, or the named one: a path, an S3 URI or ``N/A``.
+    """Return the choice and the mask, by the rules or as `named`: path, S3 URI or ``N/A``.
 
-    The settings must name the context (`resolve_context`).
+    The mask is None if `named` is ``N/A``, or if the rules say that none applies. `settings` must
+    come from `resolve_context`.
     """
     context = settings.context or NO_MASK
     if named == NO_MASK:
@@ -175,7 +187,7 @@ def choose_mask(
 
 @cache
 def read_mask(name: str) -> tuple[Mask, str]:
-    """Read a mask and its SHA-1, once per process."""
+    """Return the mask at a path or S3 URI, and the SHA-1 of the file."""
     with open_input(name) as file:
         content = file.read(0, file.size)
     return Mask.from_bytes(content, name), FileDigest.of(content).sha1
@@ -183,6 +195,6 @@ def read_mask(name: str) -> tuple[Mask, str]:
 
 @cache
 def read_user_dq(name: str) -> Any:
-    """Read the user-supplied DQ image, once per process."""
+    """Return the user DQ at a path or S3 URI; each is read once per process."""
     with open_input(name) as file:
         return user_dq_image(file.read(0, file.size), name)

@@ -6,7 +6,7 @@ from typing import Any
 
 from core.errors import ReferenceUnavailable
 from handler.crds.mirror import check_reference, key_of
-from handler.crds.rules import Mappings, NoRules, RuleFiles, is_applicable
+from handler.crds.rules import Mappings, RuleFiles, is_applicable
 
 
 @dataclass(frozen=True)
@@ -14,18 +14,18 @@ class Rule:
     """A rule for MASK: parameters of an exposure, a date, and the mask that they select."""
 
     instrument: str  # lower case
-    parameters: tuple[tuple[str, str], ...]  # data model keyword and the value that it must have
+    parameters: tuple[tuple[str, str], ...]  # data model path; value as in the rule, such as A|B
     after: str  # USEAFTER: date and time of observation from which the rule holds
-    mask: str  # a file name, or N/A
+    mask: str  # a file name; N/A or OMIT: no mask applies
 
     def value(self, parameter: str) -> str:
-        """Return the value of the parameter whose path ends in a name; empty if none does."""
+        """Return the value of the first path that ends in `parameter`; empty if none does."""
         return next((v for name, v in self.parameters if name.endswith(parameter)), "")
 
 
 @dataclass(frozen=True)
 class Context:
-    """A context: its mappings and rules for MASK."""
+    """A context: its mappings and rules for MASK, of all or of some instruments."""
 
     name: str
     mappings: tuple[str, ...]  # the pipeline mapping itself, then up to two for each instrument
@@ -50,12 +50,7 @@ def read_context(name: str, files: RuleFiles, instruments: frozenset[str] = froz
     for instrument in mappings.instruments(name):
         if instruments and instrument not in instruments:
             continue
-        chain = []
-        try:
-            for mapping in mappings.chain(name, instrument):
-                chain.append(mapping)  # noqa: PERF402  # kept if the next one is missing
-        except NoRules:  # SYSTEM has none; its mapping was read and belongs to the context
-            pass
+        chain = list(mappings.chain(name, instrument))  # SYSTEM has no rules for MASK
         names += chain[1:]
         if chain[-1].endswith(".rmap"):
             rules += _rules(chain[-1], instrument.lower(), mappings.load(chain[-1]).todict())

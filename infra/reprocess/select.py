@@ -8,6 +8,7 @@ thousand groups; each group is decided once, and decides its rows.
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -37,7 +38,7 @@ _KEYS = ", ".join((*_TEXT_KEYS, "parameters", "rows", "columns", "interval"))
 
 @dataclass
 class ContextMasks:
-    """The masks that one context selects; crds is called once for equal parameters."""
+    """The masks that one context selects; crds runs once per parameters and interval."""
 
     rules: Rules
     mirror: Mirror
@@ -48,11 +49,11 @@ class ContextMasks:
 
     @cached_property
     def mask_rules(self) -> tuple[Rule, ...]:
-        """The MASK rules of the context, of all instruments."""
+        """The MASK rules of the context, of all instruments that the mirror holds."""
         return self.mirror.context(self.context).rules
 
     def choose(self, parameters: Mapping[str, Any], observed: str, interval: str) -> ChosenMask:
-        """Return the mask for an exposure; dates of one interval give the same mask."""
+        """Return the mask that the context selects for parameters and a date, or the problem."""
         instrument = str(parameters.get("META.INSTRUMENT.NAME", ""))
         matched = self._matched_parameters(instrument)
         # Python takes 1, 1.0 and True as equal keys; CRDS compares their text.
@@ -64,19 +65,19 @@ class ContextMasks:
         return self._known[key]
 
     def _matched_parameters(self, instrument: str) -> tuple[str, ...]:
-        """Return the names of parameters that an instrument's rules match on, except the date."""
+        """Return the parameters, except date and time, that an instrument's rules match on."""
         if instrument not in self._matched:
-            try:
+            names: tuple[str, ...] = ()
+            with suppress(ReferenceUnavailable):  # best_reference reports it for every exposure
                 *_, last = self.rules.mappings.chain(self.context, instrument)
-                names = self.rules.mappings.load(last).get_required_parkeys()
-            except ReferenceUnavailable:  # best_reference reports the same for every exposure
-                names = ()
+                if last.endswith(".rmap"):
+                    names = self.rules.mappings.load(last).get_required_parkeys()
             undated = FITS_KEYWORDS.keys() - {"META.OBSERVATION.DATE", "META.OBSERVATION.TIME"}
             self._matched[instrument] = tuple(n.upper() for n in names if n.upper() in undated)
         return self._matched[instrument]
 
     def _evaluate(self, header: dict[str, Any], observed: str) -> ChosenMask:
-        """Return the mask that crds selects for FITS keywords and a date."""
+        """Return the mask that crds selects for FITS keywords and a date, or the problem."""
         self.evaluated += 1
         date, _, time = observed.partition(" ")
         header |= {k: v for k, v in (("DATE-OBS", date), ("TIME-OBS", time)) if v}
@@ -89,24 +90,28 @@ class ContextMasks:
 
 
 class Effect(StrEnum):
-    """The largest change that a context makes to a product."""
+    """The largest change to a product if it were rebuilt with the mask of a context."""
 
     NONE = "none"
     REQUESTED = "requested"  # none, because the request named the mask, user DQ or version
     UNDECIDED = "cannot be decided"
     NAME = "name"  # a mask of another name and equal content
-    CONTENT = "content"  # a mask of other content; its pixels are equal or were not compared
-    PIXELS = "pixels"  # a mask with other pixels in the readout
+    # A mask of other content; flags in the readout stay equal, or were not compared.
+    CONTENT = "content"
+    # A mask with other flags in the readout, or flags that cannot be compared with the earlier
+    # ones.
+    PIXELS = "pixels"
 
 
 @dataclass(frozen=True)
 class ProductGroup:
-    """Products that every rule treats alike, as the module describes."""
+    """Products of equal parameters, mask, planes and kind, observed in one interval."""
 
     number: int  # identifies the group
-    interval: str  # date of the rule change with which the interval begins
-    observed: str  # a date within the interval
-    mask: str
+    # Date with which it begins; ``0``: before all rules; empty: date or instrument unknown.
+    interval: str
+    observed: str  # the earliest date of the products; empty if unknown
+    mask: str  # that built the products: file name, N/A, or S3 URI; empty if unknown
     mask_sha1: str
     planes_sha256: str
     requested_fields: str
@@ -123,8 +128,9 @@ class Decision:
 
     group: ProductGroup
     effect: Effect
-    before: str  # file name of the mask, or N/A
-    after: str
+    before: str  # the earlier mask: file name, N/A or S3 URI; empty if unknown
+    after: str  # the mask that the context selects; `before` for Effect.REQUESTED; empty if unknown
+    # Computed only if content differs and pixels are compared; or a problem.
     difference: Difference = field(default_factory=Difference)
 
 
@@ -135,17 +141,21 @@ class WindowTotals:
     exposures: int = 0
     bytes: int = 0  # of the inputs
     by_change: Counter[str] = field(default_factory=Counter)  # exposures by value of `Effect`
-    gained: Counter[str] = field(default_factory=Counter)  # flags by mnemonic
-    lost: Counter[str] = field(default_factory=Counter)
+    # Pixels that gain a flag, by mnemonic, in all products with Effect.PIXELS.
+    gained: Counter[str] = field(default_factory=Counter)
+    lost: Counter[str] = field(default_factory=Counter)  # pixels that lose a flag, likewise
 
 
 @dataclass
 class Selection:
-    """The products of a catalogue, and what a context changes in each; valid while it is open."""
+    """A catalogue's products in groups, and the effects of a context, which `decide` finds.
+
+    It is valid while the catalogue is open. A catalogue can have one selection.
+    """
 
     connection: duckdb.DuckDBPyConnection
-    path: Path  # of the catalogue
-    after: ContextMasks
+    path: Path  # of the local copy of the catalogue
+    after: ContextMasks  # the masks of the context for which products are selected
     before: ContextMasks | None = None  # None: compare with the masks that built the products
     comparison: MaskComparison | None = None  # None: do not compare pixels
     groups: list[ProductGroup] = field(init=False, default_factory=list)
@@ -173,7 +183,10 @@ class Selection:
             self.groups.append(ProductGroup(*values))
 
     def decide(self) -> Iterator[Decision]:
-        """Decide and yield each group, ordered by mask, so that few masks are read twice."""
+        """Yield the decision on each group, ordered by mask, so that few masks are read twice.
+
+        `inputs`, `requests`, `totals` and `problems` use the decisions yielded so far.
+        """
         masks = {}
         for group in self.groups:
             setting = (group.parameters, group.observed, group.interval)
@@ -188,7 +201,7 @@ class Selection:
             yield self.decisions[-1]
 
     def inputs(self, effects: set[Effect]) -> Iterator[tuple[str, str, str, str | None]]:
-        """Yield bucket, key, product key and requested output key for each affected product."""
+        """Yield exposure bucket and key, product key and output key of affected products."""
         numbers = [d.group.number for d in self.decisions if d.effect in effects]
         names = ("input_bucket", "input_key", "product_key", "output_key")
         found = self.connection.execute(
@@ -201,9 +214,10 @@ class Selection:
             yield from rows
 
     def requests(self, context: str | None = None, *, relabel: bool) -> Iterator[dict[str, str]]:
-        """Yield the requests that rebuild the affected products.
+        """Yield direct requests that rebuild the products with `Effect.PIXELS`.
 
-        Without a context, the function uses the one that is operational when it processes them.
+        If pixels are not compared, those with `Effect.CONTENT`. `relabel` adds `Effect.NAME` and
+        `CONTENT`. Without `context`, requests name none, and the function uses its CrdsContext.
         """
         effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
         if relabel:
@@ -243,7 +257,7 @@ class Selection:
         return dict(sorted(found.items()))
 
     def _intervals(self) -> list[tuple[str, str, str]]:
-        """Return all intervals, each with its instrument, start and end (exclusive)."""
+        """Return the intervals between dates of rules: instrument, start, end (exclusive)."""
         contexts = [self.after, *([self.before] if self.before else [])]
         rules = [rule for context in contexts for rule in context.mask_rules]
         found = [("", _EARLIEST, _LATEST)]
@@ -255,7 +269,7 @@ class Selection:
         return found
 
     def _rows(self, *more: str) -> str:
-        """Return an SQL subquery of the products: keys of groups, and `more` columns."""
+        """Return an SQL subquery of the products: columns of `_KEYS`, and those in `more`."""
         # No row is kept: the catalogue streams through the join with the few intervals.
         texts = ", ".join(
             f"coalesce({name}, '') AS {name}" for name in (*_TEXT_KEYS, "observed", "instrument")
@@ -269,7 +283,7 @@ class Selection:
         )
 
     def _decide(self, group: ProductGroup, before: ChosenMask, after: ChosenMask) -> Decision:
-        """Return the effect on a group, given its masks before and after."""
+        """Return the decision on a group, given its earlier mask and that of the context."""
         if group.requested_fields:
             return Decision(group, Effect.REQUESTED, before.name, before.name)
         found, effect = Difference(problem=after.problem or before.problem), Effect.CONTENT
@@ -291,9 +305,10 @@ class Selection:
 def select(
     catalogue: Catalogue, mirror: Mirror, to: str, before: str | None = None, *, by_pixels: bool
 ) -> Selection:
-    """Group the products of a catalogue by what the rules of context `to` read.
+    """Return the selection of a catalogue's products for context `to`; it is not decided yet.
 
-    The effect is relative to context `before`; None: to the masks that built the products.
+    Effects are relative to context `before`; None: to the masks that built the products. Without
+    `by_pixels`, masks are compared by name and SHA-1 only.
     """
     folder = catalogue.path.parent
     rules = Rules(mirror.location, folder / "mappings", mirror.client)

@@ -15,12 +15,11 @@ import pytest
 from astropy.io import fits
 
 from core import EQUALS_JWST
-from core.errors import InputRejected, TransientFailure
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.in_memory import dq_init
 from core.mask import Mask
 from core.product import Encoding, HeaderValues, product_name
 from handler.crds.lean_import import CRDS_VERSION
-from handler.crds.rules import NoRules
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, RAW, LocalAws
 from infra.demo.samples import CONTEXT, Mode, sample_name, write_server_config
@@ -47,7 +46,7 @@ class Shell:
     def run(self, *words: object, code: int = 0) -> str:
         """Run the command, check its exit code, and return what it prints."""
         self.capsys.readouterr()
-        references.open_references.cache_clear()
+        references._open.cache_clear()
         references.read_mask.cache_clear()
         references.read_user_dq.cache_clear()
         references.s3_client.cache_clear()
@@ -396,6 +395,7 @@ def test_wrong_file_of_an_option_ends_the_run(option: str, shell: Shell) -> None
     assert "run: absent.fits: does not exist" in shell.run(
         "x_uncal.fits", option, "absent.fits", code=2
     )
+    assert "expected s3://bucket/key" in shell.run("x_uncal.fits", option, "s3://bucket", code=2)
     shell.run("x_uncal.fits", option, "bad.fits", code=3 if "mask" in option else 2)
     assert shell.files() == {"x_uncal.fits", "bad.fits"}
 
@@ -445,11 +445,11 @@ def fail(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
         ((), 0),
         ((OSError(28, "No space left on device"),), 1),
         ((InputRejected("x"),), 2),
-        ((NoRules("x"),), 3),
+        ((ReferenceUnavailable("x"),), 3),
         ((TransientFailure("x"),), 4),
         ((TransientFailure("x"), OSError(28, "No space left on device")), 1),
-        ((OSError(5, "Input/output error"), NoRules("x"), TransientFailure("x")), 3),
-        ((NoRules("x"), InputRejected("x")), 2),
+        ((OSError(5, "Input/output error"), ReferenceUnavailable("x"), TransientFailure("x")), 3),
+        ((ReferenceUnavailable("x"), InputRejected("x")), 2),
     ],
 )
 def test_exit_code_is_that_of_the_worst_failure(
