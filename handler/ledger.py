@@ -37,13 +37,18 @@ class CatalogueRow:
     """Everything that decides whether another context would give another product."""
 
     parameters: Mapping[str, str | int | float | bool]  # that a MASK rule may match on
-    window: tuple[int, int, int, int] | None  # SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2
+    # SUBSTRT1, SUBSTRT2, SUBSIZE1, SUBSIZE2; None if one is missing or invalid.
+    window: tuple[int, int, int, int] | None
     planes_sha256: str  # shape, indices and values of flagged pixels (big-endian uint32)
     pinned: bool = False
 
     @classmethod
     def from_plain(cls, row: Mapping[str, Any], request: Mapping[str, Any]) -> "CatalogueRow":
-        """Return the row in an entry's JSON; if it lacks ``pinned``, the request decides it."""
+        """Return the row in an entry's JSON, without parameters that are not `is_usable`.
+
+        If the row lacks ``pinned``, it is pinned if `request`, a direct request, names a mask or
+        user DQ.
+        """
         parameters = {name: value for name, value in row["parameters"].items() if is_usable(value)}
         pinned = bool(row.get("pinned", not _PINNING.isdisjoint(request)))
         return cls(**{**_known(cls, row), "parameters": parameters, "pinned": pinned})
@@ -73,11 +78,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Entry:
-    """The ledger's entry of a product: last result, catalogue row and failed last attempt."""
+    """The ledger's entry of a product: last Complete event, catalogue row, last failure."""
 
-    result: ProcessingEvent | None = None  # the last one that was published
+    result: ProcessingEvent | None = None  # the last Complete event that was published
     catalogue: CatalogueRow | None = None
-    failure: Failure | None = None  # of the last attempt, if it failed
+    failure: Failure | None = None  # the last one; None after a product was built or kept
     stored: StoredObject | None = None  # the object that holds the entry
 
     def to_json(self) -> bytes:
@@ -113,13 +118,13 @@ class Ledger:
     prefix: S3Location | None
 
     def read(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return the entry of a product; an empty one if it is missing or S3 does not answer."""
+        """Return the entry of a product; an empty one if it is missing or cannot be read."""
         with _tolerated(f"{product}: cannot read its ledger entry"):
             return self.entry(product, store)
         return Entry()
 
     def entry(self, product: S3Location, store: ObjectStore) -> Entry:
-        """Return the entry of a product, an empty one if it is missing; raise errors of S3."""
+        """Return the entry of a product, empty if missing or damaged; raise errors of S3."""
         if self.prefix is None:
             return Entry()
         location = self.prefix.below(f"{product.key}.json")
@@ -134,7 +139,11 @@ class Ledger:
     def record(
         self, product: S3Location, etag: str | None, entry: Entry, store: ObjectStore
     ) -> None:
-        """Write an entry in place of the one that was read; only log errors of S3."""
+        """Write the entry of a product; only log errors of S3.
+
+        If another writer has replaced `entry.stored`, the new one is replaced only while the
+        product has the ETag `etag`. Three conflicts end the attempts.
+        """
         with _tolerated(f"{product}: cannot write its ledger entry"):
             for _ in range(_ATTEMPTS):
                 if self._is_put(product, entry, store):
@@ -145,6 +154,7 @@ class Ledger:
                 if now is None or now.etag != etag:
                     return
                 entry = replace(entry, stored=self.entry(product, store).stored)
+            _log_conflicts(product)
 
     def record_failure(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
         """Write a failure into the entry, which keeps its last result; only log errors of S3."""
@@ -153,6 +163,7 @@ class Ledger:
                 entry = replace(self.entry(product, store), failure=failure)
                 if self._is_put(product, entry, store):
                     return
+            _log_conflicts(product)
 
     def _is_put(self, product: S3Location, entry: Entry, store: ObjectStore) -> bool:
         if self.prefix is None:
@@ -164,6 +175,12 @@ class Ledger:
         except WriteConflict:
             return False
         return True
+
+
+def _log_conflicts(product: S3Location) -> None:
+    log.warning(
+        "%s: its ledger entry is not written: others replaced it %d times", product, _ATTEMPTS
+    )
 
 
 @contextmanager

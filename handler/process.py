@@ -88,7 +88,10 @@ class Job:
 
 
 def process(request: ExposureRequest, services: Services, attempt: Attempt) -> ProcessingEvent:
-    """Process a request: write the product if needed and publish the result; raise a failure."""
+    """Process a request: build the product if needed, publish the result, return its event.
+
+    A failure is recorded, published if it is final (see `publish_failure`), and raised.
+    """
     job = _start(request, services, attempt)
     try:
         plan(job, services)
@@ -103,7 +106,11 @@ def process(request: ExposureRequest, services: Services, attempt: Attempt) -> P
 def report_exhausted(
     request: ExposureRequest, services: Services, attempt: Attempt
 ) -> ProcessingEvent:
-    """Publish the result of a request after its last attempt; build nothing, retry nothing."""
+    """Publish the result of a request whose attempts are over; build nothing.
+
+    The event that is returned is Failed unless the product is up to date or the request skipped.
+    Raises `TransientFailure` if AWS fails, except for a denied read, which is published as Failed.
+    """
     job = _start(request, services, attempt)
     try:
         if not find_own_product(job, services):
@@ -129,7 +136,7 @@ def _start(request: ExposureRequest, services: Services, attempt: Attempt) -> Jo
 
 
 def bind_log_context(job: Job) -> None:
-    """Add the exposure, its mask and the cause to every following log line."""
+    """Add exposure, mask, CRDS context and cause of a job to every following log line."""
     logger.append_keys(
         exposure=f"s3://{job.input.bucket}/{job.input.key}",
         mask=job.reference and (job.reference.mask or NO_MASK),
@@ -139,7 +146,7 @@ def bind_log_context(job: Job) -> None:
 
 
 def plan(job: Job, services: Services) -> None:
-    """Decide what to do for an exposure, and keep that in `job`; read S3, write nothing."""
+    """Set `job.action` and what `build` or `publish` needs in `job`; write nothing to S3."""
     settings, store, request = services.settings, job.store, job.request
     product = job.product = request.target(
         settings.output_bucket, settings.output_prefix, settings.form
@@ -194,7 +201,7 @@ def plan(job: Job, services: Services) -> None:
 
 
 def find_and_read(job: Job, product: S3Location) -> tuple[StoredObject | None, Provenance | None]:
-    """Return the object at the product's key and its provenance; open job.source."""
+    """Return the object at `product` and its provenance; set `job.source` to the exposure."""
     location, store = job.request.location, job.store
     length = _first_bytes(job.request.size)
     with ThreadPoolExecutor(1) as threads:
@@ -211,19 +218,27 @@ def find_and_read(job: Job, product: S3Location) -> tuple[StoredObject | None, P
 
 
 def _first_bytes(size: int | None) -> int:
-    """Return how many bytes of an exposure the first request reads; `size` is that in the event."""
+    """Return how many bytes of an exposure to read first."""
     if size is None:  # of a direct request: most subarrays are smaller, and 1 MiB takes 15 ms
         return 1024 * 1024
     return size if 0 < size < SMALLEST_SOURCE else HEADERS  # a small product is uploaded whole
 
 
 def keep(job: Job, product: StoredObject, made: Provenance, services: Services) -> None:
-    """Describe an existing product in the job, for its event, or find that event in the ledger."""
+    """Set `job.action` to KEEP and describe `product` in `job`, for its event.
+
+    If `job.entry` has the product's Complete event, that becomes `job.previous`; otherwise the
+    flags are read from the product.
+    """
     mask = None if made.mask == NO_MASK else made.mask
     mirror = str(services.settings.mirror)
+    chosen = job.reference  # its warning was not published if the function was killed
+    warning = chosen.warning if chosen and chosen.mask == mask else None
     job.action = Action.KEEP
     job.output = product_summary(product)
-    job.reference = ReferenceSummary(mask, made.mask_sha1 or None, made.crds_context, mirror)
+    job.reference = ReferenceSummary(
+        mask, made.mask_sha1 or None, made.crds_context, mirror, warning
+    )
     bind_log_context(job)
     if job.input.etag is None:  # the exposure was not read: its version is the product's
         version = job.input.version_id or made.input_version or None
@@ -238,7 +253,7 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
 
 
 def read_product(reader: ObjectReader) -> tuple[Exposure, NDArray[np.uint32]]:
-    """Read the headers and the data-quality image of a product."""
+    """Return the headers and PIXELDQ or DQ of a product, complete or virtual."""
     location, size = reader.described.location, reader.described.size
     if Form.of_key(location.key) is Form.VIRTUAL:
         return read_flags(reader.read(0, size), str(location))
@@ -300,7 +315,7 @@ def build(job: Job, services: Services) -> None:
 
 
 def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
-    """Return the pixels of the user-supplied DQ image, or raise `InputRejected`."""
+    """Return the pixels of a user-supplied DQ file of at most 96 MiB, or raise `InputRejected`."""
     location, size = reader.described.location, reader.described.size
     if size > _LARGEST_USER_DQ:
         raise InputRejected(
@@ -310,7 +325,11 @@ def read_user_dq(reader: ObjectReader) -> NDArray[Any]:
 
 
 def publish(job: Job, services: Services) -> ProcessingEvent:
-    """Publish the result of an exposure, unless it was published before; return its event."""
+    """Publish the Complete or Skipped event of a job that did not fail; return the event.
+
+    If the ledger has the same Complete event (`job.previous`), Skipped is published or, for the
+    same cause, nothing; then the earlier event is returned.
+    """
     previous = job.previous
     if (previous or job.skipped) and job.entry.failure is not None:
         _record(job, replace(job.entry, failure=None), services)
@@ -330,12 +349,17 @@ def publish(job: Job, services: Services) -> ProcessingEvent:
 
 
 def _record(job: Job, entry: Entry, services: Services) -> None:
-    if job.product is not None and job.output is not None:
-        services.ledger.record(job.product, job.output.etag, entry, job.store)
+    if job.product is not None:
+        etag = job.output.etag if job.output else None
+        services.ledger.record(job.product, etag, entry, job.store)
 
 
 def publish_failure(job: Job, error: Exception, services: Services) -> ProcessingEvent:
-    """Record a failure in the ledger; publish it, too, unless a retry may help."""
+    """Record a failure in the ledger, publish it if it is final, and return its Failed event.
+
+    It is final if it is `InputRejected`, or if the mode is not RETRIED. It is not published if the
+    ledger has it as published.
+    """
     name = error_class(error).__name__
     is_bug = not isinstance(error, EXPECTED)
     logger.error("DQ initialization failed: %s: %s", name, error, exc_info=is_bug and error)
@@ -346,7 +370,11 @@ def publish_failure(job: Job, error: Exception, services: Services) -> Processin
 
 
 def publish_last_failure(job: Job, error: Exception | None, services: Services) -> ProcessingEvent:
-    """After the last attempt, publish the failure that the ledger has of it, else `error`."""
+    """Publish why a request failed: the ledger's failure, else `error`, else unknown.
+
+    The ledger's failure must have the cause of this request. If `error` is None, a failure of
+    another request is used, too, unless it is `InputRejected`.
+    """
     failure = job.entry.failure
     if failure is not None:
         is_own = failure.cause == job.attempt.cause

@@ -19,7 +19,7 @@ from infra.cli import UserError
 
 
 def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
-    """Yield the objects below a prefix as S3 lists them: Key, Size, ETag, LastModified."""
+    """Yield Key, Size, ETag and LastModified of each object whose key begins with `prefix`."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     with translate_errors(f"s3://{bucket}/{prefix}: listing it"):
         try:
@@ -31,7 +31,7 @@ def listed(s3: Any, bucket: str, prefix: str = "") -> Iterator[dict[str, Any]]:
 
 
 def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
-    """Return the content and the ETag of a small S3 object; None if it does not exist."""
+    """Return the content and the ETag (with quotes) of an object; None if it does not exist."""
     with translate_errors(f"{location}: reading it"):
         try:
             answer = s3.get_object(**location.as_kwargs)
@@ -46,9 +46,9 @@ def read_object(s3: Any, location: S3Location) -> tuple[bytes, str] | None:
 def put_if_unchanged(
     s3: Any, location: S3Location, content: bytes | BinaryIO, etag: str | None
 ) -> str | None:
-    """Write an S3 object if it still has this ETag (None: does not exist); return its new ETag.
+    """Write an object if its ETag is `etag` (None: if it is missing); return its new ETag.
 
-    The result is None, and nothing is written, if another writer was faster.
+    Return None, without writing, if it has another ETag, was deleted or, with None, exists.
     """
     with translate_errors(f"{location}: writing it"):
         try:
@@ -61,7 +61,7 @@ def put_if_unchanged(
 
 
 def _check_bucket(exc: ClientError, bucket: str) -> None:
-    """Raise `UserError` with the name of a missing bucket, which the message of S3 lacks."""
+    """Raise `UserError` that names the bucket if `exc` is NoSuchBucket; else do nothing."""
     if error_code(exc) == NO_BUCKET:
         raise UserError(f"s3://{bucket}: no such bucket; check its name") from exc
 
@@ -69,14 +69,17 @@ def _check_bucket(exc: ClientError, bucket: str) -> None:
 def list_entries(
     s3: Any, ledger: S3Location, common: str = ""
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield product key (begins with `common`) and S3's listing of each ledger entry."""
+    """Yield each ledger entry: the key of its product, and its S3 object as `listed` does.
+
+    Only entries of products whose keys begin with `common`.
+    """
     start = f"{ledger.key}/"
     for item in listed(s3, ledger.bucket, f"{start}{common}"):
         yield item["Key"].removeprefix(start).removesuffix(".json"), item
 
 
 def read_entry(s3: Any, ledger: S3Location, product: S3Location) -> Entry:
-    """Return the ledger entry of a product; an empty entry if the ledger has none."""
+    """Return the ledger entry of a product; an empty entry if it is missing or damaged."""
     return Ledger(ledger).entry(product, ObjectStore(s3))
 
 
@@ -91,7 +94,7 @@ def catalogue_in(bucket: str) -> S3Location:
 
 
 def job_in(bucket: str, name: str) -> S3Location:
-    """Return the location of a job's file, its list of requests, in the product bucket."""
+    """Return the location, in the product bucket, of the S3 object that stores a job."""
     return S3Location(bucket, f"dq_backfills/{name}/job.jsonl.gz")
 
 
@@ -104,7 +107,10 @@ class Stack:
     parameters: Mapping[str, str]
 
     def output(self, name: str, kind: str = "") -> str:
-        """Return an output; if it is missing, raise `UserError` with those that end with `kind`."""
+        """Return the value of an output, or raise `UserError` if the stack lacks it.
+
+        The message names the outputs whose names end with `kind`; by default all.
+        """
         if name not in self.outputs:
             known = " or ".join(sorted(known for known in self.outputs if known.endswith(kind)))
             expected = known or "those of a deployed dq-init stack"
@@ -113,7 +119,7 @@ class Stack:
 
     @property
     def mirror(self) -> S3Location:
-        """The CRDS mirror that the stack reads."""
+        """The CRDS mirror of the stack; `UserError` without the parameter MirrorBucket."""
         bucket = self.parameters.get("MirrorBucket")
         if bucket is None:
             raise UserError(
@@ -123,29 +129,29 @@ class Stack:
 
     @property
     def output_prefix(self) -> str:
-        """The key prefix of the products."""
+        """The key prefix of the products, with a slash at its end (default: ``dq_init/``)."""
         return self.parameters.get("OutputPrefix", "dq_init/")
 
     @property
     def product(self) -> str:
-        """Kind of the products in estimates: native, float32 (assembled) or virtual."""
+        """The `product` of cost estimates: native or float32 if assembled, or virtual."""
         if self.product_form is Form.VIRTUAL:
             return self.product_form
         return self.parameters.get("ScienceEncoding", "native")
 
     @property
     def product_form(self) -> Form:
-        """Form of the products."""
+        """The form of products whose requests name neither a form nor an output key."""
         return Form(self.parameters.get("ProductForm", Form.ASSEMBLED))
 
     @property
     def requester_pays(self) -> list[str]:
-        """The names of the Requester Pays buckets that the stack reads."""
-        return self.parameters.get("RequesterPaysBuckets", "").split(",")
+        """The names of Requester Pays buckets whose charges the stack accepts, if any."""
+        return [name for name in self.parameters.get("RequesterPaysBuckets", "").split(",") if name]
 
 
 def find_stack(name: str) -> Stack:
-    """Return the CloudFormation stack with this name; raise `UserError` if it does not exist."""
+    """Return the stack with this name or ARN, or raise `UserError` if there is none."""
     client = boto3.client("cloudformation")
     with translate_errors(f"stack {name}: looking it up"):
         try:

@@ -31,12 +31,13 @@ _NO_PYTHON = f"Python {PYTHON}: not found on this machine; install it, or name i
 
 
 def main() -> None:
-    """Run the command that the arguments name."""
+    """Build a bundle, report its sizes or print a Python's path, as the command line says."""
     parser = argparse.ArgumentParser(prog="python -m infra.bundle", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("build", help="build the bundle (sam build calls this)")
     command.add_argument("--architecture", choices=ARCHITECTURES, required=True)
-    command.add_argument("--into", type=Path, default=os.environ.get("ARTIFACTS_DIR"))
+    into = os.environ.get("ARTIFACTS_DIR")
+    command.add_argument("--into", type=Path, default=into, required=into is None)
     command.add_argument("--with", dest="packages", nargs="*", default=[], help="more packages")
     command.add_argument("--reprocess", action="store_true", help="with what infra/reprocess needs")
     commands.add_parser("python", help=f"print the path of a Python {PYTHON}")
@@ -67,7 +68,7 @@ class Sizes:
 
     @property
     def is_within_budget(self) -> bool:
-        """Whether the bundle is smaller than the limits of Lambda, with a margin."""
+        """Whether the total is at most `BUDGET` unzipped and `ZIPPED_BUDGET` as .zip."""
         return self.packages.total() <= BUDGET and self.zipped <= ZIPPED_BUDGET
 
 
@@ -85,7 +86,7 @@ def measure(bundle: Path) -> Sizes:
 
 
 def report(bundle: Path) -> None:
-    """Print the sizes of a bundle; exit with 1 if they exceed the budget."""
+    """Print sizes and SHA-256 of a bundle; exit with 1 if it is not `is_within_budget`."""
     sizes = measure(bundle)
     unzipped = sizes.packages.total()
     rows = {name: size for name, size in sizes.packages.most_common() if size >= MB}

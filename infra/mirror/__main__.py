@@ -13,7 +13,7 @@ from rich.table import Table
 import infra.mirror.sync
 import infra.mirror.verify
 from core import EQUALS_JWST
-from handler.crds.rules import BUILD, LATEST
+from handler.crds.rules import BUILD, LATEST, is_applicable
 from handler.s3.objects import S3Location
 from infra import options
 from infra.cli import confirm, plural
@@ -34,7 +34,7 @@ def _mirror(location: S3Location) -> Mirror:
 
 
 def _build(text: str) -> str:
-    """Parse ``VERSION=CONTEXT``: return the context, reject another version than `EQUALS_JWST`."""
+    """Return the context of ``VERSION=CONTEXT``; VERSION must be `EQUALS_JWST`, or 3.0 or 3."""
     version, equals, context = text.partition("=")
     if not equals or not (version == EQUALS_JWST or EQUALS_JWST.startswith(f"{version}.")):
         raise click.BadParameter(f"{text!r}, expected {EQUALS_JWST}=jwst_N.pmap")
@@ -74,7 +74,12 @@ def sync(  # noqa: PLR0913, PLR0917
     server: str | None,
     dry_run: bool,
 ) -> None:
-    """Copy a context and its masks into the mirror."""
+    """Copy missing and wrong files of a context into the mirror; update its configuration.
+
+    The source's operational context becomes that of the mirror, if the mirror holds it and the
+    operator chose no other one with mirror use. Otherwise the operational context stays; in a new
+    mirror, it is the copied context.
+    """
     if build and not (cache and context == BUILD):
         raise click.UsageError("--build needs --context build and --from")
     if cache and server:
@@ -120,7 +125,10 @@ def sync(  # noqa: PLR0913, PLR0917
 @command.command()
 @_location
 def verify(location: S3Location) -> None:
-    """Read the mirror as the function reads it; the exit code is 1 if a file is wrong."""
+    """Check all contexts and masks; the exit code is 1 if one is missing or unusable.
+
+    A context whose sync was interrupted or still runs is only named. Bad files are not checked.
+    """
     console = Console()
     with console.status("Reading the mirror") as status:
         report = infra.mirror.verify.verify(
@@ -130,7 +138,7 @@ def verify(location: S3Location) -> None:
     title = f"{location}, operational: {report.operational}"
     table = Table(*headings, "Flags that jwst ignores", title=title, header_style="bold")
     for instrument, detector, rules in report.rows():
-        names = {rule.mask for rule in rules if rule.mask.upper() != "N/A"}
+        names = {rule.mask for rule in rules if is_applicable(rule.mask)}
         whole = [report.masks[name] for name in names & report.masks.keys()]
         size = f"{sum(mask.size for mask in whole) / _MB:.1f}"
         ignored = ", ".join(sorted({flag for mask in whole for flag in mask.unknown}))
@@ -161,7 +169,7 @@ def verify(location: S3Location) -> None:
 @command.command()
 @_location
 def contexts(location: S3Location) -> None:
-    """List the contexts in the mirror."""
+    """List the mirror's contexts and their roles, except those whose sync is unfinished."""
     mirror, console = _mirror(location), Console()
     config = mirror.config()
     names = contexts_of(config) if config else []
@@ -183,11 +191,7 @@ def contexts(location: S3Location) -> None:
 @_location
 @click.argument("context")
 def use(location: S3Location, context: str) -> None:
-    """Make CONTEXT operational; later syncs keep it until another one is named.
-
-    CONTEXT is a name (jwst_1320.pmap) or latest: the one that the last sync found, which later
-    syncs may replace.
-    """
+    """Make CONTEXT operational."""
     mirror, console = _mirror(location), Console()
     if context != LATEST:
         (context,) = check_contexts(mirror, context)
@@ -230,7 +234,7 @@ def diff(location: S3Location, before: str, after: str, folder: Path | None) -> 
 
 
 def _short(mask: str) -> str:
-    """Shorten ``jwst_nircam_mask_0033.fits`` to ``mask_0033``, because rows name the instrument."""
+    """Shorten ``jwst_nircam_mask_0033.fits`` to ``mask_0033``: rows name the instrument."""
     return f"mask_{mask.rpartition('_')[2].removesuffix('.fits')}" if "_mask_" in mask else mask
 
 
@@ -245,7 +249,9 @@ def prune(
 ) -> None:
     """Delete the files that no kept context needs.
 
-    The operational context, the one before it and build contexts are kept.
+    The operational context, build contexts and those of --keep are kept. Without --forget-previous,
+    the previously operational context and the one that the last "CRDS Context Changed" event
+    announced are kept, too.
     """
     mirror, console = _mirror(location), Console()
     config = mirror.operational()

@@ -26,6 +26,7 @@ from infra.cli import UserError
 
 # Seconds without a byte from a server; crds itself has no timeout.
 _TIMEOUT = 60.0
+_OURS = frozenset({"CRDS_MIRROR", "CRDS_SERVER"})  # environment variables of infra/mirror.yaml
 # How a CRDS cache lays out references: flat, or in a folder for each instrument.
 _LAYOUT = "config/jwst/ref_cache_subdir_mode"
 _URIS = ("CRDS_CONFIG_URI", "CRDS_MAPPING_URI", "CRDS_REFERENCE_URI", "CRDS_PICKLE_URI")
@@ -46,23 +47,29 @@ class Source(ABC):
 
     @abstractmethod
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return size and SHA-1 of a file, as the source's catalogue lists them."""
+        """Return the size and SHA-1 that the source's configuration lists for a file."""
 
     @abstractmethod
     def file(self, name: str, instrument: str) -> Path:
-        """Return the local path of a file after comparing it with its digest."""
+        """Return the local path of a file whose size and SHA-1 are those of `digest`."""
 
     def read(self, name: str) -> str:
         """Return the text of a mapping (a method of `handler.crds.rules.RuleFiles`)."""
-        return self.file(name, "").read_text(encoding="utf-8")
+        path = self.file(name, "")
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as exc:
+            raise ReferenceUnavailable(
+                f"{path}: is not UTF-8 text, so it is damaged ({exc}); use another context"
+            ) from exc
 
 
 @dataclass
 class Cache(Source):
-    """A CRDS cache on this machine: a folder laid out as CRDS_PATH."""
+    """A CRDS cache on this machine: a folder laid out as the one that CRDS_PATH names."""
 
     root: Path
-    build_context: str = ""  # a cache does not record it
+    build_context: str = ""  # named by the operator, because a cache does not record it; or empty
     config: MirrorConfig = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,12 +92,12 @@ class Cache(Source):
         return self.build_context
 
     def digest(self, name: str, instrument: str) -> FileDigest:
-        """Return the digest that the catalogue lists for a file, else the digest of its content."""
+        """Return the digest in server_config of a file, else the digest of its content."""
         path = self._path(name, instrument)
         return self.config.catalogue.get(name) or _digest_of(path)
 
     def file(self, name: str, instrument: str) -> Path:
-        """Return the path of a file after comparing it with its digest."""
+        """Return the path of a file."""
         path, expected = self._path(name, instrument), self.digest(name, instrument)
         actual = _digest_of(path)
         if actual != expected:
@@ -113,7 +120,10 @@ class Cache(Source):
 
 @dataclass
 class Server(Source):
-    """A CRDS server, reached through `crds`, and the local folder for its files."""
+    """A CRDS server, reached through `crds`, and the local folder for its files.
+
+    Creating one sets the environment variables that `crds` reads, and the default socket timeout.
+    """
 
     url: str
     folder: Path
@@ -135,7 +145,7 @@ class Server(Source):
             ) from exc
 
     def build(self) -> str:
-        """Return the build context that `crds.client.api.get_build_context` gives `jwst`."""
+        """Return the build context that the server assigns to jwst `EQUALS_JWST`."""
         self._configure_crds()
         try:
             return check_context(api.S.get_build_context("jwst", EQUALS_JWST))
@@ -146,7 +156,7 @@ class Server(Source):
             ) from exc
 
     def digest(self, name: str, instrument: str) -> FileDigest:  # noqa: ARG002
-        """Return the digest that the server's catalogue lists for a file."""
+        """Return the digest that the server lists for a file."""
         found = self.config.catalogue.get(name)
         if found is None:
             raise ReferenceUnavailable(
@@ -155,7 +165,7 @@ class Server(Source):
         return found
 
     def file(self, name: str, instrument: str) -> Path:
-        """Return the path of a file with the catalogue's digest; download it if there is none."""
+        """Return the local path of a file; download it if missing or unlike its `digest`."""
         expected, paths = self.digest(name, instrument), _paths(self.folder, name, instrument)
         for path in paths:
             if path.is_file() and _digest_of(path) == expected:
@@ -184,9 +194,10 @@ class Server(Source):
         (self.folder / key_of(name, instrument)).unlink(missing_ok=True)
 
     def _configure_crds(self) -> None:
-        # crds reads the environment at every call.
+        # crds reads the environment at every call. Ours stay: a Lambda function is invoked again.
         for name in [name for name in os.environ if name.startswith("CRDS_")]:
-            del os.environ[name]
+            if name not in _OURS:
+                del os.environ[name]
         os.environ.update(
             CRDS_PATH=str(self.folder),
             CRDS_SERVER_URL=self.url,
@@ -199,14 +210,14 @@ class Server(Source):
 
 
 class _Downloads(api.FileCacher):  # type: ignore[misc]
-    """A downloader of `crds` that writes to one path: its own asks the jwst data models for it."""
+    """A `crds` downloader that writes to a given path; `crds` needs jwst to choose paths."""
 
     def __init__(self, context: str, path: Path) -> None:
         super().__init__(context)
         self._path = path
 
     def locate(self, name: str) -> str:  # noqa: ARG002
-        """Return the local path for a file (called by `crds`)."""
+        """Return the path that was given on creation, for any name (`crds` calls this)."""
         return str(self._path)
 
 

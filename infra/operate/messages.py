@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 from core.errors import TransientFailure
 from handler.event import SOURCE, Bus
@@ -45,17 +46,18 @@ class QueuedMessage:
     sent: float  # seconds since 1970, by the clock of SQS
     exposure: str  # S3 URI; ? for a bucket or key that the message does not contain
     key: str
-    error: str = ""
-    reason: str = ""
-    can_be_tried: bool = True  # the failure of an unreadable event contains no request
+    error: str = ""  # class of error of a Failed event, else empty
+    reason: str = ""  # of a Failed or Skipped event, else empty
+    # False only for a processing event without a request: the failure of an unreadable event.
+    can_be_tried: bool = True
     # The processing event in the body; empty if there is none.
     event: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_message(cls, message: Any) -> "QueuedMessage":
-        """Parse a message that SQS returned."""
+        """Parse a message of a ReceiveMessage response; its body may be any text."""
         event = _event(message["Body"])
-        detail = _object(event, "detail")
+        detail = _object(event, "detail") or _object(_first_record(event), "s3")
         is_ours = event.get("source") == SOURCE
         source = (
             _object(detail, "input")
@@ -66,6 +68,8 @@ class QueuedMessage:
             }
         )
         key = str(source.get("key") or "?")
+        if "Records" in event:  # S3 encodes keys in its notifications, not in its events
+            key = unquote_plus(key)
         return cls(
             identifier=message["MessageId"],
             body=message["Body"],
@@ -81,7 +85,7 @@ class QueuedMessage:
 
     @property
     def label(self) -> str:
-        """The error class, the status of another result, or ``waits`` for a request."""
+        """Error of a Failed event, status of another processing event, else ``waits``."""
         return self.error or str(_object(self.event, "detail").get("status") or "waits")
 
 
@@ -89,15 +93,15 @@ class QueuedMessage:
 class Chosen:
     """Conditions that a chosen message meets; None: no condition."""
 
-    error: str | None = None
+    error: str | None = None  # class of error of the Failed event in the message
     key: str | None = None  # the key or S3 URI of the exposure
-    prefix: str | None = None  # of either
-    pattern: str | None = None  # a glob pattern that matches either as a whole
-    older_than: float | None = None  # seconds since the message was sent
-    identifiers: frozenset[str] | None = None
+    prefix: str | None = None  # with which the key or the S3 URI of the exposure begins
+    pattern: str | None = None  # case-sensitive glob pattern for the whole key or the whole S3 URI
+    older_than: float | None = None  # minimum age: seconds since the message was sent
+    identifiers: frozenset[str] | None = None  # message IDs, one of which the message must have
 
     def matches(self, message: QueuedMessage, now: float) -> bool:
-        """Return whether a message meets all conditions at a time in seconds since 1970."""
+        """Return whether a message meets all conditions at `now` (seconds since 1970)."""
         names = (message.key, message.exposure)
         return (
             self.error in {None, message.error}
@@ -129,7 +133,7 @@ EMPTY = Depth(0, 0, 0)
 
 @dataclass
 class Contents:
-    """The chosen messages of a queue, and the labels of all its messages."""
+    """The messages read from a queue: those chosen, and the number of all by label."""
 
     chosen: list[QueuedMessage] = field(default_factory=list)
     labels: Counter[str] = field(default_factory=Counter)
@@ -137,7 +141,10 @@ class Contents:
 
 @dataclass
 class Moved:
-    """The result of redriving or discarding: numbers of messages, and AWS's refusals."""
+    """The result of redriving or discarding: numbers of messages, and AWS's refusals.
+
+    A message that was sent but could not be deleted counts in `done` and in `refused`.
+    """
 
     done: int = 0  # redriven or discarded
     untried: int = 0  # chosen messages without a request, which stay in the queue
@@ -150,18 +157,18 @@ class Targets:
     """The queue and the event bus to which messages are redriven."""
 
     queue: str  # URL
-    bus: str | None  # name; None: unknown
+    bus: str | None  # name; None: unknown, so `send` raises `UserError` for an event to publish
     events: "EventBridgeClient"
     # An undelivered Failed event is published again. In FailedQueue, the same event stands for its
     # request, which is sent to the queue.
     are_undelivered: bool = False
 
     def is_published(self, message: QueuedMessage) -> bool:
-        """Return whether a message is published to the bus, not sent to the queue."""
+        """Return whether `send` publishes a message's event, instead of sending the message."""
         return bool(message.event) and (self.are_undelivered or not message.error)
 
     def send(self, sqs: "SQSClient", batch: list[QueuedMessage]) -> dict[str, str]:
-        """Send at most ten messages; return the reasons of those that were refused, by ID."""
+        """Publish or send at most ten messages; return AWS's refusals by message ID."""
         refused: dict[str, str] = {}
         for message in filter(self.is_published, batch):
             if self.bus is None:
@@ -181,7 +188,7 @@ class Targets:
 
 
 def depth(sqs: "SQSClient", queue: str) -> Depth:
-    """Return the message counts of a queue."""
+    """Return the approximate message counts of a queue; `UserError` if it does not exist."""
     names = ("Messages", "MessagesNotVisible", "MessagesDelayed")
     found = _describe(sqs, queue, *(f"ApproximateNumberOf{name}" for name in names))
     return Depth(*(int(found["Attributes"][f"ApproximateNumberOf{name}"]) for name in names))
@@ -193,7 +200,7 @@ def counts_deliveries(sqs: "SQSClient", queue: str) -> bool:
 
 
 def read_messages(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Contents:
-    """Return the chosen messages that a queue holds now; they stay in the queue."""
+    """Return the chosen messages visible in a queue, and all labels; they stay in it."""
     found: list[QueuedMessage] = []
 
     def keep(batch: list[QueuedMessage]) -> list[QueuedMessage]:
@@ -210,12 +217,12 @@ def redrive(sqs: "SQSClient", queue: str, targets: Targets, chosen: Chosen = Cho
 
 
 def discard(sqs: "SQSClient", queue: str, chosen: Chosen = Chosen()) -> Moved:
-    """Delete the chosen messages that a queue holds now."""
+    """Delete the chosen messages visible in a queue; those sent after the start stay."""
     return _move(sqs, queue, chosen, None)
 
 
 def _move(sqs: "SQSClient", queue: str, chosen: Chosen, targets: Targets | None) -> Moved:
-    """Send the chosen messages to the targets, if any, and delete those that were sent."""
+    """Redrive the chosen messages to `targets`, or, if it is None, discard them."""
     moved, lock = Moved(), Lock()
 
     def move(batch: list[QueuedMessage]) -> list[QueuedMessage]:
@@ -227,7 +234,9 @@ def _move(sqs: "SQSClient", queue: str, chosen: Chosen, targets: Targets | None)
         if sent:
             entries: Any = [{"Id": m.identifier, "ReceiptHandle": m.receipt} for m in sent]
             kept = _failed(sqs.delete_message_batch(QueueUrl=queue, Entries=entries))
-            refused |= {name: f"not deleted from the queue: {kept[name]}" for name in kept}
+            what = "not deleted" if targets is None else "sent, but not deleted"
+            refused |= {name: f"{what} from the queue: {kept[name]}" for name in kept}
+            sent = [message for message in sent if message.identifier not in kept]
         with lock:
             moved.done += len(sent)
             moved.untried += len(batch) - len(tried)
@@ -246,10 +255,10 @@ def _read(
     chosen: Chosen,
     use: Callable[[list[QueuedMessage]], list[QueuedMessage]],
 ) -> Counter[str]:
-    """Pass chosen messages to `use`, which returns the deleted ones; count all messages by label.
+    """Pass chosen messages to `use`, which returns those sent or deleted; count all by label.
 
-    Several threads call `use`, with at most ten messages. Each message is passed once, and none
-    that came after the start: one that fails again comes back to its queue meanwhile.
+    Messages sent after the start are left out. Several threads pass each message once; those not
+    returned become visible at the end. A redrive policy of the queue raises `UserError`.
     """
     if counts_deliveries(sqs, queue):
         raise UserError(
@@ -302,7 +311,7 @@ def _read(
 
 
 def _describe(sqs: "SQSClient", queue: str, *attributes: Any) -> Any:
-    """Return the response of GetQueueAttributes for a queue, which must exist."""
+    """Return the response of GetQueueAttributes; `UserError` if the queue does not exist."""
     with translate_errors(f"{queue}: reading its attributes"):
         try:
             return sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[*attributes])
@@ -311,7 +320,7 @@ def _describe(sqs: "SQSClient", queue: str, *attributes: Any) -> Any:
 
 
 def _now(sqs: "SQSClient", queue: str) -> float:
-    """Return the time by the clock of SQS, in seconds since 1970."""
+    """Return the time by the clock of SQS, to 2 s, in seconds since 1970."""
     answer = _describe(sqs, queue, "QueueArn")
     date = answer["ResponseMetadata"].get("HTTPHeaders", {}).get("date")
     now = time.time()
@@ -320,7 +329,7 @@ def _now(sqs: "SQSClient", queue: str) -> float:
 
 
 def _show_again(sqs: "SQSClient", queue: str, receipts: list[str]) -> None:
-    """Make messages visible; SQS ignores an expired receipt handle."""
+    """Make received messages visible, by receipt handle; refusals of SQS are ignored."""
 
     def show(first: int) -> None:
         some = enumerate(receipts[first : first + _BATCH])
@@ -334,7 +343,7 @@ def _show_again(sqs: "SQSClient", queue: str, receipts: list[str]) -> None:
 
 
 def _split(batch: Iterable[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
-    """Yield parts of a batch that fit into one request."""
+    """Yield the messages of a batch (at most ten) in lists that fit into one request by size."""
     part: list[QueuedMessage] = []
     size = 0
     for message in batch:
@@ -349,15 +358,22 @@ def _split(batch: Iterable[QueuedMessage]) -> Iterator[list[QueuedMessage]]:
 
 
 def _failed(answer: Any) -> dict[str, str]:
-    """Return the reasons in the response to a batch request of SQS, by the ID of its entries."""
+    """Return the reason of each failed entry in a batch response of SQS, by entry ID."""
     return {
         one["Id"]: f"{one['Code']} {one.get('Message', '')}".rstrip()
         for one in answer.get("Failed", [])
     }
 
 
+def _first_record(event: dict[str, Any]) -> dict[str, Any]:
+    """Return the first record of an S3 notification; empty for another event."""
+    records = event.get("Records")
+    first = records[0] if isinstance(records, list) and records else None
+    return first if isinstance(first, dict) else {}
+
+
 def _event(body: str) -> dict[str, Any]:
-    """Return the event in a message; empty if the body is not a JSON object."""
+    """Return the JSON object in a message's body; empty if the body is not one."""
     try:
         event = json.loads(body)
     except (ValueError, RecursionError):

@@ -22,7 +22,7 @@ _SHOWN = 10
 
 
 def text(value: str) -> str:
-    """Reject an empty argument of an option, which would choose all messages."""
+    """Return an option's argument; reject an empty one, which could choose all messages."""
     if not value:
         raise click.BadParameter("is empty; leave the option out to choose all messages")
     return value
@@ -43,7 +43,7 @@ _source_options = options.together(
 
 @dataclass(frozen=True)
 class _Source:
-    """The queue that a command reads, and the messages that it chooses."""
+    """A queue that a command reads, and the conditions on the messages to choose."""
 
     stack: Stack | None
     sqs: Any
@@ -53,7 +53,7 @@ class _Source:
 
     @classmethod
     def of(cls, stack: str | None, queue: str, id: str | None, **filters: Any) -> "_Source":  # noqa: A002
-        """Read the options that all commands of this module share."""
+        """Return the queue and conditions in the options that all commands here share."""
         found = find_stack(stack) if stack else None
         sqs = boto3.client("sqs", config=Config(max_pool_connections=messages.WORKERS))
         chosen = Chosen(**filters, identifiers=frozenset({id}) if id else None)
@@ -61,7 +61,7 @@ class _Source:
 
 
 def _url(name: str, stack: Stack | None) -> str:
-    """Return the URL of a queue that is named by its URL or by an output of the stack."""
+    """Return the URL of a queue, given that URL or the name of an output of the stack."""
     if name.startswith("http"):
         return name
     if stack is None:
@@ -71,10 +71,10 @@ def _url(name: str, stack: Stack | None) -> str:
 
 @click.group()
 def command() -> None:
-    """Show, redrive or discard failed exposures.
+    """Show, redrive or discard the messages of a queue, such as failed exposures.
 
     A queue is named by its output of the stack (FailedQueue, UndeliveredQueue) or its URL. Without
-    options that choose messages, a command applies to all of them.
+    options that choose messages, a command applies to all messages of the queue.
     """
 
 
@@ -82,7 +82,7 @@ def command() -> None:
 @_source_options
 @options.as_json
 def show(as_json: bool, **source: Any) -> None:
-    """Print the messages of a queue; they stay in it.
+    """Print the messages of a queue that the options choose; they stay in the queue.
 
     Queues whose messages are processed automatically (UploadedQueue, BackfillQueue,
     UnfinishedQueue) are counted, not read: reading a message counts as a delivery.
@@ -106,9 +106,10 @@ def show(as_json: bool, **source: Any) -> None:
 @click.option("--to", default="UploadedQueue", metavar=_NAME_OR_URL, help="Queue to send to.")
 @options.dry_run
 def redrive(to: str, dry_run: bool, **source: Any) -> None:
-    """Send failed exposures to a queue (--to) to be processed again, and delete their messages.
+    """Send failed exposures to a queue (--to) to be processed again; delete their messages.
 
-    Events in UndeliveredQueue are published again, unchanged.
+    Processing events in UndeliveredQueue are published again, unchanged; its other messages are
+    sent to --to. A Failed event without a request stays in FailedQueue.
     """
     queue = _Source.of(**source)
     if dry_run:
@@ -127,7 +128,7 @@ def redrive(to: str, dry_run: bool, **source: Any) -> None:
 @options.dry_run
 @options.yes
 def discard(dry_run: bool, yes: bool, **source: Any) -> None:
-    """Delete messages of failed exposures permanently."""
+    """Permanently delete the messages that the options choose; without --yes, ask before."""
     queue = _Source.of(**source)
     if dry_run:
         _print_messages(queue)
@@ -147,7 +148,7 @@ def discard(dry_run: bool, yes: bool, **source: Any) -> None:
 
 
 def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
-    """Print the chosen messages, in lines and by exposure, or all their fields as JSON."""
+    """Print the chosen messages by exposure, or as JSON with every field except `event`."""
     counts = messages.depth(queue.sqs, queue.url)
     found = messages.read_messages(queue.sqs, queue.url, queue.chosen)
     if as_json:
@@ -170,13 +171,13 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
 
 
 def _hidden(counts: messages.Depth) -> str:
-    """Describe a queue that holds messages although none was received; empty if it has none."""
+    """Return why a queue with these counts showed no message; empty if all counts are 0."""
     is_empty = not counts.waiting + counts.in_flight + counts.delayed
     return "" if is_empty else f"none is visible, {counts}; wait for a minute"
 
 
 def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
-    """Return messages by exposure, oldest first; one that names none is a group of its own."""
+    """Return messages grouped by exposure; a message without a key is a group of its own."""
     groups: dict[str, list[QueuedMessage]] = {}
     for message in sorted(chosen, key=lambda message: message.sent):
         name = message.identifier if message.key == "?" else message.exposure
@@ -185,7 +186,7 @@ def _by_exposure(chosen: list[QueuedMessage]) -> list[list[QueuedMessage]]:
 
 
 def _print_exposure(group: list[QueuedMessage]) -> None:
-    """Print an exposure, each of its failures once, and the time and id of the last message."""
+    """Print an exposure, each label and reason once, time and ID of the newest message."""
     last = group[-1]
     sent = datetime.fromtimestamp(last.sent, UTC).strftime("%Y-%m-%d %H:%M")
     print(printable(last.exposure))
@@ -196,7 +197,7 @@ def _print_exposure(group: list[QueuedMessage]) -> None:
 
 
 def _print_sample(chosen: list[QueuedMessage]) -> None:
-    """Print the first exposures and, if there are more, the number of messages by error."""
+    """Print ten exposures, oldest first; if there are more, also count messages by label."""
     groups = _by_exposure(chosen)
     for group in groups[:_SHOWN]:
         _print_exposure(group)
@@ -208,7 +209,7 @@ def _print_sample(chosen: list[QueuedMessage]) -> None:
 
 
 def _report(moved: Moved, done: str, queue: _Source, to: str = "") -> None:
-    """Print the result of `redrive` or `discard`; exit with 1 if AWS refused or hid messages."""
+    """Print the result of redriving or discarding; exit with 1 if AWS refused messages."""
     name = queue.name
     if not moved.labels and (hidden := _hidden(messages.depth(queue.sqs, queue.url))):
         sys.exit(f"{name}: {hidden}, then run the same command again")
@@ -217,7 +218,7 @@ def _report(moved: Moved, done: str, queue: _Source, to: str = "") -> None:
     print(f"{plural(moved.done, 'message')} {done} from {name}{to}{rest}")
     if moved.untried:
         print(f"{plural(moved.untried, 'message')} stayed there without a request to send again")
-    _print_hint(moved.done + moved.untried, moved.labels)
+    _print_hint(moved.done + moved.untried + len(moved.refused), moved.labels)
     if moved.refused:
         for reason in moved.refused[:_SHOWN]:
             print(printable(reason), file=sys.stderr)
@@ -228,7 +229,7 @@ def _report(moved: Moved, done: str, queue: _Source, to: str = "") -> None:
 
 
 def _print_hint(chosen: int, labels: Counter[str]) -> None:
-    """Print the most frequent errors of a queue if the options chose none of its messages."""
+    """Print the five most frequent of `labels` if `chosen`, a number of messages, is 0."""
     if not chosen and labels:
         errors = ", ".join(f"{n:,} {printable(label)}" for label, n in labels.most_common(5))
         print(f"No message matches the options; the queue holds: {errors}")

@@ -10,16 +10,24 @@ from infra.reprocess.catalogue import Catalogue, listing
 
 @dataclass(frozen=True)
 class Finding:
-    """A product that is not as the catalogue describes it."""
+    """A difference between a product, its catalogue row and its exposure."""
 
     product: str  # S3 URI
     what: str  # the difference, a sentence without its subject
-    is_forgotten: bool = False  # only the ledger entry of the product is missing
+    is_forgotten: bool = False  # the product exists, but no row of the catalogue describes it
 
 
 def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[Finding]:
-    """Yield a finding for each product below a prefix that differs from its row, or has none."""
-    rows = f"(SELECT * FROM {catalogue.table} WHERE product_etag IS NOT NULL)"
+    """Yield a finding for each product below `prefix` that has changed or has no row.
+
+    Changed: deleted, or replaced by another ETag. Another finding follows for each of these
+    products whose exposure has changed. `bucket` has the products; `catalogue` is not updated.
+    """
+    below = prefix.replace("'", "''")
+    rows = (
+        f"(SELECT * FROM {catalogue.table} WHERE product_etag IS NOT NULL "
+        f"AND starts_with(product_key, '{below}'))"
+    )
     products = _listing(catalogue, s3, bucket, prefix)
     for key, known, found in catalogue.connection.execute(
         f"SELECT coalesce(c.product_key, t.key), trim(c.product_etag, '\"'), t.etag "
@@ -53,6 +61,6 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
 
 
 def _listing(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> str:
-    """Return an SQL table of the keys and ETags below a prefix."""
+    """Return an SQL table expression of the keys and ETags (unquoted) below a prefix."""
     items = ((item["Key"], item) for item in listed(s3, bucket, prefix))
     return listing(catalogue.path.with_name("listing.jsonl"), items)

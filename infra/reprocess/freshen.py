@@ -47,18 +47,18 @@ log.setLevel(logging.INFO)
 
 @dataclass(frozen=True)
 class Loop:
-    """The mirror, the products and the queue of the function; `run` does its work once."""
+    """The mirror, products and queue that the reprocessing function uses in one `run`."""
 
     mirror: Mirror
     products: str  # bucket
     queue: str | None  # URL of BackfillQueue; None: only publish the selection
-    bus: str = "default"
+    bus: str = "default"  # name of the event bus
     topic: str = ""  # ARN of an SNS topic, or empty
     prefix: str = "dq_init/"  # of the products
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Loop":
-        """Read the environment variables that infra/mirror.yaml sets."""
+        """Return the settings in `environment`, the variables that infra/mirror.yaml sets."""
         mirror = S3Location.parse_prefix(environment["CRDS_MIRROR"])
         submits = environment["REPROCESS"] == "submit"
         return cls(
@@ -71,9 +71,10 @@ class Loop:
         )
 
     def run(self, *, is_scheduled: bool = False) -> dict[str, Any]:
-        """Select for the operational context, submit and publish; return the event's detail.
+        """Update the catalogue, select for the operational context, submit, publish.
 
-        A scheduled (hourly) run that selects nothing publishes nothing.
+        Without `queue`, submit nothing. A scheduled run that selects nothing publishes nothing.
+        Return the event's detail. `ReferenceUnavailable` if five rebuilds changed nothing.
         """
         # The context in the event that started this run is not used: events may be late or forged.
         context = self.mirror.operational().operational_context
@@ -85,11 +86,12 @@ class Loop:
             selection = select(catalogue, self.mirror, context, by_pixels=True)
             for _ in selection.decide():
                 pass
-            requests: list[Request] = list(selection.requests(relabel=False))
+            wanted: list[Request] = list(selection.requests(relabel=False))
+            requests = [request for request in wanted if self._is_allowed(request)]
         rejected = self._submit(context, requests, self.queue) if self.queue is not None else 0
         selected = len(requests) - rejected
         detail = _detail_of(selection, selected, submitted=self.queue is not None)
-        detail["undecided"] += rejected
+        detail["undecided"] += len(wanted) - selected
         if rejected:
             log.error("%d products not rebuilt: their requests were rejected", rejected)
         if selected or not is_scheduled:
@@ -97,7 +99,7 @@ class Loop:
         return detail
 
     def _submit(self, context: str, wanted: list[Request], queue: str) -> int:
-        """Send wanted requests, except those that wait or were rejected; count the rejected."""
+        """Send `wanted`, except pending and rejected requests; count the rejected ones."""
         file = JobFile(self.mirror.client, job_in(self.products, "closed-loop"))
         last, now = file.read()
         if last is None:
@@ -130,7 +132,11 @@ class Loop:
         now: datetime,
         queue: str,
     ) -> Job:
-        """Return a job of the wanted requests; those of `last` that wait or were rejected stay."""
+        """Return a job of `wanted`; unfinished or rejected ones of `last` keep their cause.
+
+        An unfinished one (None in `ends`) is lost 12 h after `last` began, or after 20 min if
+        `queue` (URL) is empty: it gets a new cause and is sent again.
+        """
         is_late = now - last.began > _CONTEXT_DELAY
         waiting = {key for key, end in ends.items() if end is None}
         if waiting and depth(boto3.client("sqs"), queue) == EMPTY and is_late:
@@ -151,7 +157,7 @@ class Loop:
         return replace(job, began=began, context=context, repeats=repeats, etag=last.etag)
 
     def _ends(self, last: Job, wanted: list[Request]) -> dict[str, str | None]:
-        """Return the error of each wanted request of a job; empty: succeeded, None: not ended."""
+        """Return how wanted requests of `last` ended, by `request_key`, as the ledger shows."""
         keys = {request_key(request) for request in wanted}
         again = {request_key(r): r for r in last.requests if request_key(r) in keys}
 
@@ -159,18 +165,27 @@ class Loop:
             ledger, cause = ledger_in(self.products), request.get("cause")
             entry = read_entry(self.mirror.client, ledger, self.product_of(request))
             if entry.failure is not None and entry.failure.cause == cause:
-                return entry.failure.error
+                return entry.failure.error if entry.failure.published else None  # SQS retries it
             return "" if entry.result is not None and entry.result.cause == cause else None
 
         with ThreadPoolExecutor(_READERS) as pool:
             return dict(zip(again, pool.map(end_of, again.values()), strict=True))
 
+    def _is_allowed(self, request: Request) -> bool:
+        """Say whether the function may build a request's product; log why not."""
+        try:
+            self.product_of(request)
+        except InputRejected as exc:
+            log.error("%s; the product is not rebuilt", exc)  # noqa: TRY400  # not a bug
+            return False
+        return True
+
     def product_of(self, request: Request) -> S3Location:
-        """Return the location of the product that a request builds."""
+        """Return the location of a direct request's product, or raise `InputRejected`."""
         return ExposureRequest.from_direct(request).target(self.products, self.prefix)
 
     def _publish(self, detail: dict[str, Any]) -> None:
-        """Publish the event "Reprocessing Selected", and a summary of it to the SNS topic."""
+        """Publish "Reprocessing Selected" and, if `topic` is set, a summary to that topic."""
         Bus(self.bus, boto3.client("events")).put(SOURCE, SELECTED, detail)
         if not self.topic:
             return
@@ -184,7 +199,7 @@ class Loop:
 
 
 def _detail_of(selection: Selection, selected: int, *, submitted: bool) -> dict[str, Any]:
-    """Return the detail of the event "Reprocessing Selected": totals, and windows that change."""
+    """Return the detail of "Reprocessing Selected": totals, and at most 200 windows."""
     totals = selection.totals()
     windows = [
         {"instrument": instrument, "detector": detector, "window": window, **vars(total)}
@@ -203,7 +218,7 @@ def _detail_of(selection: Selection, selected: int, *, submitted: bool) -> dict[
 
 
 def lambda_handler(event: dict[str, Any], context: Any) -> dict[str, Any]:  # noqa: ARG001
-    """Handle a "CRDS Context Changed" event or a scheduled run."""
+    """Handle a "CRDS Context Changed" event or a scheduled run; return what `run` returns."""
     is_scheduled = event.get("source") == "aws.events"
     detail = Loop.from_environment(os.environ).run(is_scheduled=is_scheduled)
     log.info("%s", json.dumps(detail))

@@ -12,6 +12,7 @@ from typing import Any
 import boto3
 from rich.progress import Progress
 
+from core.errors import InputRejected
 from core.product import Form
 from handler.decision import Provenance
 from handler.events import ExposureRequest
@@ -38,7 +39,7 @@ class Archive:
 
     @classmethod
     def of_stack(cls, name: str) -> "Archive":
-        """Find a stack; reads of its Requester Pays buckets are allowed."""
+        """Return the archive of a stack, or raise `UserError` if the stack does not exist."""
         s3, stack = boto3.client("s3"), find_stack(name)
         enable_requester_pays(s3, stack.requester_pays)
         return cls(s3, stack)
@@ -63,7 +64,7 @@ class Archive:
 def open_selection(
     archive: Archive, to: str | None, before: str | None = None, *, by_pixels: bool = True
 ) -> Iterator[Selection]:
-    """Yield the decided selection for a context (None: the function's); show the progress."""
+    """Yield the decided selection for context `to` (None: the stack's); show the progress."""
     context = to or archive.stack.parameters.get("CrdsContext", "latest")
     mirror = Mirror(archive.s3, archive.stack.mirror)
     check_contexts(mirror, *filter(None, [context, before]))
@@ -82,7 +83,11 @@ def open_selection(
 def submit(
     archive: Archive, to: str | None, *, relabel: bool, yes: bool, pause: float, as_json: bool
 ) -> None:
-    """Rebuild the products that a context affects; exit with 1 if one failed or is missing."""
+    """Rebuild products whose flags context `to` (None: the stack's) changes, and exit.
+
+    The code is 1 if one failed, has no result or cannot be requested, or if the operator refuses.
+    `relabel` adds products of which only the mask changes; `pause` is the seconds between polls.
+    """
     console = Console(stderr=as_json)
     with open_selection(archive, to) as selection:
         show(selection, console, as_json=False)
@@ -107,7 +112,7 @@ def submit(
 
 
 def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
-    """Send requests to write the missing ledger entries of products again."""
+    """Request that the function writes the missing ledger entries of these products."""
     sqs, queue = boto3.client("sqs"), archive.stack.output("BackfillQueue")
     sent = 0
     for finding in forgotten:
@@ -129,7 +134,7 @@ def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Con
 
 
 def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dict[str, Any] | None:
-    """Return a request to publish a result again; None if the product names no exposure."""
+    """Return a direct request to report the result that built a product, or None."""
     stored = store.find(product)
     found = Provenance.from_metadata(stored.metadata) if stored else None
     # Long values are stored as a digest: handler.decision.shortened
@@ -148,6 +153,10 @@ def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dic
             request["versionId"] = found.input_version
     form = Form.of_key(product.key)
     request["form"] = form.value
-    if ExposureRequest.from_direct(request).target(product.bucket, prefix, form) != product:
+    try:
+        default = ExposureRequest.from_direct(request).target(product.bucket, prefix, form)
+    except InputRejected:  # such a product was built with an outputKey
+        default = None
+    if default != product:
         request["outputKey"] = product.key
     return request

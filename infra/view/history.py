@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from core.flags import PIXEL_FLAGS
 from core.mask import Mask
 from handler.crds.mirror import key_of
+from handler.crds.rules import is_applicable
 from infra.cli import UserError, printable
 from infra.mirror.bucket import Mirror
 from infra.view.flags import Page
@@ -22,13 +23,13 @@ _COLUMNS = ("Mask", "From", "Subarray", "Contexts", "Any flag", "Gained", "Lost"
 
 @dataclass(frozen=True)
 class MaskPeriod:
-    """A mask, and the first date, the subarray and the contexts for which rules select it."""
+    """A mask: date and subarray of its last rule in the newest context, and its contexts."""
 
     mask: Mask
-    after: str  # date and time of the first observation
-    subarray: str
-    first: str  # context
-    last: str  # context
+    after: str  # USEAFTER of the rule: from which date and time of observation it holds
+    subarray: str  # value of SUBARRAY in the rule; empty if it has none
+    first: str  # oldest context that selects the mask
+    last: str  # newest context that selects the mask
 
     def counts(self) -> dict[str, int]:
         """Return the number of pixels with each flag that occurs, by its name."""
@@ -51,8 +52,9 @@ def mask_periods(mirror: Mirror, detector: str) -> list[MaskPeriod]:
     found: dict[str, tuple[str, str, str, str, str]] = {}
     for context in mirror.contexts():
         for rule in mirror.context(context).rules:
-            detectors.add(rule.value("DETECTOR"))
-            if rule.value("DETECTOR") != detector or rule.mask == "N/A":
+            of_rule = rule.value("DETECTOR").split("|")
+            detectors.update(of_rule)
+            if detector not in of_rule or not is_applicable(rule.mask):
                 continue
             _, _, _, first, _ = found.get(rule.mask, ("", "", "", context, ""))
             subarray = rule.value("SUBARRAY.NAME")
@@ -114,7 +116,10 @@ def history_table(periods: list[MaskPeriod]) -> dict[str, Any]:
 
 
 def _plot(periods: list[MaskPeriod], counts: list[dict[str, int]]) -> str:
-    """Return a plot as a data URI, because browsers run no script of an SVG in an img element."""
+    """Return a plot of flagged pixels by mask: an SVG as data URI.
+
+    Browsers do not run scripts of an SVG in an img element.
+    """
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     axes = figure.add_subplot()
     x = range(len(periods))

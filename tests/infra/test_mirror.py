@@ -16,6 +16,7 @@ from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import boto3
 import numpy as np
@@ -170,6 +171,14 @@ def test_scheduled_sync_copies_and_verifies(
     bucket.put(f"mappings/jwst/{NEWER}", b"nonsense")
     with pytest.raises(ReferenceUnavailable, match=r"1 fault, .* the first is: context jwst_9002"):
         keep_fresh(mirror, server.url)
+
+
+@pytest.mark.slow
+def test_scheduled_sync_runs_again_in_its_container(server: CrdsServer, prefix: str) -> None:
+    settings = {"CRDS_SERVER": server.url, "CRDS_MIRROR": f"s3://{MIRROR}/{prefix}"}
+    with patch.dict(os.environ, settings):
+        copied = [freshen.lambda_handler({}, None)["copied"] for _ in range(2)]
+    assert [len(names) for names in copied] == [10, 0]
 
 
 @pytest.mark.slow

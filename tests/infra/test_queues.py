@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from infra.demo.local_aws import LocalAws
 from infra.operate import messages
-from infra.operate.messages import Chosen, Targets, read_messages, redrive
+from infra.operate.messages import Chosen, Moved, QueuedMessage, Targets, read_messages, redrive
 from tests.conftest import PROJECT
 from tests.infra.program import run_program
 
@@ -243,6 +244,46 @@ def test_message_that_comes_after_the_question_stays(aws: LocalAws) -> None:
     sqs.send_message(QueueUrl=queue, MessageBody=failed("b"))
     assert messages.discard(sqs, queue, Chosen(identifiers=shown)).done == 1
     assert [message.key for message in read_messages(sqs, queue).chosen] == ["b"]
+
+
+@pytest.mark.slow
+def test_message_that_is_not_deleted_is_not_counted_as_discarded(aws: LocalAws) -> None:
+    queue, sqs = fill(aws, "kept", [failed("a"), failed("b")]), aws.new_client("sqs")
+
+    def refuse_b(parsed: Any, **_: Any) -> None:
+        for done in [done for done in parsed["Successful"] if done["Id"] == shown["b"]]:
+            parsed["Successful"].remove(done)
+            parsed["Failed"] = [done | {"SenderFault": False, "Code": "InternalError"}]
+
+    shown = {message.key: message.identifier for message in read_messages(sqs, queue).chosen}
+    sqs.meta.events.register("after-call.sqs.DeleteMessageBatch", refuse_b)
+    moved = messages.discard(sqs, queue)
+    assert moved.done == 1
+    assert ["not deleted from the queue" in reason for reason in moved.refused] == [True]
+
+
+@pytest.mark.slow
+def test_refused_messages_are_not_said_to_match_no_option(
+    aws: LocalAws, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = fill(aws, "all-refused", [failed("a")])
+
+    def refuse(*_: Any) -> Moved:
+        return Moved(refused=["s3://raw/a: InternalError"], labels=Counter(["InputRejected"]))
+
+    monkeypatch.setattr(messages, "redrive", refuse)
+    done = run_program("queues", "redrive", "--queue", queue, "--to", queue)
+    assert done.exit_code == 1
+    assert "s3://raw/a: InternalError" in done.err
+    assert "No message matches" not in done.out
+
+
+def test_exposure_of_an_s3_notification_is_named() -> None:
+    s3 = {"bucket": {"name": "raw"}, "object": {"key": "a+b%2Bc_uncal.fits"}}
+    for records, exposure in (([{"s3": s3}], "s3://raw/a b+c_uncal.fits"), ([1], "s3://?/?")):
+        message = {"MessageId": "1", "ReceiptHandle": "r", "Attributes": {"SentTimestamp": "0"}}
+        body = json.dumps({"Records": records})
+        assert QueuedMessage.from_message(message | {"Body": body}).exposure == exposure
 
 
 @pytest.mark.slow

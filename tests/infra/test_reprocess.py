@@ -30,6 +30,7 @@ from infra.jobs import follow
 from infra.jobs.job import JobFile
 from infra.mirror.bucket import Mirror
 from infra.mirror.sync import use
+from infra.reprocess.audit import audit
 from infra.reprocess.catalogue import COLUMNS, Catalogue, check_row
 from infra.reprocess.freshen import Loop
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
@@ -278,6 +279,8 @@ def test_audit_finds_deleted_and_replaced_objects(
 ) -> None:
     filled(archive, tmp_path)
     archive.run("audit", exit_code=0)
+    with Catalogue.open(aws.client("s3"), CATALOGUE) as catalogue:  # after a change of OutputPrefix
+        assert list(audit(catalogue, aws.client("s3"), PRODUCTS, "other/")) == []
     striped = next(d for d in archive.function.announcements() if "striped" in d["input"]["key"])
     s3 = aws.client("s3")
     s3.delete_object(Bucket=PRODUCTS, Key="dq_init/a/outside_dq_init.fits")
@@ -839,6 +842,40 @@ def test_closed_loop_does_not_repeat_rejected_exposures(
     assert (detail["selected"], detail["undecided"], aws.receive(queue)) == (1, 1, [])
     archive.run("catalogue")
     assert "a/gone_uncal.fits" in archive.selected(tmp_path), "an operator may try again"
+
+
+@pytest.mark.slow
+def test_closed_loop_waits_for_requests_that_sqs_retries(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    use(NEWER, mirror)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue)
+    assert loop.run()["selected"] == 1
+    (message,) = aws.receive(queue)
+    broken = archive.function.with_services(references=None)
+    assert broken.run_batch(message["Body"], identifier="m1") == ["m1"]
+    aws.client("sqs").send_message(QueueUrl=queue, MessageBody=message["Body"], DelaySeconds=60)
+    loop.run(is_scheduled=True)
+    assert aws.receive(queue) == [], "the same request waits in the queue"
+
+
+@pytest.mark.slow
+def test_closed_loop_leaves_out_products_that_may_not_be_built(
+    archive: Archive, tmp_path: Path, aws: LocalAws, caplog: pytest.LogCaptureFixture
+) -> None:
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.add("a/also_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/else/x_dq_init.fits")
+    use(NEWER, mirror)
+    queue = archive.queues["BackfillQueue"]
+    loop = Loop(mirror, PRODUCTS, queue, prefix="dq_init/a/")
+    for _ in range(2):
+        detail = loop.run()
+        assert (detail["selected"], detail["undecided"]) == (1, 1)
+    assert "the product is not rebuilt" in caplog.text
 
 
 def test_closed_loop_reads_the_prefix_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:

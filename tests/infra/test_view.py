@@ -10,6 +10,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,9 @@ from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
 from infra.mirror.bucket import Mirror
+from infra.mirror.contexts import Context, Rule
 from infra.view.flags import Page
+from infra.view.history import mask_periods
 from infra.view.pages import page_name, render_page, write_pages
 from infra.view.pictures import Picture, plane
 from tests.conftest import PROJECT, SHARED, Harness
@@ -270,6 +273,21 @@ def test_history_has_a_row_and_a_plane_for_each_mask(
     chrome.find_element("css selector", "tr[data-plane='0']").send_keys(Keys.ENTER)
     page.wait(lambda: page.run("return document.getElementById('plane').value") == "0")
     assert page.requests() == []
+
+
+def test_history_has_masks_of_rules_for_several_detectors(sample_cache: Path) -> None:
+    name, parameter = "jwst_nircam_mask_9002.fits", "META.INSTRUMENT.DETECTOR"
+    content = (sample_cache / "references" / "jwst" / "nircam" / name).read_bytes()
+    rules = (
+        Rule("nircam", ((parameter, "NRCA1|NRCB1"),), "2022-01-01 00:00:00", name),
+        Rule("nircam", ((parameter, "NRCB1"),), "2021-01-01 00:00:00", "OMIT"),
+    )
+    mirror: Any = SimpleNamespace(
+        contexts=lambda: ["jwst_9001.pmap"],
+        context=lambda name: Context(name, (), rules),
+        get=lambda _: content,
+    )
+    assert [period.mask.name for period in mask_periods(mirror, "NRCB1")] == [name]
 
 
 @pytest.mark.slow

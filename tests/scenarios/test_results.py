@@ -552,6 +552,37 @@ def test_request_for_another_mask_keeps_a_pinned_product(
     assert masks_of(function) == (MINE, "true")
 
 
+def test_skipped_pinned_product_clears_an_earlier_failure(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, mask=OTHER_MASK)
+    with pytest.raises(ReferenceUnavailable):
+        function.run(KEY, context="jwst_7777.pmap")
+    assert entry_of(function)["failure"]
+    assert function.run(KEY)["status"] == "Skipped"
+    entry = entry_of(function)
+    assert (entry["failure"], entry["result"]["status"]) == (None, "Complete")
+
+
+def test_warning_about_the_mask_is_published_after_a_kill(
+    function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function.upload(exposure, KEY)
+    body = json.dumps({"bucket": RAW, "key": KEY, "mask": OTHER_MASK})
+    with monkeypatch.context() as patched:
+        patched.setattr("handler.process.publish_event", killed)
+        with pytest.raises(KeyboardInterrupt):
+            function.run_batch(body, identifier="m1")
+    assert function.run_batch(body, identifier="m1", deliveries=2) == []
+    (detail,) = function.announcements()
+    assert "is of NIRCAM NRCA1" in detail["reference"]["warning"]
+
+
+def killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize("asked", [{}, {"mask": "N/A"}])
 def test_replace_unpins_unless_it_names_a_mask(
     asked: dict[str, str], function: Harness, exposure: bytes
