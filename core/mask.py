@@ -44,7 +44,8 @@ class Mask:
         ------
         ReferenceUnavailable
             If it is not a FITS file, is damaged or compressed, lacks a 2-D DQ image of whole
-            numbers, or its DQ_DEF table, INSTRUME, DETECTOR or a subarray keyword is invalid.
+            numbers, or its DQ_DEF table, INSTRUME, DETECTOR or a subarray keyword is invalid;
+            each of these may be missing.
         """
         try:
             hdus = locate_in(content, name)

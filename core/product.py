@@ -67,7 +67,7 @@ class Encoding(StrEnum):
 
 
 class Form(StrEnum):
-    """The form of a product; the end of its key decides it: see `of_key`."""
+    """Whether a product is a complete file or virtual; the end of its key decides it (`of_key`)."""
 
     ASSEMBLED = "assembled"
     """A complete file."""

@@ -140,9 +140,9 @@ class ProcessingEvent:
     def id(self) -> str:
         """The id of the result: the same whenever the result is published again.
 
-        It is a digest: for Complete, of the product's version; for Failed, of the input's bucket
+        It is a digest: for Complete, of the product's `state`; for Failed, of the input's bucket
         and key, the class of error and the cause; for Skipped, of the input's bucket, key and
-        version ID, the product's version and the cause.
+        version ID, the product's `state` and the cause.
         """
         source, product = self.findings.input, self.findings.output
         state = product.state if product else None

@@ -129,7 +129,7 @@ class Stack:
 
     @property
     def output_prefix(self) -> str:
-        """The key prefix of the products, with a slash at its end (default: ``dq_init/``)."""
+        """The parameter OutputPrefix; the template demands a slash at its end."""
         return self.parameters.get("OutputPrefix", "dq_init/")
 
     @property

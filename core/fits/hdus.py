@@ -71,10 +71,10 @@ class Keywords:
         raise self.error(f"{self.name}: {keyword} is {value!r}, expected a string")
 
     def word(self, keyword: str) -> str | None:
-        """Return a keyword's string as `text` does; raise `error` unless it is in upper case.
+        """Return the string of a keyword, None if missing; raise `error` for another type.
 
-        Leading blanks raise it, too. For keywords with a list of allowed values: `jwst` drops a
-        value that is not in the list, and so may choose another mask.
+        It is raised for lower case and leading blanks, too: of a keyword with a list of allowed
+        values, `jwst` drops a value that is not in the list, and so may choose another mask.
         """
         value = self.text(keyword)
         if value is not None and value != value.strip().upper():

@@ -72,7 +72,7 @@ Part = UploadedPart | CopiedPart
 
 @dataclass(frozen=True)
 class _Run:
-    """Bytes `start` to `stop` (exclusive) of the product, to be copied from `source`."""
+    """Bytes `start` to `stop` (exclusive) of the product that might be copied from `source`."""
 
     extent: Extent
     source: StoredObject

@@ -74,7 +74,8 @@ class Loop:
         """Update the catalogue, select for the operational context, submit, publish.
 
         Without `queue`, submit nothing. A scheduled run that selects nothing publishes nothing.
-        Return the event's detail. `ReferenceUnavailable` if five rebuilds changed nothing.
+        Return the event's detail. `ReferenceUnavailable` if the same products were rebuilt five
+        times and are still selected.
         """
         # The context in the event that started this run is not used: events may be late or forged.
         context = self.mirror.operational().operational_context

@@ -51,7 +51,7 @@ def write_pages(pages: list[Page], folder: Path) -> Path:
 
 
 def write_history(mirror: Mirror, detector: str, folder: Path) -> Path:
-    """Write the page of all masks of a detector in a mirror; return its path."""
+    """Write the page of the masks that `mask_periods` finds for a detector; return its path."""
     periods = mask_periods(mirror, detector)
     page = history_page(detector, periods, str(mirror.location))
     html = render_page(page, "history.html", len(periods) - 1, **history_table(periods))
