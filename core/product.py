@@ -8,9 +8,10 @@ from astropy.io import fits
 
 from core import SOFTWARE, __version__
 from core.compat import Kind
+from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.cards import CHECKSUMS, HeaderCard, header_bytes, image_header, set_card, set_section
-from core.fits.hdus import Hdu, find, padding
+from core.fits.hdus import Hdu, find, find_all, padding
 from core.fits.pixels import FLOAT32, PixelFormat, format_of
 from core.layout import (
     Converted,
@@ -225,7 +226,9 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
 
 def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """Return the segments of ERR of a guider exposure: the input's ERR, or zeros."""
-    existing = find(exposure.hdus, "ERR")
+    found, existing = find_all(exposure.hdus, "ERR"), find(exposure.hdus, "ERR")
+    if found and (existing is None or not existing.is_image):
+        raise InputRejected(f"{exposure.name}: its ERR is no image of EXTVER 1, expected one")
     if existing is not None:
         return _passed_on(existing, exposure, encoding)
     integrations, groups = exposure.shape[:2]

@@ -309,6 +309,18 @@ def test_guider_product_has_err_before_dq_and_keeps_its_err() -> None:
         assert (hdus["ERR"].data == 2.5).all()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        fits.BinTableHDU(int_times(3), name="ERR"),
+        fits.ImageHDU(np.zeros((4, 3, 8, 64), np.float32), name="ERR", ver=2),
+    ],
+)
+def test_err_of_a_guider_that_would_be_lost_is_rejected(wrong: Any) -> None:
+    with pytest.raises(InputRejected, match="its ERR is no image of EXTVER 1"):
+        product(raw("fgs1-track", SHAPE, wrong), mask=FLAGS)
+
+
 def test_stale_checksums_are_dropped_from_the_primary_header() -> None:
     header = fits.getheader(BytesIO(product(raw(CHECKSUM="x", DATASUM="0"), mask=FLAGS)))
     assert "CHECKSUM" not in header
