@@ -74,7 +74,7 @@ def dq_init(
         or floats that are not whole numbers from 0 to 2**32 - 1.
     ReferenceUnavailable
         If the mask is not a full frame and does not declare the area that it covers; the area is
-        not needed for superstripes.
+        not needed for superstripes with MSTR_RD1.
     """
     exposure = read_exposure(content, values.filename)
     warning = mask and detector_mismatch(mask, exposure)

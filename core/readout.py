@@ -31,7 +31,7 @@ def cut(mask: Mask, exposure: Exposure) -> NDArray[np.uint32]:
         If the exposure lacks a subarray keyword, its keywords contradict each other or SCI, or the
         mask lacks pixels that were read out.
     ReferenceUnavailable
-        As `Mask.area`; the area is not needed for superstripes.
+        As `Mask.area`; the area is not needed for superstripes with MSTR_RD1.
     """
     if exposure.kind is Kind.SUPERSTRIPE and exposure.shape[0] % exposure.superstripes:
         raise InputRejected(

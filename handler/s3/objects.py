@@ -162,7 +162,10 @@ class ObjectStore:
     def begin(
         self, location: S3Location, length: int, unavailable: type[Exception]
     ) -> "ObjectReader":
-        """Read an object's first `length` bytes; return a reader that keeps them."""
+        """Read an object's first `length` bytes; return a reader that keeps them.
+
+        Both raise `unavailable` if S3 lacks the object, and `TransientFailure` if a retry may help.
+        """
         with translate_errors(f"{location}: reading it", unavailable):
             try:
                 response = self.client.get_object(

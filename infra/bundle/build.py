@@ -73,7 +73,7 @@ def build(architecture: str, target: Path, packages: Iterable[str] = (), lock: P
 
 
 def is_left_out(name: str) -> bool:
-    """Return whether `build` removes the file with this path, relative to the bundle."""
+    """Return whether `build`, before it compiles, removes a file of this path in the bundle."""
     kept = any(fnmatch.fnmatchcase(name, pattern) for pattern in _KEPT)
     return not kept and any(fnmatch.fnmatchcase(name, pattern) for pattern in _LEFT_OUT)
 

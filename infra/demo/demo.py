@@ -44,7 +44,7 @@ _LARGEST_KEPT = 10_000_000  # bytes
 
 
 def main() -> None:
-    """Run the demo; exit with 1 if an exposure failed or no event was published for it."""
+    """Run the demo with the options in sys.argv; exit with 1 if an exposure has no success."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--file", type=Path, help="an exposure of your own, *_uncal.fits")
     parser.add_argument("--crds-path", type=Path, help="your CRDS cache")
