@@ -77,7 +77,7 @@ def write_cache(folder: Path) -> tuple[str, str]:
     digests = {n: FileDigest(1, hashlib.sha1(n.encode()).hexdigest()) for n in masks}  # noqa: S324
     digests |= {path.name: FileDigest.of(path.read_bytes()) for path in mappings.iterdir()}
     write_server_config(folder)
-    (folder / "of_mirror").write_text(MirrorConfig(after, frozenset(), digests, {}).to_text())
+    (folder / "of_mirror").write_bytes(MirrorConfig(after, frozenset(), digests).to_config())
     return before, after
 
 
