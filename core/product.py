@@ -228,7 +228,9 @@ def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """Return the segments of ERR of a guider exposure: the input's ERR, or zeros."""
     found, existing = find_all(exposure.hdus, "ERR"), find(exposure.hdus, "ERR")
     if found and (existing is None or not existing.is_image):
-        raise InputRejected(f"{exposure.name}: its ERR is no image of EXTVER 1, expected one")
+        raise InputRejected(
+            f"{exposure.name}: its ERR is a table or has EXTVER other than 1, expected an image"
+        )
     if existing is not None:
         return _passed_on(existing, exposure, encoding)
     integrations, groups = exposure.shape[:2]
