@@ -199,7 +199,7 @@ def _quality_hdus(
         image = _unchanged(present, exposure)  # a skipped step leaves an array of another shape
     else:
         header = image_header(name, _UINT32, quality.image.shape, present)
-        flags = FlagImage(np.ascontiguousarray(quality.image), name)
+        flags = FlagImage(np.ascontiguousarray(quality.image, np.uint32), name)
         image = _new_hdu(header, flags, exposure.name)
     if exposure.kind is Kind.GUIDER:
         return _error_hdu(exposure, encoding) + image
@@ -227,7 +227,7 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
 def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """Return the segments of ERR of a guider exposure: the input's ERR, or zeros."""
     found, existing = find_all(exposure.hdus, "ERR"), find(exposure.hdus, "ERR")
-    if found and (existing is None or not existing.is_image):
+    if any(hdu.version != 1 or not hdu.is_image for hdu in found):
         raise InputRejected(
             f"{exposure.name}: its ERR is a table or has EXTVER other than 1, expected an image"
         )

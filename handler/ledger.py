@@ -179,7 +179,8 @@ class Ledger:
 
 def _log_conflicts(product: S3Location) -> None:
     log.warning(
-        "%s: its ledger entry is not written: others replaced it %d times", product, _ATTEMPTS
+        "%s: its ledger entry is not written: %d attempts failed or met another writer",
+        *(product, _ATTEMPTS),
     )
 
 

@@ -331,7 +331,7 @@ def publish(job: Job, services: Services) -> ProcessingEvent:
     same cause, nothing; then the earlier event is returned.
     """
     previous = job.previous
-    if (previous or job.skipped) and job.entry.failure is not None:
+    if (previous or job.action is Action.PINNED) and job.entry.failure is not None:
         _record(job, replace(job.entry, failure=None), services)
     if previous is not None:
         if previous.cause == job.attempt.cause:

@@ -3,7 +3,8 @@
 message                           outcome
 processed, or rejected            deleted
 failed otherwise                  delivered again after RETRY_DELAY, doubled each time
-function killed meanwhile         delivered again a minute after the invocation's deadline
+function killed meanwhile         delivered again a minute after the invocation's deadline; before
+                                  SQS has set that, after the queue's own visibility timeout
 delivered maxReceiveCount times   moved by SQS to the unfinished queue, from which it is reported
 """
 

@@ -60,7 +60,9 @@ def command(  # noqa: PLR0913, PLR0917
     if concurrency is None:
         concurrency = int(found.parameters.get("BackfillConcurrency", 20)) if found else 20
     one = measured().of_size(int(size * 1e6), product)
-    one = replace(one, memory=memory or one.memory)  # as long: it mostly waits for S3
+    of_stack = measured().of_size(int(size * 1e6), found.product if found else product)
+    # The time is kept, although less or more CPU changes it: assembled products mostly wait for S3.
+    one = replace(one, memory=memory or of_stack.memory)
     if one.seconds > _TIMEOUT:
         raise UserError(
             f"exposure of {one.exposure}: would take {one.seconds:.0f} s, expected less than the "

@@ -176,6 +176,8 @@ class Watch:
                     self._results[product] = result
                 elif entry.result is not None and entry.result.cause == cause:
                     self._results[product] = RequestResult(entry.result.status)
+                else:  # a later attempt has cleared its failure
+                    self._results.pop(product, None)
 
     def _read_products(self, *, is_quiet: bool) -> None:
         """Infer results from the products, for requests that have none yet."""

@@ -39,12 +39,11 @@ class Input:
 def open_input(name: str, s3: Any = None) -> Iterator[Input]:
     """Open a regular file or an S3 object by its path or URI, or raise `InputRejected`."""
     if is_s3(name):
-        store = ObjectStore(s3 or s3_client())
         try:
             location = S3Location.parse(name)
         except ValueError as exc:
             raise InputRejected(str(exc)) from exc
-        reader = store.begin(location, HEADERS, InputRejected)
+        reader = ObjectStore(s3 or s3_client()).begin(location, HEADERS, InputRejected)
 
         def fetch(start: int, length: int) -> bytes:
             return (reader.read if length > HEADERS else reader.read_ahead)(start, length)

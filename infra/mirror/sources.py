@@ -195,9 +195,8 @@ class Server(Source):
 
     def _configure_crds(self) -> None:
         # crds reads the environment at every call. Ours stay: a Lambda function is invoked again.
-        for name in [name for name in os.environ if name.startswith("CRDS_")]:
-            if name not in _OURS:
-                del os.environ[name]
+        for name in {name for name in os.environ if name.startswith("CRDS_")} - _OURS:
+            del os.environ[name]
         os.environ.update(
             CRDS_PATH=str(self.folder),
             CRDS_SERVER_URL=self.url,

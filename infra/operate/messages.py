@@ -143,7 +143,7 @@ class Contents:
 class Moved:
     """The result of redriving or discarding: numbers of messages, and AWS's refusals.
 
-    A message that was sent but could not be deleted counts in `done` and in `refused`.
+    A message that was sent but could not be deleted counts in `refused` only.
     """
 
     done: int = 0  # redriven or discarded

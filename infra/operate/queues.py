@@ -223,8 +223,8 @@ def _report(moved: Moved, done: str, queue: _Source, to: str = "") -> None:
         for reason in moved.refused[:_SHOWN]:
             print(printable(reason), file=sys.stderr)
         sys.exit(
-            f"{name}: {plural(len(moved.refused), 'message')} not {done}, see above; "
-            "run the same command again"
+            f"{name}: {plural(len(moved.refused), 'message')} not {done} or not deleted, see "
+            "above; run the same command again"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.aws import listed
-from infra.reprocess.catalogue import Catalogue, listing
+from infra.reprocess.catalogue import Catalogue, listing, quoted
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,9 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
     Changed: deleted, or replaced by another ETag. Another finding follows for each of these
     products whose exposure has changed. `bucket` has the products; `catalogue` is not updated.
     """
-    below = prefix.replace("'", "''")
     rows = (
         f"(SELECT * FROM {catalogue.table} WHERE product_etag IS NOT NULL "
-        f"AND starts_with(product_key, '{below}'))"
+        f"AND starts_with(product_key, {quoted(prefix)}))"
     )
     products = _listing(catalogue, s3, bucket, prefix)
     for key, known, found in catalogue.connection.execute(

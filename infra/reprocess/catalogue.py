@@ -146,10 +146,10 @@ def _is_readable(value: object, kind: str | None) -> bool:
     return type(value) is int and -limit <= value < limit
 
 
-def quoted(path: Path) -> str:
-    """Return a path as an SQL string; a quote in it, as in the name of a folder, is escaped."""
-    text = str(path).replace("'", "''")
-    return f"'{text}'"
+def quoted(text: str | Path) -> str:
+    """Return a text or path as an SQL string; a quote in it is escaped."""
+    escaped = str(text).replace("'", "''")
+    return f"'{escaped}'"
 
 
 def listing(path: Path, items: Iterable[tuple[str, dict[str, Any]]]) -> str:

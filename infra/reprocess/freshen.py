@@ -87,12 +87,15 @@ class Loop:
             selection = select(catalogue, self.mirror, context, by_pixels=True)
             for _ in selection.decide():
                 pass
-            wanted: list[Request] = list(selection.requests(relabel=False))
-            requests = [request for request in wanted if self._is_allowed(request)]
+            affected = sum(1 for _ in selection.requests(relabel=False))
+            # A request for a product of an earlier OutputPrefix would build another product.
+            requests: list[Request] = list(selection.requests(relabel=False, prefix=self.prefix))
+        if affected > len(requests):
+            log.error("%d products outside %s not rebuilt", affected - len(requests), self.prefix)
         rejected = self._submit(context, requests, self.queue) if self.queue is not None else 0
         selected = len(requests) - rejected
         detail = _detail_of(selection, selected, submitted=self.queue is not None)
-        detail["undecided"] += len(wanted) - selected
+        detail["undecided"] += affected - selected
         if rejected:
             log.error("%d products not rebuilt: their requests were rejected", rejected)
         if selected or not is_scheduled:
@@ -171,15 +174,6 @@ class Loop:
 
         with ThreadPoolExecutor(_READERS) as pool:
             return dict(zip(again, pool.map(end_of, again.values()), strict=True))
-
-    def _is_allowed(self, request: Request) -> bool:
-        """Say whether the function may build a request's product; log why not."""
-        try:
-            self.product_of(request)
-        except InputRejected as exc:
-            log.error("%s; the product is not rebuilt", exc)  # noqa: TRY400  # not a bug
-            return False
-        return True
 
     def product_of(self, request: Request) -> S3Location:
         """Return the location of a direct request's product, or raise `InputRejected`."""

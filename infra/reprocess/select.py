@@ -213,8 +213,10 @@ class Selection:
         while rows := found.fetchmany(10_000):
             yield from rows
 
-    def requests(self, context: str | None = None, *, relabel: bool) -> Iterator[dict[str, str]]:
-        """Yield direct requests that rebuild the products with `Effect.PIXELS`.
+    def requests(
+        self, context: str | None = None, *, relabel: bool, prefix: str = ""
+    ) -> Iterator[dict[str, str]]:
+        """Yield direct requests that rebuild the products below `prefix` with `Effect.PIXELS`.
 
         If pixels are not compared, those with `Effect.CONTENT`. `relabel` adds `Effect.NAME` and
         `CONTENT`. Without `context`, requests name none, and the function uses its CrdsContext.
@@ -223,6 +225,8 @@ class Selection:
         if relabel:
             effects |= {Effect.NAME, Effect.CONTENT}
         for bucket, key, product_key, output_key in self.inputs(effects):
+            if not product_key.startswith(prefix):
+                continue
             fields = {
                 "bucket": bucket, "key": key, "context": context, "outputKey": output_key,
                 "form": Form.of_key(product_key).value,

@@ -92,13 +92,17 @@ def submit(
     with open_selection(archive, to) as selection:
         show(selection, console, as_json=False)
         selected = list(selection.requests(to, relabel=relabel))
+        prefix = archive.stack.output_prefix
+        below = list(selection.requests(to, relabel=relabel, prefix=prefix))
     if not selected:
         console.print("No product needs to be rebuilt.")
+    if outside := len(selected) - len(below):  # a request would build another product
+        console.print(f"Left out: {plural(outside, 'product')} outside OutputPrefix, {prefix}")
     name = f"reprocess{'-relabel' * relabel}-{to or 'own'}"
     file = JobFile(archive.s3, job_in(archive.bucket, name.removesuffix(".pmap")))
     with tempfile.TemporaryDirectory() as folder:
         runner = JobRunner(archive.stack, file, console, Path(folder), pause)
-        requests = list(runner.without_rejected(selected))
+        requests = list(runner.without_rejected(below))
         if not requests:
             if as_json:
                 print(json.dumps(asdict(JobResult())))

@@ -316,9 +316,10 @@ def test_guider_product_has_err_before_dq_and_keeps_its_err() -> None:
         fits.ImageHDU(np.zeros((4, 3, 8, 64), np.float32), name="ERR", ver=2),
     ],
 )
-def test_err_of_a_guider_that_would_be_lost_is_rejected(wrong: Any) -> None:
+@pytest.mark.parametrize("others", [(), (fits.ImageHDU(np.zeros(SHAPE, np.float32), name="ERR"),)])
+def test_err_of_a_guider_that_would_be_lost_is_rejected(wrong: Any, others: Any) -> None:
     with pytest.raises(InputRejected, match="its ERR is a table or has EXTVER other than 1"):
-        product(raw("fgs1-track", SHAPE, wrong), mask=FLAGS)
+        product(raw("fgs1-track", SHAPE, *others, wrong), mask=FLAGS)
 
 
 def test_stale_checksums_are_dropped_from_the_primary_header() -> None:

@@ -441,7 +441,7 @@ def test_submit_sends_its_selection_not_the_stored_list(
 
 
 @pytest.mark.slow
-def test_submit_skips_a_key_outside_the_output_prefix(
+def test_submit_leaves_out_products_of_an_earlier_output_prefix(
     archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
@@ -450,13 +450,12 @@ def test_submit_skips_a_key_outside_the_output_prefix(
     words = ["reprocess", "submit", "--to", NEWER, "--yes", "--pause", "0.2", "--stack", "moved"]
     parameters = {"MirrorPrefix": PREFIX, "OutputPrefix": "dq_new/"}
     with stack_of_outputs(aws, "moved", QUEUES, **parameters) as queues:
-        function = archive.function.with_settings(output_prefix="dq_new/")
-        worker = working(function, queues["BackfillQueue"])
-        with worker as given, pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit) as ended:
             main(words)
+        assert aws.receive(queues["BackfillQueue"]) == []
     assert ended.value.code == 1
-    assert "expected a key below 'dq_new/'; skipped" in " ".join(capsys.readouterr().out.split())
-    assert [json.loads(body)["key"] for body in given] == ["a/inside_uncal.fits"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Left out: 2 products outside OutputPrefix, dq_new/" in said
 
 
 def test_select_without_a_catalogue_is_an_error(archive: Archive) -> None:
@@ -871,11 +870,12 @@ def test_closed_loop_leaves_out_products_that_may_not_be_built(
     archive.add("a/also_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/else/x_dq_init.fits")
     use(NEWER, mirror)
     queue = archive.queues["BackfillQueue"]
-    loop = Loop(mirror, PRODUCTS, queue, prefix="dq_init/a/")
+    archive.add("a/earlier_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/a/x_dq_init.fits")
+    loop = Loop(mirror, PRODUCTS, queue, prefix="dq_init/a/x")
     for _ in range(2):
         detail = loop.run()
-        assert (detail["selected"], detail["undecided"]) == (1, 1)
-    assert "the product is not rebuilt" in caplog.text
+        assert (detail["selected"], detail["undecided"]) == (1, 2)
+    assert "2 products outside dq_init/a/x not rebuilt" in caplog.text
 
 
 def test_closed_loop_reads_the_prefix_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:

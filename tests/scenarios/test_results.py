@@ -565,6 +565,20 @@ def test_skipped_pinned_product_clears_an_earlier_failure(
     assert (entry["failure"], entry["result"]["status"]) == (None, "Complete")
 
 
+def test_report_of_a_replaced_upload_keeps_the_failure_of_the_newer(
+    function: Harness, exposure: bytes
+) -> None:
+    earlier = function.upload(exposure, KEY)
+    later = function.upload(newer(exposure), KEY)
+    broken = function.with_settings(context="jwst_7777.pmap")
+    assert broken.run_batch(created(KEY, later), identifier="m2") == ["m2"]
+    assert function.run_unfinished(created(KEY, earlier), identifier="m1") == []
+    assert entry_of(function)["failure"]["cause"] == "m2"
+    assert function.run_unfinished(created(KEY, later), identifier="m2") == []
+    superseded, failed = function.announcements()
+    assert (superseded["status"], failed["error"]) == ("Skipped", "ReferenceUnavailable")
+
+
 def test_warning_about_the_mask_is_published_after_a_kill(
     function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
