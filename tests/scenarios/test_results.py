@@ -565,7 +565,7 @@ def test_skipped_pinned_product_clears_an_earlier_failure(
     assert (entry["failure"], entry["result"]["status"]) == (None, "Complete")
 
 
-def test_report_of_a_replaced_upload_keeps_the_failure_of_the_newer(
+def test_report_of_a_replaced_upload_keeps_the_newer_failure(
     function: Harness, exposure: bytes
 ) -> None:
     earlier = function.upload(exposure, KEY)
