@@ -284,3 +284,4 @@ def test_settings_default_to_those_of_the_stack(
     text = printed(capsys, "--stack", "filling", "--exposures", "100")
     assert "float32, with 512 MB of memory on arm64, at most 7 at a time" in text
     assert "with 1024 MB" in printed(capsys, "--stack", "filling", "--memory", "1024")
+    assert "virtual, with 512 MB" in printed(capsys, "--stack", "filling", "--product", "virtual")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
+from core.errors import ReferenceUnavailable
 from core.product import Encoding
+from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.cli import UserError
@@ -23,6 +25,7 @@ from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
 from infra.jobs import __main__ as command
 from infra.jobs import follow
 from infra.jobs import job as sending
+from infra.jobs.follow import Watch
 from infra.jobs.job import Job, JobFile, join
 from infra.jobs.targets import archive_location, digest_of_list, find
 from infra.operate.messages import EMPTY, depth
@@ -198,6 +201,24 @@ def test_context_and_replace_are_in_the_request(
         backfill(FOLDER, "--context", "jwst_9001.pmap", "--replace", capsys=capsys)
     assert json.loads(given[0])["context"] == "jwst_9001.pmap"
     assert json.loads(given[0])["onExisting"] == "replace"
+
+
+def test_failure_that_a_later_attempt_cleared_is_not_counted(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, "x_uncal.fits")
+    function.run("x_uncal.fits")
+    request = ExposureRequest.from_direct({"bucket": RAW, "key": "x_uncal.fits", "cause": "job"})
+    watch = Watch(
+        function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
+        {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
+        function.aws.client("sqs"), (), lambda *_: None, "native",
+    )  # fmt: skip
+    with pytest.raises(ReferenceUnavailable):
+        function.run("x_uncal.fits", cause="job", context="jwst_7777.pmap")
+    assert watch.poll().failed == 1
+    assert function.run("x_uncal.fits", cause="job")["status"] == "Skipped"
+    assert (watch.poll().failed, watch.poll().left) == (0, 1)
 
 
 def test_messages_that_sqs_refuses_are_sent_again() -> None:
