@@ -87,7 +87,7 @@ class Loop:
             selection = select(catalogue, self.mirror, context, by_pixels=True)
             for _ in selection.decide():
                 pass
-            affected = sum(1 for _ in selection.requests(relabel=False))
+            affected = selection.count(relabel=False)
             # A request for a product of an earlier OutputPrefix would build another product.
             requests: list[Request] = list(selection.requests(relabel=False, prefix=self.prefix))
         if affected > len(requests):

@@ -213,6 +213,15 @@ class Selection:
         while rows := found.fetchmany(10_000):
             yield from rows
 
+    def count(self, *, relabel: bool) -> int:
+        """Return the number of products that `requests` rebuilds if `prefix` is empty."""
+        effects = self._effects(relabel=relabel)
+        return sum(d.group.exposures for d in self.decisions if d.effect in effects)
+
+    def _effects(self, *, relabel: bool) -> set[Effect]:
+        effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
+        return effects | {Effect.NAME, Effect.CONTENT} if relabel else effects
+
     def requests(
         self, context: str | None = None, *, relabel: bool, prefix: str = ""
     ) -> Iterator[dict[str, str]]:
@@ -221,10 +230,7 @@ class Selection:
         If pixels are not compared, those with `Effect.CONTENT`. `relabel` adds `Effect.NAME` and
         `CONTENT`. Without `context`, requests name none, and the function uses its CrdsContext.
         """
-        effects = {Effect.CONTENT if self.comparison is None else Effect.PIXELS}
-        if relabel:
-            effects |= {Effect.NAME, Effect.CONTENT}
-        for bucket, key, product_key, output_key in self.inputs(effects):
+        for bucket, key, product_key, output_key in self.inputs(self._effects(relabel=relabel)):
             if not product_key.startswith(prefix):
                 continue
             fields = {

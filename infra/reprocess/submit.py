@@ -91,12 +91,11 @@ def submit(
     console = Console(stderr=as_json)
     with open_selection(archive, to) as selection:
         show(selection, console, as_json=False)
-        selected = list(selection.requests(to, relabel=relabel))
-        prefix = archive.stack.output_prefix
+        selected, prefix = selection.count(relabel=relabel), archive.stack.output_prefix
         below = list(selection.requests(to, relabel=relabel, prefix=prefix))
     if not selected:
         console.print("No product needs to be rebuilt.")
-    if outside := len(selected) - len(below):  # a request would build another product
+    if outside := selected - len(below):  # a request would build another product
         console.print(f"Left out: {plural(outside, 'product')} outside OutputPrefix, {prefix}")
     name = f"reprocess{'-relabel' * relabel}-{to or 'own'}"
     file = JobFile(archive.s3, job_in(archive.bucket, name.removesuffix(".pmap")))
@@ -112,7 +111,7 @@ def submit(
             sys.exit("nothing was started")
         code = runner.finish(runner.send(requests), as_json=as_json)
     console.print("Next: reprocess catalogue, then submit again, until it selects nothing.")
-    sys.exit(code or int(len(requests) < len(selected)))
+    sys.exit(code or int(len(requests) < selected))
 
 
 def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
