@@ -226,13 +226,13 @@ def _groups_hdu(exposure: Exposure, quality: DataQuality) -> list[Segment]:
 
 def _error_hdu(exposure: Exposure, encoding: Encoding) -> list[Segment]:
     """Return the segments of ERR of a guider exposure: the input's ERR, or zeros."""
-    found, existing = find_all(exposure.hdus, "ERR"), find(exposure.hdus, "ERR")
+    found = find_all(exposure.hdus, "ERR")
     if any(hdu.version != 1 or not hdu.is_image for hdu in found):
         raise InputRejected(
             f"{exposure.name}: its ERR is a table or has EXTVER other than 1, expected an image"
         )
-    if existing is not None:
-        return _passed_on(existing, exposure, encoding)
+    if found:
+        return _passed_on(found[0], exposure, encoding)
     integrations, groups = exposure.shape[:2]
     image_bytes = int(np.prod(exposure.image_shape)) * FLOAT32.itemsize
     zeros = Repeated(np.zeros((1, image_bytes), np.uint8), each=groups, count=integrations)

@@ -262,7 +262,7 @@ class Rules:
                     f"{self.mirror}"
                 )
             write_copy(self.cache / name, content)
-        return _text(content, location)
+        return text_of(content, location, "run dq-init mirror verify")
 
     def _mirror_config(self) -> MirrorConfig:
         now = self.clock()
@@ -349,7 +349,7 @@ def read_config(mirror: S3Location, client: "S3Client") -> MirrorConfig:
 
 def read_text(location: S3Location, client: "S3Client", limit: int = LARGEST_CONFIG) -> str:
     """Return the text of a file of a mirror in S3, or raise `ReferenceUnavailable`."""
-    return _text(_read(location, client, limit), location)
+    return text_of(_read(location, client, limit), location, "run dq-init mirror verify")
 
 
 def _read(location: S3Location, client: "S3Client", limit: int) -> bytes:
@@ -361,10 +361,14 @@ def _read(location: S3Location, client: "S3Client", limit: int) -> bytes:
     return found[0]
 
 
-def _text(content: bytes, location: S3Location) -> str:
+def text_of(content: bytes, place: S3Location | Path, advice: str) -> str:
+    """Return the text of a file, or raise `ReferenceUnavailable` if it is not UTF-8.
+
+    `place` and `advice`, a sentence on what to do, are for the message.
+    """
     try:
         return content.decode()
     except UnicodeDecodeError as exc:
         raise ReferenceUnavailable(
-            f"{location}: is not UTF-8 text, so it is damaged ({exc}); run dq-init mirror verify"
+            f"{place}: is not UTF-8 text, so it is damaged ({exc}); {advice}"
         ) from exc

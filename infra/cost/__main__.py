@@ -59,8 +59,9 @@ def command(  # noqa: PLR0913, PLR0917
     product = product or (found.product if found else "native")
     if concurrency is None:
         concurrency = int(found.parameters.get("BackfillConcurrency", 20)) if found else 20
-    one = measured().of_size(int(size * 1e6), product)
-    of_stack = measured().of_size(int(size * 1e6), found.product if found else product)
+    in_bytes = int(size * 1e6)
+    one = measured().of_size(in_bytes, product)
+    of_stack = measured().of_size(in_bytes, found.product) if found else one
     # The time is kept, although less or more CPU changes it: assembled products mostly wait for S3.
     one = replace(one, memory=memory or of_stack.memory)
     if one.seconds > _TIMEOUT:
@@ -68,7 +69,7 @@ def command(  # noqa: PLR0913, PLR0917
             f"exposure of {one.exposure}: would take {one.seconds:.0f} s, expected less than the "
             f"{_TIMEOUT} s that Lambda allows; process it with dq-init run"
         )
-    sizes = repeat(int(size * 1e6), exposures)
+    sizes = repeat(in_bytes, exposures)
     seconds = exposures_seconds(sizes, concurrency, product, replace(AWS, account=account))
     if as_json:
         total = {

@@ -22,6 +22,7 @@ from handler.crds.mirror import (
     mapping_key,
     reference_keys,
 )
+from handler.crds.rules import text_of
 from infra.cli import UserError
 
 # Seconds without a byte from a server; crds itself has no timeout.
@@ -56,12 +57,7 @@ class Source(ABC):
     def read(self, name: str) -> str:
         """Return the text of a mapping (a method of `handler.crds.rules.RuleFiles`)."""
         path = self.file(name, "")
-        try:
-            return path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as exc:
-            raise ReferenceUnavailable(
-                f"{path}: is not UTF-8 text, so it is damaged ({exc}); use another context"
-            ) from exc
+        return text_of(path.read_bytes(), path, "use another context")
 
 
 @dataclass
