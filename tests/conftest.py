@@ -263,12 +263,16 @@ def record_of(identifier: str, body: str, queue: str, deliveries: int = 1) -> di
 
 
 def created(
-    key: str, version: str | None = None, etag: str | None = None, size: int | None = None
+    key: str,
+    version: str | None = None,
+    etag: str | None = None,
+    size: int | None = None,
+    bucket: str = RAW,
 ) -> str:
     """Return the body of a message: an EventBridge event of an uploaded exposure."""
     entity = {"key": key, "version-id": version, "etag": etag, "size": size}
     known = {name: value for name, value in entity.items() if value is not None}
-    detail = {"bucket": {"name": RAW}, "object": known}
+    detail = {"bucket": {"name": bucket}, "object": known}
     return json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})
 
 

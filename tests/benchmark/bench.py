@@ -21,7 +21,7 @@ from infra.demo.local_aws import copy_cache
 from tests.benchmark.material import LongExposure
 from tests.benchmark.servers import CountingProxy, discarding
 from tests.bundle.lambda_runtime import BUNDLE
-from tests.conftest import record_of
+from tests.conftest import created, record_of
 from tests.model_of_s3.server import ETAG, VERSION
 
 HERE = Path(__file__).parent
@@ -166,14 +166,12 @@ def function_environment(port: int, product: str = "native", blocks: bool = True
 
 def uploaded(key: str, size: int) -> dict[str, Any]:
     """Return a batch of one message, the event of an upload to a bucket with versions."""
-    entity = {"key": key, "size": size, "etag": ETAG.strip('"'), "version-id": VERSION}
-    detail = {"bucket": {"name": RAW}, "object": entity | {"sequencer": "00617F08299329D189"}}
-    return batch({"source": "aws.s3", "detail-type": "Object Created", "detail": detail})
+    return batch(created(key, VERSION, ETAG.strip('"'), size, RAW))
 
 
-def batch(body: dict[str, Any]) -> dict[str, Any]:
+def batch(body: str) -> dict[str, Any]:
     """Return a batch of one message at its first delivery."""
-    return {"Records": [record_of(uuid4().hex, json.dumps(body), _QUEUE)]}
+    return {"Records": [record_of(uuid4().hex, body, _QUEUE)]}
 
 
 def client(port: int) -> Any:

@@ -144,7 +144,7 @@ def cold_seconds(path: Path, cache: Path) -> float:
 def _event(way: str, number: int, size: int) -> dict[str, Any]:
     key = f"bench/{number}_uncal.fits"
     if way == "reprocessed":
-        return batch({"bucket": RAW, "key": key, "onExisting": "replace"})
+        return batch(json.dumps({"bucket": RAW, "key": key, "onExisting": "replace"}))
     return uploaded(key, size)
 
 

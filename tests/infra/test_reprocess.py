@@ -755,14 +755,19 @@ def test_submit_killed_at_any_call_is_resumed(
     assert archive.selected(tmp_path) == set()
 
 
+def newer_loop(archive: Archive, aws: LocalAws, prefix: str = "dq_init/") -> tuple[Loop, str]:
+    """Make NEWER operational; return the closed loop, and BackfillQueue, which it fills."""
+    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
+    queue = archive.queues["BackfillQueue"]
+    use(NEWER, mirror)
+    return Loop(mirror, PRODUCTS, queue, prefix=prefix), queue
+
+
 @pytest.mark.slow
 def test_closed_loop_killed_at_any_call_is_resumed(
     archive: Archive, tmp_path: Path, aws: LocalAws, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
-    use(NEWER, mirror)
-    queue = archive.queues["BackfillQueue"]
-    loop = Loop(mirror, PRODUCTS, queue)
+    loop, queue = newer_loop(archive, aws)
     kills = Kills(monkeypatch, start="/exposures.parquet")
     worker = Worker(archive.function.with_settings(context=NEWER), queue, kills)
     assert kill_at_each_call(archive, tmp_path, worker, loop.run, loop.run) >= 8
@@ -798,12 +803,11 @@ def test_two_submits_at_once_share_the_job(
 def test_closed_loop_fails_if_five_selections_change_nothing(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
-    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
-    use(NEWER, mirror)
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
-    queue = archive.queues["BackfillQueue"]
-    loop = Loop(mirror, PRODUCTS, queue)
-    file = JobFile(mirror.client, S3Location(PRODUCTS, "dq_backfills/closed-loop/job.jsonl.gz"))
+    loop, queue = newer_loop(archive, aws)
+    file = JobFile(
+        loop.mirror.client, S3Location(PRODUCTS, "dq_backfills/closed-loop/job.jsonl.gz")
+    )
     for _ in range(5):
         loop.run(is_scheduled=True)
         deliver_all(archive.function, queue)  # by a stack whose CrdsContext is not latest
@@ -819,12 +823,9 @@ def test_closed_loop_fails_if_five_selections_change_nothing(
 def test_closed_loop_does_not_repeat_rejected_exposures(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
-    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
     archive.add("a/gone_uncal.fits", INSIDE, tmp_path)
     aws.client("s3").delete_object(Bucket=RAW, Key="a/gone_uncal.fits")
-    use(NEWER, mirror)
-    queue = archive.queues["BackfillQueue"]
-    loop = Loop(mirror, PRODUCTS, queue)
+    loop, queue = newer_loop(archive, aws)
     assert loop.run()["selected"] == 1
     archive.function.announcements()
     (message,) = aws.receive(queue)
@@ -847,11 +848,8 @@ def test_closed_loop_does_not_repeat_rejected_exposures(
 def test_closed_loop_waits_for_requests_that_sqs_retries(
     archive: Archive, tmp_path: Path, aws: LocalAws
 ) -> None:
-    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
-    use(NEWER, mirror)
-    queue = archive.queues["BackfillQueue"]
-    loop = Loop(mirror, PRODUCTS, queue)
+    loop, queue = newer_loop(archive, aws)
     assert loop.run()["selected"] == 1
     (message,) = aws.receive(queue)
     broken = archive.function.with_services(references=None)
@@ -865,13 +863,10 @@ def test_closed_loop_waits_for_requests_that_sqs_retries(
 def test_closed_loop_leaves_out_products_that_may_not_be_built(
     archive: Archive, tmp_path: Path, aws: LocalAws, caplog: pytest.LogCaptureFixture
 ) -> None:
-    mirror = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX))
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.add("a/also_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/else/x_dq_init.fits")
-    use(NEWER, mirror)
-    queue = archive.queues["BackfillQueue"]
     archive.add("a/earlier_uncal.fits", INSIDE, tmp_path, outputKey="dq_init/a/x_dq_init.fits")
-    loop = Loop(mirror, PRODUCTS, queue, prefix="dq_init/a/x")
+    loop, _ = newer_loop(archive, aws, "dq_init/a/x")
     for _ in range(2):
         detail = loop.run()
         assert (detail["selected"], detail["undecided"]) == (1, 2)
