@@ -140,16 +140,27 @@ class ObjectStore:
         length: int,
         unavailable: type[Exception] | None = None,
     ) -> bytes:
-        """Read a byte range, shorter at the end; `TransientFailure` if the object was replaced."""
+        """Read a byte range, shorter at the end.
+
+        Raises `TransientFailure` if the object was replaced or deleted: a retry finds its new
+        state.
+        """
         stop = min(start + length, source.size)
         if stop <= start:
             return b""
-        with translate_errors(f"{source.location}: reading bytes {start} to {stop}", unavailable):
-            response = self.client.get_object(
-                **source.location.as_kwargs,
-                IfMatch=source.etag,
-                Range=f"bytes={start}-{stop - 1}",
-            )
+        task = f"{source.location}: reading bytes {start} to {stop}"
+        with translate_errors(task, unavailable):
+            try:
+                response = self.client.get_object(
+                    **source.location.as_kwargs,
+                    IfMatch=source.etag,
+                    Range=f"bytes={start}-{stop - 1}",
+                )
+            except ClientError as exc:
+                if is_missing(exc):
+                    text = f"{task}: the object was deleted meanwhile ({error_code(exc)}); retry"
+                    raise TransientFailure(text) from exc
+                raise
             content = response["Body"].read()
         self.count(received=len(content))
         if len(content) != stop - start:
@@ -205,7 +216,7 @@ class ObjectReader:
     _kept: list[tuple[int, bytes]] = field(default_factory=list, repr=False)  # offset, content
 
     def read(self, start: int, length: int) -> bytes:
-        """Read a byte range, shorter at the end; `TransientFailure` if the object was replaced."""
+        """Read a byte range, shorter at the end; errors as of `ObjectStore.read`."""
         kept = self._kept_from(start, length)
         first = start + len(kept)
         return kept + self.store.read(self.described, first, length - len(kept), self.unavailable)

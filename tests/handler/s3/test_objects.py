@@ -4,8 +4,10 @@ import ast
 
 import pytest
 
-from handler.s3.objects import S3Location
-from tests.conftest import PROJECT
+from core.errors import InputRejected, TransientFailure
+from handler.s3.objects import ObjectStore, S3Location
+from infra.demo.local_aws import RAW
+from tests.conftest import PROJECT, Harness
 
 KEYS = [
     "a",
@@ -71,3 +73,20 @@ def test_no_module_imports_a_url_parser() -> None:
                 for alias in node.names
             }
             assert not names & {"urlparse", "urlsplit"}, path
+
+
+@pytest.mark.parametrize("replacement", [b"newer", None])
+def test_object_that_changes_while_it_is_read_is_retried(
+    replacement: bytes | None, function: Harness
+) -> None:
+    """A retry finds the new exposure, or reports that there is none."""
+    s3, location = function.aws.client("s3"), S3Location(RAW, "2023/jw01_uncal.fits")
+    s3.put_object(Bucket=RAW, Key=location.key, Body=bytes(100))
+    reader = ObjectStore(s3).begin(location, 10, InputRejected)
+    if replacement is None:
+        s3.delete_object(Bucket=RAW, Key=location.key)
+    else:
+        s3.put_object(Bucket=RAW, Key=location.key, Body=replacement)
+    for read in (reader.read, reader.read_ahead):
+        with pytest.raises(TransientFailure, match=r"bytes 10 to 100: the object was .*; retry"):
+            read(0, 100)
