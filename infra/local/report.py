@@ -71,10 +71,14 @@ def _progress(
     # The redirection of rich would bypass `infra.cli.safe_output`, which then escapes the colours.
     with Progress(console=Console(), redirect_stdout=False, redirect_stderr=False) as progress:
         task = progress.add_task("dq_init", total=number)
-        yield (
-            lambda text, _: progress.console.print(text, soft_wrap=True),
-            lambda: progress.advance(task),
-        )
+
+        def show(text: str, is_error: bool) -> None:
+            if is_error and not sys.stderr.isatty():  # redirected: it cannot disturb the bar
+                show_line(text, is_error)
+            else:
+                progress.console.print(text, soft_wrap=True)
+
+        yield show, lambda: progress.advance(task)
 
 
 def _print_table(outcomes: list[Outcome]) -> None:
