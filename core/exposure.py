@@ -194,7 +194,8 @@ def _science_shape(hdus: tuple[Hdu, ...], name: str) -> tuple[int, int, int, int
         raise InputRejected(f"{name}: {len(found)} HDUs are named SCI, expected one")
     if not found or not found[0].is_image:
         names = ", ".join(hdu.name or "unnamed" for hdu in hdus)
-        raise InputRejected(f"{name}: no SCI image among its HDUs ({names}), expected one")
+        advice = "; a virtual product: expand it first" if find(hdus, "LAYOUT") else ""
+        raise InputRejected(f"{name}: no SCI image among its HDUs ({names}), expected one{advice}")
     (sci,) = found
     if sci.version != 1:
         raise InputRejected(f"{name}: SCI has EXTVER {sci.version_text}, expected 1")

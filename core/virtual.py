@@ -2,17 +2,26 @@
 
 | HDU | content |
 |---|---|
-| primary | the primary header of the product |
-| PIXELDQ or DQ | the flags, losslessly tile-compressed |
+| primary | the primary header of the product, without data |
+| PIXELDQ or DQ | the flags, losslessly tile-compressed; missing if there are none |
 | PLANES | the planes of the segments that repeat them, one byte per element |
 | LITERALS | the other new bytes of the product: headers and padding |
 | LAYOUT | one row per segment of the product, in order; its header names the exposure |
 
-LAYOUT has the columns KIND (LITERAL, FLAGS, COPIED, REPEATED, MERGED or CONVERTED), START (first
-byte in LITERALS, or in the exposure), LENGTH (bytes in the product), EACH and COUNT (repetitions
-of each plane, and of all planes), BITPIX and OFFSET (storage format in the exposure; OFFSET:
-unsigned integers, or signed bytes). Its cards SCISHAPE (axes of SCI, slowest first) and HASASDF
-describe the exposure, so that the flags can be read without it.
+LAYOUT has the columns KIND, START (first byte in LITERALS, or in the exposure), LENGTH (bytes in
+the product), EACH and COUNT (repetitions of each plane, and of all planes), BITPIX and OFFSET
+(storage format in the exposure; OFFSET: unsigned integers, or signed bytes). Its cards SCISHAPE
+(axes of SCI, slowest first) and HASASDF describe the exposure, so that the flags can be read
+without it; DATASUM, as in the FITS Standard 4.0, shows damaged rows.
+
+| KIND | bytes of the product |
+|---|---|
+| LITERAL | those of LITERALS from START on |
+| FLAGS | the flags as big-endian uint32, stored with BZERO = 2**31 |
+| COPIED | those of the exposure from START on |
+| REPEATED | each plane of PLANES EACH times, all of that COUNT times |
+| MERGED | as REPEATED, each byte OR the lowest 8 bits of the exposure's pixel from START on |
+| CONVERTED | the exposure's pixels from START on as big-endian float32 |
 """
 
 import io
@@ -26,7 +35,7 @@ import numpy as np
 from astropy.io import fits
 from numpy.typing import NDArray
 
-from core.compat import missing_asdf_warning
+from core.compat import KIND_SPECS, missing_asdf_warning
 from core.errors import InputRejected
 from core.exposure import Exposure
 from core.fits.cards import header_bytes, image_header, table_header
@@ -52,7 +61,10 @@ _COLUMNS = (
     ("KIND", "9A", "S9"), ("START", "K", ">i8"), ("LENGTH", "K", ">i8"), ("EACH", "J", ">i4"),
     ("COUNT", "J", ">i4"), ("BITPIX", "I", ">i2"), ("OFFSET", "L", "S1"),
 )  # fmt: skip
-_MOST_BYTES = 1 << 30  # of flags, planes or literals, as a bound on crafted files
+_FLAGS = frozenset(spec.image for spec in KIND_SPECS.values())
+# Bounds on crafted files.
+_MOST_BYTES = 1 << 30  # of flags, planes or literals
+_MOST_ROWS = 4096  # a product has up to three per HDU of its exposure, and nine more
 
 
 @dataclass(frozen=True)
@@ -118,10 +130,16 @@ def pack(layout: Layout, source: Source, exposure: Exposure) -> bytes:
         rows.append(
             (kind, start, segment.length, each, count, pixel_format.bitpix, pixel_format.offset)
         )
-    primary_length = layout.segments[0].length
+    primary = bytes(literals[: layout.segments[0].length])
+    if exposure.hdus[0].shape:  # its data are not here
+        header = fits.Header.fromstring(primary)
+        for axis in range(1, header["NAXIS"] + 1):
+            del header[f"NAXIS{axis}"]
+        header["NAXIS"] = 0
+        primary = header_bytes(header, exposure.name)
     return b"".join(
         [
-            bytes(literals[:primary_length]),
+            primary,
             flags,
             compressed_image("PLANES", planes),
             compressed_image("LITERALS", np.frombuffer(literals, np.uint8)),
@@ -147,7 +165,15 @@ def _layout_hdu(
     header["SIZE"] = (source.size, "bytes of the exposure")
     header["SCISHAPE"] = " ".join(map(str, exposure.shape))
     header["HASASDF"] = missing_asdf_warning(exposure.hdus) is None
-    return header_bytes(header, "LAYOUT") + table.tobytes() + bytes(padding(table.nbytes))
+    data = table.tobytes() + bytes(padding(table.nbytes))
+    header["DATASUM"] = str(_datasum(data))
+    return header_bytes(header, "LAYOUT") + data
+
+
+def _datasum(data: bytes) -> int:
+    """Return the sum of 32-bit words in ones' complement (FITS Standard 4.0, section 4.4.2.7)."""
+    total = int(np.frombuffer(data, ">u4").sum(dtype=np.uint64))
+    return (total - 1) % 0xFFFFFFFF + 1 if total else 0
 
 
 def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
@@ -159,20 +185,25 @@ def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
         If the file is damaged, or not a virtual product of version `SCHEMA`.
     """
     with _open(content, name) as hdus:
+        if not hdus["LAYOUT"].verify_datasum():
+            raise ValueError("its LAYOUT differs from its DATASUM")
         table, header = hdus["LAYOUT"].data, hdus["LAYOUT"].header
         bucket, key, etag, version = (
             str(header[card]) for card in ("BUCKET", "KEY", "ETAG", "VERSION")
         )
         source = Source(bucket, unquote(key), etag, version, int(header["SIZE"]))
         literals = hdus["LITERALS"].data.tobytes()
+        used = sum(map(int, table["LENGTH"][table["KIND"] == "LITERAL"]))
+        if used > len(literals):
+            raise ValueError(f"its rows take {used} bytes from LITERALS, which has {len(literals)}")
         planes = np.ascontiguousarray(hdus["PLANES"].data, np.uint8)
-        image = np.ascontiguousarray(hdus[1].data, np.uint32)
-        flags = FlagImage(image, hdus[1].name)
+        image = _flags(hdus)
+        flags = None if image is None else FlagImage(image, hdus[1].name)
         layout = Layout(tuple(_segment(row, flags, literals, planes) for row in table))
         # An exposure has at least a byte per pixel: its HDUs become four times as large at most, as
         # float32, and so does ERR, the largest array of repeated planes.
-        most = 8 * source.size + len(literals) + flags.length
-        number = sum(segment is flags for segment in layout.segments)
+        most = 8 * source.size + len(literals) + (flags.length if flags else 0)
+        number = sum(isinstance(segment, FlagImage) for segment in layout.segments)
         if planes.ndim != 2 or number > 1 or layout.length > most:
             raise InputRejected(
                 f"{name}: PLANES has {planes.ndim} axes, {number} rows are FLAGS, and the product "
@@ -208,6 +239,11 @@ def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]
     InputRejected
         If the file is damaged, not a virtual product of version `SCHEMA`, or the shape of the flags
         does not fit the exposure. The rows of LAYOUT are not checked.
+
+    Notes
+    -----
+    The flags are 0 if the product has none of its own: without a mask, a PIXELDQ of another shape
+    than SCI stays in the product as it was.
     """
     with _open(content, name) as hdus:
         header = hdus["LAYOUT"].header
@@ -219,14 +255,21 @@ def read_flags(content: bytes, name: str) -> tuple[Exposure, NDArray[np.uint32]]
         if header["HASASDF"]:
             asdf = fits.BinTableHDU(name="ASDF").header
             described.append(Hdu(asdf, 2, 0, 0))
-        image = np.ascontiguousarray(hdus[1].data, np.uint32)
         exposure = Exposure.from_hdus(tuple(described), name)
+        image = _flags(hdus)
+        if image is None:
+            return exposure, np.zeros(exposure.plane_shape, np.uint32)
         if image.shape != exposure.plane_shape:
             raise InputRejected(
                 f"{name}: flags of shape {shape_text(image.shape)}, expected "
                 f"{shape_text(exposure.plane_shape)}; build the product again"
             )
         return exposure, image
+
+
+def _flags(hdus: fits.HDUList) -> NDArray[np.uint32] | None:
+    is_present = hdus[1].name in _FLAGS
+    return np.ascontiguousarray(hdus[1].data, np.uint32) if is_present else None
 
 
 @contextmanager
@@ -250,6 +293,8 @@ def _check_form(hdus: fits.HDUList, name: str) -> None:
             f"{name}: a virtual product of schema {schema}, expected {SCHEMA}; use the release of "
             "this software that wrote it"
         )
+    if (rows := hdus["LAYOUT"].header["NAXIS2"]) > _MOST_ROWS:
+        raise ValueError(f"its LAYOUT has {rows} rows, expected at most {_MOST_ROWS}")
     for hdu in (hdus[1], hdus["PLANES"], hdus["LITERALS"]):
         size = math.prod(hdu.shape) * abs(hdu.header["BITPIX"]) // 8
         if size > _MOST_BYTES:
@@ -260,7 +305,7 @@ def _check_form(hdus: fits.HDUList, name: str) -> None:
 
 
 def _segment(
-    row: fits.FITS_record, flags: FlagImage, literals: bytes, planes: NDArray[np.uint8]
+    row: fits.FITS_record, flags: FlagImage | None, literals: bytes, planes: NDArray[np.uint8]
 ) -> Segment:
     start, length = int(row["START"]), int(row["LENGTH"])
     repeated = Repeated(planes, int(row["EACH"]), int(row["COUNT"]))
@@ -271,7 +316,7 @@ def _segment(
     match row["KIND"]:
         case "LITERAL":
             return Literal(literals[start : start + length])
-        case "FLAGS":
+        case "FLAGS" if flags:
             return flags
         case "COPIED":
             return Copied(start, length)

@@ -51,9 +51,7 @@ class Settings:
             backfill_queue_url=environment.get("BACKFILL_QUEUE_URL") or None,
             retry_delay=_positive(environment, "RETRY_DELAY", cls.retry_delay),
             unfinished_queue_arn=environment.get("UNFINISHED_QUEUE_ARN") or None,
-            requester_pays=frozenset(
-                name for name in environment.get("REQUESTER_PAYS_BUCKETS", "").split(",") if name
-            ),
+            requester_pays=requester_pays(environment),
         )
         _check_prefixes(settings)
         return settings
@@ -63,6 +61,11 @@ class Settings:
         name = arn.rpartition(":")[2]
         urls = filter(None, (self.uploaded_queue_url, self.backfill_queue_url))
         return next((url for url in urls if url.rpartition("/")[2] == name), None)
+
+
+def requester_pays(environment: Mapping[str, str]) -> frozenset[str]:
+    """Return the buckets that REQUESTER_PAYS_BUCKETS names, separated by commas."""
+    return frozenset(filter(None, environment.get("REQUESTER_PAYS_BUCKETS", "").split(",")))
 
 
 def _check_prefixes(settings: Settings) -> None:

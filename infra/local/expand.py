@@ -14,20 +14,20 @@ from typing import Any, BinaryIO, cast
 
 import click
 
-from core.errors import InputRejected
-from core.fits.hdus import Reader
+from core.errors import InputRejected, TransientFailure
+from core.fits.hdus import Reader, find, locate
 from core.layout import ByteRange, Layout
 from core.product import expanded_name
 from core.virtual import ExpandedFile, Source, unpack
-from handler.s3.errors import translate_errors
-from handler.s3.objects import ObjectReader, ObjectStore, S3Location
+from handler.s3.errors import is_denied, translate_errors
+from handler.s3.objects import ObjectReader, ObjectStore, S3Location, StoredObject
 from infra import options
 from infra.local.inputs import Input, check_outputs, expand, open_input, s3_client
 from infra.local.product import PIECE, is_same, remove_leftovers, write
 from infra.local.report import show_line
 from infra.local.run import EXIT_CODES, FAILURES, describe_failure, worst
 
-_PATTERN = "*_dq_init_virtual.fits"
+_PATTERN = "*dq_init_virtual.fits"  # of x-uncal.fits it is x-dq_init_virtual.fits
 _READS_AT_ONCE = 8  # S3 sends some 50 to 90 MB/s on one connection
 _BUFFER = 128 * 1024  # most headers fit into one read
 
@@ -35,15 +35,18 @@ _BUFFER = 128 * 1024  # most headers fit into one read
 @click.command
 @click.argument("products", metavar="PRODUCT...", nargs=-1, required=True)
 @click.option("--output-dir", type=options.FOLDER, default=Path(), help="Folder of the files.")
-@click.option("--force", is_flag=True, help="Replace files that differ from the product.")
+@click.option("--force", is_flag=True, help="Write all files, whatever exists at their paths.")
 @options.as_json
 def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: bool) -> None:
     """Write virtual products as complete files; the pixels are read from the exposures in S3.
 
     PRODUCT is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
-    stands for every *_dq_init_virtual.fits below it. A complete file of the product is kept; any
-    other file at its path is a failure, unless --force replaces it. Run the same command again to
-    resume.
+    stands for every *dq_init_virtual.fits below it. A file of the product's size, headers and flags
+    is kept without reading its pixels; any other file at its path is a failure. --force replaces
+    both. Run the same command again to resume: it begins with the first file that is not complete.
+
+    S3 must allow s3:GetObject on the exposures, s3:GetObjectVersion if their bucket has versions,
+    and the use of their KMS key. REQUESTER_PAYS_BUCKETS names buckets whose charges you accept.
 
     Exit codes are those of dq-init run.
     """
@@ -56,7 +59,7 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
     for name, path in paths.items():
         outcome = {"input": name, "output": str(path), "status": "failed", "reason": None}
         try:
-            outcome["status"] = _expand(name, path, force)
+            outcome["status"] = _expand(name, path, force, hidden=as_json)
         except FAILURES as exc:
             error, outcome["reason"] = describe_failure(exc, path)
             codes.add(EXIT_CODES.get(error, 1))
@@ -69,12 +72,12 @@ def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: b
     sys.exit(worst(codes))
 
 
-def open_virtual(name: str) -> BinaryIO:
+def open_virtual(name: str | os.PathLike[str]) -> BinaryIO:
     """Open a virtual product as its complete file, read-only; pixels are fetched when read.
 
     Parameters
     ----------
-    name : str
+    name : str or path-like
         Path or S3 URI of the virtual product.
 
     Returns
@@ -88,12 +91,13 @@ def open_virtual(name: str) -> BinaryIO:
         If `name` does not exist or is not a virtual product, or if S3 no longer has the version of
         the exposure that the product was built from.
     """
+    name = os.fspath(name)
     layout, source = _unpack(name)
     file = ExpandedFile(layout, _open_source(name, source).read)
     return cast("BinaryIO", io.BufferedReader(file, _BUFFER))
 
 
-def _expand(name: str, path: Path, force: bool) -> str:
+def _expand(name: str, path: Path, force: bool, hidden: bool) -> str:
     layout, source = _unpack(name)
     exists = os.path.lexists(path)
     if exists and not force:
@@ -104,38 +108,69 @@ def _expand(name: str, path: Path, force: bool) -> str:
                 f"{path}: exists and is not the complete product of {name}; --force replaces it"
             )
         return "kept"
-    with _progress(layout.length) as advance, ThreadPoolExecutor(_READS_AT_ONCE) as pool:
-        opened = _open_source(name, source)
-        ranges = (piece.source for piece in layout.pieces(PIECE))
-        ahead = _ReadAhead(filter(None, ranges), opened.read, pool)
-        write(path, layout, replace(opened, read=ahead.read), advance)
+    opened = _open_source(name, source)
+    try:
+        with (
+            _progress(layout.length, hidden) as advance,
+            ThreadPoolExecutor(_READS_AT_ONCE) as pool,
+        ):
+            ranges = (piece.source for piece in layout.pieces(PIECE))
+            ahead = _ReadAhead(filter(None, ranges), opened.read, pool)
+            write(path, layout, replace(opened, read=ahead.read), advance)
+    except TransientFailure:
+        _open_source(name, source)  # its message says what is there if the exposure is gone
+        raise
     return "replaced" if exists else "expanded"
 
 
 def _unpack(name: str) -> tuple[Layout, Source]:
     with open_input(name) as file:
+        # A complete product, given by mistake, may be larger than the memory.
+        if find(locate(file.read, file.size, name), "LAYOUT") is None:
+            raise InputRejected(f"{name}: has no HDU LAYOUT, expected a virtual product")
         return unpack(file.read(0, file.size), name)
 
 
 def _open_source(name: str, source: Source) -> Input:
     """Open the exposure that the virtual product `name` was built from.
 
-    Raises `InputRejected` unless S3 has the exposure with the version, ETag and size in `source`.
+    Raises `InputRejected` unless S3 has the exposure with the ETag and size in `source`.
     """
-    location = S3Location(source.bucket, source.key, source.version or None)
-    store = ObjectStore(s3_client())
-    # S3 does not accept every name that a virtual product may hold.
-    with translate_errors(f"{location}: looking it up", InputRejected):
-        found = store.find(location)
-    if found is None or (found.etag.strip('"'), found.size) != (source.etag, source.size):
-        state = f"has ETag {found.etag} and {found.size} bytes" if found else "does not exist"
-        current = store.find(S3Location(source.bucket, source.key))
-        now = f"version {current.version_id}, of {current.last_modified}" if current else "none"
-        raise InputRejected(
-            f'{location}: {state}, expected ETag "{source.etag}" and {source.size} bytes, from '
-            f"which {name} was built; the current version is {now}"
-        )
-    return Input(str(location), found.size, ObjectReader(store, found, InputRejected).read)
+    store, location = ObjectStore(s3_client()), S3Location(source.bucket, source.key)
+    # Without permission for versions, the current one may be read. What a bucket contained before
+    # it had versions is the version "null".
+    versions = (source.version, None) if source.version else (None, "null")
+    states: list[str] = []
+    denied: TransientFailure | None = None
+    for version in versions:
+        wanted = replace(location, version_id=version)
+        try:
+            # S3 does not accept every name that a virtual product may hold.
+            with translate_errors(f"{wanted}: looking it up", InputRejected):
+                found = store.find(wanted)
+        except TransientFailure as exc:
+            if not is_denied(exc):
+                raise
+            denied = denied or exc
+            continue
+        if found is not None and (found.etag.strip('"'), found.size) == (source.etag, source.size):
+            return Input(str(wanted), found.size, ObjectReader(store, found, InputRejected).read)
+        if version != "null":
+            states.append(_version_text(version, found))
+    if denied is not None and (source.version or not states):
+        raise denied
+    raise InputRejected(
+        f'{location}: {"; ".join(states)}; expected ETag "{source.etag}" and {source.size} bytes, '
+        f"from which {name} was built"
+    )
+
+
+def _version_text(version: str | None, found: StoredObject | None) -> str:
+    what = f"version {version}" if version else "the current version"
+    if found is None:
+        return f"{what} does not exist"
+    number = f"{found.version_id}, " if not version and found.version_id else ""
+    return f"{what} ({number}of {found.last_modified}) has ETag {found.etag} and {found.size} bytes"
 
 
 class _ReadAhead:
@@ -156,8 +191,8 @@ class _ReadAhead:
 
 
 @contextmanager
-def _progress(length: int) -> Iterator[Any]:
-    if not sys.stdout.isatty():
+def _progress(length: int, hidden: bool) -> Iterator[Any]:
+    if hidden or not sys.stdout.isatty():
         yield lambda _: None
         return
     from rich.progress import DownloadColumn, Progress, TransferSpeedColumn  # noqa: PLC0415

@@ -12,7 +12,8 @@ from typing import Any
 
 from core.errors import InputRejected, TransientFailure
 from core.fits.hdus import Reader
-from handler.s3.objects import HEADERS, ObjectStore, S3Location
+from handler.s3.objects import HEADERS, ObjectStore, S3Location, enable_requester_pays
+from handler.settings import requester_pays
 from infra.cli import UserError
 
 
@@ -80,7 +81,9 @@ def s3_client() -> Any:
     """Return the boto3 S3 client of this process, which the first call creates."""
     import boto3  # noqa: PLC0415  # takes a tenth of a second, and local files do not need it
 
-    return boto3.client("s3")
+    client = boto3.client("s3")
+    enable_requester_pays(client, requester_pays(os.environ))
+    return client
 
 
 def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:

@@ -1,6 +1,7 @@
 """Virtual products: a FITS file that any tool opens, and that expands to the same bytes."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -140,13 +141,15 @@ ROWS = {  # column, kind of the segment, value
 
 @pytest.mark.parametrize(
     "damage",
-    [*ROWS, "schema", "no layout", "no fits", "size", "tile", "flags twice", "planes", "large"],
-)
+    [*ROWS, "schema", "no layout", "no fits", "size", "tile", "flags twice", "planes", "large",
+     "literals", "rows", "no flags"],
+)  # fmt: skip
 def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path) -> None:
     content, layout, exposure = product(SMALL[0], tmp_path, Encoding.FLOAT32, own=False)
     virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
     with fits.open(io.BytesIO(virtual), disable_image_compression=True) as hdus:
         table = hdus["LAYOUT"]
+        del table.header["DATASUM"]
         kinds = list(table.data["KIND"])
         repeated = table.data[kinds.index("REPEATED")]
         match damage:
@@ -162,6 +165,12 @@ def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path
                 table.data[kinds.index("COPIED")] = table.data[kinds.index("FLAGS")]
             case "planes":
                 hdus["PLANES"] = fits.ImageHDU(np.zeros(4096, np.uint8), name="PLANES")
+            case "literals":  # each row takes all literals, and so much memory
+                table.data["KIND"], table.data["START"] = "LITERAL", 0
+            case "rows":
+                table.data = np.resize(table.data, 5000)
+            case "no flags":
+                del hdus["PIXELDQ"]
             case "large":
                 repeated["COUNT"], repeated["LENGTH"] = 1000, repeated["LENGTH"] // 3 * 1000
             case _ if damage in ROWS:
@@ -172,6 +181,49 @@ def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path
     damaged = b"SIMPLE" if damage == "no fits" else out.getvalue()
     with pytest.raises(InputRejected, match=NAME):
         unpack(damaged, NAME)
+
+
+def test_damaged_row_is_found_by_the_checksum(tmp_path: Path) -> None:
+    content, layout, exposure = product(SMALL[0], tmp_path, Encoding.NATIVE, own=False)
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
+    with fits.open(io.BytesIO(virtual), checksum=True) as hdus:  # astropy warns of another sum
+        start = hdus["LAYOUT"].fileinfo()["datLoc"]
+        stop = start + hdus["LAYOUT"].data.nbytes
+    for position in range(start, stop, 11):
+        damaged = bytearray(virtual)
+        damaged[position] ^= 1
+        with pytest.raises(InputRejected, match=NAME):
+            unpack(bytes(damaged), NAME)
+
+
+def test_pixels_in_the_primary_hdu_stay_in_the_product(tmp_path: Path) -> None:
+    path = tmp_path / "x_uncal.fits"
+    write_exposure(SMALL[0], path)
+    with fits.open(path, mode="update") as hdus:
+        hdus[0].data = np.arange(12, dtype=np.int16).reshape(3, 4)
+    content = path.read_bytes()
+    exposure = read_exposure(content, "x")
+    layout = compose(exposure, initialize(exposure, None, None), VALUES, Encoding.NATIVE)
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
+    assert render(unpack(virtual, NAME)[0], content) == render(layout, content)
+    with fits.open(io.BytesIO(virtual)) as hdus:
+        hdus.verify("exception")
+        assert hdus["PIXELDQ"].shape == exposure.plane_shape
+
+
+def test_product_with_a_pixeldq_of_another_shape_has_no_flags(tmp_path: Path) -> None:
+    """Without a mask, jwst leaves such a PIXELDQ as it is."""
+    path = tmp_path / "x_uncal.fits"
+    write_exposure(SMALL[0], path)
+    with fits.open(path, mode="append") as hdus:
+        hdus.append(fits.ImageHDU(np.ones((2, 3), np.uint32), name="PIXELDQ"))
+    content = path.read_bytes()
+    exposure = read_exposure(content, "x")
+    skipped = replace(VALUES, mask=None)
+    layout = compose(exposure, initialize(exposure, None, None), skipped, Encoding.NATIVE)
+    virtual = pack(layout, Source("raw", "x_uncal.fits", "e", "", len(content)), exposure)
+    assert render(unpack(virtual, NAME)[0], content) == render(layout, content)
+    assert read_flags(virtual, NAME)[1].shape == exposure.plane_shape
 
 
 def test_flags_of_another_shape_than_sci_are_rejected(tmp_path: Path) -> None:

@@ -3,22 +3,26 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from astropy.io import fits
+from botocore.exceptions import ClientError
 
+from core.errors import TransientFailure
 from core.product import Encoding
 from infra.__main__ import main
-from infra.demo.local_aws import PRODUCTS, RAW
+from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
 from infra.local import inputs
 from infra.local.expand import open_virtual
-from tests.conftest import PROJECT, Harness
+from tests.conftest import PROJECT, Harness, empty_bucket
 from tests.products import undated
 
 KEY = "2023/x_uncal.fits"
+ELSEWHERE = "exposures-without-versions"
 NAME = "x_dq_init_virtual.fits"
 
 
@@ -28,8 +32,9 @@ def virtual(
 ) -> tuple[Harness, Path, bytes]:
     """A virtual product as a local file in the current folder, and the product it stands for."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(inputs, "s3_client", lambda: function.aws.client("s3"))
-    monkeypatch.setattr("infra.local.expand.s3_client", lambda: function.aws.client("s3"))
+    s3 = function.aws.client("s3")
+    for module in ("inputs", "expand"):
+        monkeypatch.setattr(f"infra.local.{module}.s3_client", lambda: s3)
     function = function.with_settings(encoding=Encoding.FLOAT32)
     function.upload(large, KEY)
     content = function.product(function.run(KEY, form="virtual"))
@@ -74,9 +79,113 @@ def test_replaced_exposure_is_named_with_both_versions(virtual: Any, capsys: Any
     s3.delete_object(Bucket=RAW, Key=KEY, VersionId=old)
     Path("x_dq_init.fits").unlink()
     said = expand(capsys, path, code=2)
-    assert f"{KEY}?versionId={old}: does not exist" in said
-    assert f"the current version is version {new}" in said
+    assert f"{KEY}: version {old} does not exist; the current version ({new}, of 20" in said
+    assert 'bytes; expected ETag "' in said
     assert not Path("x_dq_init.fits").exists()
+
+
+@pytest.mark.slow
+def test_exposure_deleted_meanwhile_is_named(
+    virtual: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function, path, _ = virtual
+    s3 = function.aws.client("s3")
+
+    def write(*_: Any) -> None:
+        s3.delete_object(
+            Bucket=RAW, Key=KEY, VersionId=s3.head_object(Bucket=RAW, Key=KEY)["VersionId"]
+        )
+        raise TransientFailure("NoSuchVersion; retry")
+
+    monkeypatch.setattr("infra.local.expand.write", write)
+    said = expand(capsys, path, code=2)
+    assert "the current version does not exist; expected ETag" in said
+    assert "retry" not in said
+
+
+@pytest.fixture
+def elsewhere(virtual: Any, aws: LocalAws) -> Iterator[tuple[Harness, Path]]:
+    """A virtual product of an exposure in a bucket without versions."""
+    function, path, _ = virtual
+    s3 = function.aws.client("s3")
+    s3.create_bucket(Bucket=ELSEWHERE)
+    content = s3.get_object(Bucket=RAW, Key=KEY)["Body"].read()
+    s3.put_object(Bucket=ELSEWHERE, Key=KEY, Body=content)
+    detail = function.run_event(
+        {"bucket": ELSEWHERE, "key": KEY, "form": "virtual", "onExisting": "replace"}
+    )
+    path.write_bytes(function.product(detail))
+    yield function, path
+    empty_bucket(s3, ELSEWHERE)
+    s3.delete_bucket(Bucket=ELSEWHERE)
+
+
+@pytest.mark.slow
+def test_exposure_of_a_bucket_without_versions(elsewhere: Any, capsys: Any) -> None:
+    function, path = elsewhere
+    assert expand(capsys, path).startswith("expanded")
+    s3 = function.aws.client("s3")
+    enabled = {"Status": "Enabled"}
+    s3.put_bucket_versioning(Bucket=ELSEWHERE, VersioningConfiguration=enabled)
+    s3.put_object(Bucket=ELSEWHERE, Key=KEY, Body=b"newer")
+    assert expand(capsys, path, "--force").startswith("replaced"), "it is version null"
+    s3.delete_object(Bucket=ELSEWHERE, Key=KEY, VersionId="null")
+    said = expand(capsys, path, "--force", code=2)
+    assert re.search(rf"{KEY}: the current version \(\S+, of \S+\) has ETag \S+ and 5 bytes;", said)
+
+
+@pytest.mark.slow
+def test_version_that_may_not_be_read_may_be_the_current_one(virtual: Any, capsys: Any) -> None:
+    """So may be archives of others, which allow s3:GetObject only."""
+    function, path, expected = virtual
+
+    def deny(params: Any, **_: Any) -> None:
+        if "VersionId" in params:
+            raise ClientError({"Error": {"Code": "403", "Message": "Forbidden"}}, "HeadObject")
+
+    for operation in ("HeadObject", "GetObject"):
+        inputs.s3_client().meta.events.register(f"provide-client-params.s3.{operation}", deny)
+    assert expand(capsys, path).startswith("expanded")
+    assert undated(Path("x_dq_init.fits").read_bytes()) == undated(expected)
+    function.upload(b"newer", KEY)
+    assert "s3:GetObjectVersion" in expand(capsys, path, "--force", code=4)
+
+
+def test_requester_pays_bucket_is_read_if_it_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REQUESTER_PAYS_BUCKETS", f"other,{RAW}")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    client = inputs.s3_client.__wrapped__()
+    for bucket, payer in ((RAW, ["x-amz-request-payer"]), (PRODUCTS, [])):
+        url = client.generate_presigned_url("head_object", {"Bucket": bucket, "Key": KEY})
+        assert re.findall("x-amz-request-payer(?==requester)", url) == payer
+
+
+@pytest.mark.slow
+def test_complete_product_is_refused_before_it_is_read(virtual: Any, capsys: Any) -> None:
+    _, path, expected = virtual
+    path.write_bytes(expected)
+    assert f"{NAME}: has no HDU LAYOUT, expected a virtual product" in expand(capsys, path, code=2)
+
+
+@pytest.mark.slow
+def test_damaged_pixels_are_replaced_only_by_force(virtual: Any, capsys: Any) -> None:
+    _, path, expected = virtual
+    expand(capsys, path)
+    whole = Path("x_dq_init.fits")
+    damaged = bytearray(whole.read_bytes())
+    with fits.open(whole) as hdus:
+        damaged[hdus["SCI"].fileinfo()["datLoc"] + 1000] ^= 255
+    whole.write_bytes(damaged)
+    assert expand(capsys, path).startswith("kept"), "pixels are not read"
+    assert expand(capsys, path, "--force").startswith("replaced")
+    assert undated(whole.read_bytes()) == undated(expected)
+
+
+@pytest.mark.slow
+def test_folder_contains_products_of_every_input_name(virtual: Any, capsys: Any) -> None:
+    _, path, _ = virtual
+    path.rename("y-dq_init_virtual.fits")  # of y-uncal.fits
+    assert "expanded  y-dq_init.fits" in expand(capsys, ".")
 
 
 @pytest.mark.slow
@@ -142,20 +251,20 @@ def test_output_of_two_products_or_an_input_is_refused(virtual: Any, capsys: Any
 
 @pytest.mark.slow
 def test_file_over_a_virtual_product_reads_one_group(virtual: Any, tmp_path: Path) -> None:
-    function, path, expected = virtual
+    _, path, expected = virtual
     (tmp_path / "whole.fits").write_bytes(expected)
     received: list[int] = []
 
     def note(parsed: Any, **_: Any) -> None:
         received.append(int(parsed["ContentLength"]))
 
-    function.aws.client("s3").meta.events.register("after-call.s3.GetObject", note)
-    with fits.open(open_virtual(str(path))) as opened, fits.open("whole.fits") as whole:
+    inputs.s3_client().meta.events.register("after-call.s3.GetObject", note)
+    with fits.open(open_virtual(path)) as opened, fits.open("whole.fits") as whole:
         group = opened["SCI"].section[0, 1]
         np.testing.assert_array_equal(group, whole["SCI"].data[0, 1])
         np.testing.assert_array_equal(opened["PIXELDQ"].data, whole["PIXELDQ"].data)
-    function.aws.client("s3").meta.events.unregister("after-call.s3.GetObject", note)
-    assert sum(received) < 2 * group.nbytes
+    stored = group.nbytes // 2  # float32, of 16 bits
+    assert stored <= sum(received) < 2 * stored
 
 
 @pytest.mark.slow
