@@ -12,7 +12,7 @@ import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.event import ProcessingEvent
-from handler.s3.errors import NETWORK
+from handler.s3.errors import NETWORK, is_missing
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target, WriteConflict, put, unchanged
 
@@ -128,13 +128,16 @@ class Ledger:
         if self.prefix is None:
             return Entry()
         location = self.prefix.below(f"{product.key}.json")
-        with suppress(FileNotFoundError):
+        try:
             reader = store.begin(location, _LARGEST_ENTRY, FileNotFoundError)
-            stored = reader.described
-            if stored.size > _LARGEST_ENTRY:
-                return Entry(stored=stored)
-            return Entry.from_json(reader.read(0, stored.size), stored)
-        return Entry()
+        except FileNotFoundError as exc:
+            is_gone = isinstance(exc.__cause__, ClientError) and is_missing(exc.__cause__)
+            # An archived entry cannot be read, but is replaced.
+            return Entry() if is_gone else Entry(stored=store.find(location))
+        stored = reader.described
+        if stored.size > _LARGEST_ENTRY:
+            return Entry(stored=stored)
+        return Entry.from_json(reader.read(0, stored.size), stored)
 
     def record(
         self, product: S3Location, etag: str | None, entry: Entry, store: ObjectStore
@@ -157,11 +160,16 @@ class Ledger:
             _log_conflicts(product)
 
     def record_failure(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
-        """Write a failure into the entry, which keeps its last result; only log errors of S3."""
+        """Write a failure into the entry, which keeps its last result; only log errors of S3.
+
+        Nothing is written if another attempt of the same cause has left a result.
+        """
         with _tolerated(f"{product}: cannot write its ledger entry"):
             for _ in range(_ATTEMPTS):
-                entry = replace(self.entry(product, store), failure=failure)
-                if self._is_put(product, entry, store):
+                entry = self.entry(product, store)
+                if entry.result is not None and entry.result.cause == failure.cause:
+                    return
+                if self._is_put(product, replace(entry, failure=failure), store):
                     return
             _log_conflicts(product)
 

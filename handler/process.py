@@ -94,9 +94,14 @@ def process(request: ExposureRequest, services: Services, attempt: Attempt) -> P
     """
     job = _start(request, services, attempt)
     try:
-        plan(job, services)
-        if job.action is Action.BUILD:
-            build(job, services)
+        try:
+            plan(job, services)
+            if job.action is Action.BUILD:
+                build(job, services)
+        except InputRejected:
+            # An earlier attempt may have written the product, and the exposure be gone since.
+            if not find_own_product(job, services):
+                raise
     except Exception as exc:
         publish_failure(job, exc, services)
         raise
@@ -247,7 +252,8 @@ def keep(job: Job, product: StoredObject, made: Provenance, services: Services) 
     if result is not None and result.id == _event(job, Status.COMPLETE).id:
         job.previous = result
         return
-    exposure, image = read_product(ObjectReader(job.store, product, InputRejected))
+    # If the product is archived, the exposure is not rejected for it.
+    exposure, image = read_product(ObjectReader(job.store, product, TransientFailure))
     job.summary = exposure_summary(exposure)
     job.flags, job.row = planes_summary(exposure, image, made.pinned)
 
@@ -331,7 +337,15 @@ def publish(job: Job, services: Services) -> ProcessingEvent:
     same cause, nothing; then the earlier event is returned.
     """
     previous = job.previous
-    if (previous or job.action is Action.PINNED) and job.entry.failure is not None:
+    if job.action is Action.SUPERSEDED and job.product is not None:
+        job.entry = services.ledger.read(job.product, job.store)
+    failure = job.entry.failure
+    if failure is not None and (
+        previous
+        or job.action is Action.PINNED
+        # The entry is of the newer version.
+        or (job.action is Action.SUPERSEDED and failure.cause == job.attempt.cause)
+    ):
         _record(job, replace(job.entry, failure=None), services)
     if previous is not None:
         if previous.cause == job.attempt.cause:
@@ -385,7 +399,10 @@ def publish_last_failure(job: Job, error: Exception | None, services: Services) 
             event = _event(job, Status.FAILED, failure.reason, failure.error)
             publish_failed_event(event, job.product, True, services.bus, services.ledger, job.store)
             return event
-    reason = f"{job.product}: no attempt left a result or a reason (timeout, memory); read the log"
+    reason = (
+        f"{job.product}: is missing or another request's, and no attempt left a reason (timeout, "
+        "memory); read the log"
+    )
     return publish_failure(job, error or TransientFailure(reason), services)
 
 

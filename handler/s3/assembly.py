@@ -197,7 +197,9 @@ class Assembly:
             return replace(self, blocks=Blocks(None)).write(target, is_same)
         except WriteConflict as exc:
             existing = self.store.find(target.location)
-            if existing is None or not is_same(existing):
+            # With onExisting=replace, the product to be replaced may be equal; it was not written.
+            is_older = existing is not None and existing.etag == target.condition.get("IfMatch")
+            if existing is None or is_older or not is_same(existing):
                 raise TransientFailure(
                     f"{exc}: the product was not written, because another request wrote or deleted "
                     "it meanwhile, or S3 did not answer; a queued message is retried, repeat a "
@@ -223,7 +225,10 @@ class Assembly:
                 written = upload.complete(self._send(parts, upload), self.layout.length)
         if written.version_id is not None:
             return written
-        return self.store.describe(target.location, TransientFailure)  # for its modification time
+        found = self.store.describe(target.location, TransientFailure)  # for its modification time
+        if found.etag != written.etag:
+            raise TransientFailure(f"{target.location}: was replaced after it was written; retry")
+        return found
 
     def _send(self, parts: list[Part], upload: MultipartUpload) -> list[CompletedPart]:
         def send(number: int, part: Part) -> CompletedPart:

@@ -26,7 +26,9 @@ _REFUSED = {
     **dict.fromkeys(("405", "MethodNotAllowed"), "is a delete marker"),
     **dict.fromkeys(("301", "PermanentRedirect"), "is in another region"),
     "InvalidBucketName": "is not a valid bucket name",
-    "InvalidObjectState": "is archived; restore it first",
+    **dict.fromkeys(
+        ("InvalidObjectState", "ObjectNotInActiveTierError"), "is archived; restore it first"
+    ),
     "KeyTooLongError": "the key is longer than 1,024 bytes",
 }
 # Of S3, EventBridge and SQS.

@@ -156,7 +156,7 @@ class MultipartUpload:
             return
         try:
             self.store.client.abort_multipart_upload(**self._kwargs)
-        except (ClientError, *NETWORK) as exc:
+        except Exception as exc:
             if isinstance(exc, ClientError) and error_code(exc) == "NoSuchUpload":
                 return
             log.warning(

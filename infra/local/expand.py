@@ -109,17 +109,10 @@ def _expand(name: str, path: Path, force: bool, hidden: bool) -> str:
             )
         return "kept"
     opened = _open_source(name, source)
-    try:
-        with (
-            _progress(layout.length, hidden) as advance,
-            ThreadPoolExecutor(_READS_AT_ONCE) as pool,
-        ):
-            ranges = (piece.source for piece in layout.pieces(PIECE))
-            ahead = _ReadAhead(filter(None, ranges), opened.read, pool)
-            write(path, layout, replace(opened, read=ahead.read), advance)
-    except TransientFailure:
-        _open_source(name, source)  # its message says what is there if the exposure is gone
-        raise
+    with _progress(layout.length, hidden) as advance, ThreadPoolExecutor(_READS_AT_ONCE) as pool:
+        ranges = (piece.source for piece in layout.pieces(PIECE))
+        ahead = _ReadAhead(filter(None, ranges), opened.read, pool)
+        write(path, layout, replace(opened, read=ahead.read), advance)
     return "replaced" if exists else "expanded"
 
 
@@ -134,8 +127,23 @@ def _unpack(name: str) -> tuple[Layout, Source]:
 def _open_source(name: str, source: Source) -> Input:
     """Open the exposure that the virtual product `name` was built from.
 
-    Raises `InputRejected` unless S3 has the exposure with the ETag and size in `source`.
+    Here and in later reads, `InputRejected` unless S3 has the exposure, as `_find_source` says.
     """
+    found = _find_source(name, source)
+    reader = ObjectReader(ObjectStore(s3_client()), found, InputRejected)
+
+    def read(start: int, length: int) -> bytes:
+        try:
+            return reader.read(start, length)
+        except TransientFailure:
+            _find_source(name, source)  # raises what is there if the exposure is gone
+            raise
+
+    return Input(str(found.location), found.size, read)
+
+
+def _find_source(name: str, source: Source) -> StoredObject:
+    """Return the exposure in S3 with the ETag and size in `source`, or raise `InputRejected`."""
     store, location = ObjectStore(s3_client()), S3Location(source.bucket, source.key)
     # Without permission for versions, the current one may be read. What a bucket contained before
     # it had versions is the version "null".
@@ -154,7 +162,7 @@ def _open_source(name: str, source: Source) -> Input:
             denied = denied or exc
             continue
         if found is not None and (found.etag.strip('"'), found.size) == (source.etag, source.size):
-            return Input(str(wanted), found.size, ObjectReader(store, found, InputRejected).read)
+            return found
         if version != "null":
             states.append(_version_text(version, found))
     if denied is not None and (source.version or not states):

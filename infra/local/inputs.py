@@ -66,6 +66,8 @@ def open_input(name: str, s3: Any = None) -> Iterator[Input]:
                 more := os.pread(fd, length - len(content), start + len(content))
             ):
                 content += more
+            if len(content) < min(length, state.st_size - start):
+                raise TransientFailure(f"{name}: was truncated while it was read; run it again")
             return content
 
         yield Input(name, state.st_size, read, fd, state.st_mtime_ns)

@@ -14,7 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from core import SOFTWARE
-from core.errors import InputRejected, TransientFailure
+from core.errors import InputRejected
 from core.fits.hdus import locate
 from core.layout import Copied, Layout, Piece
 from core.product import HeaderValues
@@ -115,8 +115,6 @@ def _render(piece: Piece, source: Input | None) -> bytes | bytearray:
     if wanted is not None:
         assert source is not None
         stored = source.read(wanted.start, wanted.length)
-        if len(stored) < wanted.length:
-            raise TransientFailure(f"{source.name}: was truncated while it was read; run it again")
     if isinstance(piece.segment, Copied):
         return stored
     out = bytearray(piece.length)
@@ -141,8 +139,6 @@ def _copy(source: Input, segment: Copied, fd: int) -> None:
             content = source.read(start, min(PIECE, stop - start))
             _write(fd, content)
             copied = len(content)
-        if not copied:
-            raise TransientFailure(f"{source.name}: was truncated while it was read; run it again")
         start += copied
 
 

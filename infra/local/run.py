@@ -83,7 +83,11 @@ def process(name: str, options: Options) -> Outcome:
     with collected_warnings() as outcome.warnings:
         try:
             with open_input(name) as source:
-                outcome.status = _process(source, path, options, outcome)
+                try:
+                    outcome.status = _process(source, path, options, outcome)
+                except InputRejected:
+                    source.check_unchanged()
+                    raise
         except FAILURES as exc:
             outcome.error, outcome.reason = describe_failure(exc, path)
     outcome.seconds = round(time.perf_counter() - started, 3)
@@ -98,6 +102,7 @@ EXIT_CODES = {
     TransientFailure.__name__: 4,
 }
 """Exit codes by error class; 1 is another failure, such as a full disk."""
+_KILLED = "a process was killed, perhaps for lack of memory; run it again with fewer --jobs"
 _WORST_FIRST = (2, 3, 1, 4)
 
 
@@ -192,13 +197,18 @@ def process_all(names: list[str], options: Options, jobs: int) -> Iterator[Outco
     try:
         # The processes that this starts inherit the mask: they would print a traceback on Ctrl-C.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        futures = [pool.submit(process, name, options) for name in names]
+        futures = {pool.submit(process, name, options): name for name in names}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        yield from (future.result() for future in as_completed(futures))
-    except BrokenProcessPool as exc:
-        raise TransientFailure(
-            "a process was killed, perhaps for lack of memory; run it again with fewer --jobs"
-        ) from exc
+        for future in as_completed(futures):
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                name = futures[future]
+                reason = f"{name}: {_KILLED}"
+                path = str(options.product_path(name))
+                yield Outcome(name, path, error=TransientFailure.__name__, reason=reason)
+    except BrokenProcessPool as exc:  # while the exposures were submitted
+        raise TransientFailure(_KILLED) from exc
     finally:
         pool.shutdown(cancel_futures=True)  # exposures that have started are completed
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 from boto3.exceptions import Boto3Error
+from s3transfer.exceptions import S3DownloadFailedError
 
 from core.errors import TransientFailure
 from core.product import NO_MASK
@@ -24,6 +25,7 @@ from handler.crds.lean_import import InvalidDatetimeError, timestamp
 from handler.crds.parameters import UNDEFINED
 from handler.event import ProcessingEvent
 from handler.ledger import CatalogueRow, Entry
+from handler.s3.errors import translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, put_if_unchanged, read_entry
 
@@ -241,9 +243,10 @@ class Catalogue:
         if stored := ObjectStore(self.s3).find(source):
             self.etag = stored.etag
             try:
-                self.s3.download_file(source.bucket, source.key, str(self.path))
+                with translate_errors(f"{source}: reading it", TransientFailure):
+                    self.s3.download_file(source.bucket, source.key, str(self.path))
                 found = self.connection.execute(f"FROM {self.table} LIMIT 0").description
-            except Boto3Error as exc:
+            except (Boto3Error, S3DownloadFailedError) as exc:
                 raise TransientFailure(f"{source}: reading it: {exc}; retry") from exc
             except duckdb.Error:
                 log.warning("%s: damaged, expected Parquet; the next update rewrites it", source)

@@ -16,7 +16,7 @@ from core.errors import InputRejected
 from core.product import Form
 from handler.decision import Provenance
 from handler.events import ExposureRequest
-from handler.s3.objects import ObjectStore, S3Location, enable_requester_pays
+from handler.s3.objects import ObjectStore, S3Location, StoredObject, enable_requester_pays
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
 from infra.console import Console
@@ -117,10 +117,14 @@ def submit(
 def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
     """Request that the function writes the missing ledger entries of these products."""
     sqs, queue = boto3.client("sqs"), archive.stack.output("BackfillQueue")
-    sent = 0
+    sent, store = 0, ObjectStore(archive.s3)
     for finding in forgotten:
         product = S3Location.parse(finding.product)
-        request = _report_request(product, archive.stack.output_prefix, ObjectStore(archive.s3))
+        stored = store.find(product)
+        if stored is None:
+            console.print(f"{product}: was deleted meanwhile; run audit again", soft_wrap=True)
+            continue
+        request = _report_request(stored, archive.stack.output_prefix, store)
         if request is None:
             console.print(
                 f"{product}: its ledger entry cannot be rebuilt, because its metadata do not name "
@@ -136,10 +140,9 @@ def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Con
     )
 
 
-def _report_request(product: S3Location, prefix: str, store: ObjectStore) -> dict[str, Any] | None:
+def _report_request(stored: StoredObject, prefix: str, store: ObjectStore) -> dict[str, Any] | None:
     """Return a direct request to report the result that built a product, or None."""
-    stored = store.find(product)
-    found = Provenance.from_metadata(stored.metadata) if stored else None
+    product, found = stored.location, Provenance.from_metadata(stored.metadata)
     # Long values are stored as a digest: handler.decision.shortened
     if found is None or not found.cause or "...sha256:" in found.input_key:
         return None

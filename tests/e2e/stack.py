@@ -106,7 +106,14 @@ class Stack:
         return False
 
     def workers(self) -> list[psutil.Process]:
-        return [p for p in self.server.children(recursive=True) if p.status() != "zombie"]
+        """Return the processes of the function that can be killed."""
+        return [p for p in self.server.children(recursive=True) if _is_alive(p)]
+
+    def forget(self) -> None:
+        """Kill all processes of the function, so that their memory is empty."""
+        for process in self.workers():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
     # Output
 
@@ -125,7 +132,7 @@ class Stack:
             assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
             time.sleep(0.2)
         known = -1
-        while known != len(self.announced):
+        while known != len(self.announced) or self.depth("Announcements"):
             known = len(self.announced)
             time.sleep(1)
 
@@ -169,7 +176,9 @@ class Stack:
     def listening(self) -> Iterator[None]:
         """Collect the processing events."""
         sqs, events = self.client("sqs"), self.client("events")
-        queue = sqs.create_queue(QueueName="announcements")["QueueUrl"]
+        queue = self.outputs["Announcements"] = sqs.create_queue(QueueName="announcements")[
+            "QueueUrl"
+        ]
         arn = f"arn:aws:sqs:{REGION}:000000000000:announcements"
         events.put_rule(Name="announcements", EventPattern='{"source": ["jwst.dq_init"]}')
         events.put_targets(Rule="announcements", Targets=[{"Id": "queue", "Arn": arn}])
@@ -271,6 +280,12 @@ def run_sam(stack: Stack, sam: Path, built: Path, name: str, values: dict[str, s
     environment = os.environ | {"AWS_ENDPOINT_URL": stack.endpoint, "SAM_CLI_TELEMETRY": "0"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != "zombie")
+    return False
 
 
 def outputs_of(stack: Stack, name: str) -> dict[str, str]:

@@ -37,8 +37,7 @@ def make_operational(context: str, stack: Stack, bucket: str) -> None:
     """Change the context of the mirror; here the function reads a copy of it."""
     for copy in (bucket, MIRROR):
         use(context, Mirror(stack.client("s3"), S3Location(copy, "")))
-    for process in stack.workers():
-        process.kill()  # a container uses the previous context for three minutes
+    stack.forget()  # a container uses the previous context for three minutes
 
 
 def test_new_context_rebuilds_only_affected_products(

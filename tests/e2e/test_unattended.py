@@ -132,8 +132,7 @@ def test_missing_mask_is_retried_then_reported_as_failed(
     content = s3.get_object(Bucket=MIRROR, Key=mask)["Body"].read()
     s3.delete_object(Bucket=MIRROR, Key=mask)
     body = exposures["niriss-ami"]
-    for process in stack.workers():
-        process.kill()  # its memory holds the mask
+    stack.forget()  # the mask in its memory
     forget_masks(stack)
     stack.upload(key, body)
     stack.messages("FailedQueue")
@@ -153,8 +152,10 @@ def test_killed_functions_lose_and_repeat_nothing(
     stack: Stack, exposures: dict[str, bytes]
 ) -> None:
     keys = [f"killed/jw{i:04}_uncal.fits" for i in range(40)]
-    for key in keys:
-        stack.upload(key, exposures[SMALL])
+    with stack.paused():
+        for key in keys:
+            stack.upload(key, exposures[SMALL])
+        wait_for(lambda: stack.depth("UploadedQueue"), 60)
     kills, chance = 0, random.Random(7)
     while stack.depth("UploadedQueue") and kills < 6:
         time.sleep(chance.uniform(0.3, 1.5))

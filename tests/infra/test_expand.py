@@ -12,11 +12,11 @@ import pytest
 from astropy.io import fits
 from botocore.exceptions import ClientError
 
-from core.errors import TransientFailure
+from core.errors import InputRejected
 from core.product import Encoding
 from infra.__main__ import main
 from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
-from infra.local import inputs
+from infra.local import inputs, product
 from infra.local.expand import open_virtual
 from tests.conftest import PROJECT, Harness, empty_bucket
 from tests.products import undated
@@ -89,18 +89,20 @@ def test_exposure_deleted_meanwhile_is_named(
     virtual: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     function, path, _ = virtual
-    s3 = function.aws.client("s3")
+    s3, original = function.aws.client("s3"), product.write
+    version = s3.head_object(Bucket=RAW, Key=KEY)["VersionId"]
 
-    def write(*_: Any) -> None:
-        s3.delete_object(
-            Bucket=RAW, Key=KEY, VersionId=s3.head_object(Bucket=RAW, Key=KEY)["VersionId"]
-        )
-        raise TransientFailure("NoSuchVersion; retry")
+    def write(*arguments: Any) -> None:
+        s3.delete_object(Bucket=RAW, Key=KEY, VersionId=version)
+        original(*arguments)
 
     monkeypatch.setattr("infra.local.expand.write", write)
-    said = expand(capsys, path, code=2)
-    assert "the current version does not exist; expected ETag" in said
-    assert "retry" not in said
+    with open_virtual(path) as file:
+        said = expand(capsys, path, code=2)
+        assert "the current version does not exist; expected ETag" in said
+        assert "retry" not in said
+        with pytest.raises(InputRejected, match="the current version does not exist"):
+            file.read()
 
 
 @pytest.fixture

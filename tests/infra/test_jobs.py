@@ -60,8 +60,31 @@ def working(function: Harness, queue: str) -> Iterator[list[str]]:
 
     thread = threading.Thread(target=poll)
     thread.start()
-    yield given
-    stop.set()
+    try:
+        yield given
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def delivered_late(function: Harness, queue: str, seconds: float) -> Iterator[None]:
+    """Run the function on the messages that the `with` block sends, this long after the first."""
+
+    def deliver() -> None:
+        sqs, name = function.aws.client("sqs"), "ApproximateNumberOfMessages"
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            found = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=[name])
+            if int(found["Attributes"][name]):
+                break
+            time.sleep(0.05)
+        time.sleep(seconds)
+        deliver_all(function, queue)
+
+    thread = threading.Thread(target=deliver, daemon=True)
+    thread.start()
+    yield
     thread.join()
 
 
@@ -323,8 +346,8 @@ def test_waiting_request_that_rebuilds_is_not_skipped(
     function.upload(exposure, "2023/jw0_uncal.fits")
     function.with_settings(encoding=Encoding.FLOAT32).run("2023/jw0_uncal.fits")
 
-    threading.Timer(4, deliver_all, (function, queues["BackfillQueue"])).start()
-    assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
+    with delivered_late(function, queues["BackfillQueue"], 4):
+        assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
 
 
 @pytest.mark.slow
@@ -336,11 +359,11 @@ def test_fast_polls_wait_for_a_late_result(
 ) -> None:
     monkeypatch.setattr(follow, "depth", lambda *_: EMPTY)  # the counts of SQS lag
     function.upload(exposure, "2023/jw0_uncal.fits")
-    late = threading.Timer(2, deliver_all, (function, queues["BackfillQueue"]))
-    late.start()
-    with pytest.raises(SystemExit) as ended:
+    with (
+        delivered_late(function, queues["BackfillQueue"], 2),
+        pytest.raises(SystemExit) as ended,
+    ):
         main(["backfill", FOLDER, "--stack", NAME, "--yes", "--pause", "0"])
-    late.join()
     assert ended.value.code == 0
 
 
@@ -645,6 +668,7 @@ def test_two_backfills_at_once_share_the_job(
     queues: dict[str, str],
     exposure: bytes,
     monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     for number in range(3):
         function.upload(exposure, f"2023/jw{number}_uncal.fits")
@@ -655,6 +679,7 @@ def test_two_backfills_at_once_share_the_job(
         except SystemExit as ended:
             return ended.code
 
+    caplog.set_level("WARNING", "core")  # restored afterwards: `main` sets it in both threads
     read_together(monkeypatch, 20)
     function.announcements()
     with working(function, queues["BackfillQueue"]) as given, ThreadPoolExecutor(2) as people:

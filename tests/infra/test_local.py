@@ -1,5 +1,6 @@
 """The command dq-init run: the step on files of this machine."""
 
+import itertools
 import json
 import logging
 import os
@@ -773,6 +774,33 @@ def test_exposure_that_changes_meanwhile_is_not_published(
     monkeypatch.setattr(run, "choose_mask", disturb)
     assert "while it was read; run it again" in shell.run("x_uncal.fits", code=4)
     assert shell.files() == {"x_uncal.fits"}
+
+
+def test_exposure_that_shrinks_at_any_read_fails_alike(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = shell.folder / "x_uncal.fits"
+    with fits.open(path, mode="append") as hdus:
+        shape = hdus["SCI"].shape
+        hdus.append(fits.ImageHDU(np.zeros(shape[2:], np.uint32), name="PIXELDQ"))
+        hdus.append(fits.ImageHDU(np.zeros(shape, np.uint8), name="GROUPDQ"))
+    whole, original, reads = path.read_bytes(), os.pread, itertools.count(1)
+    shrinks_at = 0
+
+    def pread(*arguments: Any) -> bytes:
+        if next(reads) == shrinks_at:
+            os.truncate(path, 3000)
+        return original(*arguments)
+
+    monkeypatch.setattr(os, "pread", pread)
+    shell.run("x_uncal.fits", "--force")
+    number = next(reads)
+    assert number > 8
+    for attempt in range(1, number):
+        path.write_bytes(whole)
+        reads, shrinks_at = itertools.count(1), attempt
+        said = shell.run("x_uncal.fits", "--force", code=4)
+        assert re.search("x_uncal.fits: was (truncated|changed) while it was read", said)
 
 
 def test_leftover_of_a_killed_run_is_removed(shell: Shell) -> None:

@@ -49,7 +49,7 @@ def folder(exposure: bytes, sample_cache: Path, monkeypatch: pytest.MonkeyPatch)
 def start(*words: str, prepare: Callable[[], object] | None = None) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "infra", "run", *words],
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{PROJECT}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -97,9 +97,19 @@ def test_killed_run_leaves_whole_products_and_resumes(folder: Path) -> None:
         assert not list(out.glob(".*")), "leftovers of the killed run"
 
 
+@pytest.fixture
+def slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a run last some seconds: every product waits for its disk."""
+    code = "import os, time\nfsync = os.fsync\nos.fsync = lambda fd: (time.sleep(0.2), fsync(fd))\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path))
+        yield
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path) -> None:
+def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path, slow_disk: None) -> None:
     process = start("raw", "--output-dir", "out", "--jobs", jobs)
     wait_for_product(folder / "out")
     os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches all processes of a terminal
@@ -112,12 +122,16 @@ def test_interrupted_run_leaves_whole_products(jobs: str, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_worker_ends_the_run(folder: Path) -> None:
+def test_killed_worker_fails_what_is_not_written(folder: Path, slow_disk: None) -> None:
+    (folder / "raw" / "00_uncal.fits").write_text("damaged")
     process = start("raw", "--output-dir", "out", "--jobs", "2")
     wait_for_product(folder / "out")
     children = psutil.Process(process.pid).children()
     next(child for child in children if "spawn_main" in " ".join(child.cmdline())).kill()
-    assert "a process was killed, perhaps for lack of memory" in finish(process, code=4)
+    said = finish(process, code=2)  # 00_uncal.fits is rejected
+    assert "uncal.fits: a process was killed, perhaps for lack of memory" in said
+    assert "TransientFailure" in said, "a table ends the report"
+    (folder / "raw" / "00_uncal.fits").unlink()
     finish(start("raw", "--output-dir", "out"))
     assert len(products(folder / "out")) == EXPOSURES
 

@@ -19,7 +19,7 @@ import duckdb
 import numpy as np
 import pytest
 from astropy.io import fits
-from botocore.exceptions import IncompleteReadError
+from botocore.exceptions import ClientError, IncompleteReadError
 from botocore.response import StreamingBody
 
 from core.errors import ReferenceUnavailable, TransientFailure
@@ -239,6 +239,37 @@ def test_catalogue_reads_new_entries_and_fails_on_a_conflict(
         archive.run("catalogue")
         with pytest.raises(TransientFailure, match="another command replaced it meanwhile"):
             list(mine.update(LEDGER))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("problem", ["deleted", "throttled", "replaced"])
+def test_catalogue_that_changes_while_it_is_read_is_retried(
+    problem: str, archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    s3, others, requests = aws.client("s3"), aws.client("s3"), []
+    (found,) = s3.list_objects_v2(Bucket=PRODUCTS, Prefix=CATALOGUE.key)["Contents"]
+    key = found["Key"]
+    if problem == "replaced":  # it is read by ranges
+        s3.put_object(Bucket=PRODUCTS, Key=key, Body=bytes(9 << 20))
+
+    def interfere(**_: Any) -> None:
+        requests.append(problem)
+        if problem == "throttled":
+            raise ClientError({"Error": {"Code": "SlowDown", "Message": "slow"}}, "GetObject")
+        if len(requests) == 2 and problem == "deleted":
+            others.delete_object(Bucket=PRODUCTS, Key=key)
+        if len(requests) == 2 and problem == "replaced":
+            others.put_object(Bucket=PRODUCTS, Key=key, Body=b"newer" * (2 << 20))
+
+    operation = "HeadObject" if problem == "deleted" else "GetObject"
+    s3.meta.events.register(f"before-call.s3.{operation}", interfere)
+    with (
+        pytest.raises(TransientFailure, match=f"{key}: reading it"),
+        Catalogue.open(s3, CATALOGUE),
+    ):
+        pass
 
 
 @pytest.mark.slow
@@ -776,7 +807,10 @@ def test_closed_loop_killed_at_any_call_is_resumed(
 
 @pytest.mark.slow
 def test_two_submits_at_once_share_the_job(
-    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    archive: Archive,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     keys = [f"a/{number}_uncal.fits" for number in range(3)]
     for key in keys:
@@ -788,6 +822,7 @@ def test_two_submits_at_once_share_the_job(
             main(["reprocess", "submit", "--to", NEWER, "--stack", NAME, "--yes", "--pause", "0.2"])
         return ended.value.code
 
+    caplog.set_level("WARNING", "core")  # restored afterwards: `main` sets it in both threads
     read_together(monkeypatch, 60)
     archive.function.announcements()
     queue = archive.queues["BackfillQueue"]

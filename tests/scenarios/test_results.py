@@ -208,7 +208,7 @@ def test_message_whose_attempts_were_killed_fails(function: Harness, exposure: b
     assert function.run_unfinished(created(KEY)) == []
     (detail,) = function.announcements()
     assert (detail["status"], detail["error"]) == ("Failed", "TransientFailure")
-    assert "no attempt left a result or a reason" in detail["reason"]
+    assert "no attempt left a reason" in detail["reason"]
     assert versions(function) == 0, "it only looks"
 
 
@@ -719,7 +719,7 @@ def test_report_ignores_why_another_request_was_rejected(
     first, second = function.announcements()
     assert (first["cause"], first["error"]) == ("another", "InputRejected")
     assert (second["cause"], second["error"]) == ("m1", "TransientFailure")
-    assert "no attempt left a result" in second["reason"]
+    assert "no attempt left a reason" in second["reason"]
 
 
 def test_failure_that_the_bus_refused_is_published_later(function: Harness) -> None:

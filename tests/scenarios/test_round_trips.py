@@ -120,12 +120,23 @@ def test_exposure_of_an_event_takes_four_round_trips(warm: Harness, exposure: by
 
 
 @pytest.mark.slow
-def test_large_exposure_takes_seven_round_trips_and_copies(function: Harness, large: bytes) -> None:
+def test_large_exposure_takes_seven_round_trips_and_copies(
+    function: Harness, large: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = threading.Event()
+
+    def initialize_later(*arguments: Any) -> Any:  # or the pixels may be read before the upload
+        assert started.wait(LONGEST_WAIT)
+        return initialize(*arguments)
+
     blocks = Blocks(S3Location(PRODUCTS, "dq_blocks"), 16 << 20, 4 << 20)
     function = function.with_services(blocks=blocks)
     for key in (KEY, OTHER):
         function.upload(large, key)
     function.run(OTHER)
+    monkeypatch.setattr("handler.process.initialize", initialize_later)
+    hooks = function.function.s3.meta.events
+    hooks.register("after-call.s3.CreateMultipartUpload", lambda **_: started.set())
     copies = ["UploadPartCopy product"] * 2
     with waves(
         function,
