@@ -168,4 +168,4 @@ def find_stack(name: str) -> Stack:
     parameters = {
         item["ParameterKey"]: item["ParameterValue"] for item in found.get("Parameters", [])
     }
-    return Stack(name, outputs, parameters)
+    return Stack(found["StackName"], outputs, parameters)

@@ -6,15 +6,17 @@ are removed afterwards, so that a later import of a tool gets the real one.
 """
 
 import importlib
+import multiprocessing
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from urllib import request
 
 __all__ = [
-    "CRDS_NAME_RE_STR", "CRDS_VERSION", "InvalidDatetimeError", "proxy", "rmap", "timestamp",
-    "utils",
+    "CRDS_NAME_RE_STR", "CRDS_VERSION", "CrdsError", "InvalidDatetimeError", "api", "proxy", "rmap",
+    "timestamp", "utils",
 ]  # fmt: skip
 
 _TOOLS = (
@@ -33,15 +35,18 @@ def _without_tools() -> Iterator[None]:
     stubs = {f"crds.{name}": ModuleType(f"crds.{name}") for name in _TOOLS}
     stubs["crds.bestrefs"].assign_bestrefs = None  # type: ignore[attr-defined]  # crds exports it
     sys.modules.update(stubs)
-    urlopen = request.urlopen
+    urlopen, lock = request.urlopen, multiprocessing.Lock
     # crds opens an empty URL during its import (a workaround for macOS), and so loads all
     # certificates of the machine.
     request.urlopen = _refuse_url  # type: ignore[assignment]
+    # crds makes a lock for processes, which fails on Lambda, because that has no /dev/shm:
+    # aws.amazon.com/blogs/compute/parallel-processing-in-python-with-aws-lambda
+    multiprocessing.Lock = threading.Lock  # type: ignore[assignment]
     try:
         importlib.import_module("crds")
         yield
     finally:
-        request.urlopen = urlopen
+        request.urlopen, multiprocessing.Lock = urlopen, lock
         _remove({id(stub) for stub in stubs.values()})
 
 
@@ -53,17 +58,17 @@ def _remove(stubs: set[int]) -> None:
     # crds also keeps modules under other names and as attributes.
     for name in [name for name, module in sys.modules.items() if id(module) in stubs]:
         del sys.modules[name]
-    crds = sys.modules["crds"]
-    for name in [name for name, value in vars(crds).items() if id(value) in stubs]:
+    crds = sys.modules.get("crds")  # None if its import failed
+    for name in [name for name, value in vars(crds).items() if id(value) in stubs] if crds else ():
         delattr(crds, name)
 
 
 with _without_tools():
     import crds
     import crds.jwst  # crds imports it for the first rule; the stubs are gone by then
-    from crds.client import proxy
+    from crds.client import api, proxy
     from crds.core import rmap, timestamp, utils
     from crds.core.config import CRDS_NAME_RE_STR
-    from crds.core.exceptions import InvalidDatetimeError
+    from crds.core.exceptions import CrdsError, InvalidDatetimeError
 
 CRDS_VERSION = str(crds.__version__)  # CRDS_VER of the product

@@ -185,7 +185,7 @@ class MirrorConfig:
             state = json.loads(content)
 
             def context(key: str) -> str:
-                return check_context(state[key]) if state[key] != "" else ""
+                return check_context(state[key]) if state.get(key, "") != "" else ""
 
             return cls(
                 operational_context=check_context(state["operational_context"]),
@@ -193,11 +193,12 @@ class MirrorConfig:
                 catalogue={
                     str(file): _digest(*digest) for file, digest in state["catalogue"].items()
                 },
-                instruments=frozenset(map(check_instrument, state["instruments"])),
-                builds={str(k): check_context(v) for k, v in state["builds"].items()},
-                held_by_hand=_typed(state["held_by_hand"], bool),
-                serial=_typed(state["serial"], int),
-                prunes=_typed(state["prunes"], int),
+                # Another release may not have written the fields from here on.
+                instruments=frozenset(map(check_instrument, state.get("instruments", ()))),
+                builds={str(k): check_context(v) for k, v in state.get("builds", {}).items()},
+                held_by_hand=_typed(state.get("held_by_hand", False), bool),
+                serial=_typed(state.get("serial", 0), int),
+                prunes=_typed(state.get("prunes", 0), int),
                 previous_context=context("previous_context"),
                 source_context=context("source_context"),
                 bad_files_of=context("bad_files_of"),

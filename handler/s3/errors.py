@@ -62,6 +62,7 @@ _ACTIONS = {
     "GetObject": "s3:GetObject",
     "ListObjectsV2": "s3:ListBucket",
     "PutObject": "s3:PutObject",
+    "DeleteObject": "s3:DeleteObject",
     "CreateMultipartUpload": "s3:PutObject",
     "UploadPart": "s3:PutObject",
     "UploadPartCopy": "s3:GetObject (or s3:PutObject on the product)",

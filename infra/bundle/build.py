@@ -40,6 +40,7 @@ _KEPT = (  # although a pattern above matches
     "botocore/data/s3/*",
     "botocore/data/events/*",
     "botocore/data/sqs/*",
+    "botocore/data/sns/*",
 )
 _TIME = 1_640_995_200  # 2022-01-01; .zip files have no times before 1980
 

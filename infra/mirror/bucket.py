@@ -19,7 +19,7 @@ from handler.crds.mirror import (
     mapping_key,
 )
 from handler.crds.rules import BUILD, LARGEST_MAPPING, RuleFiles, Rules, read_text
-from handler.s3.errors import is_missing
+from handler.s3.errors import is_missing, translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import listed, put_if_unchanged, read_object
 from infra.cli import UserError
@@ -41,18 +41,20 @@ class Mirror:
         The key is relative to the mirror's prefix. The checksum is the SHA-1 that S3 stores; an
         object without one is wrong.
         """
-        try:
-            answer = self.client.head_object(**self._kwargs(key), ChecksumMode="ENABLED")
-        except ClientError as exc:
-            if is_missing(exc):
-                return "missing"
-            raise
+        with translate_errors(f"{self.location.below(key)}: looking it up"):
+            try:
+                answer = self.client.head_object(**self._kwargs(key), ChecksumMode="ENABLED")
+            except ClientError as exc:
+                if is_missing(exc):
+                    return "missing"
+                raise
         same = answer["ContentLength"] == expected.size
         return "there" if same and answer.get("ChecksumSHA1") == _base64(expected) else "wrong"
 
     def put(self, path: Path, key: str, digest: FileDigest) -> None:
         """Upload a local file to a key, relative to the mirror's prefix."""
-        with path.open("rb") as file:
+        task = f"{self.location.below(key)}: writing it"
+        with path.open("rb") as file, translate_errors(task):
             # S3 rejects the upload if what it receives has another SHA-1.
             self.client.put_object(
                 **self._kwargs(key),
@@ -77,7 +79,8 @@ class Mirror:
 
     def delete(self, key: str) -> None:
         """Delete the file at a key, relative to the mirror's prefix, if it exists."""
-        self.client.delete_object(**self._kwargs(key))
+        with translate_errors(f"{self.location.below(key)}: deleting it"):
+            self.client.delete_object(**self._kwargs(key))
 
     def list_keys(self) -> Iterator[str]:
         """Yield the keys of all mappings and reference files, relative to the mirror's prefix."""

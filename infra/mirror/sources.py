@@ -7,11 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from crds.client import api
-from crds.core.exceptions import CrdsError
-
 from core import EQUALS_JWST
 from core.errors import ReferenceUnavailable
+from handler.crds.lean_import import CrdsError, api
 from handler.crds.mirror import (
     CONFIG,
     MAPPINGS,
@@ -145,7 +143,7 @@ class Server(Source):
         self._configure_crds()
         try:
             return check_context(api.S.get_build_context("jwst", EQUALS_JWST))
-        except (CrdsError, OSError) as exc:
+        except (CrdsError, OSError, ValueError, TypeError, LookupError) as exc:
             raise ReferenceUnavailable(
                 f"{self.url}: does not name the build context of jwst {EQUALS_JWST} ({exc}); "
                 "name a context instead of build"
@@ -172,17 +170,21 @@ class Server(Source):
                 f"{path}: missing or damaged, expected {expected}; CRDS_READONLY_CACHE forbids a "
                 "download: unset it, or add the file"
             )
-        path.unlink(missing_ok=True)  # crds downloads only what does not exist
         self._configure_crds()
-        try:
-            _Downloads(self.config.operational_context, path).get_local_files(
-                [name]
-            )  # compares digests
-        except (CrdsError, OSError) as exc:
-            path.unlink(missing_ok=True)  # other programs do not check what is in the cache
-            raise ReferenceUnavailable(
-                f"{name}: download from {self.url} failed ({exc}); run the command again"
-            ) from exc
+        for is_last in (False, False, True):
+            path.unlink(missing_ok=True)  # crds downloads only what does not exist
+            try:
+                download = _Downloads(self.config.operational_context, path)
+                download.get_local_files([name])  # compares digests
+                break
+            except (CrdsError, OSError) as exc:
+                # crds repeats a download, but not one that was cut short.
+                is_cut_short = path.exists()
+                path.unlink(missing_ok=True)  # other programs do not check what is in the cache
+                if is_last or not is_cut_short:
+                    raise ReferenceUnavailable(
+                        f"{name}: download from {self.url} failed ({exc}); run the command again"
+                    ) from exc
         return path
 
     def drop(self, name: str, instrument: str) -> None:

@@ -59,6 +59,7 @@ class QueuedMessage:
         event = _event(message["Body"])
         detail = _object(event, "detail") or _object(_first_record(event), "s3")
         is_ours = event.get("source") == SOURCE
+        failed = _object(event, "responsePayload")  # of a function that Lambda invoked in vain
         source = (
             _object(detail, "input")
             or _object(detail, "request")
@@ -77,8 +78,8 @@ class QueuedMessage:
             sent=int(message["Attributes"]["SentTimestamp"]) / 1000,
             exposure=f"s3://{source.get('bucket') or '?'}/{key}",
             key=key,
-            error=str(detail.get("error") or "") if is_ours else "",
-            reason=str(detail.get("reason") or "") if is_ours else "",
+            error=str((detail.get("error") if is_ours else failed.get("errorType")) or ""),
+            reason=str((detail.get("reason") if is_ours else failed.get("errorMessage")) or ""),
             can_be_tried=not is_ours or bool(_object(detail, "request")),
             event=event if is_ours else {},
         )

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -152,9 +153,17 @@ def test_nothing_of_the_checkout_is_loaded(function: Runtime) -> None:
     )
 
 
+# Lambda has no /dev/shm, and so no semaphores.
+WITHOUT_SEMAPHORES = (
+    "import multiprocessing.synchronize as s\n"
+    "def refuse(*_, **__): raise OSError(38, 'Function not implemented')\n"
+    "s.SemLock.__init__ = refuse\n"
+)
+
+
 def run_alone(code: str, environment: dict[str, str], folder: Path, bundle: Path = BUNDLE) -> str:
     """Run code with only the bundle on its path; return its output."""
-    command = [str(PYTHON), "-c", code]
+    command = [str(PYTHON), "-c", WITHOUT_SEMAPHORES + code]
     settings = alone(environment, folder)
     done = subprocess.run(
         command, cwd=bundle, env=settings, stdout=subprocess.PIPE, text=True, check=True
@@ -197,10 +206,18 @@ def test_mirror_bundle_holds_what_its_handler_imports(logical: str, tmp_path: Pa
     assert module in loaded
     assert not {"jinja2", "matplotlib", "rich"} & set(loaded)
     for own in (bundle / "infra").rglob("*.py"):
+        for service in clients_of(own):
+            assert (bundle / "botocore" / "data" / service).is_dir(), f"{own}: {service}"
         if ".".join(own.relative_to(bundle).with_suffix("").parts) in loaded:
             for imported in imports_of(own):  # also inside functions
                 path = bundle.joinpath(*imported.split("."))
                 assert path.is_dir() or path.with_suffix(".py").is_file(), f"{own}: {imported}"
+
+
+def clients_of(path: Path) -> set[str]:
+    """Return the AWS services whose clients a module creates, except those of operators only."""
+    found = set(re.findall(r"\bclient\(\s*\"([a-z0-9-]+)\"", path.read_text()))
+    return found - {"cloudformation", "cloudwatch"}
 
 
 def imports_of(path: Path) -> set[str]:

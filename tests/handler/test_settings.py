@@ -144,6 +144,24 @@ def test_docs_name_the_environment_variables() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "module", ["handler.app", "infra.mirror.freshen", "infra.reprocess.freshen"]
+)
+def test_functions_start_without_shared_memory_as_on_lambda(module: str) -> None:
+    code = (
+        "import multiprocessing.synchronize as synchronize\n"
+        "class SemLock:\n"
+        "    def __init__(self, *_, **__): raise OSError(38, 'Function not implemented')\n"
+        "original, synchronize.SemLock.__init__ = synchronize.SemLock.__init__, SemLock.__init__\n"
+        f"import {module}\n"
+        "synchronize.SemLock.__init__ = original\n"
+        "import multiprocessing; multiprocessing.Lock().acquire()\n"
+        "assert type(multiprocessing.Lock()).__module__ == 'multiprocessing.synchronize'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
 def test_lean_import_leaves_the_tools_of_crds_importable() -> None:
     code = (
         "import sys, handler.crds.rules, crds; assert 'asdf' not in sys.modules; "

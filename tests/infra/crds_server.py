@@ -21,6 +21,8 @@ class CrdsServer:
     lies: set[str] = field(default_factory=set)  # sent with other content
     stalls: set[str] = field(default_factory=set)  # it waits after one half
     goes_away: set[str] = field(default_factory=set)  # it disconnects after one half
+    stumbles: set[str] = field(default_factory=set)  # it disconnects once after one half
+    build_answer: bytes | None = None  # to get_build_context, instead of JSON-RPC
     sent: dict[str, int] = field(default_factory=dict)  # number of requests
     builds: dict[tuple[str, ...], str] = field(default_factory=dict)
 
@@ -44,6 +46,9 @@ def crds_server(root: Path) -> Iterator[CrdsServer]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            if call["method"] == "get_build_context" and server.build_answer is not None:
+                self.answer(server.build_answer)
+                return
             results = {
                 "get_server_info": server.info,
                 "get_build_context": lambda *asked: server.builds[asked],
@@ -55,9 +60,10 @@ def crds_server(root: Path) -> Iterator[CrdsServer]:
         def do_GET(self) -> None:
             name = self.path.rpartition("/")[2]
             content = server.content(name)
-            if name not in server.stalls | server.goes_away:
+            if name not in server.stalls | server.goes_away | server.stumbles:
                 self.answer(content)
                 return
+            server.stumbles.discard(name)
             self.answer(content[: len(content) // 2], length=len(content))
             if name in server.stalls:
                 time.sleep(3)

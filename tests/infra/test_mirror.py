@@ -174,6 +174,43 @@ def test_scheduled_sync_copies_and_verifies(
 
 
 @pytest.mark.slow
+def test_download_that_is_cut_short_is_repeated(
+    server: CrdsServer, prefix: str, bucket: Bucket
+) -> None:
+    name = Path(MASK).name
+    server.stumbles.add(name)
+    keep_fresh(Mirror(bucket.client, S3Location(MIRROR, prefix)), server.url)
+    assert (server.sent[name], server.stumbles) == (2, set())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "answer", ["<html>", "null", "[]", "{}", '{"error": "x"}', '{"error": {}}']
+)
+def test_malformed_answer_about_the_build_is_one_line(
+    answer: str, server: CrdsServer, place: str
+) -> None:
+    server.build_answer = answer.encode()
+    said = run("sync", place, "--server", server.url, "--context", "build", fails=True)
+    assert f"{server.url}: does not name the build context" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("operation", ["HeadObject", "PutObject"])
+def test_denied_call_in_a_mirror_names_action_and_object(
+    operation: str, server: CrdsServer, prefix: str, aws: LocalAws
+) -> None:
+    def deny(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, operation)
+
+    client = aws.client("s3")
+    client.meta.events.register(f"before-call.s3.{operation}", deny)
+    action = {"HeadObject": "s3:GetObject", "PutObject": "s3:PutObject"}[operation]
+    with pytest.raises(TransientFailure, match=f"s3://{MIRROR}/{prefix}/.*: {action} is denied"):
+        keep_fresh(Mirror(client, S3Location(MIRROR, prefix)), server.url)
+
+
+@pytest.mark.slow
 def test_scheduled_sync_runs_again_in_its_container(server: CrdsServer, prefix: str) -> None:
     settings = {"CRDS_SERVER": server.url, "CRDS_MIRROR": f"s3://{MIRROR}/{prefix}"}
     with patch.dict(os.environ, settings):

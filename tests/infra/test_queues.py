@@ -287,6 +287,16 @@ def test_exposure_of_an_s3_notification_is_named() -> None:
 
 
 @pytest.mark.slow
+def test_failed_invocation_is_shown_with_its_error() -> None:
+    """Lambda sends it to UndeliveredQueue of the mirror's stack."""
+    failed = {"errorType": "ReferenceUnavailable", "errorMessage": "no answer"}
+    body = json.dumps({"requestPayload": {}, "responsePayload": failed})
+    message = {"MessageId": "1", "ReceiptHandle": "r", "Attributes": {"SentTimestamp": "0"}}
+    shown = QueuedMessage.from_message(message | {"Body": body})
+    assert (shown.label, shown.reason) == ("ReferenceUnavailable", "no answer")
+
+
+@pytest.mark.slow
 def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
     events = [
         FAILED

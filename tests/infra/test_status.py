@@ -57,7 +57,8 @@ def test_status_shows_queues_failures_products_and_alarms(
     alarm(function.aws, f"{NAME}-other-FailedAlarm-1", "ALARM")
 
     capsys.readouterr()
-    main(["status", "--stack", NAME, "--json"])
+    (stack,) = function.aws.client("cloudformation").describe_stacks(StackName=NAME)["Stacks"]
+    main(["status", "--stack", stack["StackId"], "--json"])
     status = json.loads(capsys.readouterr().out)
     assert status["queues"]["UploadedQueue"]["waiting"] == 1
     assert status["failures"] == {"NoSuchBucket": 1}

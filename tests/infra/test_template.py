@@ -246,6 +246,8 @@ def test_kms_parameters_grant_only_their_keys() -> None:
         Permission("UseKmsKey", "kms:GenerateDataKey", "arn:kms:key"),
         Permission("DecryptReadBuckets", "kms:Decrypt", "arn:kms:read"),
     }
+    earlier = Permission("DecryptReadBuckets", "kms:Decrypt", "arn:kms:read")
+    assert earlier in permissions(TEMPLATE, "BackfillRole", HasReadKmsKeys=True)
 
 
 def test_only_traces_and_log_deliveries_use_any_resource() -> None:

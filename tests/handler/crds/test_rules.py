@@ -268,6 +268,14 @@ def test_damaged_files_raise_only_reference_unavailable(sample_cache: Path) -> N
             )
 
 
+def test_state_without_the_fields_of_later_releases_is_read() -> None:
+    old = b'{"operational_context": "jwst_9001.pmap", "bad_files": [], "catalogue": {}}'
+    state = MirrorConfig.parse_state(old, "mirror.json")
+    assert (state.operational_context, state.announced_context) == ("jwst_9001.pmap", "")
+    with pytest.raises(ReferenceUnavailable, match="damaged"):
+        MirrorConfig.parse_state(b'{"operational_context": "jwst_9001.pmap"}', "mirror.json")
+
+
 def damaged(text: str, chance: random.Random) -> str:
     at, length = chance.randrange(len(text)), chance.choice((0, 1, 1, 5, 40))
     new = ["", "None", "5", "(", "'", "x", "[]", "{1: 2}", "()", "-" * 5000, "[" * 300, "\0", "N/A"]
