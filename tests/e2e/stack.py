@@ -52,6 +52,7 @@ class Stack:
     server: psutil.Process
     outputs: dict[str, str] = field(default_factory=dict)
     announced: list[dict[str, Any]] = field(default_factory=list)
+    events_queue: str = ""  # URL
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def client(self, service: str) -> Any:
@@ -119,11 +120,12 @@ class Stack:
 
     def depth(self, queue: str) -> int:
         """Return the number of messages of a queue, including those in flight."""
+        return self._depth(self[queue])
+
+    def _depth(self, url: str) -> int:
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
-        found = self.client("sqs").get_queue_attributes(QueueUrl=self[queue], AttributeNames=names)[
-            "Attributes"
-        ]
-        return sum(int(found[name]) for name in names)
+        answer = self.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=names)
+        return sum(int(answer["Attributes"][name]) for name in names)
 
     def drain(self, seconds: float) -> None:
         """Wait until the queues are empty and every event has arrived."""
@@ -132,7 +134,7 @@ class Stack:
             assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
             time.sleep(0.2)
         known = -1
-        while known != len(self.announced) or self.depth("Announcements"):
+        while known != len(self.announced) or self._depth(self.events_queue):
             known = len(self.announced)
             time.sleep(1)
 
@@ -176,9 +178,7 @@ class Stack:
     def listening(self) -> Iterator[None]:
         """Collect the processing events."""
         sqs, events = self.client("sqs"), self.client("events")
-        queue = self.outputs["Announcements"] = sqs.create_queue(QueueName="announcements")[
-            "QueueUrl"
-        ]
+        queue = self.events_queue = sqs.create_queue(QueueName="announcements")["QueueUrl"]
         arn = f"arn:aws:sqs:{REGION}:000000000000:announcements"
         events.put_rule(Name="announcements", EventPattern='{"source": ["jwst.dq_init"]}')
         events.put_targets(Rule="announcements", Targets=[{"Id": "queue", "Arn": arn}])
