@@ -3,6 +3,8 @@
 The Lambda functions of infra/mirror.yaml import this module: it must not need rich or duckdb.
 """
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -143,6 +145,11 @@ class Stack:
     def product_form(self) -> Form:
         """The form of products whose requests name neither a form nor an output key."""
         return Form(self.parameters.get("ProductForm", Form.ASSEMBLED))
+
+    def digest(self, *words: str) -> str:
+        """Return eight hexadecimal digits that stand for words and for what this stack builds."""
+        built = (self.output("BackfillQueue"), self.output_prefix, self.product_form)
+        return hashlib.sha256(json.dumps([*built, *words]).encode()).hexdigest()[:8]
 
     @property
     def requester_pays(self) -> list[str]:

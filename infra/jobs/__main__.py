@@ -1,6 +1,5 @@
 """The command ``dq-init backfill``: process exposures that are in S3 already."""
 
-import hashlib
 import json
 import re
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 import boto3
 import click
 
+from core import __version__
 from handler.s3.objects import enable_requester_pays
 from infra import options
 from infra.aws import Stack, find_stack, job_in
@@ -59,9 +59,9 @@ def command(  # noqa: PLR0913, PLR0917
     """
     found_stack, s3, console = find_stack(stack), boto3.client("s3"), Console(stderr=as_json)
     enable_requester_pays(s3, found_stack.requester_pays)
-    # The same command gives the job the same name, and so resumes it.
+    # The same command gives the job the same name, and so resumes it, but not after an upgrade.
     asked = [*(digest_of_list(target) or target for target in targets), context or ""]
-    digest = hashlib.sha256(json.dumps([*asked, "replace" * replace]).encode()).hexdigest()[:8]
+    digest = found_stack.digest(*asked, "replace" * replace, __version__)
     words = re.sub(r"[^A-Za-z0-9]+", "-", targets[0].removeprefix("s3://")).strip("-")
     location = job_in(found_stack.output("ProductBucket"), f"{words[:48]}-{digest}")
     exposures = list(find(targets, s3))

@@ -4,6 +4,7 @@ the ledger or the product shows                          the request is
 a result, or a product, of the request's cause           complete
 another product, written since the job began             complete
 a failure of the request's cause                         failed
+another failure since the job began, once it ended       failed
 a product that the function would keep                   skipped
 anything else, once the queues are empty                 missing
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 _THREADS = 16
 # SQS counts approximately, and its counts may lag by a minute:
 # docs.aws.amazon.com/AWSSimpleQueueService/latest/APIReference/API_GetQueueAttributes.html
+_FEW = 100  # requests of a job whose entries are read without listing the ledger
 _CHECK = 2  # polls in a row of empty queues after which products are read
 _QUIET = 60  # seconds of empty queues after which a request without a result is missing
 # Seconds after which products are read although the queues, which other jobs share, are not empty.
@@ -63,11 +65,17 @@ class RequestResult:
     status: Status
     error: str = ""
     reason: str = ""
+    is_published: bool = False  # of a failure: no attempt follows
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the request was complete or skipped."""
+        return self.status is not Status.FAILED
 
     @property
     def is_final(self) -> bool:
-        """Whether the function certainly does not retry: not Failed, or `InputRejected`."""
-        return self.status is not Status.FAILED or self.error == InputRejected.__name__
+        """Whether the function does not retry any more."""
+        return self.is_done or self.is_published or self.error == InputRejected.__name__
 
 
 @dataclass(frozen=True)
@@ -97,35 +105,41 @@ class Watch:
     encoding: str  # of the science pixels in the function's products
     _etags: dict[S3Location, str] = field(default_factory=dict, repr=False)
     _results: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
+    # Failures of other requests for the same products since the job began.
+    _others: dict[S3Location, RequestResult] = field(default_factory=dict, repr=False)
 
     def follow(self, pause: float) -> Iterator[JobProgress]:
         """Yield progress every `pause` seconds until all results are final (`is_final`)."""
         quiet, wait = 0, _LOOK
         busy = looked = time.monotonic()
         while True:
-            is_due = time.monotonic() - looked >= wait
-            progress = self.poll(is_quiet=quiet >= _CHECK, reads_products=is_due)
+            now = time.monotonic()
+            is_due, is_over = now - looked >= wait, quiet >= _CHECK and now - busy >= _QUIET
+            progress = self.poll(is_quiet=quiet >= _CHECK, reads_products=is_due, is_over=is_over)
             yield progress
             now = time.monotonic()
             quiet += 1
             if progress.waiting + progress.in_work:
                 quiet, busy = 0, now
-            if progress.left == 0 or (progress.is_quiet and now - busy >= _QUIET):
+            if progress.left == 0 or (is_over and quiet):
                 return
             if is_due:
                 looked, wait = now, 2 * wait
             time.sleep(pause)
 
-    def poll(self, *, is_quiet: bool = False, reads_products: bool = False) -> JobProgress:
+    def poll(
+        self, *, is_quiet: bool = False, reads_products: bool = False, is_over: bool = False
+    ) -> JobProgress:
         """Read new results from the ledger, and return progress.
 
         With `is_quiet` (the caller found the queues empty) or `reads_products`, results that the
-        ledger lacks are inferred from products; `_status_of` describes what `is_quiet` changes.
+        ledger lacks are inferred from products. `is_over` says that the queues have been empty for
+        so long that no request is left; `_status_of` describes what both change.
         """
         depths = [depth(self.sqs, queue_url) for queue_url in self.queue_urls]
         self._read_entries()
         if is_quiet or reads_products:
-            self._read_products(is_quiet=is_quiet)
+            self._read_products(is_quiet=is_quiet, is_over=is_over)
         numbers = self._count()
         return JobProgress(
             waiting=sum(found.waiting + found.delayed for found in depths),
@@ -140,12 +154,13 @@ class Watch:
     def result(self) -> JobResult:
         """Return the numbers of results read so far, and the products that still lack one."""
         numbers = self._count()
-        failed = {p: r for p, r in self._results.items() if r.status is Status.FAILED}
+        results = self._others | self._results
+        failed = {p: r for p, r in results.items() if r.status is Status.FAILED}
         return JobResult(
             complete=numbers[Status.COMPLETE],
             skipped=numbers[Status.SKIPPED],
             failed=len(failed),
-            missing=tuple(sorted(map(str, self.requests.keys() - self._results.keys()))),
+            missing=tuple(sorted(map(str, self.requests.keys() - results.keys()))),
             errors=dict(Counter(result.error for result in failed.values())),
             reasons={str(p): result.reason for p, result in sorted(failed.items(), key=str)},
         )
@@ -155,44 +170,65 @@ class Watch:
 
     def _read_entries(self) -> None:
         """Add or replace results, from ledger entries written since the previous call."""
-        if not self.requests:
-            return
+        done = {product for product, result in self._results.items() if result.is_done}
+        changed = [product for product in self.requests if product not in done]
+        if len(self.requests) > _FEW:
+            changed = self._changed_entries()
+        earliest = f"{self.began - timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
+        with ThreadPoolExecutor(_THREADS) as threads:
+            entries = threads.map(lambda p: read_entry(self.s3, self.ledger, p), changed)
+            for product, entry in zip(changed, entries, strict=True):
+                stored = entry.stored
+                if stored is None or (stored.last_modified or "") < earliest:
+                    continue
+                self._etags[product] = stored.etag
+                cause, failure = self.requests[product].cause, entry.failure
+                known = self._results.get(product)
+                failed = failure and RequestResult(
+                    Status.FAILED, failure.error, failure.reason, failure.published
+                )
+                self._others.pop(product, None)
+                if failed and failure and failure.cause == cause:
+                    self._results[product] = failed
+                elif entry.result is not None and entry.result.cause == cause:
+                    self._results[product] = RequestResult(entry.result.status)
+                elif known and (known.is_done or (failed and known.is_final)):
+                    continue  # another request has replaced the entry
+                else:  # a later attempt has cleared its failure
+                    self._results.pop(product, None)
+                    if failed:
+                        self._others[product] = failed
+
+    def _changed_entries(self) -> list[S3Location]:
+        """List the products whose entries were written since they were read last."""
         bucket = next(iter(self.requests)).bucket
         prefix = os.path.commonprefix([p.key for p in self.requests])  # noqa: RUF071  # not paths
         earliest = self.began - timedelta(seconds=1)
-        changed = {}
+        changed = []
         for key, item in list_entries(self.s3, self.ledger, prefix):
-            product, etag = S3Location(bucket, key), item["ETag"]
-            is_new = item["LastModified"] >= earliest and self._etags.get(product) != etag
+            product = S3Location(bucket, key)
+            is_new = item["LastModified"] >= earliest and self._etags.get(product) != item["ETag"]
             if product in self.requests and is_new:
-                changed[product] = etag
-        with ThreadPoolExecutor(_THREADS) as threads:
-            entries = threads.map(lambda p: read_entry(self.s3, self.ledger, p), changed)
-            for (product, etag), entry in zip(changed.items(), entries, strict=True):
-                self._etags[product] = etag
-                cause, failure = self.requests[product].cause, entry.failure
-                if failure is not None and failure.cause == cause:
-                    result = RequestResult(Status.FAILED, failure.error, failure.reason)
-                    self._results[product] = result
-                elif entry.result is not None and entry.result.cause == cause:
-                    self._results[product] = RequestResult(entry.result.status)
-                else:  # a later attempt has cleared its failure
-                    self._results.pop(product, None)
+                changed.append(product)
+        return changed
 
-    def _read_products(self, *, is_quiet: bool) -> None:
+    def _read_products(self, *, is_quiet: bool, is_over: bool) -> None:
         """Infer results from the products, for requests that have none yet."""
         left = [product for product in self.requests if product not in self._results]
         with ThreadPoolExecutor(_THREADS) as threads:
-            found = threads.map(lambda product: self._status_of(product, is_quiet=is_quiet), left)
+            found = threads.map(
+                lambda p: self._status_of(p, is_quiet=is_quiet, is_over=is_over), left
+            )
             for product, status in zip(left, found, strict=True):
                 if status is not None:
                     self._results[product] = RequestResult(status)
 
-    def _status_of(self, product: S3Location, *, is_quiet: bool) -> Status | None:
+    def _status_of(self, product: S3Location, *, is_quiet: bool, is_over: bool) -> Status | None:
         """Infer a request's status from its product; None if the product does not decide it.
 
         Complete: the request wrote it or, with `is_quiet` (queues empty), any request since the job
-        began. Skipped: the function would keep it; `is_quiet` ignores its software version.
+        began. Skipped: the function would keep it; `is_over` ignores its software version, because
+        the function may be of another release than this program.
         """
         store, request = ObjectStore(self.s3), self.requests[product]
         source, found = request.source, store.find(product)
@@ -208,7 +244,7 @@ class Watch:
         if current is None or state_of(current) != provenance.input_state:
             return None
         if not provenance.pinned:
-            is_ours = is_quiet or provenance.software_version == __version__
+            is_ours = is_over or provenance.software_version == __version__
             if not is_ours or provenance.science_encoding != self.encoding:
                 return None
             entry = read_entry(self.s3, self.ledger, product)

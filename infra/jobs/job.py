@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 Request = dict[str, Any]
 
-_BATCH = 10  # messages per SendMessageBatch, the limit of SQS
+_KEPT = timedelta(days=14)  # the longest retention of SQS
+BATCH = 10  # messages per SendMessageBatch, the limit of SQS
 _SAVE_EVERY = 5000  # requests; saving writes the whole job
 _THREADS = 8
 _SEND_ATTEMPTS = 6
@@ -77,7 +78,7 @@ class JobFile:
         try:
             head, *requests = map(json.loads, gzip.decompress(content).splitlines())
             job = Job(
-                began=datetime.fromisoformat(head["began"]),
+                began=datetime.fromisoformat(head["began"]).astimezone(UTC),
                 requests=tuple(request for request in requests if isinstance(request, dict)),
                 sent=max(int(head["sent"]), 0),
                 result=head["result"],
@@ -117,12 +118,16 @@ class JobFile:
     def start(self, wanted: list[Request], *, is_new: bool = False) -> Job:
         """Store and return a job of `wanted`; those stored already keep cause and progress.
 
-        They do not if the stored job has a result or, with `is_new`, if all its requests were sent.
+        They do not if the stored job has a result or, with `is_new` or two weeks after it began, if
+        all its requests were sent.
         `UserError` if the stored job is damaged, or other commands keep replacing it.
         """
         for _ in range(_WRITE_ATTEMPTS):
             found, now = self.read()
-            is_over = is_new and found is not None and found.sent >= len(found.requests)
+            is_sent = found is not None and found.sent >= len(found.requests)
+            # SQS has dropped what it did not deliver by then.
+            is_old = found is not None and now - found.began > _KEPT
+            is_over = is_sent and (is_new or is_old)
             job = join(None if is_over else found, wanted, now)
             if job == found:
                 return found
@@ -167,13 +172,13 @@ def submit(file: JobFile, job: Job, sqs: "SQSClient", queue_url: str) -> Iterato
     with ThreadPoolExecutor(_THREADS) as threads:
         while job.sent < len(bodies):
             some = bodies[job.sent : job.sent + _SAVE_EVERY]
-            batches = [some[i : i + _BATCH] for i in range(0, len(some), _BATCH)]
-            list(threads.map(lambda batch: _send(batch, sqs, queue_url), batches))
+            batches = [some[i : i + BATCH] for i in range(0, len(some), BATCH)]
+            list(threads.map(lambda batch: send_batch(batch, sqs, queue_url), batches))
             job = file.save(replace(job, sent=job.sent + len(some)))
             yield job
 
 
-def _send(bodies: Sequence[str], sqs: "SQSClient", queue_url: str) -> None:
+def send_batch(bodies: Sequence[str], sqs: "SQSClient", queue_url: str) -> None:
     """Send messages with these bodies, at most ten; send refused ones up to six times."""
     left = {str(number): body for number, body in enumerate(bodies)}
     for attempt in range(_SEND_ATTEMPTS):

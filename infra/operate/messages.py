@@ -130,6 +130,8 @@ class Depth:
 
 
 EMPTY = Depth(0, 0, 0)
+MOST_READ = 100_000
+"""Messages after which a queue may show no more: SQS hides at most 120,000 at a time."""
 
 
 @dataclass

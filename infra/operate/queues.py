@@ -168,6 +168,16 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
         f"{queue.name} holds {counts.waiting + counts.in_flight:,} (approximate count of SQS)"
     )
     _print_hint(len(found.chosen), found.labels)
+    _check_all_were_read(found.labels.total(), queue)
+
+
+def _check_all_were_read(number: int, queue: _Source) -> None:
+    """Exit with 1 if so many messages were read that SQS showed no more."""
+    if number >= messages.MOST_READ:
+        sys.exit(
+            f"{queue.name}: {number:,} messages were read, perhaps not all: SQS hides at most "
+            "120,000 at a time; redrive or discard some, then run the same command again"
+        )
 
 
 def _hidden(counts: messages.Depth) -> str:
@@ -226,6 +236,7 @@ def _report(moved: Moved, done: str, queue: _Source, to: str = "") -> None:
             f"{name}: {plural(len(moved.refused), 'message')} not {done} or not deleted, see "
             "above; run the same command again"
         )
+    _check_all_were_read(left, queue)
 
 
 def _print_hint(chosen: int, labels: Counter[str]) -> None:

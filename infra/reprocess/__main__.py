@@ -93,10 +93,13 @@ def select(  # noqa: PLR0913, PLR0917
     archive, console = Archive.of_stack(stack), Console(stderr=as_json)
     by_pixels = by == "pixels"
     with rebuilding.open_selection(archive, to, compared, by_pixels=by_pixels) as selection:
-        show(selection, console, as_json=as_json)
+        show(selection, archive.stack.product, console, as_json=as_json)
         if out:
-            requests = list(selection.requests(to, relabel=relabel))
+            prefix = archive.stack.output_prefix
+            requests = list(selection.requests(prefix, to, relabel=relabel))
             out.write_text(json.dumps(requests), encoding="utf-8")
+            left_out = selection.count(relabel=relabel) - len(requests)
+            rebuilding.print_left_out(left_out, prefix, console)
             console.print(f"{plural(len(requests), 'request')} in {out}", soft_wrap=True)
 
 

@@ -45,21 +45,22 @@ def audit(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> Iterator[F
         f"SELECT DISTINCT input_bucket, {folder_of} FROM {rows} WHERE input_bucket IS NOT NULL "
         "ORDER BY ALL"
     ).fetchall()
-    for input_bucket, folder in folders:
-        exposures = _listing(catalogue, s3, input_bucket, folder)
+    for input_bucket in dict.fromkeys(bucket for bucket, _ in folders):
+        own = [folder for bucket, folder in folders if bucket == input_bucket]
+        exposures = _listing(catalogue, s3, input_bucket, *own)
         for key, known, found in catalogue.connection.execute(
             f"SELECT product_key, trim(input_etag, '\"'), t.etag FROM {rows} AS c "
-            f"LEFT JOIN {exposures} AS t ON c.input_key = t.key "
-            f"WHERE input_etag IS NOT NULL AND input_bucket = ? AND {folder_of} = ? "
+            f"LEFT JOIN (SELECT DISTINCT * FROM {exposures}) AS t ON c.input_key = t.key "
+            "WHERE input_etag IS NOT NULL AND input_bucket = ? "
             "AND trim(input_etag, '\"') IS DISTINCT FROM t.etag ORDER BY 1",
-            [input_bucket, folder],
+            [input_bucket],
         ).fetchall():
             what = f"its exposure was {'deleted' if found is None else 'replaced'}"
             etags = f"ETag {known}" if found is None else f"ETag {found}, expected {known}"
             yield Finding(f"s3://{bucket}/{key}", f"{what} ({etags})")
 
 
-def _listing(catalogue: Catalogue, s3: Any, bucket: str, prefix: str) -> str:
-    """Return an SQL table expression of the keys and ETags (unquoted) below a prefix."""
-    items = ((item["Key"], item) for item in listed(s3, bucket, prefix))
+def _listing(catalogue: Catalogue, s3: Any, bucket: str, *prefixes: str) -> str:
+    """Return an SQL table expression of the keys and ETags (unquoted) below prefixes."""
+    items = ((item["Key"], item) for prefix in prefixes for item in listed(s3, bucket, prefix))
     return listing(catalogue.path.with_name("listing.jsonl"), items)

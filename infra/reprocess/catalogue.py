@@ -28,6 +28,7 @@ from handler.ledger import CatalogueRow, Entry
 from handler.s3.errors import translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, put_if_unchanged, read_entry
+from infra.cli import UserError
 
 log = logging.getLogger(__name__)
 
@@ -194,7 +195,11 @@ class Catalogue:
         with tempfile.TemporaryDirectory() as name, database(Path(name)) as connection:
             catalogue = cls(s3, location, Path(name) / _FILE, connection)
             catalogue._download()
-            yield catalogue
+            try:
+                yield catalogue
+            except duckdb.Error:
+                catalogue._check()
+                raise
 
     @property
     def table(self) -> str:
@@ -257,6 +262,16 @@ class Catalogue:
         # The next update reads the whole ledger.
         columns = ", ".join(f"NULL::{kind} AS {name}" for name, kind in COLUMNS.items())
         self.connection.execute(f"COPY (SELECT {columns} WHERE false) TO {quoted(self.path)}")
+
+    def _check(self) -> None:
+        """Raise `UserError` if the local copy cannot be read to its end."""
+        try:
+            self.connection.execute(f"SELECT max(hash(COLUMNS(*))) FROM {self.table}").fetchall()
+        except duckdb.Error as exc:
+            raise UserError(
+                f"{self.location.below(_FILE)}: damaged ({exc}); delete it, then run reprocess "
+                "catalogue"
+            ) from exc
 
     def _read(self, ledger: S3Location, key: str) -> dict[str, Any] | None:
         """Read an entry, return its row; None if it was deleted, or added to `rejected`."""

@@ -89,7 +89,7 @@ class Loop:
                 pass
             affected = selection.count(relabel=False)
             # A request for a product of an earlier OutputPrefix would build another product.
-            requests: list[Request] = list(selection.requests(relabel=False, prefix=self.prefix))
+            requests: list[Request] = list(selection.requests(self.prefix, relabel=False))
         if affected > len(requests):
             log.error("%d products outside %s not rebuilt", affected - len(requests), self.prefix)
         rejected = self._submit(context, requests, self.queue) if self.queue is not None else 0
@@ -136,7 +136,7 @@ class Loop:
         now: datetime,
         queue: str,
     ) -> Job:
-        """Return a job of `wanted`; unfinished or rejected ones of `last` keep their cause.
+        """Return a job of `wanted`; unfinished, rejected or unsent ones of `last` keep their cause.
 
         An unfinished one (None in `ends`) is lost 12 h after `last` began, or after 20 min if
         `queue` (URL) is empty: it gets a new cause and is sent again.
@@ -153,7 +153,11 @@ class Loop:
             repeats = min(last.repeats + is_late, _REPEATS)
         if now - last.began > _LOST:
             waiting = set()
-        kept = [(n, r) for n, r in enumerate(last.requests) if request_key(r) in waiting | stays]
+        kept = [
+            (number, request)
+            for number, request in enumerate(last.requests)
+            if number >= last.sent or request_key(request) in waiting | stays
+        ]
         sent = sum(number < last.sent for number, _ in kept)
         left = replace(last, requests=tuple(r for _, r in kept), sent=sent, result=None)
         began = last.began if waiting else now
@@ -161,9 +165,12 @@ class Loop:
         return replace(job, began=began, context=context, repeats=repeats, etag=last.etag)
 
     def _ends(self, last: Job, wanted: list[Request]) -> dict[str, str | None]:
-        """Return how wanted requests of `last` ended, by `request_key`, as the ledger shows."""
+        """Return how the requests of `last` that were sent and are still wanted ended.
+
+        By `request_key`, as the ledger shows; None for one that has not ended.
+        """
         keys = {request_key(request) for request in wanted}
-        again = {request_key(r): r for r in last.requests if request_key(r) in keys}
+        again = {request_key(r): r for r in last.requests[: last.sent] if request_key(r) in keys}
 
         def end_of(request: Request) -> str | None:
             ledger, cause = ledger_in(self.products), request.get("cause")

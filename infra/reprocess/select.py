@@ -214,7 +214,7 @@ class Selection:
             yield from rows
 
     def count(self, *, relabel: bool) -> int:
-        """Return the number of products that `requests` rebuilds if `prefix` is empty."""
+        """Return the number of affected products, also of those with other prefixes."""
         effects = self._effects(relabel=relabel)
         return sum(d.group.exposures for d in self.decisions if d.effect in effects)
 
@@ -223,19 +223,24 @@ class Selection:
         return effects | {Effect.NAME, Effect.CONTENT} if relabel else effects
 
     def requests(
-        self, context: str | None = None, *, relabel: bool, prefix: str = ""
+        self, prefix: str, context: str | None = None, *, relabel: bool
     ) -> Iterator[dict[str, str]]:
         """Yield direct requests that rebuild the products below `prefix` with `Effect.PIXELS`.
 
         If pixels are not compared, those with `Effect.CONTENT`. `relabel` adds `Effect.NAME` and
         `CONTENT`. Without `context`, requests name none, and the function uses its CrdsContext.
+        `prefix` is the OutputPrefix of the stack that processes them.
         """
         for bucket, key, product_key, output_key in self.inputs(self._effects(relabel=relabel)):
             if not product_key.startswith(prefix):
                 continue
+            form = Form.of_key(product_key)
+            end = "_dq_init_virtual.fits" if form is Form.VIRTUAL else "_dq_init.fits"
+            # An earlier OutputPrefix, such as dq_init/v1/, may lie below this one.
+            is_default = product_key == f"{prefix}{key.removesuffix('_uncal.fits')}{end}"
             fields = {
-                "bucket": bucket, "key": key, "context": context, "outputKey": output_key,
-                "form": Form.of_key(product_key).value,
+                "bucket": bucket, "key": key, "context": context,
+                "outputKey": output_key if is_default else product_key, "form": form.value,
             }  # fmt: skip
             yield {name: value for name, value in fields.items() if value}
 

@@ -11,8 +11,11 @@ from infra.cost.estimate import exposure_usd
 from infra.reprocess.select import Effect, Selection, WindowTotals
 
 
-def show(selection: Selection, console: Console, *, as_json: bool) -> None:
-    """Print the totals of a selection by detector and window, as a table or as JSON."""
+def show(selection: Selection, product: str, console: Console, *, as_json: bool) -> None:
+    """Print the totals of a selection by detector and window, as a table or as JSON.
+
+    `product` is native, float32 or virtual, as the stack builds it.
+    """
     totals, to = selection.totals(), selection.after.context
     if as_json:
         windows = [{"of": window, **vars(total)} for window, total in totals.items()]
@@ -31,7 +34,7 @@ def show(selection: Selection, console: Console, *, as_json: bool) -> None:
         counts = _counts(total)
         sums = [a + b for a, b in zip(sums, counts, strict=True)]
         requested += total.by_change[Effect.REQUESTED.value]
-        usd += exposure_usd(total.bytes // total.exposures) * counts[2 + by_pixels]
+        usd += exposure_usd(total.bytes // total.exposures, product) * counts[2 + by_pixels]
         if any(counts[1:]):
             flags = [f"+{number} {name}" for name, number in sorted(total.gained.items())]
             flags += [f"-{number} {name}" for name, number in sorted(total.lost.items())]

@@ -4,6 +4,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,13 +22,15 @@ from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
 from infra.console import Console
 from infra.jobs.follow import JobResult
-from infra.jobs.job import JobFile
+from infra.jobs.job import BATCH, JobFile, send_batch
 from infra.jobs.runner import JobRunner
 from infra.mirror.bucket import Mirror, check_contexts
 from infra.reprocess.audit import Finding
 from infra.reprocess.catalogue import Catalogue
 from infra.reprocess.select import Selection, select
 from infra.reprocess.show import show
+
+_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -90,15 +93,16 @@ def submit(
     """
     console = Console(stderr=as_json)
     with open_selection(archive, to) as selection:
-        show(selection, console, as_json=False)
+        show(selection, archive.stack.product, console, as_json=False)
         selected, prefix = selection.count(relabel=relabel), archive.stack.output_prefix
-        below = list(selection.requests(to, relabel=relabel, prefix=prefix))
+        below = list(selection.requests(prefix, to, relabel=relabel))
+        context = selection.after.context.removesuffix(".pmap")
     if not selected:
         console.print("No product needs to be rebuilt.")
-    if outside := selected - len(below):  # a request would build another product
-        console.print(f"Left out: {plural(outside, 'product')} outside OutputPrefix, {prefix}")
-    name = f"reprocess{'-relabel' * relabel}-{to or 'own'}"
-    file = JobFile(archive.s3, job_in(archive.bucket, name.removesuffix(".pmap")))
+    print_left_out(selected - len(below), prefix, console)
+    # A job of an earlier context is not resumed, also if requests name none.
+    name = f"reprocess{'-relabel' * relabel}{'' if to else '-own'}-{context}"
+    file = JobFile(archive.s3, job_in(archive.bucket, f"{name}-{archive.stack.digest()}"))
     with tempfile.TemporaryDirectory() as folder:
         runner = JobRunner(archive.stack, file, console, Path(folder), pause)
         requests = list(runner.without_rejected(below))
@@ -114,29 +118,42 @@ def submit(
     sys.exit(code or int(len(requests) < selected))
 
 
+def print_left_out(number: int, prefix: str, console: Console) -> None:
+    """Print how many products are outside OutputPrefix: a request would build another product."""
+    if number:
+        console.print(f"Left out: {plural(number, 'product')} outside OutputPrefix, {prefix}")
+
+
 def rewrite_entries(archive: Archive, forgotten: Iterable[Finding], console: Console) -> None:
     """Request that the function writes the missing ledger entries of these products."""
     sqs, queue = boto3.client("sqs"), archive.stack.output("BackfillQueue")
-    sent, store = 0, ObjectStore(archive.s3)
-    for finding in forgotten:
-        product = S3Location.parse(finding.product)
+    store, prefix = ObjectStore(archive.s3), archive.stack.output_prefix
+    products = [S3Location.parse(finding.product) for finding in forgotten]
+    bodies: list[str] = []
+
+    def rewrite(product: S3Location) -> None:
         stored = store.find(product)
-        if stored is None:
-            console.print(f"{product}: was deleted meanwhile; run audit again", soft_wrap=True)
-            continue
-        request = _report_request(stored, archive.stack.output_prefix, store)
-        if request is None:
-            console.print(
-                f"{product}: its ledger entry cannot be rebuilt, because its metadata do not name "
-                "exposure and cause; run dq-init backfill for its exposure",
-                soft_wrap=True,
-            )
-            continue
-        sqs.send_message(QueueUrl=queue, MessageBody=json.dumps(request))
-        sent += 1
+        request = _report_request(stored, prefix, store) if stored else None
+        if request is not None:
+            bodies.append(json.dumps(request))
+            return
+        reason = (
+            "its ledger entry cannot be rebuilt, because its metadata do not name exposure and "
+            "cause; run dq-init backfill for its exposure"
+        )
+        text = reason if stored else "was deleted meanwhile; run audit again"
+        console.print(f"{product}: {text}", soft_wrap=True)
+
+    with ThreadPoolExecutor(_THREADS) as threads, Progress(console=Console(stderr=True)) as bar:
+        for _ in bar.track(threads.map(rewrite, products), len(products), description="Reading"):
+            pass
+        batches = [bodies[i : i + BATCH] for i in range(0, len(bodies), BATCH)]
+        sending = threads.map(lambda batch: send_batch(batch, sqs, queue), batches)
+        for _ in bar.track(sending, len(batches), description="Sending"):
+            pass
     console.print(
-        f"{plural(sent, 'request')} sent; wait for the results, then run reprocess catalogue and "
-        "audit again"
+        f"{plural(len(bodies), 'request')} sent; wait for the results, then run reprocess "
+        "catalogue and audit again"
     )
 
 

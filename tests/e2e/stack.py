@@ -134,7 +134,9 @@ class Stack:
             assert time.monotonic() < end, f"{self.depth('UploadedQueue')} messages are left"
             time.sleep(0.2)
         known = -1
-        while known != len(self.announced) or self._depth(self.events_queue):
+        while known != len(self.announced) or (
+            self.events_queue and self._depth(self.events_queue)
+        ):
             known = len(self.announced)
             time.sleep(1)
 

@@ -15,17 +15,19 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from core.errors import ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable
 from core.product import Encoding
+from handler.event import Status
 from handler.events import ExposureRequest
 from handler.s3.objects import S3Location
 from infra.__main__ import main
+from infra.aws import Stack
 from infra.cli import UserError
 from infra.demo.local_aws import PRODUCTS, RAW, LocalAws
 from infra.jobs import __main__ as command
 from infra.jobs import follow
 from infra.jobs import job as sending
-from infra.jobs.follow import Watch
+from infra.jobs.follow import RequestResult, Watch
 from infra.jobs.job import Job, JobFile, join
 from infra.jobs.targets import archive_location, digest_of_list, find
 from infra.operate.messages import EMPTY, depth
@@ -192,7 +194,7 @@ def test_interrupted_backfill_resumes_without_sending_twice(
     monkeypatch.setattr(sending, "_SAVE_EVERY", 10)
     for number in range(25):
         function.upload(exposure, f"2023/jw{number:02}_uncal.fits")
-    original, sent = sending._send, []
+    original, sent = sending.send_batch, []
 
     def interrupted(lines: Any, *arguments: Any) -> None:
         if len(sent) == 1:
@@ -201,7 +203,7 @@ def test_interrupted_backfill_resumes_without_sending_twice(
         sent.append(lines)
         original(lines, *arguments)
 
-    monkeypatch.setattr(sending, "_send", interrupted)
+    monkeypatch.setattr(sending, "send_batch", interrupted)
     backfill(FOLDER, capsys=capsys, exit_code=1)
     function.upload(exposure, "2023/jw99_uncal.fits")
     with working(function, queues["BackfillQueue"]) as given:
@@ -244,6 +246,64 @@ def test_failure_that_a_later_attempt_cleared_is_not_counted(
     assert (watch.poll().failed, watch.poll().left) == (0, 1)
 
 
+def test_failure_of_another_request_leaves_no_request_missing(
+    function: Harness, exposure: bytes
+) -> None:
+    """An upload event may fail after the backfill, or instead of it."""
+    function.upload(b"bad", "x_uncal.fits")
+    asked = {"bucket": RAW, "key": "x_uncal.fits"}
+    for cause in ("job", "lost"):
+        request = ExposureRequest.from_direct({**asked, "cause": cause})
+        watch = Watch(
+            function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
+            {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
+            function.aws.client("sqs"), (), lambda *_: None, "native",
+        )  # fmt: skip
+        for failing in ("job", "upload"):
+            with pytest.raises(InputRejected):
+                function.run("x_uncal.fits", cause=failing)
+            progress = watch.poll()
+        assert progress.left == (0 if cause == "job" else 1)
+        found = watch.result()
+        assert (found.failed, found.missing, found.errors) == (1, (), {"InputRejected": 1})
+
+
+@pytest.mark.parametrize("error", ["ReferenceUnavailable", "InputRejected"])
+def test_published_failure_is_final(error: str) -> None:
+    assert RequestResult(Status.FAILED, error, "r", is_published=True).is_final
+    assert RequestResult(Status.FAILED, error, "r").is_final == (error == "InputRejected")
+
+
+def test_job_of_another_stack_or_release_is_not_resumed() -> None:
+    outputs = {"BackfillQueue": "https://sqs/1"}
+    stack = Stack("dq", outputs, {})
+    others = [
+        Stack("dq", {"BackfillQueue": "https://sqs/2"}, {}),
+        Stack("dq", outputs, {"OutputPrefix": "dq_new/"}),
+        Stack("dq", outputs, {"ProductForm": "virtual"}),
+    ]
+    assert len({one.digest("x") for one in (stack, *others)} | {stack.digest("y")}) == 5
+
+
+def test_job_is_not_resumed_after_the_retention_of_sqs(aws: LocalAws) -> None:
+    file = JobFile(aws.client("s3"), S3Location(PRODUCTS, "dq_backfills/old/job.jsonl.gz"))
+    for days, is_kept in ((13, True), (15, False)):
+        sent = {"bucket": "b", "key": "k", "cause": f"{days}"}
+        stored, now = file.read()
+        etag = stored.etag if stored else None
+        file.write(Job(now - timedelta(days=days), (sent,), sent=1, etag=etag))
+        job = file.start([{"bucket": "b", "key": "k"}])
+        assert (job.requests[0]["cause"] == f"{days}", job.sent) == (is_kept, int(is_kept))
+
+
+def test_time_of_an_edited_job_may_lack_a_zone(aws: LocalAws) -> None:
+    file = JobFile(aws.client("s3"), S3Location(PRODUCTS, "dq_backfills/edited/job.jsonl.gz"))
+    file.write(Job(datetime(2026, 11, 1), ()))
+    job, now = file.read()
+    assert job is not None
+    assert job.began < now
+
+
 def test_messages_that_sqs_refuses_are_sent_again() -> None:
     accepted: list[str] = []
 
@@ -254,7 +314,7 @@ def test_messages_that_sqs_refuses_are_sent_again() -> None:
             accepted.extend(entry["MessageBody"] for entry in done)
             return {"Failed": [{"Id": first["Id"]}] if others else []}
 
-    sending._send(["a", "b", "c"], Sqs(), "queue")  # type: ignore[arg-type]
+    sending.send_batch(["a", "b", "c"], Sqs(), "queue")  # type: ignore[arg-type]
     assert sorted(accepted) == ["a", "b", "c"]
 
 
@@ -395,13 +455,13 @@ def test_lost_replacement_is_missing_not_skipped(
     for number in range(2):
         function.upload(exposure, f"2023/jw{number}_uncal.fits")
         function.run(f"2023/jw{number}_uncal.fits")
-    original = sending._send
+    original = sending.send_batch
 
     def losing(lines: Any, sqs: Any, queue: str) -> None:
         original(lines, sqs, queue)
         function.aws.receive(queue)
 
-    monkeypatch.setattr(sending, "_send", losing)
+    monkeypatch.setattr(sending, "send_batch", losing)
     said = backfill(FOLDER, "--replace", "--json", capsys=capsys, exit_code=1)
     result = json.loads(said[said.index("{\n") :])
     assert (result["complete"], result["skipped"], len(result["missing"])) == (0, 0, 2)
@@ -701,6 +761,7 @@ def test_denied_listing_names_action_and_bucket(
     exposure: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(follow, "_FEW", 0)
     function.upload(exposure, "2023/jw0_uncal.fits")
     original = BaseClient._make_api_call  # type: ignore[attr-defined]
 

@@ -28,6 +28,7 @@ from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
 from infra.jobs import follow
 from infra.jobs.job import JobFile
+from infra.jobs.runner import JobRunner
 from infra.mirror.bucket import Mirror
 from infra.mirror.sync import use
 from infra.reprocess.audit import audit
@@ -103,6 +104,10 @@ class Archive:
 
     def __init__(self, function: Harness, queues: dict[str, str]) -> None:
         self.function, self.queues = function, queues
+
+    def of_latest(self, context: str) -> Harness:
+        """The function of a stack with CrdsContext=latest, which this context is now."""
+        return self.function.with_settings(context=context)
 
     def add(self, key: str, mode: Any, tmp_path: Path, **request: Any) -> dict[str, Any]:
         write_exposure(mode, tmp_path / "x.fits")
@@ -270,6 +275,77 @@ def test_catalogue_that_changes_while_it_is_read_is_retried(
         Catalogue.open(s3, CATALOGUE),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_job_of_an_earlier_context_is_not_resumed(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The requests name no context: those of the earlier job would count as complete."""
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    mirror, queue = Mirror(aws.client("s3"), S3Location(MIRROR, PREFIX)), archive.queues[QUEUES[0]]
+    use(NEWER, mirror)
+    archive.run("catalogue")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JobRunner, "finish", interrupted)
+        archive.run("submit", "--yes", exit_code=1)
+    deliver_all(archive.of_latest(NEWER), queue)
+    use(NEWEST, mirror)
+    archive.run("catalogue")
+    capsys.readouterr()
+    with working(archive.of_latest(NEWEST), queue) as given:
+        archive.run("submit", "--yes", "--pause", "0.2", exit_code=0)
+    assert len(given) == 1
+    assert "Resuming" not in capsys.readouterr().out
+
+
+def interrupted(*_: Any, **__: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
+def test_product_of_an_earlier_prefix_below_is_rebuilt_in_place(
+    archive: Archive, tmp_path: Path
+) -> None:
+    archive.function = archive.function.with_settings(output_prefix="dq_init/v1/")
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    shortened = archive.function.with_settings(output_prefix="dq_init/")
+    archive.run("catalogue")
+    with working(shortened, archive.queues["BackfillQueue"]):
+        archive.run("submit", "--to", NEWER, "--yes", "--pause", "0.2", exit_code=0)
+    assert shortened.products() == {"dq_init/v1/a/inside_dq_init.fits"}
+    archive.run("catalogue")
+    assert archive.selected(tmp_path) == set()
+
+
+@pytest.mark.slow
+def test_manifest_leaves_out_products_of_another_prefix(
+    archive: Archive, tmp_path: Path, aws: LocalAws, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    moved = {"MirrorPrefix": PREFIX, "OutputPrefix": "dq_new/"}
+    out = tmp_path / "manifest.json"
+    with stack_of_outputs(aws, "moved", QUEUES, **moved):
+        main(["reprocess", "select", "--to", NEWER, "--out", str(out), "--stack", "moved"])
+    assert json.loads(out.read_text()) == []
+    assert "Left out: 1 product outside OutputPrefix" in words(capsys.readouterr().out)
+
+
+@pytest.mark.slow
+def test_catalogue_with_damaged_pages_is_named(
+    archive: Archive, tmp_path: Path, aws: LocalAws
+) -> None:
+    archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
+    archive.run("catalogue")
+    s3 = aws.client("s3")
+    (found,) = s3.list_objects_v2(Bucket=PRODUCTS, Prefix=CATALOGUE.key)["Contents"]
+    content = s3.get_object(Bucket=PRODUCTS, Key=found["Key"])["Body"].read()
+    damaged = content[:8] + bytes(255 - byte for byte in content[8:1200]) + content[1200:]
+    s3.put_object(Bucket=PRODUCTS, Key=found["Key"], Body=damaged)
+    archive.add("a/more_uncal.fits", INSIDE, tmp_path)
+    with pytest.raises(SystemExit, match=f"{found['Key']}: damaged .*; delete it, then run"):
+        main(["reprocess", "catalogue", "--stack", NAME])
 
 
 @pytest.mark.slow
