@@ -149,13 +149,23 @@ class Exposure:
     def existing_image(self, read: Reader) -> NDArray[np.uint32] | None:
         """Return the pixels of PIXELDQ (of a guider: DQ) that the exposure's file has.
 
-        None or `InputRejected` as in `existing_array`; `InputRejected` also as in `decode`.
+        None or `InputRejected` as in `existing_array`; `InputRejected` also as in `decode`. Floats
+        that are not flags are converted as numpy does, with a logged warning.
         """
         hdu = self.existing_array(self.spec.image, self.plane_shape)
         if hdu is None:
             return None
         stored = read(hdu.data_start, hdu.data_length)
-        return decode(hdu, stored, self.name).astype(np.uint32)
+        pixels = decode(hdu, stored, self.name)
+        with np.errstate(invalid="ignore"):  # numpy would warn about NaN with a path of this code
+            image = pixels.astype(np.uint32)
+        if pixels.dtype.kind == "f" and (number := np.count_nonzero(image != pixels)):
+            log.warning(
+                "%s: %s has %d pixels that are not integers in [0, 2**32), expected flags; they "
+                "are converted",
+                *(self.name, hdu.name, number),
+            )
+        return image
 
     def existing_array(self, name: str, shape: tuple[int, ...]) -> Hdu | None:
         """Return the HDU with EXTNAME `name` if it has `shape`, that of the flags to merge.

@@ -75,7 +75,16 @@ def dq_init(
     ReferenceUnavailable
         If the mask is not a full frame and does not declare the area that it covers; the area is
         not needed for superstripes with MSTR_RD1.
+    ValueError
+        If `encoding` is not a value of `Encoding`, or only one of `mask` and `values.mask` is None.
     """
+    encoding = Encoding(encoding)  # compose() compares by identity, which fails for a plain str
+    if (mask is None) != (values.mask is None):
+        raise ValueError(
+            f"{values.filename}: values.mask is {values.mask!r} "
+            f"{'without' if mask is None else 'with'} a mask, expected None if, and only if, mask "
+            "is None"
+        )
     exposure = read_exposure(content, values.filename)
     warning = mask and detector_mismatch(mask, exposure)
     if warning:

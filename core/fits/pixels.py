@@ -89,9 +89,15 @@ def user_dq_image(content: bytes, name: str) -> NDArray[Any]:
     Raises `InputRejected` if there is none, or as `locate` and `decode`. Shape and values are not
     checked.
     """
-    for hdu in locate_in(content, name)[:2]:  # jwst reads it with `astropy.io.fits.getdata`
+    hdus = locate_in(content, name)[:2]  # jwst reads it with `astropy.io.fits.getdata`
+    for hdu in hdus:
         if hdu.is_image and hdu.data_length:
             return decode(hdu, data_of(hdu, content), name)
+    if any(hdu.header.get("ZIMAGE") is True for hdu in hdus):
+        raise InputRejected(
+            f"{name}: its image is tile-compressed, expected an image without compression; unpack "
+            "it (funpack)"
+        )
     raise InputRejected(
         f"{name}: no image among its first two HDUs, expected user-supplied DQ in one of them"
     )

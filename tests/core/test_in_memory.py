@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from astropy.io import fits
 from core.errors import InputRejected
 from core.in_memory import dq_init
 from core.mask import Mask
-from core.product import HeaderValues
+from core.product import Encoding, HeaderValues
 from tests.conftest import PROJECT, Harness
 from tests.products import undated
 from tests.samples.exposures import write_exposure
@@ -48,6 +49,28 @@ def test_pixeldq_of_the_exposure_is_kept(tmp_path: Path) -> None:
         dq_init((tmp_path / "x_uncal.fits").read_bytes(), None, values)
     )
     np.testing.assert_array_equal(fits.getdata(tmp_path / "y.fits", "PIXELDQ"), mine)
+
+
+@pytest.mark.parametrize("encoding", ["native", "float32", "float"])
+def test_encoding_may_be_a_string(encoding: Any, tmp_path: Path) -> None:
+    write_exposure(MODE, tmp_path / "x_uncal.fits")
+    content = (tmp_path / "x_uncal.fits").read_bytes()
+    values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", None)
+    if encoding == "float":
+        with pytest.raises(ValueError, match="'float' is not a valid Encoding"):
+            dq_init(content, None, values, encoding)
+        return
+    expected = dq_init(content, None, values, Encoding(encoding))
+    assert dq_init(content, None, values, encoding) == expected
+
+
+def test_mask_without_its_name_is_rejected() -> None:
+    values = HeaderValues("x_dq_init.fits", "2026-11-25", "14.0.3", "jwst_9001.pmap", "crds://x")
+    with pytest.raises(ValueError, match=r"values\.mask is 'crds://x' without a mask"):
+        dq_init(b"", None, values)
+    mask = Mask("x", np.zeros((1, 1), np.uint32), "NIRCAM", None)
+    with pytest.raises(ValueError, match=r"values\.mask is None with a mask"):
+        dq_init(b"", mask, replace(values, mask=None))
 
 
 def test_file_that_is_not_fits_is_rejected_by_name() -> None:

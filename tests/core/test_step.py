@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from core.compat import Kind
 from core.errors import InputRejected
 from core.exposure import Exposure, Subarray
-from core.fits.hdus import locate_in
+from core.fits.hdus import locate_in, reader_of
 from core.fits.pixels import user_dq_image
 from core.in_memory import render
 from core.mask import Mask
@@ -174,6 +174,8 @@ def test_user_flags_are_in_the_first_two_hdus() -> None:
     assert np.array_equal(user_dq_image(file(image), "u.fits"), FLAGS)
     with pytest.raises(InputRejected, match=r"u\.fits: no image among its first two HDUs"):
         user_dq_image(file(fits.BinTableHDU(int_times(1)), image), "u.fits")
+    with pytest.raises(InputRejected, match=r"u\.fits: its image is tile-compressed"):
+        user_dq_image(file(fits.CompImageHDU(FLAGS)), "u.fits")
 
 
 def test_user_flags_stored_as_floats_are_accepted() -> None:
@@ -240,6 +242,19 @@ def test_pixeldq_of_another_size_is_replaced_by_zeros(shape: tuple[int, int]) ->
     own = fits.ImageHDU(np.full(shape, 4, np.uint32), name="PIXELDQ")
     content = product(raw("nircam-sub64p", SHAPE, own), mask=FLAGS)
     assert np.array_equal(fits.getdata(BytesIO(content), "PIXELDQ"), FLAGS)
+
+
+def test_pixeldq_that_is_not_integers_gives_a_warning(
+    caplog: pytest.LogCaptureFixture, recwarn: pytest.WarningsRecorder
+) -> None:
+    own = np.full((8, 64), 4, np.float32)
+    own[0, :3] = (np.nan, 2.5, -1)
+    content = raw("nircam-sub64p", SHAPE, fits.ImageHDU(own, name="PIXELDQ"))
+    found = read(content).existing_image(reader_of(content))
+    assert "x.fits: PIXELDQ has 3 pixels that are not integers" in caplog.text
+    assert not recwarn.list
+    with np.errstate(invalid="ignore"):
+        np.testing.assert_array_equal(found, own.astype(">f4").astype(np.uint32))
 
 
 def test_new_header_section_has_a_title() -> None:
