@@ -10,23 +10,25 @@ from getpass import GetPassWarning
 from importlib import import_module, metadata
 from typing import Any
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    NoCredentialsError,
-    NoRegionError,
-    ParamValidationError,
-)
-from botocore.parsers import ResponseParserError
-
-from core import EQUALS_JWST, SOFTWARE, __version__
-from core.errors import ReferenceUnavailable, TransientFailure
-from handler.s3.errors import NO_BUCKET, error_code
 from infra.cli import UserError, how_to_install, printable, safe_output
 
 try:
     import click
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        NoRegionError,
+        ParamValidationError,
+    )
+    from botocore.parsers import ResponseParserError
     from click.shell_completion import CompletionItem, shell_complete
+
+    from core import EQUALS_JWST, SOFTWARE, __version__
+    from core.errors import ReferenceUnavailable, TransientFailure
+    from handler.s3.errors import NO_BUCKET, error_code
+except KeyboardInterrupt:
+    sys.exit("dq-init: interrupted; run the same command again")
 except ModuleNotFoundError as exc:
     sys.exit(f"dq-init: {how_to_install(exc)}")
 

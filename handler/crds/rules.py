@@ -299,7 +299,7 @@ class Rules:
             found = best if isinstance(best, str) else " and ".join(map(str, best))
             raise ReferenceUnavailable(
                 f"{name}: no mask for {keywords.name} ({values}): crds found {found}, expected one "
-                "mask; use another context, or name a mask in the request"
+                "mask; use another context, or name a mask"
             )
         return check_reference(best) if is_applicable(best) else None
 

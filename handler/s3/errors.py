@@ -5,7 +5,7 @@ throttling, timeout, broken connection          TransientFailure
 failed precondition (412)                       TransientFailure
 denied action, refused KMS key                  TransientFailure that names action, object and role
 missing or archived object, invalid name        the class that the caller names
-anything else                                   itself: the deployment or this code is wrong
+no usable credentials, anything else            itself: the deployment or this code is wrong
 """
 
 import os
@@ -54,6 +54,14 @@ NETWORK = (
     exceptions.ConnectionError,
     exceptions.FlexibleChecksumError,
     exceptions.IncompleteReadError,
+)
+# botocore raises these if it finds no usable credentials.
+_CREDENTIALS = (
+    exceptions.NoCredentialsError,
+    exceptions.PartialCredentialsError,
+    exceptions.CredentialRetrievalError,
+    exceptions.SSOError,
+    exceptions.TokenRetrievalError,
 )
 
 # The IAM action that an operation needs: most responses do not name it.
@@ -173,6 +181,6 @@ def translate_errors(task: str, unavailable: type[Exception] | None = None) -> I
     except NETWORK as exc:
         raise TransientFailure(f"{task}: {exc}; retry") from exc
     except exceptions.BotoCoreError as exc:  # boto3 rejects a name before it sends the request
-        if unavailable is None:
+        if unavailable is None or isinstance(exc, _CREDENTIALS):
             raise
         raise unavailable(f"{task}: {' '.join(str(exc).split())}") from exc

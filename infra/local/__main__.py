@@ -53,6 +53,13 @@ def _is_boolean(word: str) -> bool:
     return True
 
 
+def _not_empty(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Return the value of an option; a usage error if it is empty, as a shell's unset variable."""
+    if value == "":
+        raise click.BadParameter("is empty, expected a file; leave the option out for none")
+    return value
+
+
 def _with_hyphens(name: str) -> str:
     return name.replace("_", "-")
 
@@ -72,8 +79,18 @@ def _flag(name: str, text: str) -> options.Decorator:
     "--output-dir", type=options.FOLDER, default=Path(), help="Folder of the products; created."
 )
 @click.option("--suffix", default="dq_init", help="Suffix of the products' names.")
-@click.option("--override-mask", metavar="MASK", help="Mask: a path, s3://bucket/key or N/A.")
-@click.option("--user-supplied-dq", metavar="FILE", help="FITS image of flags to merge.")
+@click.option(
+    "--override-mask",
+    metavar="MASK",
+    callback=_not_empty,
+    help="Mask: a path, s3://bucket/key or N/A.",
+)
+@click.option(
+    "--user-supplied-dq",
+    metavar="FILE",
+    callback=_not_empty,
+    help="FITS image of flags to merge with those of the mask; without a mask, it is not used.",
+)
 @_flag("--skip", "Use no mask: write zeros, and SKIPPED to S_DQINIT.")
 @_flag("--save-results", "Ignored: products are always written, as by strun.")
 @options.context("--context", help="CRDS context; default: CRDS_CONTEXT, else as jwst resolves it.")
@@ -108,9 +125,9 @@ def command(  # noqa: PLR0913, PLR0917
 ) -> None:
     """Run dq_init on raw exposures and write the products to this machine.
 
-    EXPOSURE is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
-    stands for every *_uncal.fits below it. A product that is up to date is kept, another product of
-    this program is replaced; any other file is replaced only with --force.
+    EXPOSURE is a file, a folder, a pattern of local names or an S3 URI. A folder, whose URI ends
+    with a slash in S3, stands for every *_uncal.fits below it. A product that is up to date is
+    kept, another product of this program is replaced; any other file is replaced only with --force.
 
     References come from --mirror or from the CRDS cache; if CRDS_SERVER_URL is set, what the cache
     lacks is downloaded from that server and kept. Options can be spelled as in strun:

@@ -23,7 +23,7 @@ from handler.s3.errors import is_denied, translate_errors
 from handler.s3.objects import ObjectReader, ObjectStore, S3Location, StoredObject
 from infra import options
 from infra.local.inputs import Input, check_outputs, expand, open_input, s3_client
-from infra.local.product import PIECE, is_same, remove_leftovers, write
+from infra.local.product import PIECE, how_to_replace, is_same, remove_leftovers, write
 from infra.local.report import show_line
 from infra.local.run import EXIT_CODES, FAILURES, describe_failure, worst
 
@@ -40,10 +40,11 @@ _BUFFER = 128 * 1024  # most headers fit into one read
 def command(products: tuple[str, ...], output_dir: Path, force: bool, as_json: bool) -> None:
     """Write virtual products as complete files; the pixels are read from the exposures in S3.
 
-    PRODUCT is a file, a folder, a pattern or an S3 URI. A folder, or a URI that ends with a slash,
-    stands for every *dq_init_virtual.fits below it. A file of the product's size, headers and flags
-    is kept without reading its pixels; any other file at its path is a failure. --force replaces
-    both. Run the same command again to resume: it begins with the first file that is not complete.
+    PRODUCT is a file, a folder, a pattern of local names or an S3 URI. A folder, whose URI ends
+    with a slash in S3, stands for every *dq_init_virtual.fits below it. A file of the product's
+    size, headers and flags is kept without reading its pixels; any other file at its path is a
+    failure. --force replaces both. Run the same command again to resume: it begins with the first
+    file that is not complete.
 
     S3 must allow s3:GetObject on the exposures, s3:GetObjectVersion if their bucket has versions,
     and the use of their KMS key. REQUESTER_PAYS_BUCKETS names buckets whose charges you accept.
@@ -105,7 +106,7 @@ def _expand(name: str, path: Path, force: bool, hidden: bool) -> str:
         # the headers differs if the product was built again, of another exposure.
         if not (path.is_file() and is_same(path, layout, None)):
             raise InputRejected(
-                f"{path}: exists and is not the complete product of {name}; --force replaces it"
+                f"{path}: exists and is not the complete product of {name}; {how_to_replace(path)}"
             )
         return "kept"
     opened = _open_source(name, source)

@@ -35,7 +35,10 @@ def _rules(exposure: Exposure, choice: MaskChoice, references: References) -> st
 
 
 def _windows(exposure: Exposure) -> dict[str, str]:
-    """Return the 1-based ranges of pixels read out, and any stripes, as texts by heading."""
+    """Return the 1-based ranges of pixels read out, and any stripes, as texts by heading.
+
+    The window on the detector is left out if the keywords place it outside the detector.
+    """
     try:
         area, stripes = exposure.subarray, exposure.stripes
         axes = [exposure.keywords.integer(name) or 0 for name in ("FASTAXIS", "SLOWAXIS")]
@@ -45,12 +48,18 @@ def _windows(exposure: Exposure) -> dict[str, str]:
         return {}
     x = (area.xstart, area.xstart + area.xsize - 1)
     y = (area.ystart, area.ystart + area.ysize - 1)
-    found = {"Science window": "x {} to {}, y {} to {}".format(*x, *y)}
+    texts = [f"{first} to {last}" for first, last in (x, y)]
+    if stripes and abs(axes[1]) in {1, 2}:  # stripes read other rows than the subarray's
+        texts[abs(axes[1]) - 1] = "in stripes"
+    found = {"Science window": "x {}, y {}".format(*texts)}
     if sorted(map(abs, axes)) == [1, 2]:
         ends = [x if abs(axis) == 1 else y for axis in axes]
         fast, slow = (
             (DETECTOR_SIZE + 1 - last, DETECTOR_SIZE + 1 - first) if axis < 0 else (first, last)
             for axis, (first, last) in zip(axes, ends, strict=True)
         )
-        found["Detector window"] = "fast axis {} to {}, slow axis {} to {}".format(*fast, *slow)
+        rows = "in stripes" if stripes else "{} to {}".format(*slow)
+        shown = fast if stripes else (*fast, *slow)
+        if min(shown) >= 1 and max(shown) <= DETECTOR_SIZE:
+            found["Detector window"] = "fast axis {} to {}, slow axis {}".format(*fast, rows)
     return found | ({"Stripes": str(stripes)} if stripes else {})

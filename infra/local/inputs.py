@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from glob import glob, has_magic
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from core.errors import InputRejected, TransientFailure
 from core.fits.hdus import Reader
@@ -92,7 +92,8 @@ def expand(words: tuple[str, ...], pattern: str = "*_uncal.fits") -> list[str]:
     """Return the paths and S3 URIs that arguments name, each file or object once.
 
     Shell patterns stand for their matches; folders, and URIs that end with a slash, for files below
-    them that match `pattern`. Raises `UserError` if one has none; plain paths are not checked.
+    them that match `pattern`. Raises `UserError` if one has none, or if a folder cannot be listed;
+    plain paths are not checked.
     """
     found: dict[str, str] = {}  # the first name of each file
     for word in words:
@@ -134,26 +135,33 @@ def _inode(path: str | Path) -> tuple[int, int] | None:
 
 
 def _expand_local(word: str, pattern: str) -> list[str]:
-    if Path(word).is_dir():
+    if os.path.isdir(word):  # noqa: PTH112  # Path.is_dir raises an error for a long name
         return [str(file) for file in sorted(_files_below(word, pattern))]
     # A name such as x[1]_uncal.fits is a pattern only if no file has this name.
     if has_magic(word) and not os.path.lexists(word):
         matches = sorted(glob(word, recursive=True))  # noqa: PTH207  # Path.glob: relative ones only
+        if not matches:
+            raise UserError(f"{word}: matches no file or folder, expected one or more")
         return [name for match in matches for name in _expand_local(match, pattern)]
     return [word]
 
 
 def _files_below(folder: str, pattern: str) -> Iterator[Path]:
-    """Yield the files below a folder whose names match a shell pattern."""
+    """Yield what matches a shell pattern below a folder and is not a folder itself."""
     seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_reject_folder, followlinks=True):
         if (real := os.path.realpath(parent)) in seen:  # a link may lead to a folder above it
             folders.clear()
             continue
         seen.add(real)
-        yield from filter(
-            Path.is_file, (Path(parent, name) for name in fnmatch.filter(names, pattern))
-        )
+        # A name that is not of a regular file, such as a link without target, fails when opened.
+        yield from (Path(parent, name) for name in fnmatch.filter(names, pattern))
+
+
+def _reject_folder(error: OSError) -> NoReturn:
+    raise UserError(
+        f"{error.filename}: cannot be listed ({error.strerror}), expected a readable folder"
+    ) from error
 
 
 def _expand_s3(word: str, pattern: str) -> list[str]:

@@ -35,7 +35,7 @@ def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
     InputRejected
         If no regular file is at the path, or it is damaged or was not written by this software.
     """
-    wanted = f"a product of {exposure}; --force replaces it"
+    wanted = f"a product of {exposure}; {how_to_replace(path)}"
     try:
         with open_input(str(path)) as file:
             header = locate(file.read, file.size, file.name)[0].header
@@ -49,6 +49,12 @@ def values_of(path: Path, values: HeaderValues, exposure: str) -> HeaderValues:
         crds_context=str(header.get("CRDS_CTX")),
         crds_version=str(header.get("CRDS_VER")),
     )
+
+
+def how_to_replace(path: Path) -> str:
+    """Return advice about what is at a product's path: a folder cannot be replaced by a file."""
+    is_folder = path.is_dir() and not path.is_symlink()
+    return "move the folder away" if is_folder else "--force replaces it"
 
 
 def is_same(path: Path, layout: Layout, source: Input | None) -> bool:

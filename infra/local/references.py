@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from core import EQUALS_JWST
-from core.errors import ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure
 from core.fits.pixels import user_dq_image
 from core.mask import Mask
@@ -47,6 +47,11 @@ class _SourceRules(Rules):
 
     def read(self, name: str) -> str:
         return self._source.read(name)
+
+    def digest_of(self, name: str) -> FileDigest:
+        # The server_config of a cache may be older than its files, such as jwst_nircam_mask_0033.
+        instrument = name.removeprefix("jwst_").partition("_")[0]
+        return super().digest_of(name) or self._source.digest(name, instrument)
 
     def _build_context(self) -> str:
         return self._source.build()
@@ -97,6 +102,8 @@ class _SharedServer(Server):
 
     def file(self, name: str, instrument: str) -> Path:
         """Return the path of a file as `Server.file` does, while other processes wait."""
+        if self.read_only:
+            return super().file(name, instrument)
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             with suppress(OSError):  # a file system without locks
@@ -104,8 +111,8 @@ class _SharedServer(Server):
             return super().file(name, instrument)
         except OSError as exc:
             raise ReferenceUnavailable(
-                f"{name}: cannot be kept in the CRDS cache {self.folder}: {exc}; make the folder "
-                "writable, or add the file"
+                f"{name}: cannot be kept in the CRDS cache {self.folder} ({exc.strerror}); make "
+                "the folder writable, or add the file"
             ) from exc
         finally:
             os.close(folder)
@@ -126,7 +133,8 @@ def _complete(path: Path, url: str) -> Source:
             raise
         log.warning("%s; continuing with the CRDS cache %s", exc, path)
         return Cache(path)
-    path.mkdir(parents=True, exist_ok=True)
+    if not server.read_only:
+        path.mkdir(parents=True, exist_ok=True)
     heavy_client.update_config_info("jwst")  # into the cache, unless it is read-only
     return server
 
@@ -176,8 +184,7 @@ def choose_mask(
         mask, sha1 = read_mask(named)
         if warning := detector_mismatch(mask, exposure):
             log.warning("%s", warning)
-        label = named if is_s3(named) else os.path.abspath(named)  # noqa: PTH100  # as jwst
-        return MaskChoice(context, label=label, sha1=sha1), mask
+        return MaskChoice(context, label=_label(named), sha1=sha1), mask
     references = open_references(settings)
     assert references is not None
     store = ObjectStore(s3_client() if settings.mirror else cast("Any", None))
@@ -185,9 +192,21 @@ def choose_mask(
     return choice, references.load(choice, exposure, store)
 
 
+def _label(name: str) -> str:
+    """Return R_MASK for the mask at a path or S3 URI; `InputRejected` if it is not ASCII."""
+    label = name if is_s3(name) else os.path.abspath(name)  # noqa: PTH100  # as jwst
+    if not label.isascii():
+        raise InputRejected(
+            f"{label}: R_MASK cannot hold this name, expected ASCII; copy the mask to a path of "
+            "ASCII characters"
+        )
+    return label
+
+
 @cache
 def read_mask(name: str) -> tuple[Mask, str]:
     """Return the mask at a path or S3 URI, and the SHA-1 of the file."""
+    _label(name)  # a name that R_MASK cannot hold would fail every exposure
     with open_input(name) as file:
         content = file.read(0, file.size)
     return Mask.from_bytes(content, name), FileDigest.of(content).sha1

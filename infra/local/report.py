@@ -42,7 +42,9 @@ def show_line(text: str, is_error: bool) -> None:
 def _lines(outcome: Outcome) -> Iterator[str]:
     mask = (outcome.mask or NO_MASK).removeprefix("crds://")
     if outcome.error:
-        yield f"failed: {outcome.reason}"
+        # An error of a reference names only the reference.
+        subject = "" if outcome.input in str(outcome.reason) else f"{outcome.input}: "
+        yield f"failed: {subject}{outcome.reason}"
     elif outcome.check is None:
         yield f"{outcome.status:8}  {outcome.output}  {mask}  {outcome.unusable:.2%} DO_NOT_USE"
     else:

@@ -38,6 +38,8 @@ from infra.local.references import (
     read_user_dq,
 )
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Options:
@@ -124,6 +126,8 @@ def _process(source: Input, path: Path, options: Options, outcome: Outcome) -> s
     exposure = Exposure.read(source.read, source.size, source.name)
     choice, mask = choose_mask(exposure, options.mask, options.references)
     user = read_user_dq(options.user_dq) if options.user_dq else None
+    if user is not None and mask is None:
+        log.warning("%s: not used, because no mask is used; jwst skips the step", options.user_dq)
     quality = initialize(exposure, mask, exposure.existing_image(source.read), user)
     _summarize(choice, quality, outcome)
     if options.check:
@@ -168,12 +172,13 @@ class _Collector(logging.Handler):
         self.texts: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.texts.append(record.getMessage())
+        if (text := record.getMessage()) not in self.texts:
+            self.texts.append(text)
 
 
 @contextmanager
 def collected_warnings() -> Iterator[list[str]]:
-    """Yield a list that gets the messages logged in the `with` block, WARNING and above."""
+    """Yield a list that gets the messages logged in the `with` block, WARNING and above, once."""
     collector, root, step = _Collector(), logging.getLogger(), logging.getLogger("core")
     level = step.level
     step.setLevel(logging.NOTSET)  # infra.__main__ silences it

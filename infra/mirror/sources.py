@@ -3,6 +3,7 @@
 import logging
 import os
 import socket
+import tempfile
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +82,8 @@ class Cache(Source):
         if not self.build_context:
             raise ReferenceUnavailable(
                 f"{self.root}: a CRDS cache does not record the build context of jwst "
-                f"{EQUALS_JWST}; add --build {EQUALS_JWST}=jwst_N.pmap"
+                f"{EQUALS_JWST}; name a context instead of build, or give mirror sync the option "
+                f"--build {EQUALS_JWST}=jwst_N.pmap"
             )
         return self.build_context
 
@@ -108,7 +110,7 @@ class Cache(Source):
                 return path
         raise ReferenceUnavailable(
             f"{paths[0]}: does not exist, expected a file of the CRDS cache; run crds "
-            "sync for the context, or leave out --from to copy from the CRDS server"
+            "sync for the context, or use a CRDS server"
         )
 
 
@@ -135,7 +137,7 @@ class Server(Source):
             self.config = MirrorConfig.from_info(dict(api.get_server_info()), self.url)
         except (CrdsError, OSError, ValueError, TypeError) as exc:
             raise ReferenceUnavailable(
-                f"{self.url}: does not answer as a CRDS server ({exc}); check the URL (--server)"
+                f"{self.url}: does not answer as a CRDS server ({exc}); check the URL"
             ) from exc
 
     def build(self) -> str:
@@ -171,6 +173,9 @@ class Server(Source):
                 "download: unset it, or add the file"
             )
         self._configure_crds()
+        # Here an OSError says why a file cannot be kept; crds would call it a failed download.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
         for is_last in (False, False, True):
             path.unlink(missing_ok=True)  # crds downloads only what does not exist
             try:

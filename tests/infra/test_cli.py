@@ -295,6 +295,13 @@ def test_interrupt_is_one_line_and_exit_code_1() -> None:
     assert said.splitlines() == ["queues: interrupted; run the same command again to resume"]
 
 
+def test_interrupted_import_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    done = infra("--version", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["dq-init: interrupted; run the same command again"]
+
+
 def test_unknown_command_is_one_line_and_exit_code_2() -> None:
     done = infra("nonsense\x1b[2J")
     assert done.returncode == 2

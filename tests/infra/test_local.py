@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -218,7 +219,7 @@ def test_file_of_another_program_is_not_replaced(kind: str, shell: Shell, exposu
     before = path.lstat()
     said = shell.run("x_uncal.fits", code=2)
     assert "x_dq_init.fits" in said
-    assert "--force replaces it" in said
+    assert ("move the folder away" if kind == "folder" else "--force replaces it") in said
     after = path.lstat()
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
     assert after.st_mtime_ns == before.st_mtime_ns
@@ -302,8 +303,25 @@ def test_links_and_patterns_of_folders_name_each_file_once(shell: Shell) -> None
 @pytest.mark.parametrize("words", [["nothing*_uncal.fits"], ["empty"], ["x_uncal.fits", "empty"]])
 def test_pattern_or_folder_without_exposures_is_an_error(words: list[str], shell: Shell) -> None:
     Path("empty").mkdir()
-    assert f"{words[-1]}: contains no *_uncal.fits" in shell.run(*words, code=2)
+    message = "matches no file" if "*" in words[-1] else "contains no *_uncal.fits"
+    assert f"{words[-1]}: {message}" in shell.run(*words, code=2)
     assert shell.files() == {"x_uncal.fits", "empty"}
+
+
+def test_link_without_target_in_a_folder_fails_by_name(shell: Shell) -> None:
+    Path("y_uncal.fits").symlink_to("nowhere")
+    os.mkfifo("z_uncal.fits")
+    said = shell.run(".", "--output-dir", "out", code=2)
+    assert "failed: y_uncal.fits: does not exist" in said
+    assert "failed: z_uncal.fits: is not a regular file" in said
+    assert shell.files("out") == {"x_dq_init.fits"}
+
+
+def test_name_that_is_too_long_fails_alone(shell: Shell) -> None:
+    name = f"{'y' * 300}_uncal.fits"
+    said = shell.run(name, "x_uncal.fits", code=1)
+    assert f"failed: {name}: File name too long" in said
+    assert "x_dq_init.fits" in shell.files()
 
 
 def test_two_exposures_with_one_product_are_an_error(shell: Shell) -> None:
@@ -381,6 +399,20 @@ def test_warnings_are_silent_again_after_a_run(monkeypatch: pytest.MonkeyPatch) 
     assert logging.getLogger("core").level == logging.ERROR
 
 
+def test_same_warning_is_collected_once() -> None:
+    with run.collected_warnings() as texts:
+        for text in ("a", "b", "a"):
+            logging.getLogger("core.mask").warning(text)
+    assert texts == ["a", "b"]
+
+
+def test_path_of_a_mask_that_r_mask_cannot_hold_is_named(shell: Shell, sample_cache: Path) -> None:
+    shutil.copy(sample_cache / "references/jwst/nircam" / MASK, "é.fits")
+    (line,) = shell.run("x_uncal.fits", "--override-mask", "é.fits", code=2).splitlines()
+    assert "é.fits: R_MASK cannot hold this name" in line
+    assert "copy the mask to a path of ASCII characters" in line
+
+
 def test_user_supplied_dq_is_merged(shell: Shell) -> None:
     user = np.zeros((64, 64), np.uint32)
     user[5, 7] = 1 << 30
@@ -388,6 +420,8 @@ def test_user_supplied_dq_is_merged(shell: Shell) -> None:
     shell.run("x_uncal.fits", "--user_supplied_dq", "user.fits")
     dq = fits.getdata("x_dq_init.fits", "PIXELDQ")
     assert np.array_equal(np.argwhere(dq & 1 << 30), [[5, 7]])
+    said = shell.run("x_uncal.fits", "--user_supplied_dq", "user.fits", "--skip")
+    assert "warning: user.fits: not used, because no mask is used" in said
 
 
 @pytest.mark.parametrize("option", ["--override-mask", "--user-supplied-dq"])
@@ -411,6 +445,8 @@ def test_wrong_file_of_an_option_ends_the_run(option: str, shell: Shell) -> None
         (("--context", "nonsense"), "'nonsense', expected latest, build or jwst_N.pmap"),
         (("--skip", "--context", "jwst-edit"), "expected latest, build or jwst_N.pmap"),
         (("s3://b",), "expected s3://bucket/key"),
+        (("--override_mask", ""), "'--override-mask': is empty"),
+        (("--user_supplied_dq", ""), "'--user-supplied-dq': is empty"),
     ],
 )
 def test_wrong_usage_is_one_line(words: tuple[str, ...], message: str, shell: Shell) -> None:
@@ -469,8 +505,20 @@ def test_exit_code_is_that_of_the_worst_failure(
 def test_missing_mask_without_a_server_is_named(shell: Shell, own_cache: Path) -> None:
     mask = own_cache / "references/jwst/nircam" / MASK
     mask.unlink()
-    assert f"{mask}: does not exist" in shell.run("x_uncal.fits", code=3)
+    said = shell.run("x_uncal.fits", code=3)
+    assert f"failed: x_uncal.fits: {mask}: does not exist" in said
+    assert "run crds sync for the context, or use a CRDS server" in said
     assert shell.files() == {"x_uncal.fits"}
+
+
+def test_mask_that_server_config_does_not_list_is_used(shell: Shell, own_cache: Path) -> None:
+    mask = own_cache / "references/jwst/nircam" / MASK
+    content = mask.read_bytes()
+    mask.unlink()
+    write_server_config(own_cache)
+    assert f"{mask}: does not exist" in shell.run("x_uncal.fits", code=3)
+    mask.write_bytes(content)
+    assert MASK in shell.run("x_uncal.fits")
 
 
 @pytest.mark.parametrize("folder", ["references/jwst/nircam", "mappings/jwst"])
@@ -585,7 +633,10 @@ def test_read_only_cache_gets_no_download(
         shell.run("x_uncal.fits")
         flatten(own_cache).unlink()
         assert "CRDS_READONLY_CACHE forbids a download" in shell.run("x_uncal.fits", code=3)
+        monkeypatch.setenv("CRDS_PATH", str(shell.folder / "absent"))
+        assert "CRDS_READONLY_CACHE forbids a download" in shell.run("x_uncal.fits", code=3)
     assert not server.sent
+    assert "absent" not in shell.files()
 
 
 @pytest.mark.slow
@@ -690,6 +741,20 @@ def test_replaced_object_is_a_transient_failure(
     assert shell.files() == {"x_uncal.fits"}
 
 
+@pytest.mark.parametrize("uri", [f"s3://{RAW}/", f"s3://{RAW}/x_uncal.fits"])
+def test_missing_credentials_end_the_run(
+    uri: str, shell: Shell, bucket: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    (line,) = shell.run(uri, "--skip", code=1).splitlines()
+    assert line.startswith("run: no AWS credentials")
+
+
 # --check
 
 
@@ -719,6 +784,32 @@ def test_check_as_json_has_the_same_facts(shell: Shell) -> None:
     line = json.loads(shell.run("x_uncal.fits", "--check", "--json"))
     assert line["status"] == "checked"
     assert line["check"]["Science window"] == "x 1851 to 1914, y 1817 to 1880"
+
+
+@pytest.mark.parametrize(
+    ("mode_name", "science", "detector"),
+    [
+        (
+            "nircam-superstripe",
+            "x 1851 to 1914, y in stripes",
+            "fast axis 1851 to 1914, slow axis in stripes",
+        ),
+        (
+            "niriss-superstripe",
+            "x in stripes, y 1793 to 2048",
+            "fast axis 1 to 256, slow axis in stripes",
+        ),
+        ("fgs1-id-stack", "x 1 to 2304, y 1 to 2048", None),
+    ],
+)
+def test_check_names_no_pixels_outside_the_detector(
+    mode_name: str, science: str, detector: str | None, shell: Shell
+) -> None:
+    mode = next(mode for mode in MODES if mode.name == mode_name)
+    write_exposure(replace(mode, shape=(mode.shape[0], 1, *mode.shape[2:])), Path("y_uncal.fits"))
+    check = json.loads(shell.run("y_uncal.fits", "--check", "--json"))["check"]
+    assert check["Science window"] == science
+    assert check.get("Detector window") == detector
 
 
 @pytest.mark.slow

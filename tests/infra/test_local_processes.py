@@ -192,7 +192,9 @@ def test_read_only_cache_cannot_keep_a_missing_mask(
         (folder / "cache/references/jwst/nircam/jwst_nircam_mask_9002.fits").unlink()
         done = as_nobody("raw/1_uncal.fits", "--check")
     assert done.returncode == 3
-    assert "failed: jwst_nircam_mask_9002.fits: " in done.stderr, done.stderr
+    said = "failed: raw/1_uncal.fits: jwst_nircam_mask_9002.fits: cannot be kept in the CRDS cache"
+    assert said in done.stderr, done.stderr
+    assert "(Permission denied); make the folder writable, or add the file" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -206,6 +208,20 @@ def test_unreadable_exposure_and_folder_are_failures(folder: Path) -> None:
     done = as_nobody("raw/1_uncal.fits", "--output-dir", "out")
     assert done.returncode == 1
     assert "raw/1_uncal.fits: Permission denied" in done.stderr
+
+
+@pytest.mark.slow
+def test_folder_that_cannot_be_listed_ends_the_run(folder: Path) -> None:
+    (folder / "raw" / "inner").mkdir(0o300)
+    done = as_nobody("raw", "--check")
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        "run: raw/inner: cannot be listed (Permission denied), expected a readable folder"
+    ]
+    (folder / "raw").chmod(0o600)
+    done = as_nobody("raw/1_uncal.fits", "--check")
+    assert done.returncode == 1
+    assert "failed: raw/1_uncal.fits: Permission denied" in done.stderr
 
 
 @pytest.mark.slow

@@ -513,7 +513,7 @@ def test_build_context_comes_from_the_server_or_the_operator(
     run("sync", place, "--server", server.url)  # keeps what is recorded
     rules._read_at = 0
     assert (rules.context_name("build"), rules.context_name("latest")) == (NEWER, CONTEXT)
-    assert "add --build" in run(
+    assert f"--build {EQUALS_JWST}=jwst_N.pmap" in run(
         "sync", place, "--from", str(cache), "--context", "build", fails=True
     )
     assert "expected 3.0.0=jwst_N.pmap" in run("sync", place, "--build", "1.0=x", fails=True)

@@ -55,6 +55,20 @@ def test_name_that_boto3_refuses_raises_the_callers_class() -> None:
         raise refused
 
 
+@pytest.mark.parametrize(
+    "raised",
+    [
+        exceptions.NoCredentialsError(),
+        exceptions.UnauthorizedSSOTokenError(),
+        exceptions.CredentialRetrievalError(provider="x", error_msg="y"),
+    ],
+    ids=lambda raised: type(raised).__name__,
+)
+def test_missing_credentials_are_raised_as_themselves(raised: Exception) -> None:
+    with pytest.raises(type(raised)), translate_errors("s3://b/k", InputRejected):
+        raise raised
+
+
 DENIAL = (
     "User: arn:aws-cn:sts::123456789012:assumed-role/dq-init/fn is not authorized to perform: "
     "{action} on resource: {resource} because no identity-based policy allows the action"
