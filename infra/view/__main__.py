@@ -2,18 +2,17 @@
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import boto3
 import click
 
 from core.errors import InputRejected
-from core.mask import Mask
 from handler.crds.masks import References
 from handler.s3.objects import ObjectStore, S3Location
 from infra import options
 from infra.aws import find_stack
 from infra.cli import UserError
+from infra.local.inputs import s3_client
 from infra.mirror.bucket import Mirror
 from infra.view.files import open_file
 from infra.view.flags import Page, comparison_page, mask_page, product_page
@@ -38,29 +37,29 @@ def command(  # noqa: PLR0913, PLR0917
     context: str,
 ) -> None:
     """Write pages that show the flags of products, raw exposures and masks."""
-    s3 = boto3.client("s3")
     if detector is not None:
-        print(write_history(Mirror(s3, options.s3_uri(targets[0])), detector, out))
+        if len(targets) > 1:
+            raise click.UsageError("--detector expects one TARGET, the mirror")
+        print(write_history(Mirror(s3_client(), options.s3_uri(targets[0])), detector, out))
         return
     if stack and not mirror:
         mirror = find_stack(stack).mirror
     with tempfile.TemporaryDirectory() as folder:
-        references = References.of(mirror, Path(folder), s3) if mirror else None
+        references = References.of(mirror, Path(folder), s3_client()) if mirror else None
         try:
-            pages = [_page(target, against, references, context, s3) for target in targets]
+            pages = [_page(target, against, references, context) for target in targets]
         except InputRejected as exc:
             raise UserError(str(exc)) from exc
     print(write_pages(pages, out))
 
 
-def _page(
-    target: str, against: str | None, references: References | None, context: str, s3: Any
-) -> Page:
-    with open_file(target, s3) as file:
+def _page(target: str, against: str | None, references: References | None, context: str) -> Page:
+    with open_file(target) as file:
         if against is not None:
-            with open_file(against, s3) as older:
-                both = [Mask.from_bytes(one.content(), one.stem) for one in (older, file)]
-            return comparison_page(*both)
+            with open_file(against) as older:
+                return comparison_page(older.mask(), file.mask())
         if file.is_mask:
             return mask_page(file)
-        return product_page(file, references, context, ObjectStore(s3))
+        # Only a mirror is read through the store; local files need no AWS settings.
+        store = ObjectStore(s3_client() if references else cast("Any", None))
+        return product_page(file, references, context, store)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from core.errors import InputRejected, ReferenceUnavailable
 from core.fits.hdus import Hdu, Keywords, Reader, find, locate
+from core.mask import Mask
 from handler.s3.objects import S3Location
 from infra.cli import UserError
 from infra.local.inputs import is_s3, open_input
@@ -43,9 +45,17 @@ class File:
         """Return the whole file."""
         return self.read(0, self.size)
 
+    def mask(self) -> Mask:
+        """Return the mask that the file contains, named by `stem`, or raise `InputRejected`."""
+        try:
+            mask = Mask.from_bytes(self.content(), self.name)
+        except ReferenceUnavailable as exc:  # the operator named the file
+            raise InputRejected(str(exc)) from exc
+        return replace(mask, name=self.stem)
+
 
 @contextmanager
-def open_file(name: str, s3: Any) -> Iterator[File]:
+def open_file(name: str, s3: Any = None) -> Iterator[File]:
     """Open a FITS file by its path or S3 URI; `InputRejected` if it is missing or not FITS."""
     if is_s3(name):
         try:

@@ -129,7 +129,7 @@ def _exposure_facts(exposure: Exposure) -> Facts:
 
 def mask_page(file: File) -> Page:
     """Return the page of a MASK reference file."""
-    mask = Mask.from_bytes(file.content(), file.stem)
+    mask = file.mask()
     words = Keywords(file.hdus[0].header, file.name)
     ny, nx = mask.dq.shape
     facts = (

@@ -89,8 +89,14 @@ def _write_index(folder: Path, title: str, links: Iterable[Link]) -> Path:
 
 def _write(folder: Path, name: str, html: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / name
-    path.write_text(html, encoding="utf-8")
+    path, partial = folder / name, folder / f".{name}.partial"
+    try:
+        partial.write_text(html, encoding="utf-8")
+        partial.replace(path)
+    except OSError as exc:  # of a full disk, it names no file
+        raise OSError(exc.errno, exc.strerror, str(path)) from exc
+    finally:
+        partial.unlink(missing_ok=True)
     return path
 
 

@@ -10,6 +10,7 @@ import zlib
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
+from resource import RLIMIT_FSIZE, getrlimit, setrlimit
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,6 +26,7 @@ from core.flags import DO_NOT_USE, PIXEL_FLAGS
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
+from infra.local.inputs import s3_client
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule
 from infra.view.flags import Page
@@ -32,6 +34,7 @@ from infra.view.history import mask_periods
 from infra.view.pages import page_name, render_page, write_pages
 from infra.view.pictures import Picture, plane
 from tests.conftest import PROJECT, SHARED, Harness
+from tests.infra.program import run_program
 from tests.samples.exposures import write_exposure
 from tests.samples.masks import MASKS, write_mask
 from tests.samples.modes import MODES
@@ -39,6 +42,12 @@ from tests.samples.modes import MODES
 MODE = {mode.name: mode for mode in MODES}
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 DRAWN = ["nircam-full", "nircam-sub64p", "nircam-superstripe", "fgs1-acq1", "miri-brightsky"]
+
+
+@pytest.fixture(autouse=True)
+def own_client() -> None:
+    """Forget the client of S3, which has the endpoint of an earlier test."""
+    s3_client.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +231,11 @@ def test_keys_show_the_next_and_previous_stripe(product: Any, chrome: webdriver.
     page.walk("n", "n", "n", "p")
     page.wait(lambda: page.run(label) == "stripe 3 of 64")
     assert page.table() == expected(dq[2])
+    y, x = next((y, x) for y, x in np.ndindex(dq.shape[1:]) if len(set(dq[:3, y, x])) > 1)
+    for number in (3, 2, 1):
+        at(page, x, y, in_mask=False) if number == 3 else page.walk("p")
+        page.wait(lambda k=number: page.run(label) == f"stripe {k} of 64")
+        assert page.under().startswith(f"x {x + 1}, y {y + 1}: {dq[number - 1, y, x]}, ")
 
 
 @pytest.mark.parametrize("width", [360, 700, 1400])
@@ -331,6 +345,48 @@ def test_missing_target_is_one_line(target: str, function: Harness, tmp_path: Pa
     with pytest.raises(SystemExit) as ended:
         main(["view", target, "--out", str(tmp_path)])
     assert len(str(ended.value.code).splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [[], ["--against", "bad_mask.fits"]])
+def test_bad_mask_is_named_by_its_path(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    primary = fits.PrimaryHDU()
+    primary.header["REFTYPE"] = "MASK"
+    primary.writeto("bad_mask.fits")
+    done = run_program("view", "bad_mask.fits", "--out", "pages", *words)
+    assert done.exit_code == 2
+    assert done.err.startswith("view: bad_mask.fits: no DQ array among its HDUs")
+
+
+def test_local_file_needs_no_settings_of_aws(tmp_path: Path) -> None:
+    sample = next(mask for mask in MASKS if mask.name == "jwst_nircam_mask_9002.fits")
+    write_mask(sample, tmp_path / "m.fits")
+    words = (str(tmp_path / "m.fits"), "--out", str(tmp_path / "pages"))
+    done = run_program("view", *words, AWS_DEFAULT_REGION="", AWS_PROFILE="missing")
+    assert (done.exit_code, done.err) == (0, "")
+
+
+def test_detector_with_several_targets_is_a_usage_error(tmp_path: Path) -> None:
+    words = ("s3://m", "x.fits", "--detector", "NRCA1", "--out", str(tmp_path))
+    done = run_program("view", *words)
+    assert done.exit_code == 2
+    assert "--detector expects one TARGET" in done.err
+
+
+def test_full_disk_leaves_the_earlier_page(tmp_path: Path) -> None:
+    page = Page("a", (), Picture((plane(np.zeros((2, 2), np.uint32)),), (2, 2)))
+    before = write_pages([page], tmp_path).read_bytes()
+    soft, hard = getrlimit(RLIMIT_FSIZE)
+    setrlimit(RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/a\.html'"):
+            write_pages([page], tmp_path)
+    finally:
+        setrlimit(RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["a.html"]
+    assert (tmp_path / "a.html").read_bytes() == before
 
 
 def test_picture_of_the_readme_exists() -> None:

@@ -33,6 +33,7 @@
       row.setAttribute("aria-current", String(Number(row.dataset.plane) === plane));
     count();
     rank();
+    showPixel();
   }
 
   const isInside = (x, y) =>
