@@ -55,7 +55,7 @@ help:
 	@touch $@
 
 .venv/demo: .venv/made pyproject.toml
-	@echo "Setting up .venv, once: downloads some 100 MB, writes 340 MB, takes a minute"
+	@echo "Setting up .venv, once: downloads some 100 MB, writes 430 MB, takes a minute"
 	@$(BIN)/$(VERBOSE_PIP) install --editable '.[demo]'
 	@touch $@
 

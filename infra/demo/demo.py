@@ -22,6 +22,7 @@ from rich.table import Table
 
 from handler.crds.masks import References
 from handler.s3.objects import ObjectStore, S3Location
+from infra.cli import plural
 from infra.console import Console, lines
 from infra.demo.local_aws import (
     MIRROR,
@@ -200,9 +201,9 @@ def show(details: list[dict[str, Any]], masks: list[int]) -> None:
     sent = sum(detail["function"]["bytesSent"] for detail in details)
     written = sum(detail["output"]["bytes"] for detail in details if detail["output"])
     console.print(
-        f"{len(details)} exposures. Products: {written / 1e6:.0f} MB. In: "
-        f"{(received - sum(masks)) / 1e6:.0f} MB, and {sum(masks) / 1e6:.0f} MB of masks. "
-        f"Out: {sent / 1e6:.0f} MB."
+        f"{plural(len(details), 'exposure')}. Products: {written / 1e6:.1f} MB. In: "
+        f"{(received - sum(masks)) / 1e6:.1f} MB, masks: {sum(masks) / 1e6:.1f} MB. "
+        f"Out: {sent / 1e6:.1f} MB."
     )
     console.print(
         "An exposure of less than some 10 MB passes through the function whole. Of a larger one "

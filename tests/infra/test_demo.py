@@ -1,6 +1,7 @@
 """The demo, with generated exposures and with the user's own file and CRDS cache."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def test_own_exposure_and_cache_give_a_product(tmp_path: Path, sample_cache: Pat
     assert "jwst_niriss_mask_9002.fits" in done.stdout
     assert "4x5x80x80" in done.stdout
     assert '"status": "Complete"' in done.stdout
+    assert re.search(r"^1 exposure\. Products: 0\.[1-9] MB", done.stdout, re.MULTILINE)
     products = tmp_path / "demo-output" / "products"
     assert str(products) in done.stdout.replace("\n", "")
     assert fits.getdata(products / "mine_dq_init.fits", "PIXELDQ").shape == (80, 80)
