@@ -178,7 +178,8 @@ class Merged:
 
         `out` begins at pixel `offset`. Flags of the input above the lowest 8 bits are dropped.
         """
-        existing = self.pixel_format.decode(source).astype(np.uint8)
+        with np.errstate(invalid="ignore"):  # NaN among floats; numpy converts it to some integer
+            existing = self.pixel_format.decode(source).astype(np.uint8)
         out[:] = (existing | self.planes.window(offset, len(out))).data
 
 
