@@ -233,19 +233,6 @@ def test_failed_part_leaves_neither_product_nor_upload(
 
 
 @pytest.mark.slow
-def test_throttling_is_retried_with_back_off(function: Harness, full_frame: bytes) -> None:
-    """botocore's own retries see the server's response, not what a hook raises."""
-    function.upload(full_frame, KEY)
-    answers = iter(["SlowDown", "SlowDown"])
-
-    def throttle(response: Any, **_: Any) -> Any:
-        return 0.01 if next(answers, None) else None
-
-    function.function.s3.meta.events.register("needs-retry.s3.UploadPart", throttle)
-    assert function.run(KEY)["status"] == "Complete"
-
-
-@pytest.mark.slow
 def test_two_concurrent_invocations_write_one_product(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
