@@ -1,5 +1,6 @@
 """Fixtures of all tests: sample data, an embedded AWS and the function in it."""
 
+import ast
 import gzip
 import json
 import os
@@ -248,6 +249,17 @@ class Harness:
             assert len(message["Body"]) < 64 * 1024
             details.append(event["detail"])
         return details
+
+
+def imported_names(path: Path) -> set[str]:
+    """Return what a module imports, also in its functions, such as `a.b` for `from a import b`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        if isinstance(node, ast.ImportFrom):
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def record_of(identifier: str, body: str, queue: str, deliveries: int = 1) -> dict[str, Any]:

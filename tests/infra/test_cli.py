@@ -1,6 +1,5 @@
 """The program ``dq-init``: escaped output, and errors in one line."""
 
-import ast
 import io
 import json
 import os
@@ -28,7 +27,7 @@ from infra.console import Console
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws
 from infra.local.inputs import s3_client
 from infra.operate.status import QUEUES
-from tests.conftest import PROJECT
+from tests.conftest import PROJECT, imported_names
 from tests.infra.program import run_program
 from tests.infra.stacks import stack_of_outputs
 
@@ -88,9 +87,8 @@ def test_commands_use_no_other_console() -> None:
         name = path.relative_to(PROJECT / "infra").as_posix()
         if name == "console.py" or name.startswith("bundle/"):
             continue  # bundle prints only its own text
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "rich.console":
-                assert "Console" not in {alias.name for alias in node.names}, name
+        found = imported_names(path)
+        assert not found & {"rich", "rich.console", "rich.console.Console", "rich.print"}, name
 
 
 NO_CONFIGURATION = {

@@ -292,6 +292,7 @@ def test_role_of_the_scheduled_sync_allows_exactly_its_calls(
 ) -> None:
     client = aws.client("s3")
     client.create_bucket(Bucket="fresh-mirror")
+    calls.clear()
     keep_fresh(Mirror(client, S3Location("fresh-mirror", "")), server.url)
     made = set(calls)
     allowed = [

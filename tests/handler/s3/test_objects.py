@@ -1,13 +1,11 @@
 """S3 URIs: the bucket up to the first slash, the rest is the key, verbatim."""
 
-import ast
-
 import pytest
 
 from core.errors import InputRejected, TransientFailure
 from handler.s3.objects import ObjectStore, S3Location
 from infra.demo.local_aws import RAW
-from tests.conftest import PROJECT, Harness
+from tests.conftest import PROJECT, Harness, imported_names
 
 KEYS = [
     "a",
@@ -64,15 +62,10 @@ def test_missing_key_or_prefix_of_slashes_is_refused() -> None:
 
 def test_no_module_imports_a_url_parser() -> None:
     """`urlsplit` would end a key at `#` or `?`."""
+    names = {"urllib", *(f"urllib.parse{end}" for end in ("", ".urlparse", ".urlsplit"))}
     for package in ("core", "handler", "infra"):
         for path in (PROJECT / package).rglob("*.py"):
-            names = {
-                alias.name
-                for node in ast.walk(ast.parse(path.read_text()))
-                if isinstance(node, ast.ImportFrom) and node.module == "urllib.parse"
-                for alias in node.names
-            }
-            assert not names & {"urlparse", "urlsplit"}, path
+            assert not imported_names(path) & names, path
 
 
 @pytest.mark.parametrize("replacement", [b"newer", None])
