@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from core.product import Encoding
+from core.product import Encoding, Form
 from handler.s3.objects import S3Location
 from handler.settings import CATALOGUE, JOBS, Settings
 from infra.aws import catalogue_in, job_in
@@ -40,6 +40,7 @@ def test_every_variable_is_read() -> None:
         "CRDS_CONTEXT": "jwst_1321.pmap",
         "EVENT_BUS": "science",
         "SCIENCE_ENCODING": "float32",
+        "PRODUCT_FORM": "virtual",
         "DQ_BLOCK_URI": "s3://products/blocks",
         "LEDGER_URI": "s3://Products/Ledger/",
         "UPLOADED_QUEUE_URL": "https://sqs/uploaded",
@@ -49,15 +50,23 @@ def test_every_variable_is_read() -> None:
         "REQUESTER_PAYS_BUCKETS": "theirs,another",
     }
     settings = Settings.from_environment(LEAST | more)
-    assert settings.output_prefix == "level1b/"
-    assert settings.mirror == S3Location("mirror", "Jwst/crds")
+    assert settings == Settings(
+        output_bucket="products",
+        output_prefix="level1b/",
+        mirror=S3Location("mirror", "Jwst/crds"),
+        context="jwst_1321.pmap",
+        event_bus="science",
+        encoding=Encoding.FLOAT32,
+        form=Form.VIRTUAL,
+        blocks=S3Location("products", "blocks"),
+        ledger=S3Location("Products", "Ledger"),
+        uploaded_queue_url="https://sqs/uploaded",
+        backfill_queue_url="https://sqs/backfill",
+        retry_delay=5,
+        unfinished_queue_arn="arn:aws:sqs:::unfinished",
+        requester_pays=frozenset({"theirs", "another"}),
+    )
     assert str(settings.mirror.below("config", "jwst")) == "s3://mirror/Jwst/crds/config/jwst"
-    assert settings.encoding is Encoding.FLOAT32
-    assert settings.blocks == S3Location("products", "blocks")
-    assert settings.ledger == S3Location("Products", "Ledger")
-    assert (settings.uploaded_queue_url, settings.retry_delay) == ("https://sqs/uploaded", 5)
-    assert settings.unfinished_queue_arn == "arn:aws:sqs:::unfinished"
-    assert settings.requester_pays == {"theirs", "another"}
 
 
 def test_queue_url_is_found_by_arn() -> None:

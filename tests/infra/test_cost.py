@@ -242,6 +242,17 @@ def test_json_output_has_totals_and_invocation(capsys: pytest.CaptureFixture[str
     assert found["invocation"]["size"] == 839_000_000
 
 
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        *((90, "90 s"), (119, "119 s"), (120, "2 min"), (720, "12 min")),
+        *((7199, "120 min"), (7200, "2.0 h"), (12600, "3.5 h")),
+    ],
+)
+def test_duration_has_the_unit_of_its_length(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text
+
+
 def test_smaller_account_concurrency_takes_longer(capsys: pytest.CaptureFixture[str]) -> None:
     words = ("--exposures", "5000", "--concurrency", "100", "--json")
     times = [
@@ -263,7 +274,7 @@ def test_smaller_account_concurrency_takes_longer(capsys: pytest.CaptureFixture[
 def test_value_out_of_range_is_rejected_in_one_line(words: tuple[str, ...]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["cost", *words])
-    assert len(str(ended.value.code).splitlines()) == 1
+    assert len(str(ended.value).splitlines()) == 1
 
 
 def test_wait_beyond_the_retention_is_a_warning(capsys: pytest.CaptureFixture[str]) -> None:

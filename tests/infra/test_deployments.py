@@ -344,7 +344,12 @@ def test_separate_output_prefix_is_accepted(prefix: str) -> None:
 
 def test_reprocess_without_product_bucket_is_refused() -> None:
     rules = load(MIRROR)["Rules"]
-    assert "Fn::Not" in rules["ReprocessNeedsProducts"]["Assertions"][0]["Assert"]
+    for rule, parameter in (
+        ("ReprocessNeedsProducts", "ProductBucket"),
+        ("SubmitNeedsQueue", "BackfillQueue"),
+    ):
+        (assertion,) = rules[rule]["Assertions"]
+        assert assertion["Assert"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": parameter}, ""]}]}
     assert rules["SubmitNeedsQueue"]["RuleCondition"] == {
         "Fn::Equals": [{"Ref": "Reprocess"}, "submit"]
     }

@@ -330,13 +330,21 @@ def test_archive_names_become_locations_in_the_archive(tmp_path: Path, aws: Loca
     assert found == [f"{folder}/{ARCHIVED}", "s3://b/x_uncal.fits"]
 
 
-@pytest.mark.parametrize("word", ["nowhere", "jw02733001001_nrca1_cal.fits", "s3://"])
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("nowhere", "nowhere: "),
+        ("jw02733001001_nrca1_cal.fits", "jw02733001001_nrca1_cal.fits: "),
+        ("s3://", "'s3://': expected s3://bucket"),
+    ],
+)
 def test_invalid_target_is_one_line(
-    word: str, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+    word: str, reason: str, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["backfill", word, "--stack", NAME])
-    assert len(str(ended.value.code).splitlines()) == 1
+    assert len(str(ended.value).splitlines()) == 1
+    assert reason in str(ended.value)
 
 
 def test_job_left_when_sent_is_followed_by_a_new_one(

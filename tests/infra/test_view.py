@@ -344,7 +344,8 @@ def test_raw_exposure_is_shown_with_its_future_flags(function: Harness, tmp_path
 def test_missing_target_is_one_line(target: str, function: Harness, tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["view", target, "--out", str(tmp_path)])
-    assert len(str(ended.value.code).splitlines()) == 1
+    assert len(str(ended.value).splitlines()) == 1
+    assert target in str(ended.value)
 
 
 @pytest.mark.parametrize("words", [[], ["--against", "bad_mask.fits"]])
