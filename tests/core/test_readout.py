@@ -1,6 +1,7 @@
 """Cutting masks: a table of geometry, and stripes compared with a row-by-row readout."""
 
 import logging
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from core.errors import InputRejected, ReferenceUnavailable
 from core.exposure import Exposure, Subarray
 from core.fits.hdus import Hdu, Keywords
 from core.mask import Mask
-from core.readout import cut
+from core.readout import cut, detector_mismatch
 from core.stripes import StripeReadout
 from tests.reference_step import striped
 from tests.samples.modes import MODES
@@ -263,6 +264,23 @@ def test_backward_stripes_that_leave_the_detector_are_rejected() -> None:
     assert readout is not None
     with pytest.raises(InputRejected, match=r"reads rows .* expected rows of the mask, 0 to 2047"):
         list(readout.rows(Subarray(1, 2, 2048, 164), 2048))
+
+
+@pytest.mark.parametrize(
+    ("instrument", "detector", "is_other"),
+    [
+        ("NIRCAM", "NRCA1", False),
+        *(("", "NRCA1", False), ("NIRCAM", "", False), ("", "", False)),
+        *(("MIRI", "", True), ("", "NRCA2", True)),
+    ],
+)
+def test_keyword_that_a_mask_lacks_gives_no_warning(
+    instrument: str, detector: str, is_other: bool
+) -> None:
+    named = replace(mask(SMALL, None), instrument=instrument, detector=detector)
+    science = exposure((1, 1, 60, 40), INSTRUME="NIRCAM", DETECTOR="NRCA1")
+    warning = detector_mismatch(named, science)
+    assert (warning is not None) == is_other
 
 
 def test_mask_of_3200_declared_rows_is_used_whole() -> None:

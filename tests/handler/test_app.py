@@ -1,5 +1,6 @@
 import io
 import json
+import time
 from contextlib import redirect_stdout
 from io import BytesIO
 from pathlib import Path
@@ -229,6 +230,24 @@ def test_old_version_is_processed_to_its_output_key(function: Harness, exposure:
     assert (detail["input"]["versionId"], detail["status"]) == (version, "Complete")
 
 
+def test_event_describes_the_exposure_and_its_flags(function: Harness, exposure: bytes) -> None:
+    function.upload(exposure, KEY)
+    detail = function.run(KEY)
+    assert detail["exposure"] == {
+        "instrument": "NIRCAM",
+        "detector": "NRCB1",
+        "exposureType": "NRC_IMAGE",
+        "subarray": "SUB64P",
+        "kind": "ramp",
+        "shape": [3, 5, 64, 64],
+        "warning": None,
+    }
+    flags = detail["flags"]
+    assert flags["pixels"] == 64 * 64
+    assert 0 < flags["doNotUse"] == flags["byMnemonic"]["DO_NOT_USE"]["pixels"]
+    assert flags["doNotUseFraction"] == flags["doNotUse"] / flags["pixels"]
+
+
 def test_repeated_event_is_skipped_without_writing(function: Harness, exposure: bytes) -> None:
     function.upload(exposure, KEY)
     first = function.run(KEY)
@@ -367,12 +386,13 @@ def test_handler_reads_its_environment_and_logs_json(
     function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:
     function.upload(exposure, KEY)
-    stdout = io.StringIO()
+    stdout, began = io.StringIO(), time.perf_counter()
     for handler in entry.logger.handlers:
         monkeypatch.setattr(handler, "stream", stdout)
     with redirect_stdout(stdout):
         detail = entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("request-7"))
     assert detail["function"]["requestId"] == "request-7"
+    assert 0 < detail["function"]["durationSeconds"] <= time.perf_counter() - began
     lines = [json.loads(line) for line in stdout.getvalue().splitlines()]
     logged = [line for line in lines if "level" in line]
     assert {line["function_request_id"] for line in logged} == {"request-7"}

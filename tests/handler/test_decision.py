@@ -55,7 +55,9 @@ def test_action_for_each_object_at_the_product_key(
     expected = {OnExisting.SKIP: skip, OnExisting.REPLACE: replaced, OnExisting.ERROR: error}
     for on_existing, action in expected.items():
         if action is REJECTED:
-            with pytest.raises(InputRejected, match=r"s3://products/dq_init/a_dq_init\.fits"):
+            advice = "replace replaces it" if on_existing is OnExisting.SKIP else "error forbids"
+            message = rf"s3://products/dq_init/a_dq_init\.fits: .*; onExisting={advice}"
+            with pytest.raises(InputRejected, match=message):
                 decide(there, WANTED, on_existing)
         else:
             assert decide(there, WANTED, on_existing) is action

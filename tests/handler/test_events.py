@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.errors import InputRejected
-from core.product import NO_MASK
+from core.product import NO_MASK, Form
 from handler.events import ExposureRequest, Mode, OnExisting, decode, read_request, split
 from handler.s3.objects import S3Location
 
@@ -66,6 +66,7 @@ def test_direct_request_with_every_field_is_read() -> None:
             "userSuppliedDq": "s3://masks/user.fits",
             "onExisting": "error",
             "outputKey": "elsewhere/out.fits",
+            "form": "assembled",
             "cause": "execution-1",
             "retried": True,
             "reportOnly": True,
@@ -78,6 +79,7 @@ def test_direct_request_with_every_field_is_read() -> None:
         S3Location("masks", "user.fits"),
         OnExisting.ERROR,
         "elsewhere/out.fits",
+        Form.ASSEMBLED,
         cause="execution-1",
         mode=Mode.REPORT,
     )
@@ -185,18 +187,37 @@ def test_product_in_place_of_its_input_is_rejected() -> None:
         request.target("raw", "")
 
 
-def test_product_with_a_too_long_key_is_rejected() -> None:
-    with pytest.raises(InputRejected, match="would have 1026 bytes, expected at most 1024"):
-        target("é" * 500 + "/jw01_uncal.fits")
+def test_key_of_at_most_1024_bytes_is_accepted() -> None:
+    key = "dq_init/" + "é" * 508
+    (request,) = requests_in({"bucket": "b", "key": key, "outputKey": key})
+    assert (request.source.key, request.output_key) == (key, key)
+    assert target("jw01_uncal.fits", output_key=key).key == key
+    with pytest.raises(InputRejected, match="would have 1025 bytes, expected at most 1024"):
+        target("jw01_uncal.fits", output_key=f"{key}x")
 
 
-def test_failed_event_is_read_as_its_request() -> None:
-    request = ExposureRequest(S3Location("raw", "k_uncal.fits"), mask=NO_MASK)
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ExposureRequest(S3Location("raw", "k_uncal.fits"), mask=NO_MASK),
+        ExposureRequest(
+            S3Location("raw", "k_uncal.fits", "v1"),
+            "jwst_1321.pmap",
+            S3Location("masks", "m.fits"),
+            S3Location("masks", "user.fits"),
+            OnExisting.REPLACE,
+            "dq_init/k_virtual.fits",
+            Form.VIRTUAL,
+        ),
+    ],
+    ids=["no mask", "every field"],
+)
+def test_failed_event_is_read_as_its_request(request_: ExposureRequest) -> None:
     failed = {
         "source": "jwst.dq_init",
-        "detail": {"status": "Failed", "request": request.to_direct()},
+        "detail": {"status": "Failed", "request": request_.to_direct()},
     }
-    assert requests_in(failed) == [request]
+    assert requests_in(failed) == [request_]
 
 
 @pytest.mark.parametrize("context", ["latest", "jwst-latest", "jwst-operational", "jwst-build"])

@@ -13,7 +13,7 @@ from handler.publish import logger, measure
 from tests.conftest import Harness
 from tests.handler.test_event import EVENT
 
-FULL = FlagSummary(4096, {}, 0, 0.0)
+FULL = FlagSummary(4096, {}, 1024, 0.25)
 
 
 def measured(capsys: pytest.CaptureFixture[str], **findings: Any) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def test_header_values_add_no_metric_dimension(capsys: pytest.CaptureFixture[str
 def test_fraction_is_measured_for_large_masked_images(
     changes: dict[str, Any], is_measured: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ("DoNotUseFraction" in measured(capsys, **changes)) == is_measured
+    assert measured(capsys, **changes).get("DoNotUseFraction") == ([0.25] if is_measured else None)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +57,7 @@ def test_fraction_is_measured_for_large_masked_images(
         ({"status": Status.SKIPPED}, True, "Skipped"),
         ({"status": Status.FAILED, "error": "InputRejected"}, True, "Rejected"),
         ({"status": Status.FAILED, "error": "TransientFailure"}, True, "Failed"),
+        ({"status": Status.FAILED, "error": "ReferenceUnavailable"}, True, "Failed"),
         ({"status": Status.FAILED, "error": "TransientFailure"}, False, "Retried"),
     ],
 )
@@ -64,7 +65,18 @@ def test_metric_for_each_status(
     changes: dict[str, Any], announced: bool, counted: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     measure(replace(EVENT, **changes), is_published=announced)
-    assert json.loads(capsys.readouterr().out)[counted] == [1.0]
+    found = json.loads(capsys.readouterr().out)
+    (metrics,) = found["_aws"]["CloudWatchMetrics"]
+    assert metrics["Namespace"] == "JwstDqInit"
+    values = {m["Name"]: (found[m["Name"]], m["Unit"]) for m in metrics["Metrics"]}
+    usage = {"Duration": "Seconds", "BytesReceived": "Bytes", "BytesSent": "Bytes"}
+    assert values.pop("ReferenceUnavailable", None) == (
+        ([1.0], "Count") if changes.get("error") == "ReferenceUnavailable" else None
+    )
+    assert values == {counted: ([1.0], "Count")} | {
+        name: ([value], unit)
+        for (name, unit), value in zip(usage.items(), (1.5, 10.0, 20.0), strict=True)
+    }
 
 
 def test_exposure_logs_few_bytes_and_the_event_id(
@@ -99,6 +111,19 @@ def test_rejected_exposure_logs_no_traceback(
         function.run("x_uncal.fits")
     (failed,) = [line for line in lines.getvalue().splitlines() if "initialization failed" in line]
     assert "exception" not in json.loads(failed)
+
+
+def test_bug_logs_its_traceback(
+    function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = StringIO()
+    monkeypatch.setattr(logger.registered_handler, "stream", lines)
+    monkeypatch.setattr("handler.process.initialize", lambda *_: 1 // 0)
+    function.upload(exposure, "x_uncal.fits")
+    with pytest.raises(ZeroDivisionError):
+        function.run("x_uncal.fits")
+    (failed,) = [line for line in lines.getvalue().splitlines() if "initialization failed" in line]
+    assert "Traceback" in json.loads(failed)["exception"]
 
 
 def test_line_ends_stay_within_one_log_line(

@@ -112,6 +112,18 @@ def test_flat_mirror_is_read(
     assert function.run(KEY)["reference"]["mask"] == f"crds://{MASK.rpartition('/')[2]}"
 
 
+def test_services_use_the_bus_and_pay_for_listed_buckets(
+    monkeypatch: pytest.MonkeyPatch, entry: ModuleType
+) -> None:
+    monkeypatch.setenv("EVENT_BUS", "science")
+    monkeypatch.setenv("REQUESTER_PAYS_BUCKETS", "other,theirs")
+    services = entry.services_from_environment()
+    assert services.bus.name == "science"
+    for bucket, pays in (("theirs", True), (RAW, False)):
+        url = services.s3.generate_presigned_url("get_object", {"Bucket": bucket, "Key": "k"})
+        assert ("x-amz-request-payer=requester" in url) == pays
+
+
 def test_unreadable_mirror_fails_the_exposure_not_init(
     function: Harness, exposure: Path, monkeypatch: pytest.MonkeyPatch, entry: ModuleType
 ) -> None:

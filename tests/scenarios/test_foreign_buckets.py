@@ -101,3 +101,5 @@ def test_requester_pays_for_listed_buckets_only(
         through.run_event({"bucket": ARCHIVE, "key": KEY})
     enable_requester_pays(through.function.s3, {ARCHIVE})
     assert through.run_event({"bucket": ARCHIVE, "key": KEY})["status"] == "Complete"
+    archive.is_listed = True
+    assert through.function.s3.list_objects_v2(Bucket=ARCHIVE)["KeyCount"] >= 1

@@ -1,9 +1,12 @@
 """Results of events that repeat, are late, are out of order, or have unusual options."""
 
 import json
+from io import BytesIO
 from typing import Any
 
+import numpy as np
 import pytest
+from astropy.io import fits
 from botocore.exceptions import ClientError
 
 from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
@@ -550,6 +553,20 @@ def test_request_for_another_mask_keeps_a_pinned_product(
     assert function.run(KEY, mask="N/A")["status"] == "Skipped"
     assert function.run(KEY, mask=OTHER_MASK)["status"] == "Skipped"
     assert masks_of(function) == (MINE, "true")
+
+
+def test_skip_names_what_a_product_is_pinned_to(function: Harness, exposure: bytes) -> None:
+    flags = BytesIO()
+    fits.PrimaryHDU(np.full((64, 64), 2, np.int32)).writeto(flags)
+    function.upload(flags.getvalue(), "user.fits")
+    function.upload(exposure, KEY)
+    advice = "; onExisting=replace replaces it"
+    function.run(KEY, mask=OTHER_MASK)
+    assert function.run(KEY)["reason"].endswith(f"(mask {OTHER_MASK}){advice}")
+    user_dq = f"s3://{RAW}/user.fits"
+    function.run(KEY, mask=OTHER_MASK, userSuppliedDq=user_dq, onExisting="replace")
+    reason = function.run(KEY)["reason"]
+    assert reason.endswith(f"(mask {OTHER_MASK} and user-supplied DQ){advice}")
 
 
 def test_skipped_pinned_product_clears_an_earlier_failure(

@@ -229,6 +229,19 @@ def test_operational_context_is_read_again_after_three_minutes() -> None:
         assert {rules.context_name(f"jwst-{n}") for n in ("latest", "operational")} == {configs[1]}
 
 
+def test_catalogue_that_lacks_a_file_is_read_again_after_10_s() -> None:
+    now, digest = [0.0], FileDigest(1, "0" * 40)
+    rules = rules_of({}, clock=lambda: now[0])
+    rules._config = MirrorConfig("jwst_0001.pmap", frozenset(), {})
+    with pytest.MonkeyPatch.context() as patch:
+        later = MirrorConfig("jwst_0001.pmap", frozenset(), {"synced.fits": digest})
+        patch.setattr("handler.crds.rules.read_config", lambda *_: later)
+        now[0] = 9
+        assert rules.digest_of("synced.fits") is None
+        now[0] = 11
+        assert rules.digest_of("synced.fits") == digest
+
+
 @pytest.mark.parametrize("where", ["mirror", "directory"])
 def test_mapping_with_wrong_sha1_is_not_used(where: str, aws: LocalAws, tmp_path: Path) -> None:
     content, other, name = b"one", b"two", "jwst_0001.pmap"

@@ -233,6 +233,33 @@ def test_failed_part_leaves_neither_product_nor_upload(
 
 
 @pytest.mark.slow
+def test_at_most_two_parts_are_uploaded_at_once(
+    function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each part is held in memory."""
+    monkeypatch.setattr("handler.s3.assembly.SMALLEST_SOURCE", 10**15)  # upload every byte
+    lock, third = threading.Lock(), threading.Event()
+    running: list[str] = []
+    numbers: list[int] = []
+
+    def begin(**_: Any) -> None:
+        with lock:
+            running.append("part")
+            numbers.append(len(running))
+            if len(running) > 2:
+                third.set()
+        third.wait(0.3)
+
+    events = function.function.s3.meta.events
+    events.register("before-call.s3.UploadPart", begin)
+    events.register("after-call.s3.UploadPart", lambda **_: running.pop())
+    function.upload(full_frame, KEY)
+    function.run(KEY)
+    assert len(numbers) >= 3
+    assert max(numbers) <= 2
+
+
+@pytest.mark.slow
 def test_two_concurrent_invocations_write_one_product(
     function: Harness, full_frame: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,17 +7,25 @@ from botocore import exceptions
 from botocore.exceptions import ClientError
 
 from core.errors import InputRejected, TransientFailure
-from handler.s3.errors import is_denied, translate_errors
+from handler.s3.errors import is_conflict, is_denied, translate_errors
 
 
 def error(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "on purpose"}}, "GetObject")
 
 
-@pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "400", "InvalidRequest", "MethodNotAllowed", "301"])  # fmt: skip
+@pytest.mark.parametrize("code", ["404", "NoSuchKey", "InvalidObjectState", "InvalidBucketName", "KeyTooLongError", "400", "InvalidRequest", "MethodNotAllowed", "301"])  # fmt: skip
 def test_unreadable_object_raises_the_callers_class(code: str) -> None:
     with pytest.raises(InputRejected, match="s3://b/k: reading it: "), translate_errors("s3://b/k: reading it", InputRejected):  # fmt: skip
         raise error(code)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [("PreconditionFailed", True), ("NoSuchKey", True), ("NoSuchBucket", False)],
+)
+def test_write_that_finds_no_bucket_is_not_a_conflict(code: str, expected: bool) -> None:
+    assert is_conflict(error(code)) == expected
 
 
 @pytest.mark.parametrize("code", ["NoSuchBucket", "InvalidRequest"])
@@ -118,6 +126,14 @@ def test_silent_denial_names_the_environments_role(
     ):
         raise denied
     assert "without s3:ListBucket, S3 answers 403 for a missing object" in str(caught.value)
+
+
+def test_denied_copy_names_what_the_source_needs() -> None:
+    denied = ClientError({"Error": {"Code": "AccessDenied"}}, "UploadPartCopy")
+    with pytest.raises(TransientFailure) as caught, translate_errors("s3://b/k"):
+        raise denied
+    for part in ("s3:GetObject (or s3:PutObject on the product)", "REQUESTER_PAYS_BUCKETS"):
+        assert part in str(caught.value)
 
 
 @pytest.mark.parametrize("code", ["KMS.DisabledException", "KMS.NotFoundException"])

@@ -149,6 +149,8 @@ def test_parts_are_sent_in_one_piece(function: Harness, entry: ModuleType, large
     entry.lambda_handler({"bucket": RAW, "key": KEY}, LocalContext("in-one-piece"))
     assert len(bodies) > 1
     assert {type(body) for body in bodies} == {bytes}
+    product = function.aws.client("s3").head_object(Bucket=PRODUCTS, Key=function.product_key())
+    assert product["ContentType"] == "application/fits"
 
 
 def test_crc32_of_pieces_is_that_of_the_whole() -> None:
