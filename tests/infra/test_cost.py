@@ -229,6 +229,7 @@ def test_command_prints_cost_and_time(
     one = measured().of_size(92_000_000)
     assert f"S3 PUT {5000 * one.parts()['S3 PUT']:,.4f}" in text
     assert f"Total without storage {5000 * one.usd():,.4f}" in text
+    assert f"Storage of the products, each month {5000 * one.usd_a_month():,.4f}" in text
     seconds = exposures_seconds(repeat(92_000_000, 5000), 100)
     assert f"done after about {format_duration(seconds)}" in text
 
@@ -240,6 +241,7 @@ def test_json_output_has_totals_and_invocation(capsys: pytest.CaptureFixture[str
     assert found["total"]["exposures"] == 50
     assert found["total"]["usd"] == pytest.approx(50 * exposure_usd(839_000_000))
     assert found["invocation"]["size"] == 839_000_000
+    assert found["total"]["seconds"] == exposures_seconds(repeat(839_000_000, 50), 20)
 
 
 @pytest.mark.parametrize(

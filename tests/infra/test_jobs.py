@@ -15,7 +15,7 @@ import pytest
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from core.errors import InputRejected, ReferenceUnavailable
+from core.errors import InputRejected, ReferenceUnavailable, TransientFailure
 from core.product import Encoding
 from handler.event import Status
 from handler.events import ExposureRequest
@@ -140,6 +140,17 @@ def test_backfill_counts_complete_skipped_and_failed(
     assert len(function.products()) == 5
 
 
+@pytest.mark.slow
+def test_failed_backfill_names_the_command_that_shows_why(
+    function: Harness, queues: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    function.upload(b"nothing", "2023/jw0_uncal.fits")
+    with working(function, queues["BackfillQueue"]):
+        said = words(backfill(FOLDER, capsys=capsys, exit_code=1))
+    assert "1 failed" in said
+    assert f"Failures: dq-init queues show --stack {NAME}" in said
+
+
 def test_backfill_prints_size_and_cost_and_asks_first(
     function: Harness,
     queues: dict[str, str],
@@ -148,7 +159,10 @@ def test_backfill_prints_size_and_cost_and_asks_first(
 ) -> None:
     function.upload(exposure, "2023/jw0_uncal.fits")
     main(["backfill", FOLDER, "--stack", NAME, "--dry-run"])
-    assert " MB; less than 0.01 USD" in capsys.readouterr().out
+    said = words(capsys.readouterr().out)
+    size = f"{len(exposure) / 1e6:,.1f} MB"
+    assert f"1 exposure, {size}; less than 0.01 USD without storage; about " in said
+    assert said.endswith(", at most 20 at a time")
     main(["backfill", FOLDER, "--stack", NAME, "--dry-run", "--json"])
     estimate = json.loads(capsys.readouterr().out)
     assert (estimate["exposures"], estimate["bytes"], estimate["warnings"]) == (
@@ -178,6 +192,7 @@ def test_backfill_longer_than_sqs_retention_is_warned_of(
             name.write_text("\n".join(listed))
             main(["backfill", str(name), "--stack", NAME, "--dry-run"])
             said[number] = words(capsys.readouterr().out)
+    assert "1 exposure, 1,000.0 GB (sizes are assumed); about " in said[1]
     assert "h, at most 2 at a time" in said[1]
     assert "SQS deletes" not in said[1]
     assert "SQS deletes messages after 14 days: submit the exposures in several parts." in said[99]
@@ -318,6 +333,20 @@ def test_messages_that_sqs_refuses_are_sent_again() -> None:
     assert sorted(accepted) == ["a", "b", "c"]
 
 
+def test_messages_that_sqs_keeps_refusing_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+
+    class Sqs:
+        def send_message_batch(self, **batch: Any) -> dict[str, Any]:
+            sizes.append(len(batch["Entries"]))
+            return {"Failed": [{"Id": "1", "Message": "too many"}]}
+
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with pytest.raises(TransientFailure, match=r"refused 1 message .*too many.*run the same"):
+        sending.send_batch(["a", "b"], Sqs(), "queue")  # type: ignore[arg-type]
+    assert sizes == [2, 1, 1, 1, 1, 1]
+
+
 def test_archive_names_become_locations_in_the_archive(tmp_path: Path, aws: LocalAws) -> None:
     folder = "s3://stpubdata/jwst/public/jw02733/jw02733001001"
     assert str(archive_location(ARCHIVED)) == f"{folder}/{ARCHIVED}"
@@ -384,6 +413,7 @@ def test_lost_request_is_missing(
     function.aws.receive(queues["BackfillQueue"])  # and not processed
     said = backfill(FOLDER, capsys=capsys, exit_code=1)
     assert "1 missing" in words(said)
+    assert f"dq-init queues show --stack {NAME} --queue UndeliveredQueue" in words(said)
 
 
 @pytest.mark.slow
@@ -403,7 +433,9 @@ def test_backfill_ends_while_others_use_the_queues(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("change", ["encoding", "software version"])
 def test_waiting_request_that_rebuilds_is_not_skipped(
+    change: str,
     function: Harness,
     queues: dict[str, str],
     exposure: bytes,
@@ -412,7 +444,16 @@ def test_waiting_request_that_rebuilds_is_not_skipped(
 ) -> None:
     monkeypatch.setattr(follow, "_LOOK", 0.5)
     function.upload(exposure, "2023/jw0_uncal.fits")
-    function.with_settings(encoding=Encoding.FLOAT32).run("2023/jw0_uncal.fits")
+    if change == "encoding":
+        function.with_settings(encoding=Encoding.FLOAT32).run("2023/jw0_uncal.fits")
+    else:
+        product = function.run("2023/jw0_uncal.fits")["output"]
+        place = {"Bucket": PRODUCTS, "Key": product["key"]}
+        found = function.aws.client("s3").get_object(**place)
+        metadata = found["Metadata"] | {"software-version": "0.0.1"}
+        content = found["Body"].read()
+        function.aws.client("s3").put_object(**place, Body=content, Metadata=metadata)
+        time.sleep(1.1)  # the product must be older than the job
 
     with delivered_late(function, queues["BackfillQueue"], 4):
         assert "1 complete" in words(backfill(FOLDER, capsys=capsys))
@@ -570,6 +611,18 @@ def test_dry_run_warns_of_what_will_fail(
     said = words(capsys.readouterr().out)
     assert f"s3://{RAW}/none_uncal.fits: no such object" in said
     assert f"s3://stpubdata: not a bucket that stack {NAME} may read" in said
+    main(
+        [
+            "backfill",
+            *(f"s3://{RAW}/{n}_uncal.fits" for n in range(7)),
+            "--stack",
+            NAME,
+            "--dry-run",
+        ]
+    )
+    said = words(capsys.readouterr().out)
+    assert said.count("no such object") == 5
+    assert "2 more of the first 100 named exposures have problems" in said
 
 
 def test_exposures_outside_the_input_prefix_are_warned_of(
@@ -621,7 +674,11 @@ def test_bad_line_names_file_and_number(
 def test_hash_in_a_key_is_part_of_it(tmp_path: Path, aws: LocalAws) -> None:
     uri = f"s3://{RAW}/2023/run#3/jw1_uncal.fits"
     (tmp_path / "list").write_text(f"{uri}\n", encoding="utf-8-sig")  # with a BOM
-    assert [str(f.location) for f in find([str(tmp_path / "list")], aws.client("s3"))] == [uri]
+    s3 = aws.client("s3")
+    for key in ("2023/run#3/jw1_uncal.fits", "2023/run/jw2_uncal.fits"):
+        s3.put_object(Bucket=RAW, Key=key, Body=b"")
+    for target in (tmp_path / "list", f"s3://{RAW}/2023/run#3/"):
+        assert [str(found.location) for found in find([str(target)], s3)] == [uri]
 
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)

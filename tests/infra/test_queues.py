@@ -14,6 +14,7 @@ from infra.operate import messages
 from infra.operate.messages import Chosen, Moved, QueuedMessage, Targets, read_messages, redrive
 from tests.conftest import PROJECT
 from tests.infra.program import run_program
+from tests.infra.stacks import stack_of_outputs
 
 FAILED = {
     "source": "jwst.dq_init",
@@ -155,6 +156,16 @@ def test_discard_without_confirmation_deletes_nothing(aws: LocalAws) -> None:
     assert len(aws.receive(queue)) == 3
 
 
+@pytest.mark.slow
+def test_sample_before_discarding_counts_what_it_leaves_out(aws: LocalAws) -> None:
+    bodies = [failed(f"{n}_uncal.fits") for n in range(11)]
+    queue = fill(aws, "many", [*bodies, failed("x_uncal.fits", error="NoSuchBucket")])
+    said = run_program("queues", "discard", "--queue", queue).out
+    assert said.count("s3://raw/") == 10
+    assert "... and 2 more exposures" in said
+    assert "\n  11 InputRejected\n  1 NoSuchBucket\n" in said
+
+
 def test_wrong_stack_or_queue_is_one_line(aws: LocalAws) -> None:
     for code, *words in (
         (2, "show", "--stack", "none"),
@@ -275,6 +286,7 @@ def test_refused_messages_are_not_said_to_match_no_option(
     done = run_program("queues", "redrive", "--queue", queue, "--to", queue)
     assert done.exit_code == 1
     assert "s3://raw/a: InternalError" in done.err
+    assert "run the same command again" in done.err
     assert "No message matches" not in done.out
 
 
@@ -313,6 +325,25 @@ def test_undelivered_event_is_published_as_it_was(aws: LocalAws) -> None:
     assert found == [(e["detail"]["id"], e["detail-type"], "jwst.dq_init") for e in events]
     assert [json.loads(message["Body"]) for message in aws.receive(uploads)] == [CREATED]
     assert aws.receive(queue) == []
+
+
+@pytest.mark.slow
+def test_undelivered_queue_of_a_stack_is_redriven_to_its_bus(aws: LocalAws) -> None:
+    sqs, events = aws.client("sqs"), aws.client("events")
+    received = fill(aws, "of-the-bus", [])
+    events.create_event_bus(Name="science")
+    events.put_rule(Name="r", EventBusName="science", EventPattern='{"source": ["jwst.dq_init"]}')
+    arn = "arn:aws:sqs:us-east-1:123456789012:of-the-bus"
+    events.put_targets(Rule="r", EventBusName="science", Targets=[{"Id": "q", "Arn": arn}])
+    names = ("UndeliveredQueue", "UploadedQueue")
+    with stack_of_outputs(aws, "on-a-bus", names, EventBus="science") as urls:
+        for body in (json.dumps(FAILED), json.dumps(CREATED)):
+            sqs.send_message(QueueUrl=urls["UndeliveredQueue"], MessageBody=body)
+        said = run("redrive", "--queue", "UndeliveredQueue", "--stack", "on-a-bus")
+        assert [json.loads(m["Body"]) for m in aws.receive(urls["UploadedQueue"])] == [CREATED]
+    assert "2 messages sent again" in said
+    (message,) = aws.receive(received)
+    assert json.loads(message["Body"])["detail"] == FAILED["detail"]
 
 
 @pytest.mark.slow

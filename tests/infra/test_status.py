@@ -42,7 +42,11 @@ def alarm(aws: LocalAws, name: str, state: str) -> None:
 
 @pytest.mark.slow
 def test_status_shows_queues_failures_products_and_alarms(
-    function: Harness, queues: dict[str, str], exposure: bytes, capsys: pytest.CaptureFixture[str]
+    function: Harness,
+    queues: dict[str, str],
+    exposure: bytes,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     sqs = function.aws.client("sqs")
     for number in range(2):
@@ -65,8 +69,17 @@ def test_status_shows_queues_failures_products_and_alarms(
     reference = detail["reference"]
     assert status["products"] == [[reference["mask"], reference["context"], 2]]
     assert status["mirror"]["operational"] == reference["context"]
+    assert status["entries_read"] == 2
+    assert status["is_listening"] is False
     assert status["alarms_defined"] == 2
     assert status["alarms"] == [f"{NAME}-FailedAlarm-1"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("infra.operate.status.sends_events", lambda *_: True)
+        main(["status", "--stack", NAME, "--entries", "1", "--json"])
+    status = json.loads(capsys.readouterr().out)
+    assert (status["entries_read"], status["products"][0][2]) == (1, 1)
+    assert status["is_listening"] is True
 
     main(["status", "--stack", NAME])
     output = capsys.readouterr().out
@@ -75,6 +88,7 @@ def test_status_shows_queues_failures_products_and_alarms(
         "1 exposure failed: NoSuchBucket",
         "jwst_nircam_mask",
         "FailedAlarm",
+        f"run dq-init status --stack {NAME} --enable-events",
     ):
         assert part in output
 
@@ -102,7 +116,8 @@ def test_damaged_ledger_entry_is_named_and_fails(
     key = "dq_ledger/dq_init/damaged_dq_init.fits.json"
     aws.client("s3").put_object(Bucket=PRODUCTS, Key=key, Body=b"{")
     try:
-        with pytest.raises(SystemExit, match=r"damaged_dq_init\.fits"):
+        message = r"damaged_dq_init\.fits: .*; run dq-init reprocess audit --rebuild"
+        with pytest.raises(SystemExit, match=message):
             main(["status", "--stack", NAME])
     finally:
         aws.client("s3").delete_object(Bucket=PRODUCTS, Key=key)
@@ -125,11 +140,13 @@ def test_stack_with_an_empty_mirror_is_shown(
 def test_mirror_without_server_config_is_shown(
     aws: LocalAws, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = MirrorConfig("jwst_9001.pmap", frozenset(), {})
+    config = MirrorConfig("jwst_9001.pmap", frozenset(), {}, held_by_hand=True)
     aws.client("s3").put_object(Bucket=MIRROR, Key=f"state/{STATE}", Body=config.to_state())
-    with stack_of_outputs(aws, NAME, QUEUES, MirrorPrefix="state"):
+    with stack_of_outputs(aws, NAME, QUEUES, MirrorPrefix="state", CrdsContext="build"):
         main(["status", "--stack", NAME])
-    assert "operational context jwst_9001.pmap, last written 20" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "operational context jwst_9001.pmap (held by hand), last written 20" in said
+    assert "the function uses build" in said
 
 
 @pytest.mark.slow
