@@ -34,3 +34,13 @@ def test_changes_are_split_into_intervals_of_dates(
 ) -> None:
     found = [(c.start, c.stop, c.before, c.after) for c in changes(context(before), context(after))]
     assert found == expected
+
+
+def test_changes_are_sorted_by_instrument_and_detector() -> None:
+    pairs = [(name, f"{n}") for name in ("miri", "nircam", "niriss") for n in range(5)]
+    rules = [
+        Rule(instrument, (("META.INSTRUMENT.DETECTOR", detector),), "1999", "a")
+        for instrument, detector in reversed(pairs)
+    ]
+    found = changes(Context("x", (), ()), Context("y", (), tuple(rules)))
+    assert [(change.instrument, change.parameters[0][1]) for change in found] == pairs

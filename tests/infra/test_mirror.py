@@ -159,7 +159,7 @@ def test_sync_downloads_from_the_server_through_crds(
 
 @pytest.mark.slow
 def test_scheduled_sync_copies_and_verifies(
-    server: CrdsServer, cache: Path, prefix: str, bucket: Bucket
+    server: CrdsServer, cache: Path, prefix: str, bucket: Bucket, aws: LocalAws
 ) -> None:
     mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
     said = keep_fresh(mirror, server.url)
@@ -169,8 +169,12 @@ def test_scheduled_sync_copies_and_verifies(
     assert keep_fresh(mirror, server.url)["copied"] == []
     synced(cache, mirror, NEWER)
     bucket.put(f"mappings/jwst/{NEWER}", b"nonsense")
-    with pytest.raises(ReferenceUnavailable, match=r"1 fault, .* the first is: context jwst_9002"):
-        keep_fresh(mirror, server.url)
+    mirror.update(lambda config: replace(config, announced_context="jwst_0001.pmap"))
+    message = r"1 fault, .* the first is: context jwst_9002"
+    with changed_contexts(aws) as announced:
+        with pytest.raises(ReferenceUnavailable, match=message):
+            keep_fresh(mirror, server.url)
+        assert announced() == [], "consumers would rebuild products with a wrong mirror"
 
 
 @pytest.mark.slow
@@ -211,11 +215,17 @@ def test_denied_call_in_a_mirror_names_action_and_object(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("aws")
 def test_scheduled_sync_runs_again_in_its_container(server: CrdsServer, prefix: str) -> None:
     settings = {"CRDS_SERVER": server.url, "CRDS_MIRROR": f"s3://{MIRROR}/{prefix}"}
-    with patch.dict(os.environ, settings):
+    buses: list[str] = []
+    with (
+        patch.dict(os.environ, settings | {"EVENT_BUS": "science"}),
+        patch.object(freshen.Bus, "put", lambda bus, *_: buses.append(bus.name)),
+    ):
         copied = [freshen.lambda_handler({}, None)["copied"] for _ in range(2)]
     assert [len(names) for names in copied] == [10, 0]
+    assert buses == ["science"]
 
 
 @pytest.mark.slow
@@ -316,7 +326,9 @@ def test_sync_copies_only_missing_and_wrong_files(
     damaged = MASK.replace("9002", "9001")
     bucket.put(damaged, bucket.get(damaged)[:-1] + b"?")
     server.sent.clear()
-    assert "to copy: 2 (1 wrong" in run("sync", place, "--server", server.url)
+    said = " ".join(run("sync", place, "--server", server.url).split())
+    size = sum(len(server.content(Path(name).name)) for name in (MASK, damaged)) / 1e6
+    assert f"to copy: 2 (1 wrong in the mirror), {size:.1f} MB" in said
     assert {name for name in server.sent if name.endswith("fits")} == {
         Path(MASK).name,
         Path(damaged).name,
@@ -380,7 +392,7 @@ def test_mirror_holds_two_contexts_until_one_is_pruned(
     said = run("diff", place, CONTEXT, NEWER)
     assert "NRCB1" in said
     assert "2022-01-01" in said
-    assert "mask_9002" in said
+    assert 0 < said.index("mask_9002") < said.index("mask_9001"), "before, after"
     assert "NRCA1" not in said
     forgetting = ("prune", place, "--forget-previous")
     assert "to delete: mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--dry-run")
@@ -390,6 +402,18 @@ def test_mirror_holds_two_contexts_until_one_is_pruned(
     assert "2 contexts" in run("verify", place)
     assert "to delete: mappings/jwst/jwst_9002.pmap" in run(*forgetting, "--yes")
     assert "1 context, " in run("verify", place)
+
+
+@pytest.mark.slow
+def test_prune_keeps_the_announced_context(
+    cache: Path, place: str, prefix: str, bucket: Bucket
+) -> None:
+    run("sync", place, "--from", str(cache), "--context", NEWER)
+    run("sync", place, "--from", str(cache))
+    contexts = {"previous_context": "", "announced_context": NEWER}
+    mirror = Mirror(bucket.client, S3Location(MIRROR, prefix))
+    mirror.update(lambda config: replace(config, **contexts))
+    assert f"0 files to delete; kept: {CONTEXT}, {NEWER}" in run("prune", place)
 
 
 def test_sync_lists_all_files_that_the_cache_lacks(cache: Path, place: str, tmp_path: Path) -> None:

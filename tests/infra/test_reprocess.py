@@ -23,8 +23,10 @@ from botocore.exceptions import ClientError, IncompleteReadError
 from botocore.response import StreamingBody
 
 from core.errors import ReferenceUnavailable, TransientFailure
+from handler.event import Bus
 from handler.s3.objects import S3Location
 from infra.__main__ import main
+from infra.aws import job_in
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW, LocalAws, copy_cache
 from infra.jobs import follow
 from infra.jobs.job import JobFile
@@ -33,7 +35,7 @@ from infra.mirror.bucket import Mirror
 from infra.mirror.sync import use
 from infra.reprocess.audit import audit
 from infra.reprocess.catalogue import COLUMNS, Catalogue, check_row
-from infra.reprocess.freshen import Loop
+from infra.reprocess.freshen import Loop, lambda_handler
 from tests.conftest import PROJECT, SMALL_MASKS, Harness
 from tests.infra.kills import Killed, Kills
 from tests.infra.stacks import stack_of_outputs
@@ -147,15 +149,19 @@ def filled(archive: Archive, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_products_with_other_pixels_are_rebuilt(
-    archive: Archive, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    archive: Archive,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("infra.reprocess.show.exposure_usd", lambda *_: 2.5)
     filled(archive, tmp_path)
     assert archive.selected(tmp_path) == {"a/inside_uncal.fits"}
     relabelled = archive.selected(tmp_path, "--relabel")
     assert relabelled == {"a/inside_uncal.fits", "a/outside_uncal.fits", "b/striped_uncal.fits"}
     said = " ".join(capsys.readouterr().out.split())
     assert "NIRCAM NRCB1 2 1 1 1 +10 HOT 64 x 64 at 101,201" in said
-    assert "1 product with other pixels; rebuilding costs" in said
+    assert "1 product with other pixels; rebuilding costs about 2.50 USD." in said
     assert (
         "Left unchanged, because a request named the mask, user DQ or version: 1 product." in said
     )
@@ -465,12 +471,20 @@ def test_closed_loop_submits_only_if_configured(
     loop = Loop(mirror, PRODUCTS, queue if submits else None, topic=topic)
     use(NEWER, mirror)
     archive.add("c/new_uncal.fits", INSIDE, tmp_path)
+    mail = aws.client("sqs").create_queue(QueueName=f"mail-{submits}")["QueueUrl"]
+    arn = f"arn:aws:sqs:us-east-1:123456789012:mail-{submits}"
+    aws.client("sns").subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
     calls.clear()
     detail = loop.run()
     assert (detail["products"], detail["selected"], detail["submitted"]) == (6, 2, submits)
     assert [window["window"] for window in detail["windows"]] == ["64 x 64 at 101,201"]
     loop.run()  # the same event once more
     made = set(calls)
+    first, _ = (json.loads(message["Body"]) for message in aws.receive(mail))
+    assert first["Subject"].endswith(NEWER)
+    assert f"{NEWER} changes 2 of 6 products in s3://{PRODUCTS}. " in first["Message"]
+    assert ("being rebuilt" in first["Message"]) == submits
+    assert ("Nothing was started" in first["Message"]) != submits
     waiting = [json.loads(message["Body"])["key"] for message in aws.receive(queue)]
     expected = {"a/inside_uncal.fits", "c/new_uncal.fits"} if submits else set()
     assert set(waiting) == expected
@@ -972,6 +986,30 @@ def test_closed_loop_waits_for_requests_that_sqs_retries(
     aws.client("sqs").send_message(QueueUrl=queue, MessageBody=message["Body"], DelaySeconds=60)
     loop.run(is_scheduled=True)
     assert aws.receive(queue) == [], "the same request waits in the queue"
+    file = JobFile(loop.mirror.client, job_in(PRODUCTS, "closed-loop"))
+    for hours, number in ((11, 0), (2, 1)):  # it is lost 12 h after it was sent
+        job, _ = file.read()
+        assert job is not None
+        file.write(replace(job, began=job.began - timedelta(hours=hours)))
+        loop.run(is_scheduled=True)
+        assert len(aws.receive(queue)) == number
+
+
+@pytest.mark.slow
+def test_scheduled_run_that_selects_nothing_is_not_published(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.add("a/outside_uncal.fits", SMALL, tmp_path)
+    published: list[tuple[str, str]] = []
+    monkeypatch.setattr(Bus, "put", lambda bus, *event: published.append((bus.name, event[1])))
+    monkeypatch.setenv("CRDS_MIRROR", f"s3://{MIRROR}/{PREFIX}")
+    monkeypatch.setenv("PRODUCT_BUCKET", PRODUCTS)
+    monkeypatch.setenv("REPROCESS", "select")
+    monkeypatch.setenv("EVENT_BUS", "science")
+    assert lambda_handler({"source": "aws.events"}, None)["selected"] == 0
+    assert published == []
+    assert lambda_handler({"source": "jwst.crds_mirror"}, None)["selected"] == 0
+    assert published == [("science", "Reprocessing Selected")]
 
 
 @pytest.mark.slow

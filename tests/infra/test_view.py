@@ -23,6 +23,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from core.flags import DO_NOT_USE, PIXEL_FLAGS
+from core.mask import Mask
 from handler.s3.objects import S3Location
 from infra.__main__ import main
 from infra.demo.local_aws import MIRROR, PRODUCTS, RAW
@@ -30,7 +31,7 @@ from infra.local.inputs import s3_client
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Context, Rule
 from infra.view.flags import Page
-from infra.view.history import mask_periods
+from infra.view.history import MaskPeriod, history_table, mask_periods
 from infra.view.pages import page_name, render_page, write_pages
 from infra.view.pictures import Picture, plane
 from tests.conftest import PROJECT, SHARED, Harness
@@ -305,6 +306,29 @@ def test_history_has_masks_of_rules_for_several_detectors(sample_cache: Path) ->
 
 
 @pytest.mark.slow
+def test_history_counts_gained_lost_and_unusable_pixels() -> None:
+    old = np.array([[1, 0, 0, 0], [0, 4, 0, 0]], np.uint32)
+    new = np.array([[1, 0, 0, 3], [0, 0, 2, 0]], np.uint32)
+    periods = [
+        MaskPeriod(Mask(name, dq, "NIRCAM", None, (None, None)), f"{year}-01-01", subarray, *used)
+        for name, dq, year, subarray, used in (
+            ("old.fits", old, 2021, "FULL", ("jwst_0001.pmap", "jwst_0002.pmap")),
+            ("new.fits", new, 2022, "", ("jwst_0003.pmap", "jwst_0003.pmap")),
+        )
+    ]
+    table = history_table(periods)
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["rows"]]
+    first = {"Mask": "old.fits", "From": "2021-01-01", "Subarray": "FULL"}
+    first |= {"Contexts": "0001 to 0002", "Any flag": "2", "Gained": "", "Lost": "", "%": "12.50"}
+    second = {"Mask": "new.fits", "From": "2022-01-01", "Subarray": ""}
+    second |= {"Contexts": "0003 to 0003", "Any flag": "3", "Gained": "2", "Lost": "1"}
+    assert rows == [
+        first | {"DO_NOT_USE": "1", "SATURATED": "0", "JUMP_DET": "1"},
+        second | {"%": "25.00", "DO_NOT_USE": "2", "SATURATED": "2", "JUMP_DET": "0"},
+    ]
+
+
+@pytest.mark.slow
 def test_page_of_a_real_mask_is_small(
     real_cache: Path, tmp_path: Path, chrome: webdriver.Chrome
 ) -> None:
@@ -335,7 +359,11 @@ def test_raw_exposure_is_shown_with_its_future_flags(function: Harness, tmp_path
     function.upload(tmp_path / "x_uncal.fits", "x_uncal.fits")
     words = ["view", f"s3://{RAW}/x_uncal.fits", "--out", str(tmp_path / "pages")]
     main([*words, "--mirror", f"s3://{MIRROR}"])
-    assert "as it would be applied" in (tmp_path / "pages" / "x_uncal.html").read_text()
+    text = (tmp_path / "pages" / "x_uncal.html").read_text()
+    assert "as it would be applied" in text
+    assert "NIRCAM NRCB1" in text
+    assert "3 integrations, 5 groups, 64 x 64 pixels" in text
+    assert "SUB64P: columns 1851 to 1914, rows 1817 to 1880" in text
     with pytest.raises(SystemExit, match="--mirror"):
         main(words)
 
