@@ -215,6 +215,18 @@ def exercise(function: Harness, keys: list[str]) -> None:
         assert function.run_batch(created(second), queue=queue) == []
 
 
+@pytest.mark.parametrize("name", ["template.yaml", "infra/mirror.yaml"])
+def test_every_function_has_a_home_folder(name: str) -> None:
+    """Without one, and without an entry in /etc/passwd, the import of astropy fails."""
+    functions = [
+        resource["Properties"]
+        for resource in load(name)["Resources"].values()
+        if resource["Type"] == "AWS::Serverless::Function"
+    ]
+    assert functions
+    assert all(f["Environment"]["Variables"]["HOME"] == "/tmp" for f in functions)
+
+
 def test_existing_raw_bucket_replaces_the_created_one() -> None:
     usual = set(permissions(TEMPLATE, "FunctionRole"))
     own = set(permissions(TEMPLATE, "FunctionRole", MakesRawBucket=False, HasReadKmsKeys=True))
