@@ -39,7 +39,7 @@ def archive(function: Harness, bucket: str, key: str) -> None:
     s3.put_object(Bucket=bucket, Key=key, Body=content, Metadata=metadata, StorageClass="GLACIER")
 
 
-def test_product_that_was_not_replaced_is_not_taken_for_the_new_one(
+def test_product_that_was_not_replaced_is_not_the_new_one(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, KEY)
