@@ -65,11 +65,9 @@ def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
     own = tuple((keywords.text(name) or "").upper() for name in ("INSTRUME", "DETECTOR"))
     if (mask.instrument or own[0], mask.detector or own[1]) == own:
         return None
-    return (
-        f"{mask.name}: the mask is of {mask.instrument} {mask.detector}".rstrip()
-        + f", but {exposure.name} is of {own[0]} {own[1]}".rstrip()
-        + "; the mask is used"
-    )
+    detectors = ((mask.instrument, mask.detector), own)
+    ours, its = (" ".join(filter(None, words)) for words in detectors)
+    return f"{mask.name}: the mask is of {ours}, but {exposure.name} is of {its}; the mask is used"
 
 
 def _true_area(declared: Subarray, shape: tuple[int, ...], name: str) -> Subarray:
