@@ -66,7 +66,7 @@ def detector_mismatch(mask: Mask, exposure: Exposure) -> str | None:
     if (mask.instrument or own[0], mask.detector or own[1]) == own:
         return None
     detectors = ((mask.instrument, mask.detector), own)
-    ours, its = (" ".join(filter(None, words)) for words in detectors)
+    ours, its = (" ".join(filter(None, words)) or "no detector" for words in detectors)
     return f"{mask.name}: the mask is of {ours}, but {exposure.name} is of {its}; the mask is used"
 
 

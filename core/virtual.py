@@ -193,9 +193,13 @@ def unpack(content: bytes, name: str) -> tuple[Layout, Source]:
         )
         source = Source(bucket, unquote(key), etag, version, int(header["SIZE"]))
         literals = hdus["LITERALS"].data.tobytes()
-        used = sum(map(int, table["LENGTH"][table["KIND"] == "LITERAL"]))
-        if used > len(literals):
-            raise ValueError(f"its rows take {used} bytes from LITERALS, which has {len(literals)}")
+        lengths = table["LENGTH"]
+        used = sum(map(int, lengths[table["KIND"] == "LITERAL"]))
+        if used > len(literals) or min(lengths) < 1:  # each row copies its literals
+            raise ValueError(
+                f"its rows have {min(lengths)} bytes or more and take {used} from LITERALS, which "
+                f"has {len(literals)}, expected 1 or more, and at most these"
+            )
         planes = np.ascontiguousarray(hdus["PLANES"].data, np.uint8)
         image = _flags(hdus)
         flags = None if image is None else FlagImage(image, hdus[1].name)

@@ -20,7 +20,7 @@ from botocore.exceptions import ClientError
 
 from core.errors import TransientFailure
 from handler.event import ProcessingEvent
-from handler.s3.errors import NETWORK, is_missing
+from handler.s3.errors import NETWORK, is_archived
 from handler.s3.objects import ObjectStore, S3Location, StoredObject
 from handler.s3.write import Target, WriteConflict, put, unchanged
 
@@ -131,9 +131,8 @@ class Ledger:
         try:
             reader = store.begin(location, _LARGEST_ENTRY, FileNotFoundError)
         except FileNotFoundError as exc:
-            is_gone = isinstance(exc.__cause__, ClientError) and is_missing(exc.__cause__)
             # An archived entry cannot be read, but is replaced.
-            return Entry() if is_gone else Entry(stored=store.find(location))
+            return Entry(stored=store.find(location) if is_archived(exc.__cause__) else None)
         stored = reader.described
         if stored.size > _LARGEST_ENTRY:
             return Entry(stored=stored)
@@ -162,12 +161,13 @@ class Ledger:
     def record_failure(self, product: S3Location, failure: Failure, store: ObjectStore) -> None:
         """Write a failure into the entry, which keeps its last result; only log errors of S3.
 
-        Nothing is written if another attempt of the same cause has left a result.
+        An unpublished one is not written if another attempt of the same cause has left a result.
         """
         with _tolerated(f"{product}: cannot write its ledger entry"):
             for _ in range(_ATTEMPTS):
                 entry = self.entry(product, store)
-                if entry.result is not None and entry.result.cause == failure.cause:
+                is_over = entry.result is not None and entry.result.cause == failure.cause
+                if is_over and not failure.published:
                     return
                 if self._is_put(product, replace(entry, failure=failure), store):
                     return

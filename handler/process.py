@@ -269,7 +269,7 @@ def read_product(reader: ObjectReader) -> tuple[Exposure, NDArray[np.uint32]]:
 
 
 def find_own_product(job: Job, services: Services) -> bool:
-    """Keep the product that an earlier attempt of this cause wrote; say whether there is one."""
+    """Keep the product that an earlier attempt of this request wrote; say whether there is one."""
     settings = services.settings
     product = job.product = job.request.target(
         settings.output_bucket, settings.output_prefix, settings.form
@@ -278,6 +278,17 @@ def find_own_product(job: Job, services: Services) -> bool:
     existing = job.store.find(product)
     made = Provenance.from_metadata(existing.metadata) if existing else None
     if not existing or not made or made.cause != shortened(job.attempt.cause):
+        return False
+    request, version = job.request, job.request.location.version_id
+    # Direct requests may share a cause; and the exposure, if it was read, may be another one. A
+    # request to report names only the exposure.
+    is_asked_for = job.attempt.mode is Mode.REPORT or (
+        version in {None, "null", made.input_version}
+        and request.pins == made.pinned
+        and bool(request.user_dq) == bool(made.user_dq_etag)
+        and job.input.etag in {None, f'"{made.input_etag}"'}
+    )
+    if not is_asked_for:
         return False
     keep(job, existing, made, services)
     return True

@@ -20,15 +20,14 @@ from core.errors import TransientFailure
 
 NO_BUCKET = "NoSuchBucket"
 _MISSING = frozenset({"404", "NoSuchKey", NO_BUCKET, "NoSuchVersion", "NotFound"})
+_ARCHIVED = ("InvalidObjectState", "ObjectNotInActiveTierError")
 # Errors of reads that no retry solves.
 _REFUSED = {
     **dict.fromkeys(("400", "InvalidArgument", "InvalidRequest"), "S3 rejects the request"),
     **dict.fromkeys(("405", "MethodNotAllowed"), "is a delete marker"),
     **dict.fromkeys(("301", "PermanentRedirect"), "is in another region"),
     "InvalidBucketName": "is not a valid bucket name",
-    **dict.fromkeys(
-        ("InvalidObjectState", "ObjectNotInActiveTierError"), "is archived; restore it first"
-    ),
+    **dict.fromkeys(_ARCHIVED, "is archived; restore it first"),
     "KeyTooLongError": "the key is longer than 1,024 bytes",
 }
 # Of S3, EventBridge and SQS.
@@ -99,6 +98,11 @@ def error_code(error: ClientError) -> str:
 def is_missing(error: ClientError) -> bool:
     """Say whether an AWS error means that the object or its bucket does not exist."""
     return error_code(error) in _MISSING
+
+
+def is_archived(error: BaseException | None) -> bool:
+    """Say whether an AWS error means that the object is archived."""
+    return isinstance(error, ClientError) and error_code(error) in _ARCHIVED
 
 
 def is_transient(error: Exception) -> bool:

@@ -170,16 +170,15 @@ class Watch:
 
     def _read_entries(self) -> None:
         """Add or replace results, from ledger entries written since the previous call."""
-        done = {product for product, result in self._results.items() if result.is_done}
-        changed = [product for product in self.requests if product not in done]
-        if len(self.requests) > _FEW:
-            changed = self._changed_entries()
+        changed = self._changed_entries() if len(self.requests) > _FEW else [*self.requests]
         earliest = f"{self.began - timedelta(seconds=1):%Y-%m-%dT%H:%M:%SZ}"
         with ThreadPoolExecutor(_THREADS) as threads:
             entries = threads.map(lambda p: read_entry(self.s3, self.ledger, p), changed)
             for product, entry in zip(changed, entries, strict=True):
                 stored = entry.stored
                 if stored is None or (stored.last_modified or "") < earliest:
+                    continue
+                if self._etags.get(product) == stored.etag:
                     continue
                 self._etags[product] = stored.etag
                 cause, failure = self.requests[product].cause, entry.failure

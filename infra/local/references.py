@@ -103,7 +103,13 @@ class _SharedServer(Server):
     def file(self, name: str, instrument: str) -> Path:
         """Return the path of a file as `Server.file` does, while other processes wait."""
         if self.read_only:
-            return super().file(name, instrument)
+            try:
+                return super().file(name, instrument)
+            except OSError as exc:
+                raise ReferenceUnavailable(
+                    f"{name}: cannot be read from the CRDS cache {self.folder} ({exc.strerror}); "
+                    "correct its permissions"
+                ) from exc
         folder = os.open(self.folder, os.O_RDONLY)
         try:
             with suppress(OSError):  # a file system without locks

@@ -156,6 +156,7 @@ def _print_messages(queue: _Source, *, as_json: bool = False) -> None:
         for one in fields:
             del one["event"]
         print(json.dumps(fields, indent=2))
+        _check_all_were_read(found.labels.total(), queue)
         return
     groups = _by_exposure(found.chosen)
     for group in groups:

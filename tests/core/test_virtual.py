@@ -142,7 +142,7 @@ ROWS = {  # column, kind of the segment, value
 @pytest.mark.parametrize(
     "damage",
     [*ROWS, "schema", "no layout", "no fits", "size", "tile", "flags twice", "planes", "large",
-     "literals", "rows", "no flags"],
+     "literals", "cancelled", "rows", "no flags"],
 )  # fmt: skip
 def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path) -> None:
     content, layout, exposure = product(SMALL[0], tmp_path, Encoding.FLOAT32, own=False)
@@ -167,6 +167,9 @@ def test_damaged_virtual_product_is_rejected_by_name(damage: str, tmp_path: Path
                 hdus["PLANES"] = fits.ImageHDU(np.zeros(4096, np.uint8), name="PLANES")
             case "literals":  # each row takes all literals, and so much memory
                 table.data["KIND"], table.data["START"] = "LITERAL", 0
+            case "cancelled":  # the sum of the lengths is 0
+                table.data["KIND"], table.data["START"] = "LITERAL", 0
+                table.data["LENGTH"][::2], table.data["LENGTH"][1::2] = 5000, -5000
             case "rows":
                 table.data = np.resize(table.data, 5000)
             case "no flags":

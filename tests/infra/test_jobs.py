@@ -283,6 +283,25 @@ def test_failure_of_another_request_leaves_no_request_missing(
         assert (found.failed, found.missing, found.errors) == (1, (), {"InputRejected": 1})
 
 
+@pytest.mark.parametrize("few", [0, 100])
+def test_failure_replaces_what_the_product_seemed_to_say(
+    few: int, function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "_FEW", few)
+    function.upload(exposure, "x_uncal.fits")
+    detail = function.run("x_uncal.fits", mask="N/A")  # pinned: the request would be skipped
+    request = ExposureRequest.from_direct({"bucket": RAW, "key": "x_uncal.fits", "cause": "job"})
+    watch = Watch(
+        function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
+        {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
+        function.aws.client("sqs"), (), lambda *_: None, "native",
+    )  # fmt: skip
+    assert watch.poll(reads_products=True).skipped == 1, detail["status"]
+    with pytest.raises(ReferenceUnavailable):
+        function.run("x_uncal.fits", cause="job", context="jwst_7777.pmap")
+    assert (watch.poll().failed, watch.poll().skipped) == (1, 0)
+
+
 @pytest.mark.parametrize("error", ["ReferenceUnavailable", "InputRejected"])
 def test_published_failure_is_final(error: str) -> None:
     assert RequestResult(Status.FAILED, error, "r", is_published=True).is_final

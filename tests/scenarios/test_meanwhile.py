@@ -13,7 +13,7 @@ from botocore.parsers import ResponseParserError
 from core.errors import InputRejected, TransientFailure
 from core.product import Form
 from handler import process
-from handler.s3.objects import S3Location
+from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import ledger_in, read_entry
 from infra.demo.local_aws import PRODUCTS, RAW
 from tests.conftest import Harness, created
@@ -101,6 +101,60 @@ def test_product_is_published_although_its_input_is_gone(
     assert function.run_batch(body, identifier="m1", deliveries=2) == []
     assert [detail["status"] for detail in function.announcements()] == ["Complete"]
     assert entry_of(function).failure is None
+
+
+def test_product_is_not_published_for_a_damaged_newer_exposure(
+    function: Harness, exposure: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = created(KEY, function.upload(exposure, KEY))
+    with monkeypatch.context() as patched:
+        patched.setattr("handler.process.publish_event", unavailable)
+        assert function.run_batch(body, identifier="m1") == ["m1"]
+    function.upload(b"no FITS", KEY)
+    assert function.run_batch(body, identifier="m1", deliveries=2) == []
+    assert [detail["error"] for detail in function.announcements()] == ["InputRejected"]
+    assert entry_of(function).result is None
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"userSuppliedDq": f"s3://{RAW}/missing.fits"},
+        {"versionId": "no-such-version"},
+        {"onExisting": "error", "userSuppliedDq": f"s3://{RAW}/missing.fits"},
+    ],
+)
+def test_other_request_of_the_same_cause_is_rejected(
+    fields: dict[str, str], function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    function.run(KEY, cause="execution")
+    with pytest.raises(InputRejected):
+        function.run(KEY, cause="execution", **fields)
+
+
+def test_failure_after_a_deleted_result_is_published_once(
+    function: Harness, exposure: bytes
+) -> None:
+    function.upload(exposure, KEY)
+    body = json.dumps({"bucket": RAW, "key": KEY})
+    assert function.run_batch(body, identifier="m1") == []
+    function.aws.client("s3").delete_object(Bucket=PRODUCTS, Key=function.product_key())
+    function.upload(b"no FITS", KEY)
+    for deliveries in (2, 3):
+        assert function.run_batch(body, identifier="m1", deliveries=deliveries) == []
+    statuses = [detail["status"] for detail in function.announcements()]
+    assert statuses == ["Complete", "Failed"]
+
+
+def test_entry_whose_key_is_refused_counts_as_empty(function: Harness) -> None:
+    def refuse(**_: Any) -> None:
+        raise ClientError({"Error": {"Code": "KeyTooLongError"}}, "GetObject")
+
+    store = ObjectStore(function.aws.client("s3"))
+    store.client.meta.events.register("before-call.s3.GetObject", refuse)
+    product = S3Location(PRODUCTS, function.product_key())
+    assert function.function.ledger.entry(product, store).stored is None
 
 
 def unavailable(*_: Any) -> None:
