@@ -161,10 +161,7 @@ class ExposureRequest:
         The key must be below `prefix`, have at most 1024 bytes, and not end in _uncal.fits or be
         the exposure's. `form` applies if the request names neither a form nor an output key.
         """
-        folder, slash, name = self.source.key.rpartition("/")
-        is_virtual = (self.form or form) is Form.VIRTUAL
-        suffix = "dq_init_virtual" if is_virtual else "dq_init"
-        default = f"{prefix}{folder}{slash}{product_name(name, suffix)}"
+        default = default_key(self.source.key, prefix, self.form or form)
         target = S3Location(bucket, self.output_key or default)
         if not target.key.startswith(prefix) or target.key == prefix:
             raise InputRejected(
@@ -183,6 +180,13 @@ class ExposureRequest:
                 f"{_LONGEST_TEXT}; name a shorter outputKey"
             )
         return target
+
+
+def default_key(exposure_key: str, prefix: str, form: Form) -> str:
+    """Return the key of an exposure's product if its request names none."""
+    folder, slash, name = exposure_key.rpartition("/")
+    suffix = "dq_init_virtual" if form is Form.VIRTUAL else "dq_init"
+    return f"{prefix}{folder}{slash}{product_name(name, suffix)}"
 
 
 _FIELDS = (

@@ -51,7 +51,7 @@ class Settings:
             backfill_queue_url=environment.get("BACKFILL_QUEUE_URL") or None,
             retry_delay=_positive(environment, "RETRY_DELAY", cls.retry_delay),
             unfinished_queue_arn=environment.get("UNFINISHED_QUEUE_ARN") or None,
-            requester_pays=requester_pays(environment),
+            requester_pays=bucket_names(environment.get("REQUESTER_PAYS_BUCKETS", "")),
         )
         _check_prefixes(settings)
         return settings
@@ -63,9 +63,9 @@ class Settings:
         return next((url for url in urls if url.rpartition("/")[2] == name), None)
 
 
-def requester_pays(environment: Mapping[str, str]) -> frozenset[str]:
-    """Return the buckets that REQUESTER_PAYS_BUCKETS names, separated by commas."""
-    return frozenset(filter(None, environment.get("REQUESTER_PAYS_BUCKETS", "").split(",")))
+def bucket_names(text: str) -> frozenset[str]:
+    """Return the names of buckets in a text that separates them by commas."""
+    return frozenset(filter(None, text.split(",")))
 
 
 def _check_prefixes(settings: Settings) -> None:

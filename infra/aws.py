@@ -17,6 +17,7 @@ from handler.ledger import Entry, Ledger
 from handler.s3.errors import NO_BUCKET, error_code, is_conflict, is_missing, translate_errors
 from handler.s3.objects import ObjectStore, S3Location
 from handler.s3.write import unchanged
+from handler.settings import bucket_names
 from infra.cli import UserError
 
 
@@ -152,9 +153,9 @@ class Stack:
         return hashlib.sha256(json.dumps([*built, *words]).encode()).hexdigest()[:8]
 
     @property
-    def requester_pays(self) -> list[str]:
+    def requester_pays(self) -> frozenset[str]:
         """The names of Requester Pays buckets whose charges the stack accepts, if any."""
-        return [name for name in self.parameters.get("RequesterPaysBuckets", "").split(",") if name]
+        return bucket_names(self.parameters.get("RequesterPaysBuckets", ""))
 
 
 def find_stack(name: str) -> Stack:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 from core.errors import InputRejected, TransientFailure
 from core.fits.hdus import Reader
 from handler.s3.objects import HEADERS, ObjectStore, S3Location, enable_requester_pays
-from handler.settings import requester_pays
+from handler.settings import bucket_names
 from infra.cli import UserError
 
 
@@ -84,7 +84,7 @@ def s3_client() -> Any:
     import boto3  # noqa: PLC0415  # takes a tenth of a second, and local files do not need it
 
     client = boto3.client("s3")
-    enable_requester_pays(client, requester_pays(os.environ))
+    enable_requester_pays(client, bucket_names(os.environ.get("REQUESTER_PAYS_BUCKETS", "")))
     return client
 
 

@@ -24,6 +24,7 @@ from core.product import NO_MASK, Form
 from handler.crds.masks import MaskCache
 from handler.crds.parameters import FITS_KEYWORDS
 from handler.crds.rules import Rules
+from handler.events import default_key
 from handler.s3.objects import ObjectStore
 from infra.mirror.bucket import Mirror
 from infra.mirror.contexts import Rule
@@ -235,9 +236,8 @@ class Selection:
             if not product_key.startswith(prefix):
                 continue
             form = Form.of_key(product_key)
-            end = "_dq_init_virtual.fits" if form is Form.VIRTUAL else "_dq_init.fits"
             # An earlier OutputPrefix, such as dq_init/v1/, may lie below this one.
-            is_default = product_key == f"{prefix}{key.removesuffix('_uncal.fits')}{end}"
+            is_default = product_key == default_key(key, prefix, form)
             fields = {
                 "bucket": bucket, "key": key, "context": context,
                 "outputKey": output_key if is_default else product_key, "form": form.value,

@@ -13,10 +13,9 @@ from typing import Any
 import boto3
 from rich.progress import Progress
 
-from core.errors import InputRejected
 from core.product import Form
 from handler.decision import Provenance
-from handler.events import ExposureRequest
+from handler.events import default_key
 from handler.s3.objects import ObjectStore, S3Location, StoredObject, enable_requester_pays
 from infra.aws import Stack, catalogue_in, find_stack, job_in, ledger_in
 from infra.cli import UserError, confirm, plural
@@ -176,10 +175,6 @@ def _report_request(stored: StoredObject, prefix: str, store: ObjectStore) -> di
             request["versionId"] = found.input_version
     form = Form.of_key(product.key)
     request["form"] = form.value
-    try:
-        default = ExposureRequest.from_direct(request).target(product.bucket, prefix, form)
-    except InputRejected:  # such a product was built with an outputKey
-        default = None
-    if default != product:
+    if product.key != default_key(source.key, prefix, form):
         request["outputKey"] = product.key
     return request

@@ -243,17 +243,22 @@ def test_context_and_replace_are_in_the_request(
     assert json.loads(given[0])["onExisting"] == "replace"
 
 
+def watch_of(function: Harness, cause: str) -> Watch:
+    """Follow a request of this cause for x_uncal.fits, sent an hour ago."""
+    request = ExposureRequest.from_direct({"bucket": RAW, "key": "x_uncal.fits", "cause": cause})
+    return Watch(
+        function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
+        {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
+        function.aws.client("sqs"), (), lambda *_: None, "native",
+    )  # fmt: skip
+
+
 def test_failure_that_a_later_attempt_cleared_is_not_counted(
     function: Harness, exposure: bytes
 ) -> None:
     function.upload(exposure, "x_uncal.fits")
     function.run("x_uncal.fits")
-    request = ExposureRequest.from_direct({"bucket": RAW, "key": "x_uncal.fits", "cause": "job"})
-    watch = Watch(
-        function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
-        {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
-        function.aws.client("sqs"), (), lambda *_: None, "native",
-    )  # fmt: skip
+    watch = watch_of(function, "job")
     with pytest.raises(ReferenceUnavailable):
         function.run("x_uncal.fits", cause="job", context="jwst_7777.pmap")
     assert watch.poll().failed == 1
@@ -266,14 +271,8 @@ def test_failure_of_another_request_leaves_no_request_missing(
 ) -> None:
     """An upload event may fail after the backfill, or instead of it."""
     function.upload(b"bad", "x_uncal.fits")
-    asked = {"bucket": RAW, "key": "x_uncal.fits"}
     for cause in ("job", "lost"):
-        request = ExposureRequest.from_direct({**asked, "cause": cause})
-        watch = Watch(
-            function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
-            {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
-            function.aws.client("sqs"), (), lambda *_: None, "native",
-        )  # fmt: skip
+        watch = watch_of(function, cause)
         for failing in ("job", "upload"):
             with pytest.raises(InputRejected):
                 function.run("x_uncal.fits", cause=failing)
@@ -290,12 +289,7 @@ def test_failure_replaces_what_the_product_seemed_to_say(
     monkeypatch.setattr(follow, "_FEW", few)
     function.upload(exposure, "x_uncal.fits")
     detail = function.run("x_uncal.fits", mask="N/A")  # pinned: the request would be skipped
-    request = ExposureRequest.from_direct({"bucket": RAW, "key": "x_uncal.fits", "cause": "job"})
-    watch = Watch(
-        function.aws.client("s3"), S3Location(PRODUCTS, "dq_ledger"),
-        {request.target(PRODUCTS, "dq_init/"): request}, datetime.now(UTC) - timedelta(hours=1),
-        function.aws.client("sqs"), (), lambda *_: None, "native",
-    )  # fmt: skip
+    watch = watch_of(function, "job")
     assert watch.poll(reads_products=True).skipped == 1, detail["status"]
     with pytest.raises(ReferenceUnavailable):
         function.run("x_uncal.fits", cause="job", context="jwst_7777.pmap")

@@ -49,6 +49,7 @@ from tests.seeds import seeds
 NAME, PREFIX = "archive", "reprocessing"
 QUEUES = ("BackfillQueue", "UnfinishedQueue")
 CATALOGUE, LEDGER = S3Location(PRODUCTS, "dq_catalogue"), S3Location(PRODUCTS, "dq_ledger")
+CATALOGUE_KEY = "dq_catalogue/exposures.parquet"
 NEWER, NEWEST = "jwst_9002.pmap", "jwst_9003.pmap"
 MODE = {mode.name: mode for mode in MODES}
 SMALL = MODE["nircam-sub64p"]
@@ -260,8 +261,7 @@ def test_catalogue_that_changes_while_it_is_read_is_retried(
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.run("catalogue")
     s3, others, requests = aws.client("s3"), aws.client("s3"), []
-    (found,) = s3.list_objects_v2(Bucket=PRODUCTS, Prefix=CATALOGUE.key)["Contents"]
-    key = found["Key"]
+    key = CATALOGUE_KEY
     if problem == "replaced":  # it is read by ranges
         s3.put_object(Bucket=PRODUCTS, Key=key, Body=bytes(9 << 20))
 
@@ -344,13 +344,12 @@ def test_catalogue_with_damaged_pages_is_named(
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.run("catalogue")
-    s3 = aws.client("s3")
-    (found,) = s3.list_objects_v2(Bucket=PRODUCTS, Prefix=CATALOGUE.key)["Contents"]
-    content = s3.get_object(Bucket=PRODUCTS, Key=found["Key"])["Body"].read()
+    s3, key = aws.client("s3"), CATALOGUE_KEY
+    content = s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read()
     damaged = content[:8] + bytes(255 - byte for byte in content[8:1200]) + content[1200:]
-    s3.put_object(Bucket=PRODUCTS, Key=found["Key"], Body=damaged)
+    s3.put_object(Bucket=PRODUCTS, Key=key, Body=damaged)
     archive.add("a/more_uncal.fits", INSIDE, tmp_path)
-    with pytest.raises(SystemExit, match=f"{found['Key']}: damaged .*; delete it, then run"):
+    with pytest.raises(SystemExit, match=f"{key}: damaged .*; delete it, then run"):
         main(["reprocess", "catalogue", "--stack", NAME])
 
 
@@ -374,7 +373,7 @@ def test_catalogue_of_other_columns_is_read_again(
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.run("catalogue")
-    s3, key = aws.client("s3"), "dq_catalogue/exposures.parquet"
+    s3, key = aws.client("s3"), CATALOGUE_KEY
     path = str(tmp_path / "exposures.parquet")
     s3.download_file(PRODUCTS, key, path)
     rows = duckdb.read_parquet(path)
@@ -598,7 +597,7 @@ def test_damaged_catalogue_is_written_again(
 ) -> None:
     archive.add("a/inside_uncal.fits", INSIDE, tmp_path)
     archive.run("catalogue")
-    s3, key = aws.client("s3"), "dq_catalogue/exposures.parquet"
+    s3, key = aws.client("s3"), CATALOGUE_KEY
     content = s3.get_object(Bucket=PRODUCTS, Key=key)["Body"].read()
     for damaged in (b"", b"garbage" * 100, content[: len(content) // 2]):
         s3.put_object(Bucket=PRODUCTS, Key=key, Body=damaged)
