@@ -166,7 +166,7 @@ def plan(job: Job, services: Services) -> None:
     failed = job.entry.failure is not None and job.entry.failure.cause == job.attempt.cause
     is_over = is_built or (job.attempt.mode is Mode.REPORT and not failed)
     if is_over and not request.is_for(source.version_id, source.etag):
-        job.action = Action.SUPERSEDED
+        job.action, job.entry = Action.SUPERSEDED, services.ledger.read(product, store)
         job.skipped = f"superseded: {request.source} has been replaced since its event"
         return
 
@@ -348,8 +348,6 @@ def publish(job: Job, services: Services) -> ProcessingEvent:
     same cause, nothing; then the earlier event is returned.
     """
     previous = job.previous
-    if job.action is Action.SUPERSEDED and job.product is not None:
-        job.entry = services.ledger.read(job.product, job.store)
     failure = job.entry.failure
     if failure is not None and (
         previous

@@ -25,7 +25,7 @@ from core.errors import InputRejected
 from handler.decision import Provenance, shortened, state_of
 from handler.event import Status
 from handler.events import ExposureRequest, OnExisting
-from handler.ledger import Entry
+from handler.ledger import Entry, Failure
 from handler.s3.objects import ObjectStore, S3Location
 from infra.aws import list_entries, read_entry
 from infra.operate.messages import depth
@@ -66,6 +66,11 @@ class RequestResult:
     error: str = ""
     reason: str = ""
     is_published: bool = False  # of a failure: no attempt follows
+
+    @classmethod
+    def of_failure(cls, failure: Failure) -> "RequestResult":
+        """Return the result that a ledger entry's failure is."""
+        return cls(Status.FAILED, failure.error, failure.reason, failure.published)
 
     @property
     def is_done(self) -> bool:
@@ -183,20 +188,17 @@ class Watch:
                 self._etags[product] = stored.etag
                 cause, failure = self.requests[product].cause, entry.failure
                 known = self._results.get(product)
-                failed = failure and RequestResult(
-                    Status.FAILED, failure.error, failure.reason, failure.published
-                )
                 self._others.pop(product, None)
-                if failed and failure and failure.cause == cause:
-                    self._results[product] = failed
+                if failure is not None and failure.cause == cause:
+                    self._results[product] = RequestResult.of_failure(failure)
                 elif entry.result is not None and entry.result.cause == cause:
                     self._results[product] = RequestResult(entry.result.status)
-                elif known and (known.is_done or (failed and known.is_final)):
+                elif known and (known.is_done or (failure and known.is_final)):
                     continue  # another request has replaced the entry
                 else:  # a later attempt has cleared its failure
                     self._results.pop(product, None)
-                    if failed:
-                        self._others[product] = failed
+                    if failure is not None:
+                        self._others[product] = RequestResult.of_failure(failure)
 
     def _changed_entries(self) -> list[S3Location]:
         """List the products whose entries were written since they were read last."""

@@ -124,10 +124,12 @@ class JobFile:
         """
         for _ in range(_WRITE_ATTEMPTS):
             found, now = self.read()
-            is_sent = found is not None and found.sent >= len(found.requests)
-            # SQS has dropped what it did not deliver by then.
-            is_old = found is not None and now - found.began > _KEPT
-            is_over = is_sent and (is_new or is_old)
+            is_over = (
+                found is not None
+                and found.sent >= len(found.requests)
+                # SQS has dropped what it did not deliver by then.
+                and (is_new or now - found.began > _KEPT)
+            )
             job = join(None if is_over else found, wanted, now)
             if job == found:
                 return found

@@ -78,12 +78,12 @@ class JobRunner:
 
     def send(self, requests: list[dict[str, str]], *, is_new: bool = False) -> Job:
         """Store a job of `requests`, send those that were not sent yet, and return the job."""
-        job, job_file = self.file.start(requests, is_new=is_new), self.file.location
+        job = self.file.start(requests, is_new=is_new)
         if job.sent:
             self.console.print(
                 f"Resuming the job of {job.began:%Y-%m-%d %H:%M} UTC: {job.sent} of "
                 f"{len(job.requests)} requests were sent; results since then count. To begin "
-                f"again, delete {job_file}.",
+                f"again, delete {self.file.location}.",
                 soft_wrap=True,
             )
         if job.sent >= len(job.requests):
@@ -139,10 +139,7 @@ class JobRunner:
         table = Table(box=SIMPLE, title="Result")
         table.add_column("Exposures", justify="right")
         table.add_column("")
-        table.add_row(
-            str(result.complete),
-            "complete: the product was built",
-        )
+        table.add_row(str(result.complete), "complete: the product was built")
         table.add_row(str(result.skipped), "skipped: the product is up to date, or pinned")
         table.add_row(str(result.failed), "failed", style="bold red" if result.failed else None)
         if result.missing:

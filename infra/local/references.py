@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -102,26 +102,21 @@ class _SharedServer(Server):
 
     def file(self, name: str, instrument: str) -> Path:
         """Return the path of a file as `Server.file` does, while other processes wait."""
-        if self.read_only:
+        with ExitStack() as lock:
+            wanted, advice = "read from", "correct its permissions"
+            if not self.read_only:
+                wanted, advice = "kept in", "make the folder writable, or add the file"
+                folder = os.open(self.folder, os.O_RDONLY)
+                lock.callback(os.close, folder)
+                with suppress(OSError):  # a file system without locks
+                    fcntl.flock(folder, fcntl.LOCK_EX)
             try:
                 return super().file(name, instrument)
             except OSError as exc:
                 raise ReferenceUnavailable(
-                    f"{name}: cannot be read from the CRDS cache {self.folder} ({exc.strerror}); "
-                    "correct its permissions"
+                    f"{name}: cannot be {wanted} the CRDS cache {self.folder} ({exc.strerror}); "
+                    f"{advice}"
                 ) from exc
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            with suppress(OSError):  # a file system without locks
-                fcntl.flock(folder, fcntl.LOCK_EX)
-            return super().file(name, instrument)
-        except OSError as exc:
-            raise ReferenceUnavailable(
-                f"{name}: cannot be kept in the CRDS cache {self.folder} ({exc.strerror}); make "
-                "the folder writable, or add the file"
-            ) from exc
-        finally:
-            os.close(folder)
 
 
 def _complete(path: Path, url: str) -> Source:
